@@ -1,0 +1,38 @@
+# Needs Python >= 3.10 and make; everything else is set up in .venv. `make demo` renders the demo film.
+PYTHON ?= python3
+TORCH := torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.cli
+	mkdir -p output
+	$(BIN)/longlive render longlive_core/assets/demo.txt -o output/demo.mp4 --contact-sheet
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/.cli
+	$(BIN)/python tests/benchmarks/bench_render.py
+
+clean:
+	rm -rf $(VENV) output
+
+# torch goes in first, pinned, so that nothing after it can choose another build.
+$(VENV)/.cli: pyproject.toml requirements.txt
+	@$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(v < (3, 10) and f'LongLive needs Python 3.10 or newer; $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=python3.12')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install "pip>=23.1" $(TORCH)
+	$(PIP) install $(TORCH) --editable ".[cli]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.cli
+	$(PIP) install $(TORCH) --editable ".[cli,dev]"
+	touch $@

@@ -1,0 +1,46 @@
+"""What every test shares: the package `longlive` without an install, and the recorded reference runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _register_package() -> None:
+    """Make `import longlive…` mean this tree, an installed copy or not.
+
+    The root is never put on `sys.path`: its folders `nodes` and `kernels` would shadow other people's modules.
+    """
+    package = ModuleType("longlive")
+    package.__path__ = [str(ROOT)]
+    sys.modules["longlive"] = package
+
+
+_register_package()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of recorded reference runs: LONGLIVE_GOLDEN, else `shared/golden` beside the repository.
+
+    Skips the test where the folder is absent, except in CI: there a missing folder is a failure.
+    """
+    folder = Path(os.environ.get("LONGLIVE_GOLDEN", ROOT.parent / "shared" / "golden"))
+    if folder.is_dir():
+        return folder
+    message = f"no recorded runs at {folder}: set LONGLIVE_GOLDEN to their folder"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
