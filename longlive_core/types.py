@@ -94,7 +94,7 @@ class BlockSpec:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A finished block: `latents` `[B, C, frames, H, W]`, float32, normalised (zero mean, unit deviation per channel)."""
+    """A finished block: `latents` `[B, C, frames, H, W]`, float32, normalised by the VAE's mean and deviation."""
 
     spec: BlockSpec
     latents: Tensor

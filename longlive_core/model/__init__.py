@@ -1,0 +1,17 @@
+"""The transformer: Wan2.2's, made causal by the memory that is handed to it."""
+
+from .config import WAN22_TI2V_5B, WanConfig
+from .layers import FrameMemory, KeyValue, TextMemory
+from .rope import Rope, rope_angles
+from .transformer import CausalWan
+
+__all__ = [
+    "WAN22_TI2V_5B",
+    "CausalWan",
+    "FrameMemory",
+    "KeyValue",
+    "Rope",
+    "TextMemory",
+    "WanConfig",
+    "rope_angles",
+]

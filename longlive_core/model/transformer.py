@@ -1,0 +1,138 @@
+"""CausalWan: the Wan2.2 transformer, one block of latent frames at a time."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import WanConfig
+from .layers import FrameMemory, Head, KeyValue, Layer, Ops, TextMemory
+from .rope import Rope, rope_angles
+
+
+class CausalWan(nn.Module):
+    """Predicts flow (noise − clean) of a block of latent frames, given text and the memory of earlier frames.
+
+    The weights are Wan2.2's, under Wan's names. Causality is not in the network: `kv` decides what a token may see.
+    `ops` supplies Linear, Conv3d and LayerNorm; `device` and `dtype` go to every one of them.
+    """
+
+    def __init__(
+        self,
+        config: WanConfig,
+        ops: Ops = nn,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.config = config
+        self.patch_embedding = ops.Conv3d(
+            config.channels, config.dim, kernel_size=config.patch, stride=config.patch, **factory
+        )
+        self.text_embedding = nn.Sequential(
+            ops.Linear(config.text_dim, config.dim, **factory),
+            nn.GELU(approximate="tanh"),
+            ops.Linear(config.dim, config.dim, **factory),
+        )
+        self.time_embedding = nn.Sequential(
+            ops.Linear(config.freq_dim, config.dim, **factory),
+            nn.SiLU(),
+            ops.Linear(config.dim, config.dim, **factory),
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(config.dim, 6 * config.dim, **factory))
+        self.blocks = nn.ModuleList(Layer(config, i, ops, factory) for i in range(config.num_layers))
+        self.head = Head(config, prod(config.patch) * config.channels, ops, factory)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of activations: the modulation's, which no format quantises."""
+        return self.head.modulation.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.modulation.device
+
+    def forward(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+        """Flow of the frames in `x`.
+
+        x `[B, C, F, H, W]`; t `[B, F]`, 0 … 999 per latent frame; positions `[F]` or `[B, F]`, real-valued times in
+        latent frames for RoPE. Returns `[B, C, F, H, W]` in x's dtype.
+        """
+        grid = self.config.grid(*x.shape[-2:])
+        tokens, e, rope = self._embed(x, t, positions)
+        projected = self._project(e)
+        for layer in self.blocks:
+            tokens = layer(tokens, projected, text, kv, rope)
+        return self._unpatchify(self.head(tokens, e), grid)
+
+    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+        """The same pass for its K/V alone: it ends at the last layer's keys and values. Shapes as in `forward`."""
+        tokens, e, rope = self._embed(x, t, positions)
+        projected = self._project(e)
+        for layer in list(self.blocks)[:-1]:
+            tokens = layer(tokens, projected, text, kv, rope)
+        last = self.blocks[-1]
+        assert isinstance(last, Layer)
+        last.store(tokens, projected, kv, rope)
+
+    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
+        """Cross-attention K/V of P prompts, one per layer: `[P, text_len, H, D]`.
+
+        text `[P, L, text_dim]` with L ≤ text_len; it is zero-padded to text_len, and the padding is attended, as the
+        model was trained. Raises ValueError for other shapes.
+        """
+        length, width = text.shape[-2:]
+        if text.ndim != 3 or width != self.config.text_dim or length > self.config.text_len:
+            raise ValueError(
+                f"text embedding {tuple(text.shape)} does not fit [prompts, up to {self.config.text_len} tokens, "
+                f"{self.config.text_dim}]; use this model's own text encoder and shorten the prompt"
+            )
+        padded = F.pad(text.to(self.device, self.dtype), (0, 0, 0, self.config.text_len - length))
+        context = self.text_embedding(padded)
+        return tuple(layer.cross_attn.keys_values(context) for layer in self.blocks if isinstance(layer, Layer))
+
+    def init_weights(self) -> None:
+        """Starting values for training: Xavier linears, small embeddings, and a head that predicts zero flow."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for module in (*self.text_embedding, *self.time_embedding):
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+        for name, value in self.named_parameters():
+            if name == "patch_embedding.weight":
+                nn.init.xavier_uniform_(value.data.flatten(1))
+            elif name.startswith("head.head."):
+                nn.init.zeros_(value)
+
+    def _embed(self, x: Tensor, t: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Rope]:
+        grid = self.config.grid(*x.shape[-2:])
+        tokens = rearrange(self.patch_embedding(x), "b c f y x -> b (f y x) c")
+        e = self.time_embedding(timestep_embedding(t, self.config.freq_dim).to(x.dtype))
+        return tokens, e, rope_angles(positions.to(x.device), grid, self.config.head_dim)
+
+    def _project(self, e: Tensor) -> Tensor:
+        return self.time_projection(e).unflatten(-1, (6, -1))
+
+    def _unpatchify(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        _, p, q = self.config.patch
+        return rearrange(patches, "b (f y x) (p q c) -> b c f (y p) (x q)", y=grid[0], x=grid[1], p=p, q=q)
+
+
+def timestep_embedding(t: Tensor, width: int) -> Tensor:
+    """Sinusoid of timesteps: [cos(t ω) | sin(t ω)] with ω_i = 10000^(−i / (width / 2)), in float64.
+
+    t of any shape `[...]` → `[..., width]`.
+    """
+    half = width // 2
+    frequencies = torch.pow(10000.0, -torch.arange(half, dtype=torch.float64, device=t.device) / half)
+    angles = t.to(torch.float64).unsqueeze(-1) * frequencies
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
