@@ -1,6 +1,7 @@
 """The transformer: Wan2.2's, made causal by the memory that is handed to it."""
 
 from .config import WAN22_TI2V_5B, WanConfig
+from .flow import FlowModel
 from .layers import FrameMemory, KeyValue, TextMemory
 from .rope import Rope, rope_angles
 from .transformer import CausalWan
@@ -8,6 +9,7 @@ from .transformer import CausalWan
 __all__ = [
     "WAN22_TI2V_5B",
     "CausalWan",
+    "FlowModel",
     "FrameMemory",
     "KeyValue",
     "Rope",

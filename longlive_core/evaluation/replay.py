@@ -1,0 +1,132 @@
+"""Makes a recorded film again and compares every model call on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine import generate
+from ..memory import BlockMemory, MemoryConfig
+from ..model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
+from ..sampling import film_noise
+from ..script import BlockPlan
+from ..types import BlockSpec
+from .recorded import Recorded, relative_error
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(slots=True)
+class RecordingModel:
+    """A model that is compared call by call. In replay it is shown the recorded samples and answers with the recorded
+    flows, so that no call inherits another's rounding except through the keys and values it left."""
+
+    model: CausalWan
+    case: Recorded
+    replay: bool
+    errors: list[float] = field(default_factory=list[float])
+    attended: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
+
+    @property
+    def config(self) -> WanConfig:
+        return self.model.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
+        return self.model.text_keys(text)
+
+    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+        call = f"call.{len(self.errors)}"
+        recorded = self.case.tensors.get(f"{call}.flow")
+        if recorded is None or not torch.equal(t, self.case.tensors[f"{call}.t"].to(t.dtype)):
+            raise ValueError(f"{call} at timesteps {t.tolist()} was not recorded: the runs differ in their steps")
+        shown = self.case.tensors[f"{call}.x"].to(x.dtype) if self.replay else x
+        flow: Tensor = self.model(shown, t, text, kv, positions)
+        self.errors.append(relative_error(flow, recorded))
+        if isinstance(kv, BlockMemory):
+            self.attended.append(kv.frames)
+        return recorded if self.replay else flow
+
+    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+        """The recorded clean passes have a flow, so that they are run to their end."""
+        self(x, t, text, kv, positions)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Errors of the film and of each call, and the frames that each call attended."""
+
+    output_error: float
+    call_errors: tuple[float, ...]
+    attended: tuple[tuple[int, ...], ...]
+
+
+def run_case(case: Recorded, *, replay: bool) -> Replayed:
+    """Makes the film of a case of kind generate: freely, or in replay."""
+    run = case.facts["run"]
+    model = RecordingModel(load_model(case), case, replay)
+    embeddings = dict(zip(case.facts["prompt_table"], case.tensors["prompt_embeds"], strict=True))
+    noise = case.tensors["noise"].transpose(1, 2)
+    image = case.tensors["initial_latent"].transpose(1, 2) if run["image_to_video"] else None
+    blocks = generate(
+        model,
+        case_plan(case),
+        embeddings.__getitem__,
+        case_memory(run),
+        size=(noise.shape[-2], noise.shape[-1]),
+        steps=run["steps"],
+        shift=run["shift"],
+        guidance=run["guidance"],
+        negative="NEG",
+        batch=noise.shape[0],
+        prefix=image,
+        noise=film_noise(noise),
+    )
+    film = torch.cat([block.latents for block in blocks], dim=2).transpose(1, 2)
+    missing = sum(name.endswith(".flow") for name in case.tensors) - len(model.errors)
+    if missing:
+        raise ValueError(f"{missing} recorded calls were not made: the runs differ in their steps")
+    return Replayed(relative_error(film, case.tensors["output"]), tuple(model.errors), tuple(model.attended))
+
+
+def load_model(case: Recorded) -> CausalWan:
+    """The case's model in the case's dtype."""
+    model = CausalWan(WanConfig.from_mapping(case.facts["model"]), device="meta")
+    model.load_state_dict(case.weights(), assign=True)
+    return model.to(DTYPES[case.facts["run"]["dtype"]]).eval()
+
+
+def case_plan(case: Recorded) -> BlockPlan:
+    """Blocks from the prompts: one that begins with the cut prefix starts a shot."""
+    frames: int = case.facts["run"]["block_frames"]
+    blocks: list[BlockSpec] = []
+    shot = 0
+    for index, prompt in enumerate(case.facts["prompts"]):
+        cut = index > 0 and prompt.startswith(case.facts["cut_prefix"])
+        shot += cut
+        blocks.append(BlockSpec(index, shot, prompt, cut, None, index * frames, frames))
+    return BlockPlan(tuple(blocks), 24.0, frames)
+
+
+def case_memory(run: dict[str, Any]) -> MemoryConfig:
+    """The memory a run was recorded with."""
+    return MemoryConfig(
+        window=run["window"],
+        sink=run["sink"],
+        shot_sink=run["shot_sink"],
+        kv_format=run["kv_format"],
+        shot_clean_recache=run["shot_clean_recache"],
+        relative_rope=run["relative_rope"],
+        rope_offset=run["rope_offset"],
+        t_scale=run["t_scale"],
+    )

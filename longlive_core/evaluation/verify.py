@@ -1,0 +1,162 @@
+"""Agreement with recorded runs of the reference, one result per file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+
+from ..training.schedule import TimestepTable, clean_from_flow
+from ..training.teacher_forcing import plain_flow, teacher_forced_flow
+from ..vae import VAEConfig, WanVAE
+from .recorded import Recorded, relative_error
+from .replay import DTYPES, load_model, run_case
+
+Verdict = Literal["ok", "failed", "skipped"]
+
+TOLERANCE = 5e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Verdict on one file. Errors are relative L2, None where the kind has no such figure.
+
+    call_error is the worst model call of a float32 run, the mean over calls of a replayed one; `attended` says whether
+    every call saw the recorded frames; `tolerance` is the limit of the figure that decides; `note` says what a verdict
+    alone does not.
+    """
+
+    name: str
+    kind: str
+    verdict: Verdict
+    output_error: float | None = None
+    call_error: float | None = None
+    attended: bool | None = None
+    tolerance: float | None = None
+    note: str = ""
+
+
+def verify(paths: Iterable[Path]) -> list[Result]:
+    """`verify_file` of each."""
+    return [verify_file(path) for path in paths]
+
+
+def verify_file(path: Path) -> Result:
+    """Replays a recorded run. A file that cannot be read or replayed has failed, with the reason as its note."""
+    kind = "unreadable"
+    try:
+        case = Recorded.load(path)
+        kind = case.kind
+        if kind not in _KINDS:
+            return Result(path.name, kind, "skipped", note=f"kind '{kind}' is not known to this version")
+        with torch.no_grad():
+            return _KINDS[kind](case)
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        return Result(path.name, kind, "failed", note=str(error))
+    except KeyError as error:
+        return Result(path.name, kind, "failed", note=f"{error} is missing in the file")
+
+
+def _generate(case: Recorded) -> Result:
+    run = case.facts["run"]
+    lacking = [
+        what
+        for what, needed in {
+            "quantised weights": run.get("weight_format", "bf16") not in ("bf16", "float32"),
+            f"KV format {run['kv_format']}": run["kv_format"] not in ("bf16", "float32"),
+            f"dtype {run['dtype']}": run["dtype"] not in DTYPES,
+        }.items()
+        if needed
+    ]
+    if lacking:
+        return Result(case.path.name, case.kind, "skipped", note=f"needs {' and '.join(lacking)}")
+    return _exact(case) if run["dtype"] == "float32" else _replayed(case)
+
+
+def _exact(case: Recorded) -> Result:
+    """A float32 run is made freely: every call, the film and the attended frames must agree."""
+    made = run_case(case, replay=False)
+    limit = case.number("tolerance", TOLERANCE)
+    worst = max(made.call_errors)
+    attended = [set(seen) for seen in made.attended] == [set(seen) for seen in case.facts["attended"]]
+    good = made.output_error <= limit and worst <= limit and attended
+    return Result(case.path.name, case.kind, _verdict(good), made.output_error, worst, attended, limit)
+
+
+def _replayed(case: Recorded) -> Result:
+    """A run in low precision is judged call by call on recorded samples; the free film is a sanity check."""
+    calls = run_case(case, replay=True).call_errors
+    output = run_case(case, replay=False).output_error
+    limit, loose = case.number("replay_tolerance", 0.006), case.number("tolerance", 0.02)
+    mean = sum(calls) / len(calls)
+    note = f"mean over {len(calls)} replayed calls; free-running output within {loose:g}"
+    good = mean <= limit and output <= loose
+    return Result(case.path.name, case.kind, _verdict(good), output, mean, None, limit, note)
+
+
+def _teacher_forcing(case: Recorded) -> Result:
+    """Clean history with noisy targets, and the plain block-causal pass: flow and clean prediction of both."""
+    got = case.tensors
+    model, frames = load_model(case), case.facts["run"]["block_frames"]
+    clean, noisy, t = got["clean"].transpose(1, 2), got["noisy"].transpose(1, 2), got["timestep"]
+    length = noisy.shape[2]
+    positions = torch.arange(length, dtype=torch.float64) + got["rope_offset"].double()
+    prompts = torch.arange(length // frames).expand(noisy.shape[0], -1)
+    table = TimestepTable.shifted()
+    sigma = table.sigmas[table.index(t)][:, :, None, None, None]
+    forced = teacher_forced_flow(
+        model, clean, noisy.unsqueeze(1), t.unsqueeze(1), got["prompt_embeds"], prompts, positions, frames
+    )
+    plain = plain_flow(model, noisy, t, got["prompt_embeds"], prompts, positions, frames)
+    flows = {"tf": forced.squeeze(1).transpose(1, 2), "plain": plain.transpose(1, 2)}
+    calls = [relative_error(flow, got[f"{name}.flow"]) for name, flow in flows.items()]
+    outputs = [
+        relative_error(clean_from_flow(got["noisy"], flow, sigma), got[f"{name}.x0"]) for name, flow in flows.items()
+    ]
+    tables = [
+        relative_error(table.sigmas, got["sigmas"]),
+        relative_error(table.timesteps, got["timesteps"]),
+        relative_error(table.weights[table.index(t)].flatten(), got["weight"].flatten()),
+    ]
+    limit = case.number("tolerance", TOLERANCE)
+    good = max(*calls, *outputs, *tables) <= limit
+    note = f"timestep table within {max(tables):.1e}"
+    return Result(case.path.name, case.kind, _verdict(good), max(outputs), max(calls), None, limit, note)
+
+
+def _vae(case: Recorded) -> Result:
+    """Decode and encode; decoding in pieces must give the very same bits."""
+    names = {"z_dim": "latent_channels"}
+    vae = WanVAE(VAEConfig.from_dict({names.get(name, name): value for name, value in case.facts["model"].items()}))
+    prefix = "weights."
+    vae.load_state_dict({k.removeprefix(prefix): v for k, v in case.tensors.items() if k.startswith(prefix)})
+    latent, video = case.tensors["latent"], case.tensors["video"]
+    whole, pieces = vae.decode(latent, chunk=latent.shape[2]), vae.decode(latent, chunk=1)
+    same = torch.equal(whole, pieces)
+    decoded = relative_error(whole, case.tensors["decoded"])
+    encoded = relative_error(vae.encode(video), case.tensors["encoded"])
+    limit = case.number("tolerance", TOLERANCE)
+    note = f"encoded {encoded:.1e}; whole and in pieces {'bit-identical' if same else 'DIFFER'}"
+    good = max(decoded, encoded) <= limit and same
+    return Result(case.path.name, case.kind, _verdict(good), decoded, encoded, None, limit, note)
+
+
+def _skip(why: str) -> Callable[[Recorded], Result]:
+    return lambda case: Result(case.path.name, case.kind, "skipped", note=why)
+
+
+def _verdict(good: bool) -> Verdict:
+    return "ok" if good else "failed"
+
+
+_KINDS: dict[str, Callable[[Recorded], Result]] = {
+    "generate": _generate,
+    "teacher_forcing": _teacher_forcing,
+    "vae": _vae,
+    "nvfp4": _skip("needs NVFP4 quantisation"),
+    "weights": _skip("weights only, read by the cases that name it"),
+}

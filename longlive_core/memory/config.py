@@ -1,0 +1,55 @@
+"""What is remembered and how, as one value that a user sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfig:
+    """Lengths are latent frames and whole blocks.
+
+    window: what a block can attend, itself and the sinks included. sink: frames at the start of the film that are
+    never forgotten (the global sink); 0 turns both sinks off. shot_sink: also keep the first block of the current shot.
+    kv_format: how keys and values are stored, see `KV_FORMATS`. shot_clean_recache: forget everything but the global
+    sink at a cut, before the cut block's clean pass. relative_rope: rotate keys by their place in the window, not in
+    the film. rope_offset: what each cut adds to the RoPE time, in latent frames. t_scale: scale of RoPE time.
+    """
+
+    window: int = 32
+    sink: int = 8
+    shot_sink: bool = True
+    kv_format: str = "bf16"
+    shot_clean_recache: bool = False
+    relative_rope: bool = False
+    rope_offset: float = 8.0
+    t_scale: float = 1.0
+
+    @property
+    def pins_shots(self) -> bool:
+        """Whether a cut changes what is kept."""
+        return self.shot_sink and self.sink > 0
+
+    def check(self, block_frames: int) -> None:
+        """Raises ValueError, with a remedy, for lengths that blocks of `block_frames` cannot be kept in."""
+        for name, value in (("window", self.window), ("sink", self.sink)):
+            if value < 0 or value % block_frames:
+                raise ValueError(
+                    f"memory {name} {value} is not a multiple of the block, {block_frames} latent frames; "
+                    f"try {max(0, round(value / block_frames)) * block_frames}"
+                )
+        least = self.sink + 2 * block_frames
+        if self.window < least:
+            raise ValueError(
+                f"memory window {self.window} is too short for a sink of {self.sink}: it must hold the sink, one block "
+                f"more and the new block; set window to {least} or more, or make the sink shorter"
+            )
+        if not self.t_scale > 0:
+            raise ValueError(f"memory t_scale {self.t_scale} must be above 0; 1 is the time the model was trained with")
+
+    def position(self, frame: int, cuts: int) -> float:
+        """RoPE time of a latent frame of the film after so many cuts: (frame + rope_offset · cuts) · t_scale."""
+        return (frame + self.rope_offset * cuts) * self.t_scale
+
+
+DEFAULT_MEMORY = MemoryConfig()

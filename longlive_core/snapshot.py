@@ -1,0 +1,64 @@
+"""A film between two blocks, as a value: enough to go on bit for bit, in this process or another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .memory import WindowState
+
+FORMAT = "longlive-snapshot-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """State after the blocks before `window.next`.
+
+    kind: what the run must have in common to take it over (model, size, memory …), name → value.
+    pools: tensors of each memory's occupied slots, on the CPU; the second memory is that of guidance.
+    """
+
+    kind: Mapping[str, str]
+    window: WindowState
+    pools: tuple[tuple[Tensor, ...], ...]
+
+    @property
+    def next_block(self) -> int:
+        """Index of the block that comes next."""
+        return self.window.next
+
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file."""
+        tensors = {f"{pool}.{i}": tensor for pool, kept in enumerate(self.pools) for i, tensor in enumerate(kept)}
+        state = {"kind": dict(self.kind), "window": asdict(self.window), "pools": [len(kept) for kept in self.pools]}
+        save_file(tensors, path, {"format": FORMAT, "state": json.dumps(state)})
+
+    @classmethod
+    def load(cls, path: Path) -> Snapshot:
+        """Reads what `save` wrote. Raises ValueError for any other file."""
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"{path} is no snapshot of a LongLive film (format {metadata.get('format')!r})")
+            state = json.loads(metadata["state"])
+            pools = tuple(
+                tuple(file.get_tensor(f"{pool}.{i}") for i in range(count)) for pool, count in enumerate(state["pools"])
+            )
+        window = state["window"]
+        return cls(state["kind"], WindowState(tuple(window["blocks"]), window["pin"], window["next"]), pools)
+
+    def check_kind(self, kind: Mapping[str, str]) -> None:
+        """Raises ValueError that names each setting in which the run that takes over differs."""
+        differences = [
+            f"{name}: saved {self.kind.get(name)}, now {kind.get(name)}"
+            for name in sorted({*kind, *self.kind})
+            if self.kind.get(name) != kind.get(name)
+        ]
+        if differences:
+            raise ValueError(f"the snapshot belongs to another run; {'; '.join(differences)}")
