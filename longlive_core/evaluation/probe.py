@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -26,6 +26,7 @@ from .components import eroded, largest_component
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Colour = tuple[float, float, float]
 
 # A wall's tone may stray this far from its mean along grey, in levels: half the pattern's contrast and some ringing.
 TONE_REACH: Final = PATTERN_CONTRAST / 2 + 5
@@ -41,16 +42,19 @@ LEAST_AREA, MOST_AREA = 0.25, 2.5
 
 @dataclass(frozen=True)
 class Reading:
-    """What one frame shows. `hero` is None when no hero is found; `centre` is its (x, y) in pixels.
+    """What one frame shows. `hero` is None when no hero is found, and what follows it is 0 then.
 
-    `fit` in [0, 1] is the confidence: the overlap (intersection over union) with the shape that was read, 0 for none.
+    wall, paint: measured colours of wall and hero, 0 to 255; centre: the hero's (x, y) in pixels; fit in [0, 1]: the
+    confidence, its overlap (intersection over union) with the shape that was read.
     """
 
     background: str
     pattern: Pattern
-    hero: Hero | None
-    centre: tuple[float, float]
-    fit: float
+    wall: Colour
+    hero: Hero | None = None
+    paint: Colour = (0.0, 0.0, 0.0)
+    centre: tuple[float, float] = (0.0, 0.0)
+    fit: float = 0.0
 
     @property
     def found(self) -> bool:
@@ -67,22 +71,23 @@ def read_frame(frame: NDArray[np.uint8]) -> Reading:
     tone = offset.mean(axis=-1)
     distance = _distance(offset, tone)
     pattern = _pattern(tone, distance < HERO_DISTANCE / 2)
+    empty = Reading(name, pattern, _colour_tuple(wall))
     mask = largest_component(distance > HERO_DISTANCE)
     if mask.sum() < LEAST_AREA * _AREAS.min():
-        return Reading(name, pattern, None, (0.0, 0.0), 0.0)
+        return empty
     colour = _colour(pixels, mask)
     # Half-way between wall and hero is where the outline stays under blur.
     share = (offset @ (colour - wall)) / np.square(colour - wall).sum()
     mask = largest_component(share > 0.5)
     area = float(mask.sum())
     if not LEAST_AREA * _AREAS.min() <= area <= MOST_AREA * _AREAS.max():
-        return Reading(name, pattern, None, (0.0, 0.0), 0.0)
+        return empty
     centre = _centre(mask)
     overlaps = _overlaps(_signature(mask.astype(np.float32), centre, area), _SIGNATURES)
     shape = int(overlaps.argmax())
     size = int(np.abs(np.sqrt(_AREAS[shape]) - np.sqrt(area)).argmin())
     hero = Hero(SHAPES[shape], _nearest(colour, _COLOURS, tuple(COLOURS)), tuple(SIZES)[size])
-    return Reading(name, pattern, hero, centre, float(overlaps[shape]))
+    return replace(empty, hero=hero, paint=_colour_tuple(colour), centre=centre, fit=float(overlaps[shape]))
 
 
 def nearest_place(centre: tuple[float, float]) -> str:
@@ -155,6 +160,11 @@ def _overlaps(signature: Mask, references: Mask) -> Floats:
 
 def _nearest(value: Floats, table: Floats, names: tuple[str, ...]) -> str:
     return names[int(np.square(table - value).sum(axis=-1).argmin())]
+
+
+def _colour_tuple(colour: Floats) -> Colour:
+    red, green, blue = colour.tolist()
+    return red, green, blue
 
 
 def _reference_mask(shape: Shape, size: str) -> Floats:

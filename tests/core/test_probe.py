@@ -91,6 +91,13 @@ def test_confidence_is_lower_for_a_shape_of_no_kind() -> None:
     assert sound > 0.95 > 0.85 > read_frame(frame).fit
 
 
+def test_measured_colours_are_those_of_the_palette() -> None:
+    film = world.Film(world.Hero("ring", "cyan", "small"), (world.Take("wine", "checked", "top", "still", "still", 1),))
+    reading = read_frame(world.render(film)[0])
+    assert reading.paint == world.COLOURS["cyan"]
+    assert np.allclose(reading.wall, world.BACKGROUNDS["wine"], atol=6)
+
+
 def test_the_larger_of_two_heroes_is_read() -> None:
     wall = world.Take("black", "plain", "left", "still", "still", 1)
     large = world.render(world.Film(world.Hero("circle", "green", "big"), (wall,)))[0]
