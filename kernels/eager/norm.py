@@ -19,10 +19,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def layer_norm_modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
     """layernorm(x) · (1 + scale) + shift, with one scale and shift for each of F runs of tokens (adaLN).
 
-    x `[B, L, C]`, scale and shift `[B, F, C]` with L a multiple of F; returns `[B, L, C]` in x's dtype, computed in
-    float32 and rounded once.
+    x `[B, L, C]`, scale and shift `[B, F, C]` with L a multiple of F; returns `[B, L, C]` in x's dtype. Rounded to x's
+    dtype after the norm and after each operation of the modulation, which is what the models were trained with.
     """
     batch, length, channels = x.shape
-    y = F.layer_norm(x.float(), (channels,), eps=eps).view(batch, scale.shape[1], -1, channels)
-    y = y * (1 + scale.float().unsqueeze(2)) + shift.float().unsqueeze(2)
-    return y.view(batch, length, channels).to(x.dtype)
+    y = F.layer_norm(x.float(), (channels,), eps=eps).to(x.dtype).view(batch, scale.shape[1], -1, channels)
+    y = y * (1 + scale.to(x.dtype).unsqueeze(2)) + shift.to(x.dtype).unsqueeze(2)
+    return y.view(batch, length, channels)

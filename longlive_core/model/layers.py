@@ -143,7 +143,7 @@ class Layer(nn.Module):
         kv.store(self.self_attn.layer, k, v, rope)
 
     def _modulation(self, e: Tensor) -> tuple[Tensor, ...]:
-        return (self.modulation.to(e.device).float() + e.float()).unbind(2)
+        return (self.modulation.to(e) + e).unbind(2)
 
 
 class Head(nn.Module):
@@ -157,7 +157,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """x `[B, L, C]`, e `[B, F, C]`: the timestep embedding before its projection → `[B, L, features]`."""
-        shift, scale = (self.modulation.to(e.device).float() + e.float().unsqueeze(2)).unbind(2)
+        shift, scale = (self.modulation.to(e) + e.unsqueeze(2)).unbind(2)
         return self.head(layer_norm_modulate(x, scale, shift, self.eps))
 
 
