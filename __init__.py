@@ -1,6 +1,6 @@
 """LongLive for ComfyUI: long multi-shot films, streamed block by block.
 
-ComfyUI loads this folder as a custom node pack; elsewhere it is the Python package `longlive`. Importing it does no work.
+ComfyUI loads this folder as a node pack; elsewhere it is the Python package `longlive`. Importing it does no work.
 """
 
 from __future__ import annotations

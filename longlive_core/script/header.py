@@ -1,0 +1,112 @@
+"""The headers people put before a shot: `Shot 1 (4s):`, `Scene 2:`, `[4s-9s]:`, `[0s: …]`, `(4s)`, `continue:`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .length import Timing, parse_timing
+from .source import Line
+from .text import closing_bracket
+
+COLON = re.compile(r"\s*[:\uff1a]\s*")
+# What people put between "Shot 1" and its text; a dash or full stop must be followed by space: "Shot 1.5" is no header.
+CLOSER = re.compile(r"\s*(?:[:\uff1a]|[-–—.)](?=\s|$))\s*")
+WORD = re.compile(
+    r"(?:shot|scene|clip|segment)(?:\s*(?:#\s*)?(?P<number>[0-9]+[a-z]?)(?!\w)|(?![\w-]))\s*", re.IGNORECASE
+)
+CONTINUE = re.compile(r"\s*(?:[,;]\s*)?continue(?![\w-])\s*", re.IGNORECASE)
+ITEM_SEPARATOR = re.compile(r"[,;]")
+# A bracket that begins a line is a time only where it looks like one: "[wide shot] a fox" is plain text.
+# The repetitions are bounded because white space and digits can be shared out in many ways.
+CLOCK_TIME = (
+    r"[-+−]?\s{0,9}(?:[0-9]{1,9}:[0-9]{2}(?::[0-9]{2})?(?:\.[0-9]{1,9})?|[0-9]{0,20}\.?[0-9]{1,20})"
+    r"\s{0,9}[^\W\d_]{0,12}"
+)
+LOOKS_TIMED = re.compile(
+    rf"\s{{0,9}}{CLOCK_TIME}\s{{0,9}}(?:(?:->|\.\.|[-–—→]|to\b|until\b)\s{{0,9}}{CLOCK_TIME}\s{{0,9}})?"
+    r"(?:[,;]\s{0,9}continue\s{0,9})?(?=[\]):\uff1a]|$)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A shot's header, and the text that follows it on the line (empty: the text is on the lines below)."""
+
+    source: Line
+    timing: Timing
+    continues: bool
+    text: Line
+
+
+def parse_header(line: Line) -> Header | None:
+    """Read the header that begins `line`, or None for a plain line.
+
+    Raises ScriptError where a header is begun but cannot be read.
+    """
+    if word := WORD.match(line.text):
+        return _after_word(line, word)
+    if line.text[:1] in ("[", "(") and (timed := LOOKS_TIMED.match(line.text, 1)):
+        if line.text[0] == "[" and COLON.match(line.text, timed.end()):
+            return _around_text(line, timed.end())
+        return _after_group(line, 0)
+    if (word := CONTINUE.match(line.text)) and (colon := COLON.match(line.text, word.end())):
+        return Header(line, Timing(), True, line.cut(colon.end()))
+    return None
+
+
+def _after_word(line: Line, word: re.Match[str]) -> Header | None:
+    """`Shot 1`, then perhaps a group in brackets, `continue`, a colon."""
+    bracket = line.text[word.end() : word.end() + 1]
+    if bracket in ("(", "[") and (word["number"] or LOOKS_TIMED.match(line.text, word.end() + 1)):
+        return _after_group(line, word.end())
+    flag = CONTINUE.match(line.text, word.end())
+    end = flag.end() if flag else word.end()
+    closer = (CLOSER if word["number"] else COLON).match(line.text, end)
+    if closer is None and not (word["number"] and end == len(line.text)):
+        return None
+    return Header(line, Timing(), flag is not None, line.cut(closer.end() if closer else end))
+
+
+def _after_group(line: Line, opening: int) -> Header:
+    """`(4s)`, `[4s-9s]`, `(8 blocks, continue)` at `opening`, then `continue`, a colon and the text, all optional."""
+    closing = closing_bracket(line.text, opening)
+    if closing is None:
+        raise line.error(f"'{line.text[opening]}' is never closed", "close the bracket of the header", opening)
+    timing, inside = _parse_group(line.cut(opening + 1, closing), line.text[opening] == "[")
+    flag = CONTINUE.match(line.text, closing + 1)
+    end = flag.end() if flag else closing + 1
+    closer = COLON.match(line.text, end)
+    if flag and closer is None and end < len(line.text):
+        flag, end = None, closing + 1
+    return Header(line, timing, inside or flag is not None, line.cut(closer.end() if closer else end))
+
+
+def _around_text(line: Line, colon: int) -> Header:
+    """`[0s: the text]`: the bracket holds the text too."""
+    closing = closing_bracket(line.text, 0)
+    if closing is None:
+        raise line.error("'[' is never closed", "close it after the shot's text, or before the colon as in [4s-9s]:")
+    timing, continues = _parse_group(line.cut(1, colon), True)
+    after_colon = line.cut(colon + 1, closing)
+    trailing = line.cut(closing + 1)
+    if not trailing.text:
+        return Header(line, timing, continues, after_colon)
+    spaced = Line(line.text[:closing] + " " + line.text[closing + 1 :], line.line, line.column)
+    return Header(line, timing, continues, spaced.cut(colon + 1))
+
+
+def _parse_group(group: Line, single_is_start: bool) -> tuple[Timing, bool]:
+    timing, continues, start = Timing(), False, 0
+    ends = [found.start() for found in ITEM_SEPARATOR.finditer(group.text)] + [len(group.text)]
+    for end in ends:
+        item = group.cut(start, end)
+        if item.text.lower() == "continue":
+            continues = True
+        elif timing != Timing():
+            raise item.error("a second length in one header", "keep one of them")
+        else:
+            timing = parse_timing(item, single_is_start)
+        start = end + 1
+    return timing, continues

@@ -1,0 +1,137 @@
+"""Lengths and times as people write them: 4s, 96f, 3 blocks, 0:12, 4s-9s."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from .source import Line
+
+MAX_SECONDS = 24 * 3600
+# Bounds that hold before the frame rate is known: 24 h at 240 frames a second, and 24 h of 32-frame blocks at 24.
+LIMITS = {"s": MAX_SECONDS, "f": MAX_SECONDS * 240, "blocks": MAX_SECONDS * 24 // 32}
+NAMES = {"s": "seconds", "f": "video frames", "blocks": "blocks"}
+UNITS = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
+    **dict.fromkeys(("f", "frame", "frames"), "f"),
+    **dict.fromkeys(("b", "block", "blocks", "chunk", "chunks"), "blocks"),
+}
+USAGE = "write 4s, 96f (video frames) or 3 blocks"
+MAX_DIGITS = 16
+MAX_WRITTEN = 64
+
+TIME = re.compile(
+    r"""(?P<sign>[-+−]?)\s*
+        (?: (?P<clock>(?:[0-9]+:)?[0-9]+:[0-9]{2}(?:\.[0-9]+)?) | (?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+) )
+        \s*(?P<unit>[^\W\d_]*)""",
+    re.VERBOSE,
+)
+DASH = r"\s*(?:->|\.\.|[-–—→]|\b(?:to|until)\b)\s*"
+RANGE = re.compile(rf"([-+−]?\s*[0-9:]*\.?[0-9]+\s*[^\W\d_]*?){DASH}(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """A stretch of film, or a moment counted from its start: `value` in `unit` (s, f for video frames, blocks)."""
+
+    value: Decimal
+    unit: str
+
+    def __str__(self) -> str:
+        number = format(self.value.normalize(), "f")
+        if self.unit != "blocks":
+            return number + self.unit
+        return f"{number} {'block' if self.value == 1 else 'blocks'}"
+
+    def __add__(self, other: Length) -> Length:
+        """The sum of two lengths of one unit."""
+        if other.unit != self.unit:
+            raise ValueError(f"{self} and {other} are in different units")
+        return Length(self.value + other.value, self.unit)
+
+    def frames(self, fps: Fraction, block_video_frames: int) -> Fraction:
+        """In video frames, every block counted as `block_video_frames`."""
+        of_one = {"s": fps, "f": Fraction(1), "blocks": Fraction(block_video_frames)}
+        return Fraction(self.value) * of_one[self.unit]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a header says of time: when the shot starts in the film, how long it lasts, either, or both."""
+
+    start: Length | None = None
+    duration: Length | None = None
+
+
+def parse_timing(source: Line, single_is_start: bool) -> Timing:
+    """Read one time, `4s`, or a range, `4s-9s`. One time is a start in `[4s]` and a length in `(4s)`.
+
+    Raises ScriptError where it is neither, or a length that is zero, negative or absurdly long.
+    """
+    if len(source.text) > MAX_WRITTEN:
+        raise source.error(f"'{short(source.text)}' is not a length", USAGE)
+    ends = RANGE.fullmatch(source.text)
+    if ends is not None:
+        return _parse_range(source, source.cut(0, ends.end(1)), source.cut(ends.start(2)))
+    time = _parse_time(source, None)
+    if single_is_start:
+        return Timing(start=time)
+    if time.value == 0:
+        raise source.error(f"a shot of {time} has no length", f"give it at least one block; {USAGE}")
+    return Timing(duration=time)
+
+
+def _parse_range(source: Line, first: Line, last: Line) -> Timing:
+    """`4s-9s`; one unit is enough for both ends."""
+    start = _parse_time(first, _written_unit(last))
+    end = _parse_time(last, start.unit)
+    if start.value == 0:
+        start = Length(start.value, end.unit)
+    if start.unit != end.unit:
+        raise source.error(f"'{short(source.text)}' mixes {NAMES[start.unit]} and {NAMES[end.unit]}", "use one unit")
+    if end.value <= start.value:
+        raise source.error(f"'{short(source.text)}' ends before it has begun", "write the start first, as in [4s-9s]")
+    return Timing(start, Length(end.value - start.value, end.unit))
+
+
+def _written_unit(source: Line) -> str | None:
+    found = TIME.fullmatch(source.text)
+    return UNITS.get(found["unit"].lower()) if found else None
+
+
+def _parse_time(source: Line, default_unit: str | None) -> Length:
+    found = TIME.fullmatch(source.text)
+    if found is None:
+        raise source.error(f"'{short(source.text)}' is not a length", USAGE)
+    value = _value(found["clock"] or found["number"], source)
+    if found["sign"] not in ("", "+") and value:
+        raise source.error(f"'{short(source.text)}' is negative", f"a time is zero or more: {USAGE}")
+    unit = "s" if found["clock"] else default_unit
+    if found["unit"]:
+        unit = UNITS.get(found["unit"].lower())
+        if unit is None or (found["clock"] and unit != "s"):
+            raise source.error(f"'{short(source.text)}' has the unknown unit '{short(found['unit'])}'", USAGE)
+    if unit is None and value:
+        raise source.error(f"'{short(source.text)}' has no unit", USAGE)
+    length = Length(value, unit or "s")
+    if value > LIMITS[length.unit]:
+        limit = Length(Decimal(LIMITS[length.unit]), length.unit)
+        raise source.error(f"'{short(source.text)}' is beyond the limit of {limit} (24 h)", "make it shorter")
+    return length
+
+
+def _value(written: str, source: Line) -> Decimal:
+    """`12`, `1.5`, or a clock such as `1:02:03.5` in seconds."""
+    total = Decimal(0)
+    for part in written.split(":"):
+        if len(part) > MAX_DIGITS:
+            raise source.error(f"'{short(source.text)}' has too many digits", f"the limit is {MAX_DIGITS}")
+        total = total * 60 + Decimal(part)
+    return total
+
+
+def short(text: str) -> str:
+    """`text` cut to what an error message can carry."""
+    return text if len(text) <= 40 else text[:39] + "…"

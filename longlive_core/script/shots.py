@@ -1,0 +1,170 @@
+"""ShotScript: a film as text, parsed into shots and written back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .length import Length, short
+from .plan import BlockPlan, make_plan
+from .reader import STYLE, Draft, Reader
+from .source import Line, Passage, ScriptError
+from .text import REFERENCE, check_size, expand, parse_text
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+SENTENCE_ENDS = (".", "!", "?", "…", ",", ";", ":")
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One shot as written. Its line and column in the script take no part in comparisons.
+
+    `text` keeps {names} and escapes; `prompt` has them replaced, and the style added, but no scene transition.
+    `duration` and `start` are as written, in s, f or blocks; None where the script says nothing.
+    `continues` asks for a new prompt without a cut.
+    """
+
+    text: str
+    prompt: str
+    duration: Length | None = None
+    start: Length | None = None
+    seed: int | None = None
+    continues: bool = False
+    source: Line = field(default=Line("", 1), compare=False, repr=False)
+
+    def format(self, number: int) -> str:
+        """The canonical line of this shot, the `number`-th of its script."""
+        time = f" ({self.duration})" if self.duration else ""
+        if self.start and self.duration:
+            time = f" [{self.start}-{self.start + self.duration}]"
+        elif self.start:
+            time = f" [{self.start}]"
+        flag = " continue" if self.continues else ""
+        seed = "" if self.seed is None else f" @seed={self.seed}"
+        return f"Shot {number}{time}{flag}: {self.text}{seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class ShotScript:
+    """A whole script: `names` are (name, text) pairs as defined, `style` is added to every shot.
+
+    Limits: 1,000 shots, 10,000 characters in a shot's prompt, 24 hours, files of 16 MiB.
+    """
+
+    shots: tuple[Shot, ...]
+    style: str = ""
+    names: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> ShotScript:
+        """Read a script. Raises ScriptError, with line, column and remedy, at the first thing that is wrong."""
+        reader = Reader()
+        reader.read(text)
+        if not reader.shots:
+            raise _no_shots(reader.definitions)
+        definitions = _read_definitions(reader.definitions)
+        shots = tuple(_shot(draft, definitions) for draft in reader.shots)
+        return cls(shots, definitions.style, definitions.names)
+
+    @classmethod
+    def read(cls, path: str | Path) -> ShotScript:
+        """Read a UTF-8 text file. Raises ScriptError where it cannot be read, is too large or is no text."""
+        try:
+            with Path(path).open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise ScriptError(f"cannot read {path}: {error.strerror or error}", remedy="check the path") from error
+        if len(data) > MAX_FILE_BYTES:
+            limit = f"the limit for a script is {MAX_FILE_BYTES // 2**20} MiB"
+            raise ScriptError(
+                f"{path} is too large; {limit}", remedy="give the text of the shots, not a video or model"
+            )
+        try:
+            return cls.parse(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            line, start = data.count(b"\n", 0, error.start) + 1, data.rfind(b"\n", 0, error.start) + 1
+            column = len(data[start : error.start].decode("utf-8")) + 1
+            what = f"{path} is not a UTF-8 text file: byte 0x{data[error.start]:02x} at offset {error.start}"
+            raise ScriptError(what, line, column, "save the script as plain UTF-8 text") from error
+
+    def format(self) -> str:
+        """The script in canonical text: parsing it gives this script again."""
+        head = [f"{STYLE}: {self.style}"] if self.style else []
+        head += [f"{name}: {text}" for name, text in self.names]
+        body = [shot.format(number) for number, shot in enumerate(self.shots, 1)]
+        return "\n".join([*head, "", *body] if head else body) + "\n"
+
+    def plan(self, fps: float = 24, block_frames: int = 8) -> BlockPlan:
+        """The film in whole blocks of `block_frames` latent frames, at `fps` video frames per second.
+
+        A length is rounded to the nearest block and the plan's notes say so. Raises ScriptError where a shot is shorter
+        than half a block, where times contradict each other, and beyond 24 hours; ValueError for an impossible rate.
+        """
+        return make_plan(self.shots, fps, block_frames, self._notes())
+
+    def _notes(self) -> list[str]:
+        """What the script says to no effect."""
+        texts = [self.style, *(text for _, text in self.names), *(shot.text for shot in self.shots)]
+        used = {found[1].strip().casefold() for text in texts for found in REFERENCE.finditer(text) if found[1]}
+        unused = [name for name, _ in self.names if name.casefold() not in used]
+        notes = [f"'{short(name)}: …' is a named thing, but no shot uses {{{short(name)}}}" for name in unused]
+        if self.shots[0].continues:
+            notes.append("shot 1 has nothing to continue from: it starts the film")
+        return notes
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """Style and named things as written, and in full with names replaced, the names case-folded."""
+
+    style: str
+    names: tuple[tuple[str, str], ...]
+    full_style: str
+    full_names: dict[str, str]
+
+
+def _read_definitions(drafts: list[Draft]) -> Definitions:
+    """Raises ScriptError at a second definition of one name, and at one without text. A name may use those above it."""
+    lines: dict[str, int] = {}
+    texts: dict[str, tuple[str, str]] = {}
+    full: dict[str, str] = {}
+    style: Passage | None = None
+    for draft in drafts:
+        key = draft.name.casefold()
+        if key in lines:
+            raise draft.source.error(
+                f"'{short(draft.name)}' is defined on line {lines[key]} already", "keep one of them"
+            )
+        lines[key] = draft.source.line
+        text = parse_text(draft.passage, in_shot=False).text
+        if not text:
+            raise draft.source.error(f"'{short(draft.name)}:' without a text", "write it after the colon")
+        texts[key] = draft.name, text
+        if key == STYLE:
+            style = draft.passage
+        else:
+            full[key] = expand(text, full, draft.passage)
+    written = texts.pop(STYLE)[1] if style is not None else ""
+    full_style = expand(written, full, style) if style is not None else ""
+    return Definitions(written, tuple(texts.values()), full_style, full)
+
+
+def _shot(draft: Draft, definitions: Definitions) -> Shot:
+    passage = draft.passage
+    parsed = parse_text(passage)
+    if not parsed.text:
+        raise draft.source.error("a shot without text", "write what it shows")
+    prompt = expand(parsed.text, definitions.full_names, passage)
+    if definitions.full_style:
+        prompt += (" " if prompt.endswith(SENTENCE_ENDS) else ", ") + definitions.full_style
+        check_size(len(prompt), passage)
+    timing = draft.timing
+    return Shot(parsed.text, prompt, timing.duration, timing.start, parsed.seed, draft.continues, draft.source)
+
+
+def _no_shots(definitions: list[Draft]) -> ScriptError:
+    example = "write one shot per line, as in 'Shot 1 (4s): a red fox in the snow'"
+    last = definitions[-1].source if definitions else Line("", 1)
+    if definitions:
+        example += f"; '{short(last.text)}' is read as a definition, put 'Shot 1:' before it to make it a shot"
+    return last.error("the script has no shots", example)
