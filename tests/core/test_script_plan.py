@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from longlive.longlive_core.script import CUT_PREFIX, BlockPlan, ScriptError, ShotScript
 
@@ -142,3 +144,11 @@ def test_impossible_rates(fps: float, block_frames: int) -> None:
 def test_a_plan_of_24_hours() -> None:
     """The longest film is 64,800 blocks."""
     assert len(plan("(64799 blocks) a\n(1 block) b").blocks) == 64_800
+
+
+def test_the_bundled_demo() -> None:
+    """The demo is a film of at least four shots and twenty seconds that needs no rounding."""
+    film = ShotScript.read(Path(__file__).parents[2] / "longlive_core/assets/demo.txt").plan()
+    assert film.shots >= 4
+    assert film.seconds >= 20
+    assert film.notes == ()
