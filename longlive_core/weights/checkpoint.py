@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,19 +32,36 @@ def load_checkpoint(
     Raises FileNotFoundError, or CheckpointError for a file that is truncated, no checkpoint, quantised (not supported
     yet), of another model, or whose tensors do not match by name and shape (they are listed).
     """
+    found = inspect_checkpoint(path, text_len=text_len)
+    tensors = found.source.read(found.names.values())
+    dtype = dtype if dtype is not None else tensors[found.names["head.modulation"]].dtype
+    state = {wan: tensors[name].to(device, dtype) for wan, name in found.names.items()}
+    with torch.device("meta"):
+        model = CausalWan(found.config)
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checked file: Wan's name of every tensor -> its name in the file, and the transformer they make."""
+
+    source: TensorSource
+    names: Mapping[str, str]
+    config: WanConfig
+
+
+def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
+    """All that `load_checkpoint` checks, without reading a tensor. Raises what it raises."""
     source = open_source(path)
     names = _wan_names(source)
     specs = {wan: source.specs[name] for wan, name in names.items()}
     _check_format(source.path, specs)
     config = _config(source, specs, text_len)
     with torch.device("meta"):
-        model = CausalWan(config)
-    _check_tensors(source.path, specs, model.state_dict())
-    tensors = source.read(names.values())
-    dtype = dtype if dtype is not None else tensors[names["head.modulation"]].dtype
-    state = {wan: tensors[name].to(device, dtype) for wan, name in names.items()}
-    model.load_state_dict(state, assign=True)
-    return model.requires_grad_(False).eval()
+        wanted = CausalWan(config).state_dict()
+    _check_tensors(source.path, specs, wanted)
+    return Checkpoint(source, names, config)
 
 
 def _wan_names(source: TensorSource) -> dict[str, str]:

@@ -1,0 +1,217 @@
+"""The command line: `longlive render | verify | eval | train`. The only module that prints."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from .engine import NotFiniteError
+from .memory import KV_FORMATS, MemoryConfig
+from .progress import ProgressBar
+
+FAILED, WRONG, STOPPED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 stopped."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(words)
+    try:
+        return args.run(args, words)
+    except KeyboardInterrupt:
+        print("\nlonglive: stopped", file=sys.stderr)
+        return STOPPED
+    except (ValueError, OSError, NotFiniteError) as error:
+        if args.traceback:
+            raise
+        print(f"longlive: {_sentence(error)}", file=sys.stderr)
+        return WRONG
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="longlive", description="Long films of several shots, block by block.")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    parts = parser.add_subparsers(required=True, metavar="COMMAND")
+    _render_arguments(parts.add_parser("render", help="turn a shot script into a film"))
+
+    part = parts.add_parser("verify", help="replay recorded runs of the reference and compare")
+    part.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    part.set_defaults(run=_verify)
+
+    part = parts.add_parser("eval", help="measure what a model remembers")
+    part.add_argument("model", choices=["mini"])
+    part.add_argument("--scripts", type=int, default=40, help="held-out scripts to render (40)")
+    part.add_argument("--weights", type=Path, help="a folder that `train mini` made (the shipped weights)")
+    part.add_argument("--out", type=Path, default=Path("output/eval"), help="folder of the table and the plots")
+    part.set_defaults(run=_eval)
+
+    part = parts.add_parser("train", help="train the embedded model anew")
+    part.add_argument("model", choices=["mini"])
+    part.add_argument("--seed", type=int, default=0)
+    part.add_argument("--out", type=Path, default=Path("output/mini"), help="folder of weights and checkpoints")
+    part.set_defaults(run=_train)
+    return parser
+
+
+def _render_arguments(part: argparse.ArgumentParser) -> None:
+    part.add_argument("script", type=Path, help="a ShotScript file")
+    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILM.mp4")
+    part.add_argument("--model", default="mini", help="mini, a folder that `train mini` made, or a checkpoint")
+    part.add_argument("--seed", type=int, default=0)
+    part.add_argument("--steps", type=int, default=4, help="model calls a block; distilled models use 2, 3 or 4")
+    part.add_argument("--size", metavar="HxW", help="pixels, multiples of 32 (the model's own)")
+    part.add_argument("--window", type=int, default=32, help="latent frames of memory, sinks included (32)")
+    part.add_argument("--sink", type=int, default=8, help="latent frames at the start that are never forgotten (8)")
+    part.add_argument("--no-shot-sink", action="store_true", help="do not keep the first block of the current shot")
+    part.add_argument("--rope-offset", type=float, default=8.0, help="latent frames of time that a cut adds (8)")
+    part.add_argument("--kv-format", default="bf16", help=f"how memory is kept: {', '.join(KV_FORMATS)} (bf16)")
+    part.add_argument("--guidance", type=float, default=1.0, help="1 is off; above, --negative is steered away from")
+    part.add_argument("--negative", default="", metavar="TEXT")
+    part.add_argument("--contact-sheet", action="store_true", help="also a picture with one still per shot (FILM.png)")
+    part.add_argument("--save-latents", action="store_true", help="keep blocks and state in FILM.latents")
+    part.add_argument("--resume", type=Path, metavar="FOLDER", help="go on from the folder that --save-latents made")
+    part.add_argument("--threads", type=int, help="CPU threads (as many as torch likes)")
+    part.set_defaults(run=_render)
+
+
+def _render(args: argparse.Namespace, words: list[str]) -> int:
+    from .job import Job, Order
+
+    if args.threads is not None and args.threads < 1:
+        raise ValueError(f"--threads {args.threads} must be at least 1")
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    memory = MemoryConfig(
+        window=args.window,
+        sink=args.sink,
+        shot_sink=not args.no_shot_sink,
+        rope_offset=args.rope_offset,
+        kv_format=args.kv_format,
+    )
+    order = Order(
+        script=args.script,
+        output=args.output,
+        model=args.model,
+        seed=args.seed,
+        steps=args.steps,
+        size=args.size,
+        memory=memory,
+        guidance=args.guidance,
+        negative=args.negative,
+        contact_sheet=args.contact_sheet,
+        latents=args.save_latents,
+        resume=args.resume,
+    )
+    bar = ProgressBar(sys.stderr)
+    with _polite_stop() as stop:
+        job = Job(order, on_progress=bar.show, should_stop=stop)
+        for note in job.notes:
+            print(f"note: {note}")
+        plan = job.plan
+        print(f"{plan.shots} shots, {len(plan.blocks)} blocks, {plan.seconds:.1f} s at {plan.fps:g} fps", flush=True)
+        try:
+            complete = job.run()
+        except BaseException:
+            bar.end()
+            print(job.kept, file=sys.stderr)
+            raise
+    bar.end()
+    if complete:
+        print(f"{args.output}: {job.plan.seconds:.1f} s, made at {bar.pace:.0f} frames per second")
+        return 0
+    print(job.kept)
+    print(_how_to_resume(words, job.latents.folder if job.latents is not None else None))
+    return STOPPED
+
+
+def _how_to_resume(words: list[str], folder: Path | None) -> str:
+    """What to type to get the rest of a film that was stopped."""
+    command = ["longlive", *words]
+    if folder is None:
+        return f"stopped; this makes the film anew and can be resumed:\n  {shlex.join([*command, '--save-latents'])}"
+    if "--resume" not in command:
+        command += ["--resume", str(folder)]
+    return f"stopped; this makes the rest:\n  {shlex.join(command)}"
+
+
+@contextmanager
+def _polite_stop() -> Generator[Callable[[], bool], None, None]:
+    """Gives a question, "was a stop asked for?". The first Ctrl-C (or a TERM) asks, the second interrupts."""
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _verify(args: argparse.Namespace, _: list[str]) -> int:
+    from .evaluation.verify import verify_file
+
+    width = max(4, *(len(path.name) for path in args.files))
+    print(f"{'file':{width}}  {'output':>8}  {'worst call':>10}  attended  verdict")
+    counts = {"ok": 0, "failed": 0, "skipped": 0}
+    for path in args.files:
+        result = verify_file(path)
+        counts[result.verdict] += 1
+        attended = {None: "-", True: "agree", False: "DIFFER"}[result.attended]
+        output, call = _figure(result.output_error), _figure(result.call_error)
+        note = f": {result.note}" if result.note else ""
+        print(f"{result.name:{width}}  {output:>8}  {call:>10}  {attended:8}  {result.verdict}{note}", flush=True)
+    print(", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    return FAILED if counts["failed"] else 0
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _eval(args: argparse.Namespace, _: list[str]) -> int:
+    from .evaluation.mini import evaluate_mini
+    from .evaluation.table import markdown, write_report
+    from .mini import load_mini
+
+    if args.scripts < 1:
+        raise ValueError(f"--scripts {args.scripts} must be at least 1; 40 gives figures that can be compared")
+    report = evaluate_mini(load_mini(args.weights), scripts=args.scripts, log=_say)
+    print(markdown(report))
+    for path in write_report(report, args.out):
+        print(f"wrote {path}")
+    return 0
+
+
+def _train(args: argparse.Namespace, _: list[str]) -> int:
+    from .training.mini import train_mini
+
+    train_mini(args.out, args.seed, _say)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _sentence(error: BaseException) -> str:
+    """An error in one line; OSErrors of the system lose their number and keep their path."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
