@@ -1,0 +1,165 @@
+"""What is kept: the closed form, the reference's own examples, and refusals."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from longlive.longlive_core.memory import MemoryConfig, Window
+
+
+def contents(window: Window, cuts: set[int], blocks: int, *, recache: bool = False) -> list[list[int]]:
+    """Frames each block attends while it is denoised, two frames a block; with recache a clean pass per cut too."""
+    seen: list[list[int]] = []
+    for block in range(blocks):
+        window.begin(block)
+        seen.append(frames(window))
+        if recache and block in cuts:
+            window.recache()
+            seen.append(frames(window))
+        window.end(cut=block in cuts)
+        window.check_integrity()
+    return seen
+
+
+def frames(window: Window) -> list[int]:
+    return [2 * block + frame for block in window.attended() for frame in (0, 1)]
+
+
+def test_roll8() -> None:
+    assert contents(Window(4), {3, 6}, 9) == [
+        [0, 1],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        [0, 1, 4, 5, 6, 7, 8, 9],
+        [0, 1, 6, 7, 8, 9, 10, 11],
+        [0, 1, 6, 7, 10, 11, 12, 13],
+        [0, 1, 10, 11, 12, 13, 14, 15],
+        [0, 1, 12, 13, 14, 15, 16, 17],
+    ]
+
+
+def test_cut_at_block_1_pins_beside_the_global_sink() -> None:
+    assert contents(Window(4), {1}, 7)[4:] == [
+        [0, 1, 2, 3, 6, 7, 8, 9],
+        [0, 1, 2, 3, 8, 9, 10, 11],
+        [0, 1, 2, 3, 10, 11, 12, 13],
+    ]
+
+
+def test_two_cuts_in_a_row_keep_the_second() -> None:
+    assert contents(Window(4), {3, 4}, 8)[4:] == [
+        [0, 1, 4, 5, 6, 7, 8, 9],
+        [0, 1, 6, 7, 8, 9, 10, 11],
+        [0, 1, 8, 9, 10, 11, 12, 13],
+        [0, 1, 8, 9, 12, 13, 14, 15],
+    ]
+
+
+def test_recache_leaves_the_global_sink_and_the_cut_block() -> None:
+    assert contents(Window(4), {2}, 6, recache=True)[2:] == [
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 4, 5],
+        [0, 1, 4, 5, 6, 7],
+        [0, 1, 4, 5, 6, 7, 8, 9],
+        [0, 1, 4, 5, 8, 9, 10, 11],
+    ]
+
+
+def test_three_slots_hold_no_previous_block_in_a_later_shot() -> None:
+    assert contents(Window(3), {2, 5}, 7)[3:] == [
+        [0, 1, 4, 5, 6, 7],
+        [0, 1, 4, 5, 8, 9],
+        [0, 1, 4, 5, 10, 11],
+        [0, 1, 10, 11, 12, 13],
+    ]
+
+
+def test_without_sinks_the_last_blocks_remain() -> None:
+    assert contents(Window(4, sinks=0, shot_sink=False), {3}, 7)[-1] == [6, 7, 8, 9, 10, 11, 12, 13]
+
+
+@given(st.data())
+def test_closed_form(data: st.DataObject) -> None:
+    """What block b attends: sinks, the last cut before b and the newest others, up to the slots there are."""
+    sinks, shot_sink = data.draw(st.integers(0, 2)), data.draw(st.booleans())
+    slots = data.draw(st.integers(sinks + shot_sink + 1, 7))
+    blocks = data.draw(st.integers(1, 40))
+    cuts = data.draw(st.sets(st.integers(1, 40)))
+    window = Window(slots, sinks=sinks, shot_sink=shot_sink)
+    for block in range(blocks):
+        window.begin(block)
+        pins = [cut for cut in sorted(cuts) if cut < block][-1:] if shot_sink else []
+        kept = {*range(min(sinks, block)), *pins, block}
+        others = [other for other in range(block - 1, -1, -1) if other not in kept]
+        assert set(window.attended()) == kept | set(others[: slots - len(kept)])
+        assert window.blocks[window.slot] == block
+        window.end(cut=block in cuts)
+        window.check_integrity()
+
+
+@given(st.sets(st.integers(1, 20)), st.integers(0, 20), st.booleans())
+def test_a_restored_window_goes_on_alike(cuts: set[int], at: int, begun: bool) -> None:
+    first = Window(4)
+    contents(first, cuts, at)
+    if begun:
+        first.begin(at)
+    second = Window(4)
+    second.restore(first.state())
+    for block in range(at, at + 6):
+        for window in (first, second):
+            window.begin(block)
+        assert first.blocks == second.blocks
+        for window in (first, second):
+            window.end(cut=block in cuts)
+
+
+def test_a_kept_block_never_moves() -> None:
+    """Slots are written in place: a block stays where it was put until it is overwritten."""
+    window, place = Window(4), dict[int, int]()
+    for block in range(30):
+        place[block] = window.begin(block)
+        assert all(window.blocks[place[kept]] == kept for kept in window.attended())
+        window.end(cut=block % 5 == 3)
+
+
+def test_an_interrupted_block_begins_again_in_its_slot() -> None:
+    window = Window(4)
+    contents(window, set(), 6)
+    slot = window.begin(6)
+    before = window.blocks
+    assert window.begin(6) == slot and window.blocks == before
+
+
+def test_blocks_come_in_order() -> None:
+    window = Window(4)
+    with pytest.raises(RuntimeError, match="block 1 cannot begin: the film stands at block 0"):
+        window.begin(1)
+    window.begin(0)
+    with pytest.raises(RuntimeError, match="block 1 cannot begin"):
+        window.begin(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"window": 31}, "window 31 is not a multiple of the block, 8 latent frames; try 32"),
+        ({"sink": 1}, "sink 1 is not a multiple"),
+        ({"window": 16}, "window 16 is too short for a sink of 8.*set window to 24"),
+        ({"window": 8, "sink": 0}, "window 8 is too short"),
+        ({"window": -8}, "window -8"),
+        ({"t_scale": 0.0}, "t_scale 0.0 must be above 0"),
+    ],
+)
+def test_memory_that_cannot_work_is_refused_with_a_remedy(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MemoryConfig(**change).check(8)
+
+
+def test_integrity_notices_a_lost_sink() -> None:
+    window = Window(4)
+    contents(window, set(), 6)
+    window._blocks[0] = 1
+    with pytest.raises(RuntimeError, match="global sink is lost"):
+        window.check_integrity()
