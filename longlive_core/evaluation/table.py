@@ -1,0 +1,94 @@
+"""The figures of an evaluation on paper: a table in markdown, plots beside it."""
+
+from __future__ import annotations
+
+from math import isnan
+from pathlib import Path
+from typing import Final
+
+from .measures import ATTRIBUTES, IDENTITY
+from .plots import plot_adherence, plot_flicker, plot_identity
+from .report import CHANCE, LAST_SECONDS, Report, Row
+
+FILE: Final = "RESULTS.md"
+BEGIN: Final = "<!-- longlive eval mini -->"
+END: Final = "<!-- end of longlive eval mini -->"
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Writes the plots and puts the table into RESULTS.md, in place of the one before; the rest of the file stays.
+
+    Returns what was written, the table first. Raises OSError where the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    plots = {
+        "mini_adherence.png": plot_adherence(report),
+        "mini_identity.png": plot_identity(report),
+        "mini_flicker.png": plot_flicker(report),
+    }
+    for name, picture in plots.items():
+        picture.save(folder / name, optimize=True)
+    pictures = "\n\n".join(f"![{_title(name)}]({name})" for name in plots)
+    section = f"{BEGIN}\n{markdown(report)}\n{pictures}\n{END}\n"
+    file = folder / FILE
+    before, found, rest = (file.read_text("utf-8") if file.exists() else "").partition(BEGIN)
+    after = rest.partition(END)[2].lstrip("\n") if found else ""
+    file.write_text(
+        "\n".join(part for part in (before.rstrip("\n") + "\n" if before else "", section, after) if part), "utf-8"
+    )
+    return [file, *(folder / name for name in plots)]
+
+
+def markdown(report: Report) -> str:
+    """Three tables with what was counted and how."""
+    steps = report.rows[0].steps
+    lines = [
+        "## LongLive Mini: what it does of what it is told",
+        "",
+        f"{report.scripts} held-out scripts of two or three shots and {report.minute_films} films of one minute, "
+        f"{steps} steps unless said otherwise, in {report.seconds / 60:.1f} min. VAE: {report.vae_psnr:.1f} dB.",
+        "A look is 16 frames around a seam between two blocks, of which four are read by the probe; an attribute is "
+        "right where most of them show it, and a hero that is not found is wrong. Figures are % of looks.",
+        "",
+        *_scores(report, "Shot 1, the hero named", "named"),
+        *_scores(report, "Later shots, the hero not named", "unnamed"),
+        *_scores(report, f"Last {LAST_SECONDS:.0f} s of one minute, the hero not named since shot 1", "minute"),
+        "| seams and drift | seam / other latent boundaries | seam / inside blocks | seams | wall error, levels | "
+        "hero error, levels | confidence in shape |",
+        "|---|---|---|---|---|---|---|",
+        *(_flicker_line(row) for row in report.rows),
+        "",
+        "Flicker is the mean absolute difference of two frames; 1.00 says that seams cannot be told. Drift is from the "
+        "first to the last 12 s of the minute: distance of the measured colour from the one asked for.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _scores(report: Report, title: str, part: str) -> list[str]:
+    lines = [f"| {title} | {' | '.join(ATTRIBUTES)} | looks |", "|---" * (len(ATTRIBUTES) + 2) + "|"]
+    for row in report.rows:
+        scores = getattr(row, part)
+        count = scores[ATTRIBUTES[0]].count
+        if count:
+            lines.append(f"| {row.name} | {' | '.join(str(scores[name]) for name in ATTRIBUTES)} | {count} |")
+    chances = [f"{100 * CHANCE[name]:.0f}" if name in IDENTITY else "" for name in ATTRIBUTES]
+    return [*lines, f"| *guessing* | {' | '.join(chances)} | |", ""]
+
+
+def _flicker_line(row: Row) -> str:
+    flicker, drift = row.flicker, row.drift
+    changes = [
+        f"{_number(a, form)} → {_number(b, form)}"
+        for (a, b), form in ((drift.wall, ".1f"), (drift.paint, ".1f"), (drift.fit, ".2f"))
+    ]
+    ratios = [_number(flicker.over_boundaries, ".2f"), _number(flicker.over_inside, ".2f")]
+    return f"| {row.name} | {' | '.join(ratios)} | {flicker.seams} | {' | '.join(changes)} |"
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if isnan(value) else format(value, form)
+
+
+def _title(name: str) -> str:
+    return name.removesuffix(".png").replace("mini_", "")

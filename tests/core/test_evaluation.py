@@ -1,0 +1,265 @@
+"""Figures count honestly: the truth scores 100 %, another hero 0, shuffled heroes what guessing gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from math import isnan
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from longlive.longlive_core.evaluation.canvas import Axes
+from longlive.longlive_core.evaluation.measures import ATTRIBUTES, IDENTITY, SCENE, Sample, judge, measure_flicker, psnr
+from longlive.longlive_core.evaluation.mini import NO_MEMORY, SINKS_ON, evaluate_mini, modes, vae_psnr, watch
+from longlive.longlive_core.evaluation.report import CHANCE, Report, make_row, score, seam_flicker
+from longlive.longlive_core.evaluation.scripts import Case, minute_cases, short_cases
+from longlive.longlive_core.evaluation.table import markdown, write_report
+from longlive.longlive_core.evaluation.windows import WARM_UP, Window, decode_windows, plan_windows
+from longlive.longlive_core.mini import Mini
+from longlive.longlive_core.model import WanConfig
+from longlive.longlive_core.training.captions import SHAPE_WORDS, SIZE_WORDS, vocabulary
+from longlive.longlive_core.training.world import COLOURS, SHAPES, Film, Hero, background, render
+from longlive.longlive_core.types import Block
+from longlive.longlive_core.vae import DecodeStream, VAEConfig
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def small_mini() -> Mini:
+    """Random weights at a size that makes a minute in seconds."""
+    model = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, freq_dim=16, text_dim=16, text_len=48, channels=48)
+    vae = VAEConfig(dim=4, dec_dim=4, mean=(0.0,) * 48, std=(1.0,) * 48)
+    mini = Mini.random(0, vocabulary(), model, vae)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in mini.model.parameters():  # fresh weights do not listen to text
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return mini
+
+
+def looks(case: Case, footage: Film | None = None) -> list[Sample]:
+    """Verdicts on a case when the frames of `footage` come out, by default exactly what was asked for."""
+    windows = plan_windows(case.plan(), every=3)
+    return [judge(case.film, window, render(footage or case.film, window.start, window.stop)) for window in windows]
+
+
+def test_what_was_asked_for_scores_100_per_cent() -> None:
+    samples = [sample for case in (*short_cases(8), *minute_cases(1)) for sample in looks(case)]
+    assert {name: s.rate for name, s in score(samples).items()} == dict.fromkeys(ATTRIBUTES, 1.0)
+    assert all(sample.paint_error is not None and sample.paint_error < 1 for sample in samples)
+    assert all(sample.wall_error < 8 for sample in samples)
+
+
+def test_another_hero_scores_nothing_and_the_scene_stays_right() -> None:
+    for case in short_cases(6):
+        hero = case.film.hero
+        other = Hero(
+            shape=SHAPES[(SHAPES.index(hero.shape) + 1) % len(SHAPES)],
+            colour=next(colour for colour in COLOURS if colour != hero.colour),
+            size="small" if hero.size == "big" else "big",
+        )
+        for sample in looks(case, Film(other, case.film.takes)):
+            assert [sample.right[name] for name in IDENTITY] == [False, False, False]
+            assert [sample.right[name] for name in SCENE] == [True, True, True]
+
+
+def test_shuffled_heroes_score_what_guessing_gives() -> None:
+    cases = short_cases(120)
+    heroes = [case.film.hero for case in cases]
+    samples: list[Sample] = []
+    for shift in (37, 71):
+        for case, hero in zip(cases, heroes[shift:] + heroes[:shift], strict=True):
+            window = Window(0, 1, 8)
+            frame = render(Film(hero, case.film.takes), window.start + 8, window.start + 9)
+            samples.append(judge(case.film, window, np.repeat(frame, 16, axis=0)))
+    scores = score(samples)
+    for name, chance in CHANCE.items():
+        assert abs(scores[name].rate - chance) < 4 * np.sqrt(chance * (1 - chance) / len(samples)), name
+
+
+def test_a_missing_hero_is_wrong_in_all_that_is_the_heros() -> None:
+    case = short_cases(1)[0]
+    window = plan_windows(case.plan())[0]
+    wall = background(case.film.takes[0], np.arange(window.start, window.stop, dtype=np.float32) / 24).astype(np.uint8)
+    sample = judge(case.film, window, wall)
+    assert [name for name in ATTRIBUTES if sample.right[name]] == ["background", "pattern"]
+    assert sample.paint_error is None
+    assert sample.fit == 0
+
+
+def test_half_of_the_frames_are_not_most() -> None:
+    case = short_cases(1)[0]
+    window = plan_windows(case.plan())[0]
+    frames = render(case.film, window.start, window.stop)
+    frames[8:] = 0
+    assert not any(judge(case.film, window, frames).right[name] for name in (*IDENTITY, "position"))
+    frames[8:12] = render(case.film, window.start + 8, window.start + 12)
+    assert all(judge(case.film, window, frames).right.values())
+
+
+def test_held_out_scripts_are_always_the_same_and_lists_begin_alike() -> None:
+    assert short_cases(6) == short_cases(40)[:6]
+    assert minute_cases(2) == minute_cases(12)[:2]
+    assert [replace(case, seed=0) for case in short_cases(5, seed=9)] == [replace(c, seed=0) for c in short_cases(5)]
+    seeds = [case.alone(shot).seed for case in short_cases(40) for shot in range(len(case.blocks))]
+    seeds += [case.seed for case in (*short_cases(40), *minute_cases(12))]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_only_shot_1_names_the_hero_and_every_word_is_known() -> None:
+    looks_words = {*COLOURS, *(w for words in (*SHAPE_WORDS.values(), *SIZE_WORDS.values()) for w in words)}
+    known = set(vocabulary())
+    for case in (*short_cases(40), *minute_cases(12)):
+        words = [block.prompt.lower().replace(".", "").replace(",", "").split() for block in case.plan().blocks]
+        assert {word for prompt in words for word in prompt} <= known
+        assert case.film.hero.colour in words[0]
+        for block, prompt in zip(case.plan().blocks, words, strict=True):
+            assert block.shot == 0 or not looks_words & set(prompt)
+            assert block.cut == block.prompt.startswith("The scene transitions. ")
+        walls = [take.background for take in case.film.takes]
+        assert all(a != b for a, b in pairwise(walls))
+
+
+def test_minute_films_last_a_minute() -> None:
+    for case in minute_cases(12):
+        plan = case.plan()
+        assert len(plan.blocks) == 45
+        assert round(plan.seconds) == 60
+        assert plan.shots >= 5
+
+
+def test_windows_lie_inside_a_shot_well_behind_its_cut() -> None:
+    for case in (*short_cases(8), *minute_cases(3)):
+        plan = case.plan()
+        windows = plan_windows(plan, every=3)
+        assert {window.shot for window in windows} == set(range(plan.shots))
+        for window in windows:
+            own = [block for block in plan.blocks if block.shot == window.shot]
+            assert not plan.blocks[window.block].cut
+            assert own[0].video_start + 20 <= window.start
+            assert window.stop <= own[-1].video_start + own[-1].video_frames
+            assert window.stop - window.start == 16
+
+
+def test_only_the_windows_are_decoded_with_their_warm_up(small_mini: Mini) -> None:
+    plan = short_cases(3)[2].plan()
+    latents = torch.randn(len(plan.blocks), 1, 48, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    window = plan_windows(plan)[1]
+    blocks = (Block(spec, latents[spec.index]) for spec in plan.blocks)
+    [(found, frames)] = decode_windows(small_mini.vae, blocks, [window])
+    film = torch.cat(tuple(latents), dim=2)
+    stream = DecodeStream(small_mini.vae)
+    stream.feed(torch.cat((film[:, :, :1], film[:, :, window.seam - 2 - WARM_UP : window.seam + 2]), dim=2))
+    assert found == window
+    assert np.array_equal(frames, torch.cat(stream.flush())[-16:].numpy())
+
+
+def test_rendered_films_have_no_seams() -> None:
+    flicker = seam_flicker([sample for case in short_cases(12) for sample in looks(case)])
+    assert abs(flicker.over_boundaries - 1) < 0.05
+    assert abs(flicker.over_inside - 1) < 0.05
+
+
+@pytest.mark.parametrize(("frame", "name"), [(8, "seam"), (4, "boundary"), (12, "boundary"), (6, "inside")])
+def test_a_jump_counts_where_it_happens(frame: int, name: str) -> None:
+    frames = np.zeros((16, 128, 128, 3), dtype=np.uint8)
+    frames[frame:] = 60
+    flicker = measure_flicker(frames)
+    found = {n for n in ("seam", "boundary", "inside") if getattr(flicker, n) > 0}
+    assert found == ({"boundary", "inside"} if name == "boundary" else {name})
+    assert flicker.seam in (0, 60)
+
+
+def test_psnr() -> None:
+    a = np.full((2, 4, 4, 3), 100, dtype=np.uint8)
+    assert psnr(a, a) == float("inf")
+    assert psnr(a, a + np.uint8(5)) == pytest.approx(20 * np.log10(255 / 5))
+    with pytest.raises(ValueError, match=r"\[1, 4, 4, 3\]"):
+        psnr(a, a[:1])
+
+
+def test_vae_psnr_is_infinite_for_a_perfect_autoencoder(small_mini: Mini) -> None:
+    class Perfect(torch.nn.Module):
+        def encode(self, video: torch.Tensor) -> torch.Tensor:
+            return video
+
+        decode = encode
+
+    assert vae_psnr(replace(small_mini, vae=Perfect()), short_cases(1)) == float("inf")
+    assert isnan(vae_psnr(small_mini, ()))
+
+
+def test_with_memory_off_nothing_of_other_shots_comes_in(small_mini: Mini) -> None:
+    mode = next(mode for mode in modes(2) if mode.name == NO_MEMORY)
+    case = short_cases(1)[0]
+    changed = replace(case, captions=("a small blue ring waits at the top against a grey wall", *case.captions[1:]))
+    before, after = (list(watch(small_mini, c, mode, every=3)) for c in (case, changed))
+    assert before[0] != after[0]
+    assert before[1:] == after[1:]
+
+
+@pytest.mark.slow
+def test_an_evaluation_counts_every_look_once(small_mini: Mini, tmp_path: Path) -> None:
+    said: list[str] = []
+    report = evaluate_mini(small_mini, scripts=2, minute_films=1, steps=3, seed=5, log=said.append)
+    shots = [len(case.blocks) for case in short_cases(2)]
+    assert [(row.name, row.steps) for row in report.rows] == [(mode.name, mode.steps) for mode in modes(3)]
+    assert len(said) == len(report.rows)
+    minute = plan_windows(minute_cases(1)[0].plan(), every=3)
+    for row, mode in zip(report.rows, modes(3), strict=True):
+        assert {s.count for s in row.named.values()} == {2}
+        assert {s.count for s in row.unnamed.values()} == {sum(shots) - 2}
+        expected = len(minute) if mode.minutes else 0
+        assert sum(moment.scores["colour"].count for moment in row.timeline) == expected
+        assert row.flicker.seams == sum(shots) + expected
+        assert bool(row.minute["colour"].count) == mode.minutes
+    assert report.row(SINKS_ON).minute.keys() == set(ATTRIBUTES)
+    assert all(path.stat().st_size > 0 for path in write_report(report, tmp_path))
+
+
+@pytest.fixture(scope="module")
+def perfect() -> Report:
+    def samples(cases: tuple[Case, ...]) -> Iterator[Sample]:
+        return (sample for case in cases for sample in looks(case))
+
+    row = make_row(SINKS_ON, 4, samples(short_cases(2)), samples(minute_cases(1)), 4.0)
+    return Report((row, make_row("nothing", 2, (), (), 4.0)), 2, 1, 33.0, 60.0)
+
+
+def test_the_table_replaces_itself_and_leaves_the_rest_alone(perfect: Report, tmp_path: Path) -> None:
+    file = tmp_path / "RESULTS.md"
+    file.write_text("# Results\n\nspeed: 80\n", "utf-8")
+    write_report(perfect, tmp_path)
+    first = file.read_text("utf-8")
+    file.write_text(first + "\n## Memory\n", "utf-8")
+    write_report(replace(perfect, vae_psnr=31.0), tmp_path)
+    second = file.read_text("utf-8")
+    assert first.startswith("# Results\n\nspeed: 80\n")
+    assert second.endswith("\n## Memory\n")
+    assert second.replace("31.0 dB", "33.0 dB").replace("\n## Memory\n", "") == first.rstrip("\n") + "\n"
+
+
+def test_the_table_says_what_was_counted_and_what_was_not(perfect: Report) -> None:
+    table = markdown(perfect)
+    assert "| sinks on | 100 | 100 | 100 | 100 | 100 | 100 | 2 |" in table
+    assert "| nothing | – | – | 0 | – → – | – → – | – → – |" in table
+    assert "| *guessing* |  |  | 12 | 25 | 50 |  | |" in table
+
+
+def test_plots_are_pictures_with_bars_as_high_as_their_values(perfect: Report, tmp_path: Path) -> None:
+    paths = write_report(perfect, tmp_path)
+    assert [path.name for path in paths[1:]] == ["mini_adherence.png", "mini_identity.png", "mini_flicker.png"]
+    picture = np.asarray(Image.open(paths[1]).convert("RGB"), dtype=np.int16)
+    assert picture.shape == (380, 900, 3)
+    blue = np.abs(picture[98:340] - (22, 104, 179)).max(axis=-1) < 24
+    assert np.flatnonzero(blue.any(axis=1)).tolist()[0] <= 1  # 100 % reaches the top of the axes
+
+
+def test_axes_put_values_where_they_belong() -> None:
+    axes = Axes(10, 20, 110, 220, (0, 50), (0, 100))
+    assert axes.at(0, 0) == (10, 220)
+    assert axes.at(50, 100) == (110, 20)
+    assert axes.at(25, 75) == (60, 70)
