@@ -1,0 +1,7 @@
+"""The embedded model."""
+
+from .config import LATENT_SIZE, MINI_DIT, MINI_VAE, PIXELS
+from .loader import ASSETS, Mini, load_mini
+from .text import TextEncoder
+
+__all__ = ["ASSETS", "LATENT_SIZE", "MINI_DIT", "MINI_VAE", "PIXELS", "Mini", "TextEncoder", "load_mini"]

@@ -1,0 +1,61 @@
+"""The embedded model's text encoder: a table of words and one transformer layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+UNKNOWN = "<unk>"
+
+
+class TextEncoder(nn.Module):
+    """Words of a small vocabulary -> embeddings [L, width]. Punctuation and case carry no meaning."""
+
+    def __init__(self, vocabulary: Sequence[str], width: int = 128, max_words: int = 64, heads: int = 4) -> None:
+        super().__init__()
+        self.vocabulary = (UNKNOWN, *(word for word in vocabulary if word != UNKNOWN))
+        self.max_words, self.heads = max_words, heads
+        self._index = {word: i for i, word in enumerate(self.vocabulary)}
+        self.words = nn.Embedding(len(self.vocabulary), width)
+        self.places = nn.Parameter(0.02 * torch.randn(max_words, width))
+        self.norm1, self.norm2, self.norm = (nn.LayerNorm(width) for _ in range(3))
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.ffn = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+
+    def tokenise(self, text: str) -> list[int]:
+        """Word indices; unknown words share one index, and words beyond `max_words` are left out."""
+        return [self._index.get(word, 0) for word in split_words(text)[: self.max_words]]
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Words of the text that the model has never seen, in order of appearance."""
+        return tuple(dict.fromkeys(word for word in split_words(text) if word not in self._index))
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """P texts -> [P, L, width], L the longest; rows beyond a text's own length are zero."""
+        tokens = [torch.tensor(self.tokenise(text), dtype=torch.long) for text in texts]
+        length = max(1, *(len(t) for t in tokens))
+        ids = torch.stack([F.pad(t, (0, length - len(t)), value=-1) for t in tokens]).to(self.places.device)
+        known = ids >= 0
+        x = self.words(ids.clamp(min=0)) + self.places[:length]
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        # An empty text has no key at all; its rows are zeroed below, so letting it see padding is harmless.
+        visible = known | ~known.any(-1, keepdim=True)
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None, None, :])
+        x = x + self.proj(h.transpose(1, 2).flatten(2))
+        x = x + self.ffn(self.norm2(x))
+        return self.norm(x) * known[..., None]
+
+    @torch.inference_mode()
+    def encode(self, text: str) -> Tensor:
+        """One text -> [L, width], without padding; an empty text is one zero row."""
+        return self([text])[0].clone()
+
+
+def split_words(text: str) -> list[str]:
+    """Lower-case words; everything that is not a letter or digit separates them."""
+    return re.findall(r"[a-z0-9]+", text.lower())

@@ -1,0 +1,192 @@
+"""Trains the embedded transformer and its text encoder by teacher forcing, as it will be used.
+
+First single blocks that start a shot, under captions that name everything; then whole films, where each block sees
+just the clean blocks that the sink memory would hold and later captions leave the hero's looks out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..memory import Window
+from ..mini import Mini
+from ..sampling import unipc
+from ..script import CUT_PREFIX
+from .captions import caption
+from .checkpoint import Checkpoint
+from .films import BLOCK, BLOCKS, Films
+from .optim import Average
+from .schedule import TimestepTable, add_noise
+from .teacher_forcing import teacher_forced_flow
+from .vae import cosine
+
+SHOT_OFFSET = 8.0
+PERIOD_FRAMES = 24  # latent frames in one period of the world: a jump by it leaves every pixel in place
+HERO_WEIGHT = 6.0
+NAMED_LATER = 0.4
+CONTEXT_NOISE = 0.15
+TABLE = TimestepTable.shifted(5.0)
+SAMPLED = torch.tensor(unipc(4).sigmas[:-1])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the curriculum: `batch` films of up to `blocks` blocks, `copies` noise levels each."""
+
+    name: str
+    blocks: int
+    batch: int
+    copies: int
+    steps: int
+    lr: float
+    final_scale: float
+
+
+STAGES = (
+    Stage("single", blocks=1, batch=8, copies=2, steps=4000, lr=1.5e-3, final_scale=0.5),
+    Stage("films", blocks=BLOCKS, batch=2, copies=2, steps=2200, lr=8e-4, final_scale=0.02),
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from: clean `[B, C, F, h, w]`, hero coverage `[B, F, h, w]`, captions per film and block,
+    RoPE positions `[B, F]`, and the blocks that each block sees."""
+
+    clean: Tensor
+    hero: Tensor
+    captions: tuple[tuple[str, ...], ...]
+    positions: Tensor
+    history: tuple[tuple[int, ...], ...]
+
+
+def single_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
+    """Blocks without history under a full caption; four in five start a shot."""
+    rows = rng.integers(len(data), size=stage.batch)
+    starts = rng.random(stage.batch) < 0.8
+    clean, hero, texts, positions = [], [], [], []
+    for row, at_start in zip(rows, starts, strict=True):
+        shots = data.shots[row].tolist()
+        heads = [b for b in range(BLOCKS) if b == 0 or shots[b] != shots[b - 1]]
+        block = int(rng.choice(heads if at_start else range(BLOCKS)))
+        frames = slice(BLOCK * block, BLOCK * (block + 1))
+        clean.append(data.latents[row, :, frames].float())
+        hero.append(data.hero[row, frames].float())
+        texts.append((_caption(data, int(row), shots[block], named=True, rng=rng),))
+        positions.append(torch.arange(frames.start, frames.stop) + SHOT_OFFSET * shots[block])
+    return Batch(torch.stack(clean), torch.stack(hero), tuple(texts), torch.stack(positions).float(), ((),))
+
+
+def film_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
+    """Films from their first block on, all of one cutting pattern so that they share the blocks of memory."""
+    pattern = data.shots[int(rng.integers(len(data)))]
+    same = (data.shots == pattern).all(1).nonzero()[:, 0].numpy()
+    rows = rng.choice(same, size=stage.batch)
+    shots = pattern.tolist()
+    blocks = int(rng.integers(3, stage.blocks + 1))
+    texts = tuple(_film_captions(data, int(row), shots[:blocks], rng) for row in rows)
+    frames = BLOCK * blocks
+    positions = torch.stack([_positions(shots[:blocks], rng) for _ in rows])
+    clean, hero = data.latents[rows, :, :frames].float(), data.hero[rows, :frames].float()
+    return Batch(clean, hero, texts, positions, _history(shots[:blocks], rng))
+
+
+def _film_captions(data: Films, row: int, shots: list[int], rng: np.random.Generator) -> tuple[str, ...]:
+    named = [shot == 0 or rng.random() < NAMED_LATER for shot in range(shots[-1] + 1)]
+    texts = [_caption(data, row, shot, named=named[shot], rng=rng) for shot in range(shots[-1] + 1)]
+    return tuple(texts[shot] for shot in shots)
+
+
+def _caption(data: Films, row: int, shot: int, *, named: bool, rng: np.random.Generator) -> str:
+    film = data.films[row]
+    text = caption(film.hero if named else None, film.takes[shot], rng)
+    return CUT_PREFIX + text if shot else text
+
+
+def _positions(shots: list[int], rng: np.random.Generator) -> Tensor:
+    """RoPE time of each frame; now and then a film pretends to be long by jumping whole periods ahead."""
+    place = torch.arange(BLOCK * len(shots), dtype=torch.float32)
+    place += SHOT_OFFSET * torch.tensor(shots).repeat_interleave(BLOCK)
+    if rng.random() < 0.6:
+        for _ in range(int(rng.integers(1, 3))):
+            block = int(rng.integers(1, len(shots)))
+            place[BLOCK * block :] += PERIOD_FRAMES * int(rng.integers(1, 8))
+    return place
+
+
+def _history(shots: list[int], rng: np.random.Generator) -> tuple[tuple[int, ...], ...]:
+    """Blocks seen by each block: what the sink memory of a random size would hold."""
+    window = Window(int(rng.choice([3, 4, 4, 4])), sinks=1, shot_sink=True)
+    seen: list[tuple[int, ...]] = []
+    for block, shot in enumerate(shots):
+        window.begin(block)
+        seen.append(window.attended()[:-1])
+        window.end(cut=block > 0 and shot != shots[block - 1])
+    return tuple(seen)
+
+
+def noise_levels(shape: tuple[int, int, int], rng: np.random.Generator) -> Tensor:
+    """One sigma per film, copy and block `[B, M, blocks]`: half from the table, half where the sampler stops."""
+    table = TABLE.sigmas[torch.from_numpy(rng.integers(len(TABLE.sigmas), size=shape))]
+    visited = SAMPLED[torch.from_numpy(rng.integers(len(SAMPLED), size=shape))]
+    return torch.where(torch.from_numpy(rng.random(shape) < 0.5), table, visited)
+
+
+def flow_loss(mini: Mini, batch: Batch, copies: int, rng: np.random.Generator) -> Tensor:
+    """Hero-weighted mean squared error of the flow, noise - clean."""
+    B, _, frames, _, _ = batch.clean.shape
+    blocks = frames // BLOCK
+    noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    sigma = noise_levels((B, copies, blocks), rng).repeat_interleave(BLOCK, dim=-1)
+    clean = batch.clean[:, None].expand(-1, copies, -1, -1, -1, -1)
+    noise = torch.randn(clean.shape, generator=noise_rng)
+    noisy = add_noise(clean, noise, sigma[:, :, None, :, None, None])
+    # The sampler's own history is never exactly clean: a little noise on it is what keeps a long film from drifting.
+    level = CONTEXT_NOISE * torch.from_numpy(rng.random((B, 1, 1, 1, 1))).float()
+    context = batch.clean + level * torch.randn(batch.clean.shape, generator=noise_rng)
+    distinct = sorted({text for film in batch.captions for text in film})
+    prompts = torch.tensor([[distinct.index(text) for text in film] for film in batch.captions])
+    flow = teacher_forced_flow(
+        mini.model, context, noisy, (1000 * sigma).floor(), mini.text(distinct), prompts, batch.positions, BLOCK,
+        history=batch.history,
+    )  # fmt: skip
+    weight = 1 + (HERO_WEIGHT - 1) * (batch.hero > 0.02)[:, None, None].float()
+    return (weight * (flow - (noise - clean)).square()).mean() / weight.mean()
+
+
+def train_dit(
+    mini: Mini, data: Films, folder: Path, seed: int, log: Callable[[str], None], stages: tuple[Stage, ...] = STAGES
+) -> None:
+    """Runs the curriculum and leaves the averaged weights in `mini`; goes on from what `folder` holds."""
+    both = nn.ModuleList([mini.model, mini.text])
+    for number, stage in enumerate(stages):
+        optimiser = torch.optim.AdamW(both.parameters(), lr=stage.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        average = Average(both, 0.995)
+        checkpoint = Checkpoint(folder / f"dit_{stage.name}.pt", every=100)
+        first = checkpoint.restore(both, optimiser, average)
+        draw = single_batch if stage.blocks == 1 else film_batch
+        smooth = 0.0
+        for step in range(first, stage.steps):
+            rng = np.random.default_rng((seed, 2 + number, step))
+            loss = flow_loss(mini, draw(data, stage, rng), stage.copies, rng)
+            loss.backward()
+            nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+            for group in optimiser.param_groups:
+                group["lr"] = stage.lr * cosine(step, stage.steps, stage.final_scale)
+            optimiser.step()
+            optimiser.zero_grad()
+            if step > 200:
+                average.update(both)
+            elif step == 200:
+                average = Average(both, 0.995)
+            smooth = loss.item() if step == first else 0.98 * smooth + 0.02 * loss.item()
+            checkpoint.keep(step + 1, both, optimiser, average, last=step + 1 == stage.steps)
+            if (step + 1) % 50 == 0:
+                log(f"dit {stage.name} {step + 1}/{stage.steps} loss {smooth:.4f}")
+        both.load_state_dict(average.weights)

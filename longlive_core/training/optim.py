@@ -1,0 +1,56 @@
+"""Muon for matrices and kernels, Adam for vectors, behind one optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class MuonAdam:
+    """torch's Muon (2-D only) over kernels flattened to [C_out, -1], Adam over everything of one dimension.
+
+    The flattened parameters share storage with the model's, so only gradients are re-linked at each step.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], *, muon_lr: float, adam_lr: float) -> None:
+        parameters = list(parameters)
+        self.kernels = [p for p in parameters if p.squeeze().ndim > 1]
+        self.vectors = [p for p in parameters if p.squeeze().ndim <= 1]
+        self.flat = [nn.Parameter(p.data.view(p.shape[0], -1)) for p in self.kernels]
+        self.muon = torch.optim.Muon(self.flat, lr=muon_lr, weight_decay=0.0, momentum=0.95)
+        self.adam = torch.optim.Adam(self.vectors, lr=adam_lr, betas=(0.9, 0.99))
+        self.peak = (muon_lr, adam_lr)
+
+    def step(self, scale: float = 1.0) -> None:
+        """One update at `scale` times the peak rates; gradients are cleared."""
+        for flat, kernel in zip(self.flat, self.kernels, strict=True):
+            flat.grad = None if kernel.grad is None else kernel.grad.view_as(flat)
+        for optimiser, peak in ((self.muon, self.peak[0]), (self.adam, self.peak[1])):
+            for group in optimiser.param_groups:
+                group["lr"] = peak * scale
+            optimiser.step()
+        for parameter in (*self.kernels, *self.vectors):
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.muon.load_state_dict(state["muon"])
+        self.adam.load_state_dict(state["adam"])
+
+
+class Average:
+    """Exponential moving average of a module's weights: w <- decay w + (1 - decay) w_now."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights: dict[str, Tensor] = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        for name, value in module.state_dict().items():
+            self.weights[name].lerp_(value, 1 - self.decay)

@@ -1,0 +1,196 @@
+"""Trains the embedded VAE on the synthetic world: images, then short clips, then whole frames.
+
+The curriculum is what makes two CPU cores enough: an image autoencoder is inflated to video by silencing the past
+taps of every kernel, so clips begin where images ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..mini.config import MINI_VAE
+from ..vae import VAEConfig, WanVAE
+from ..vae.decoder import Upsample
+from ..vae.encoder import Downsample
+from ..vae.layers import CausalConv3d
+from . import world
+from .checkpoint import Checkpoint
+from .optim import MuonAdam
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the curriculum: `steps` updates on `batch` clips of `frames` video frames of `crop` pixels.
+
+    The learning rates fall from their peaks along a cosine laid out for `horizon` steps.
+    """
+
+    name: str
+    frames: int
+    crop: int
+    batch: int
+    steps: int
+    horizon: int
+    muon_lr: float
+    adam_lr: float
+    final_scale: float
+
+
+# The encoder stops in mid-cosine: any fixed encoder will do, and what is left is the decoder's, which is polished.
+STAGES = (
+    Stage("images", 1, crop=64, batch=16, steps=1200, horizon=1200, muon_lr=0.02, adam_lr=3e-3, final_scale=0.2),
+    Stage("clips", 5, crop=64, batch=8, steps=1100, horizon=1100, muon_lr=0.005, adam_lr=1e-3, final_scale=0.4),
+    Stage("films", 9, crop=128, batch=2, steps=400, horizon=900, muon_lr=0.0025, adam_lr=5e-4, final_scale=0.02),
+)
+POLISH = Stage("polish", 9, crop=128, batch=2, steps=450, horizon=450, muon_lr=0.002, adam_lr=4e-4, final_scale=0.02)
+HERO_WEIGHT = 4.0
+POLISH_NOISE = 0.2
+KL_WEIGHT = 1e-4
+
+
+def clip_batch(stage: Stage, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """The batch of one step, a function of (seed, step): video [B, 3, T, S, S] in [-1, 1], hero mask [B, 1, T, S, S].
+
+    One clip in four holds a cut.
+    """
+    videos: list[Tensor] = []
+    masks: list[Tensor] = []
+    for row in range(stage.batch):
+        rng = np.random.default_rng((seed, stage.frames, step, row))
+        span = 6 * world.FPS
+        if rng.random() < 0.25 and stage.frames > 1:
+            cut = int(rng.integers(1, stage.frames))
+            start = int(rng.integers(span - stage.frames)) + stage.frames
+            film = world.sample_film(rng, (start + cut, span))
+        else:
+            film = world.sample_film(rng, (span,))
+            start = int(rng.integers(span - stage.frames))
+        x, y = rng.integers(0, world.SIZE - stage.crop + 1, 2) // 16 * 16
+        window = (slice(None), slice(y, y + stage.crop), slice(x, x + stage.crop))
+        video = torch.from_numpy(world.render(film, start, start + stage.frames)[window].copy())
+        mask = torch.from_numpy(world.render_mask(film, start, start + stage.frames)[window].copy())
+        videos.append(video.permute(3, 0, 1, 2).float() / 127.5 - 1)
+        masks.append(mask[None])
+    return torch.stack(videos), torch.stack(masks)
+
+
+def weighted_error(video: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """L1 in which a pixel of the hero counts HERO_WEIGHT times."""
+    weight = 1 + (HERO_WEIGHT - 1) * mask
+    return (weight * (video - target).abs()).mean() / weight.mean()
+
+
+def reconstruction_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.Generator) -> Tensor:
+    """Hero-weighted L1 plus KL of a diagonal posterior."""
+    mean, log_variance = vae.moments(video)
+    sample = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=noise).to(mean)
+    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    return weighted_error(vae.decode(sample, chunk=4), video, mask) + KL_WEIGHT * kl
+
+
+def polish_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.Generator) -> Tensor:
+    """`weighted_error` of decoding latents that are off by up to POLISH_NOISE standard deviations."""
+    with torch.no_grad():
+        latents = vae.normalise(vae.encode(video, chunk=8))
+        level = POLISH_NOISE * torch.rand(len(latents), 1, 1, 1, 1, generator=noise)
+        latents = vae.denormalise(latents + level * torch.randn(latents.shape, generator=noise))
+    return weighted_error(vae.decode(latents, chunk=4), video, mask)
+
+
+@torch.no_grad()
+def inflate(vae: WanVAE) -> None:
+    """Image autoencoder -> video autoencoder that starts by treating every frame as an image.
+
+    Past taps are silenced; time convolutions repeat their input (up) or average it (down).
+    """
+    for module in vae.modules():
+        if isinstance(module, CausalConv3d) and module.kernel == (3, 3, 3):
+            module.weight[:, :, :2] = 0
+        elif isinstance(module, Upsample) and module.time_conv is not None:
+            channels = module.time_conv.weight.shape[1]
+            module.time_conv.weight.zero_()
+            module.time_conv.weight[:, :, 2, 0, 0] = torch.eye(channels).repeat(2, 1)
+        elif isinstance(module, Downsample) and module.time_conv is not None:
+            channels = module.time_conv.weight.shape[1]
+            module.time_conv.weight.zero_()
+            module.time_conv.weight[:, :, 1:, 0, 0] = 0.5 * torch.eye(channels)[..., None]
+
+
+@torch.no_grad()
+def psnr(vae: WanVAE, seed: int, films: int = 4, frames: int = 33) -> float:
+    """Mean PSNR in dB over held-out films of two shots, whole frames."""
+    values: list[float] = []
+    for index in range(films):
+        film = world.sample_film(np.random.default_rng((seed, 777, index)), (frames // 2, frames))
+        pixels = torch.from_numpy(world.render(film, 0, frames)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        error = (vae.decode(vae.encode(pixels)).clamp(-1, 1) - pixels) / 2
+        values.append(-10 * torch.log10(error.square().mean()).item())
+    return float(np.mean(values))
+
+
+def train_vae(folder: Path, seed: int, log: Callable[[str], None], stages: tuple[Stage, ...] = STAGES) -> WanVAE:
+    """Runs the curriculum, going on from what `folder` holds."""
+    torch.manual_seed(seed)
+    vae = WanVAE(MINI_VAE)
+    for previous, stage in zip((None, *stages), stages, strict=False):
+        if stage.frames > 1 and previous is not None and previous.frames == 1:
+            inflate(vae)
+        optimiser = MuonAdam(vae.parameters(), muon_lr=stage.muon_lr, adam_lr=stage.adam_lr)
+        _run(stage, vae, vae, optimiser, folder, seed, log, reconstruction_loss)
+    return vae
+
+
+def polish_decoder(vae: WanVAE, folder: Path, seed: int, log: Callable[[str], None], stage: Stage = POLISH) -> None:
+    """Trains the decoder alone on slightly wrong latents, which is what a sampler hands it. Needs latent statistics."""
+    vae.decoder.requires_grad_(True)
+    optimiser = MuonAdam(vae.decoder.parameters(), muon_lr=stage.muon_lr, adam_lr=stage.adam_lr)
+    _run(stage, vae, vae.decoder, optimiser, folder, seed, log, polish_loss)
+    vae.decoder.requires_grad_(False)
+
+
+def _run(
+    stage: Stage,
+    vae: WanVAE,
+    trained: nn.Module,
+    optimiser: MuonAdam,
+    folder: Path,
+    seed: int,
+    log: Callable[[str], None],
+    loss_of: Callable[[WanVAE, Tensor, Tensor, torch.Generator], Tensor],
+) -> None:
+    """One stage, from its checkpoint on. A step depends on (seed, step) alone."""
+    checkpoint = Checkpoint(folder / f"vae_{stage.name}.pt", every=100)
+    for step in range(checkpoint.restore(trained, optimiser), stage.steps):
+        noise = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        loss = loss_of(vae, *clip_batch(stage, seed, step), noise)
+        loss.backward()
+        optimiser.step(cosine(step, stage.horizon, stage.final_scale))
+        checkpoint.keep(step + 1, trained, optimiser, last=step + 1 == stage.steps)
+        if (step + 1) % 50 == 0:
+            log(f"vae {stage.name} {step + 1}/{stage.steps} loss {loss.item():.4f}")
+    log(f"vae {stage.name} done: {psnr(vae, seed):.2f} dB on held-out films")
+
+
+def cosine(step: int, steps: int, final: float, warmup: int = 50) -> float:
+    """Learning-rate factor: linear warm-up, then a cosine from 1 to `final`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return final + (1 - final) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
+
+
+def latent_statistics(vae: WanVAE, latents: Tensor) -> VAEConfig:
+    """Config with per-channel mean and std of latents [N, C, F, H, W]; the std is floored at a tenth of its median."""
+    mean = latents.mean((0, 2, 3, 4))
+    std = latents.std((0, 2, 3, 4))
+    std = std.clamp(min=0.1 * std.median().item())
+    values = {**vae.config.to_dict(), "mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
+    return VAEConfig.from_dict(values)
+
+
+__all__ = ["STAGES", "Stage", "cosine", "inflate", "latent_statistics", "polish_decoder", "psnr", "train_vae"]

@@ -1,0 +1,198 @@
+"""A synthetic world: films of one hero in several shots, with captions and ground truth.
+
+A film is data (`Film`), its pixels and captions are functions of it, so every claim about memory can be checked
+against what was asked for. Everything that moves has a period of 4 seconds, three blocks: films of any length
+stay inside what four blocks of training can show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZE: Final = 128
+FPS: Final = 24
+PERIOD: Final = 4.0
+
+Shape = Literal["circle", "square", "triangle", "ring"]
+Motion = Literal["still", "sway", "bob", "circle"]
+Pattern = Literal["plain", "striped", "checked"]
+Camera = Literal["still", "left", "right"]
+
+COLOURS: Final[dict[str, tuple[int, int, int]]] = {
+    "red": (225, 45, 45),
+    "orange": (240, 140, 40),
+    "yellow": (240, 225, 60),
+    "green": (60, 190, 75),
+    "cyan": (70, 215, 225),
+    "blue": (60, 95, 235),
+    "purple": (165, 70, 215),
+    "white": (240, 240, 240),
+}
+BACKGROUNDS: Final[dict[str, tuple[int, int, int]]] = {
+    "black": (16, 16, 22),
+    "navy": (20, 30, 84),
+    "forest": (16, 64, 40),
+    "wine": (86, 20, 42),
+    "brown": (92, 60, 30),
+    "grey": (112, 112, 118),
+}
+PLACES: Final[dict[str, tuple[float, float]]] = {
+    "left": (0.32, 0.5),
+    "right": (0.68, 0.5),
+    "top": (0.5, 0.32),
+    "bottom": (0.5, 0.68),
+    "middle": (0.5, 0.5),
+}
+SIZES: Final = {"small": 0.15, "big": 0.22}
+SHAPES: Final[tuple[Shape, ...]] = ("circle", "square", "triangle", "ring")
+MOTIONS: Final[tuple[Motion, ...]] = ("still", "sway", "bob", "circle")
+PATTERNS: Final[tuple[Pattern, ...]] = ("plain", "striped", "checked")
+CAMERAS: Final[tuple[Camera, ...]] = ("still", "left", "right")
+AMPLITUDE: Final = 0.09
+TILE: Final = 32
+PATTERN_CONTRAST: Final = 26
+
+
+@dataclass(frozen=True)
+class Hero:
+    """Who the film is about. `colour` is a key of COLOURS, `size` of SIZES."""
+
+    shape: Shape
+    colour: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Take:
+    """One shot of the world: where it plays and what happens. `place` is a key of PLACES."""
+
+    background: str
+    pattern: Pattern
+    place: str
+    motion: Motion
+    camera: Camera
+    frames: int
+
+
+@dataclass(frozen=True)
+class Film:
+    """One hero, several shots."""
+
+    hero: Hero
+    takes: tuple[Take, ...]
+
+    @property
+    def frames(self) -> int:
+        return sum(take.frames for take in self.takes)
+
+
+def hero_centre(take: Take, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Centre of the hero in pixels, (x, y) for every time [T] since the shot began -> [T, 2]."""
+    phase = 2 * np.pi * seconds / PERIOD
+    x, y = PLACES[take.place]
+    dx = np.sin(phase) if take.motion in ("sway", "circle") else np.zeros_like(phase)
+    dy = np.sin(phase) if take.motion == "bob" else np.zeros_like(phase)
+    if take.motion == "circle":
+        dy = 1 - np.cos(phase) - 1
+    return (np.stack([x + AMPLITUDE * dx, y + AMPLITUDE * dy], axis=-1) * SIZE).astype(np.float32)
+
+
+def hero_mask(hero: Hero, centre: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Coverage of every pixel by the hero at each centre [T, 2] -> [T, SIZE, SIZE] in [0, 1]."""
+    grid = np.arange(SIZE, dtype=np.float32) + 0.5
+    x = grid[None, None, :] - centre[:, 0, None, None]
+    y = grid[None, :, None] - centre[:, 1, None, None]
+    radius = np.float32(SIZES[hero.size] * SIZE)
+    return np.clip(0.5 - _signed_distance(hero.shape, x, y, radius), 0, 1)
+
+
+def _signed_distance(
+    shape: Shape, x: NDArray[np.float32], y: NDArray[np.float32], r: np.float32
+) -> NDArray[np.float32]:
+    """Distance to the outline in pixels, negative inside."""
+    if shape == "circle":
+        return np.hypot(x, y) - r
+    if shape == "ring":
+        return np.abs(np.hypot(x, y) - 0.75 * r) - 0.25 * r
+    if shape == "square":
+        return np.maximum(np.abs(x), np.abs(y)) - 0.86 * r
+    # A triangle standing on its base: three half-planes at the same distance from the centre of mass.
+    side = np.float32(np.sqrt(3) / 2)
+    return np.maximum(np.maximum(side * x - 0.5 * y, -side * x - 0.5 * y), y) - 0.6 * r
+
+
+def background(take: Take, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The wall behind the hero at each time [T] -> [T, SIZE, SIZE, 3] in 0..255. A pan moves it one tile in 2 s."""
+    direction = {"still": 0.0, "left": 1.0, "right": -1.0}[take.camera]
+    grid = np.arange(SIZE, dtype=np.float32) + 0.5
+    x = grid[None, None, :] + direction * 2 * TILE / PERIOD * seconds[:, None, None]
+    y = np.broadcast_to(grid[None, :, None], (len(seconds), SIZE, SIZE))
+    x = np.broadcast_to(x, y.shape)
+    tone = np.zeros_like(y)
+    if take.pattern == "striped":
+        tone = _wave(x)
+    elif take.pattern == "checked":
+        tone = _wave(x) * _wave(y)
+    base = np.array(BACKGROUNDS[take.background], dtype=np.float32)
+    return np.clip(base + np.float32(PATTERN_CONTRAST / 2) * tone[..., None], 0, 255)
+
+
+def _wave(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Soft square wave of period 2 * TILE, in [-1, 1]."""
+    return np.tanh(4 * np.sin(np.pi * x / TILE))
+
+
+def render(film: Film, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+    """Frames start..stop of the film -> [T, SIZE, SIZE, 3] uint8."""
+    pieces: list[NDArray[np.uint8]] = []
+    first = 0
+    for take in film.takes:
+        frames = np.arange(max(start, first), min(film.frames if stop is None else stop, first + take.frames))
+        if len(frames):
+            seconds = ((frames - first) / FPS).astype(np.float32)
+            mask = hero_mask(film.hero, hero_centre(take, seconds))[..., None]
+            colour = np.array(COLOURS[film.hero.colour], dtype=np.float32)
+            pixels = background(take, seconds) * (1 - mask) + colour * mask
+            pieces.append(pixels.round().astype(np.uint8))
+        first += take.frames
+    return np.concatenate(pieces)
+
+
+def render_mask(film: Film, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+    """Where the hero is in frames start..stop -> [T, SIZE, SIZE] in [0, 1]."""
+    pieces: list[NDArray[np.float32]] = []
+    first = 0
+    for take in film.takes:
+        frames = np.arange(max(start, first), min(film.frames if stop is None else stop, first + take.frames))
+        if len(frames):
+            pieces.append(hero_mask(film.hero, hero_centre(take, ((frames - first) / FPS).astype(np.float32))))
+        first += take.frames
+    return np.concatenate(pieces)
+
+
+def sample_hero(rng: np.random.Generator) -> Hero:
+    return Hero(
+        shape=SHAPES[rng.integers(len(SHAPES))],
+        colour=list(COLOURS)[rng.integers(len(COLOURS))],
+        size=list(SIZES)[rng.integers(len(SIZES))],
+    )
+
+
+def sample_take(rng: np.random.Generator, frames: int) -> Take:
+    return Take(
+        background=list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))],
+        pattern=PATTERNS[rng.integers(len(PATTERNS))],
+        place=list(PLACES)[rng.integers(len(PLACES))],
+        motion=MOTIONS[rng.integers(len(MOTIONS))],
+        camera=CAMERAS[rng.integers(len(CAMERAS))],
+        frames=frames,
+    )
+
+
+def sample_film(rng: np.random.Generator, frames: tuple[int, ...]) -> Film:
+    """A random hero in shots of the given lengths, in video frames."""
+    return Film(sample_hero(rng), tuple(sample_take(rng, count) for count in frames))

@@ -1,0 +1,8 @@
+"""Wan2.2 VAE that streams exactly."""
+
+from .config import WAN22_VAE, VAEConfig
+from .layers import State
+from .stream import DecodeStream
+from .wan import WanVAE
+
+__all__ = ["WAN22_VAE", "DecodeStream", "State", "VAEConfig", "WanVAE"]

@@ -1,0 +1,82 @@
+"""Decoder of the Wan2.2 VAE: 4 video frames of 16x16 pixels from each latent position, 1 from the first frame."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .config import VAEConfig
+from .layers import CausalConv3d, FrameConv, Head, Middle, ResidualBlock, Tape
+
+
+def dup_up(x: Tensor, c_out: int, time: int, *, first: bool) -> Tensor:
+    """Repeated channels, then depth-to-space: [B, T, H, W, C] -> [B, T*time, 2H, 2W, c_out].
+
+    The first chunk of a film drops its first time - 1 frames: the first latent frame is one video frame.
+    """
+    x = x.repeat_interleave(c_out * time * 4 // x.shape[-1], dim=-1)
+    x = rearrange(x, "b t h w (c p q r) -> b (t p) (h q) (w r) c", p=time, q=2, r=2)
+    return x[:, time - 1 :] if first else x
+
+
+class Upsample(nn.Module):
+    """Where `time`, a convolution to twice the frames; then nearest x2 and conv2d."""
+
+    def __init__(self, channels: int, time: bool) -> None:
+        super().__init__()
+        self.resample = nn.ModuleDict({"1": FrameConv(channels, channels, padding=1)})
+        self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if time else None
+
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        if self.time_conv is not None:
+            if tape.first:
+                # The first latent frame is not doubled, and the second starts from an empty history.
+                tape.keep(x.new_zeros(x.shape[0], 2, *x.shape[2:]))
+            else:
+                x = rearrange(self.time_conv(x, tape), "b t h w (p c) -> b (t p) h w c", p=2)
+        B = x.shape[0]
+        up = F.interpolate(x.flatten(0, 1).permute(0, 3, 1, 2), scale_factor=2.0, mode="nearest-exact")
+        return self.resample["1"](up.permute(0, 2, 3, 1).unflatten(0, (B, -1)))
+
+
+class UpStage(nn.Module):
+    """Residual blocks and an upsampler, plus the duplicated input; the last stage has neither of the two."""
+
+    def __init__(self, c_in: int, c_out: int, blocks: int, *, space: bool, time: bool) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [ResidualBlock(c_in if i == 0 else c_out, c_out) for i in range(blocks)]
+        if space:
+            layers.append(Upsample(c_out, time))
+        self.upsamples = nn.ModuleList(layers)
+        self.c_out, self.space, self.time = c_out, space, 2 if time else 1
+
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        h = x
+        for layer in self.upsamples:
+            h = layer(h, tape)
+        return h + dup_up(x, self.c_out, self.time, first=tape.first) if self.space else h
+
+
+class Decoder(nn.Module):
+    """[B, T, h, w, latent_channels] -> [B, T', 8h, 8w, 12] patched pixels; the first chunk has T = 1."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        mult = (config.dim_mult[-1], *reversed(config.dim_mult))
+        dims = [config.dec_dim * m for m in mult]
+        time = (*reversed(config.temporal_downsample), False)
+        last = len(config.dim_mult) - 1
+        self.conv1 = CausalConv3d(config.latent_channels, dims[0], (3, 3, 3))
+        self.middle = Middle(dims[0])
+        self.upsamples = nn.ModuleList(
+            UpStage(dims[i], dims[i + 1], config.num_res_blocks + 1, space=i < last, time=time[i])
+            for i in range(len(config.dim_mult))
+        )
+        self.head = Head(dims[-1], 12)
+
+    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+        x = self.middle(self.conv1(x, tape), tape)
+        for stage in self.upsamples:
+            x = stage(x, tape)
+        return self.head(x, tape)

@@ -1,0 +1,90 @@
+"""Latents in, video frames out, while the film is made."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .layers import State
+from .wan import WanVAE
+
+
+def to_uint8(video: Tensor) -> Tensor:
+    """[1, 3, T, H, W] in [-1, 1], clamped -> [T, H, W, 3] uint8 on the same device."""
+    return video[0].clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Frames on their way to the host; `ready` is None where they never left it."""
+
+    frames: Tensor
+    ready: torch.cuda.Event | None
+
+    def wait(self) -> Tensor:
+        if self.ready is not None:
+            self.ready.synchronize()
+        return self.frames
+
+
+class DecodeStream:
+    """Decodes a film of any length in the memory of one chunk, bit-identical however it is cut.
+
+        stream = DecodeStream(vae)
+        for block in generate(...):
+            stream.feed(block.latents)
+            while (frames := stream.take()) is not None:
+                write(frames)
+        for frames in stream.flush():
+            write(frames)
+
+    Latents are always decoded one latent frame at a time, so the pieces in which they arrive cannot change a bit.
+    """
+
+    def __init__(self, vae: WanVAE, on_slice: Callable[[], None] | None = None) -> None:
+        """`on_slice` is called before every latent frame; what it raises (a cancel) leaves the stream usable."""
+        self.vae = vae
+        self.on_slice = on_slice
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the film: the next latent frame is a first one."""
+        self.state: State | None = None
+        self._copies: deque[_Copy] = deque()
+
+    @torch.inference_mode()
+    def feed(self, latents: Tensor) -> None:
+        """Decode the next normalised latents [1, C, F, H, W], F >= 1. Raises ValueError for a batch."""
+        if latents.ndim != 5 or latents.shape[0] != 1:
+            raise ValueError(f"a stream decodes one film of shape [1, C, F, H, W], not {list(latents.shape)}")
+        parameter = self.vae.conv2.weight
+        latents = self.vae.denormalise(latents.to(parameter.device, parameter.dtype))
+        for frame in latents.split(1, dim=2):
+            if self.on_slice is not None:
+                self.on_slice()
+            video, self.state = self.vae.decode_chunk(frame, self.state)
+            self._copies.append(_to_host(to_uint8(video)))
+
+    def take(self) -> Tensor | None:
+        """The oldest decoded frames [T, H, W, 3] uint8 on the host, T = 1 first and 4 later; None when none wait."""
+        return self._copies.popleft().wait() if self._copies else None
+
+    def flush(self) -> list[Tensor]:
+        """All decoded frames not yet taken, oldest first."""
+        waiting = [copy.wait() for copy in self._copies]
+        self._copies.clear()
+        return waiting
+
+
+def _to_host(frames: Tensor) -> _Copy:
+    if not frames.is_cuda:
+        return _Copy(frames, None)
+    host = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
+    host.copy_(frames, non_blocking=True)
+    ready = torch.cuda.Event()
+    ready.record()
+    return _Copy(host, ready)
