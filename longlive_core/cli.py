@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import torch
 
@@ -213,5 +215,18 @@ def _sentence(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def program() -> NoReturn:
+    """The console script. Every file is closed when `main` returns, so taking the interpreter and torch apart, which
+    can take seconds, is left out: Ctrl-C should end at once."""
+    try:
+        code = main()
+    except SystemExit as ended:  # argparse: help, or words it does not know
+        code = ended.code if isinstance(ended.code, int) else WRONG
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -14,7 +14,7 @@ from .contact_sheet import ContactSheet
 from .engine import Generation, generate
 from .latents import LatentFolder
 from .memory import DEFAULT_MEMORY, MemoryConfig
-from .mini import Mini, load_mini
+from .mini import MINI_DIT, Mini, load_mini
 from .mini.text import split_words
 from .render import Progress, Render
 from .script import ShotScript
@@ -148,15 +148,14 @@ def load_model(name: str) -> Mini:
     if path.is_dir():
         return load_mini(path)
     config = inspect_checkpoint(path).config
-    mini = load_mini()
-    own = mini.model.config
+    own = MINI_DIT
     if (config.text_dim, config.channels) != (own.text_dim, own.channels):
         raise ValueError(
             f"checkpoint {path} takes text of width {config.text_dim} (dim {config.dim}, {config.num_layers} layers); "
             f"the command line renders models of the embedded text encoder's width {own.text_dim}. "
             "LongLive 5B runs inside ComfyUI"
         )
-    return replace(mini, model=load_checkpoint(path, dtype=torch.float32, text_len=own.text_len))
+    return replace(load_mini(), model=load_checkpoint(path, dtype=torch.float32, text_len=own.text_len))
 
 
 def latent_size(size: str | None, limit: int) -> tuple[int, int]:

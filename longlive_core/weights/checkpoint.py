@@ -36,19 +36,21 @@ def load_checkpoint(
     tensors = found.source.read(found.names.values())
     dtype = dtype if dtype is not None else tensors[found.names["head.modulation"]].dtype
     state = {wan: tensors[name].to(device, dtype) for wan, name in found.names.items()}
-    with torch.device("meta"):
-        model = CausalWan(found.config)
-    model.load_state_dict(state, assign=True)
-    return model.requires_grad_(False).eval()
+    found.skeleton.load_state_dict(state, assign=True)
+    return found.skeleton.requires_grad_(False).eval()
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checked file: Wan's name of every tensor -> its name in the file, and the transformer they make."""
+    """A checked file: Wan's name of every tensor -> its name in the file, and the model without its weights."""
 
     source: TensorSource
     names: Mapping[str, str]
-    config: WanConfig
+    skeleton: CausalWan
+
+    @property
+    def config(self) -> WanConfig:
+        return self.skeleton.config
 
 
 def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
@@ -59,9 +61,9 @@ def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
     _check_format(source.path, specs)
     config = _config(source, specs, text_len)
     with torch.device("meta"):
-        wanted = CausalWan(config).state_dict()
-    _check_tensors(source.path, specs, wanted)
-    return Checkpoint(source, names, config)
+        skeleton = CausalWan(config)
+    _check_tensors(source.path, specs, skeleton.state_dict())
+    return Checkpoint(source, names, skeleton)
 
 
 def _wan_names(source: TensorSource) -> dict[str, str]:
@@ -113,7 +115,7 @@ def _config(source: TensorSource, specs: Mapping[str, TensorSpec], text_len: int
         if config.num_layers > len(specs):
             raise ValueError(f"{config.num_layers} layers in {len(specs)} tensors")
         return config
-    except (ValueError, TypeError, IndexError, KeyError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"checkpoint {source.path} does not describe a LongLive transformer: {error}") from error
 
 

@@ -80,9 +80,7 @@ def _open_safetensors(path: Path) -> TensorSource:
         specs = {name: TensorSpec(str(v["dtype"]), tuple(map(int, v["shape"]))) for name, v in header.items()}
         expected = max((int(v["data_offsets"][1]) for v in header.values()), default=0)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} has a damaged safetensors header ({error!r}); copy it again"
-        ) from error
+        raise CheckpointError(f"checkpoint {path} has a damaged header ({error!r}); copy it again") from error
     if data_size < expected:
         raise CheckpointError(
             f"checkpoint {path} is truncated: {data_size:,} of {expected:,} bytes of tensors are there; copy it again"
