@@ -115,7 +115,8 @@ class CausalWan(nn.Module):
 
     def _embed(self, x: Tensor, t: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Rope]:
         grid = self.config.grid(*x.shape[-2:])
-        tokens = rearrange(self.patch_embedding(x), "b c f y x -> b (f y x) c")
+        # Dense at once: every later sum would keep the strides of a transposed view, and each norm would copy it.
+        tokens = rearrange(self.patch_embedding(x), "b c f y x -> b (f y x) c").contiguous()
         e = self.time_embedding(timestep_embedding(t, self.config.freq_dim).to(x.dtype))
         return tokens, e, rope_angles(positions.to(x.device), grid, self.config.head_dim)
 
