@@ -19,9 +19,9 @@ from .report import Report, Row, make_row
 from .scripts import BLOCK_FRAMES, Case, minute_cases, short_cases
 from .windows import Window, decode_windows, plan_windows
 
-# Blocks between two looks at a minute film; a look costs seven latent frames of decoding.
-MINUTE_STRIDE: Final = 3
-STRETCH_SECONDS: Final = MINUTE_STRIDE * BLOCK_FRAMES * 4 / FPS
+# Blocks between two looks at a shot; a look costs seven latent frames of decoding.
+STRIDE: Final = 3
+STRETCH_SECONDS: Final = STRIDE * BLOCK_FRAMES * 4 / FPS
 
 SINKS_ON: Final = "sinks on"
 NO_SHOT_SINK: Final = "shot sink off"
@@ -65,18 +65,28 @@ def evaluate_mini(
     scripts: short ones of two or three shots; minute_films: the hero named in the first shot alone; seed: of the noise,
     the scripts are always the same. About seven minutes on two cores at the defaults.
     """
+    return evaluate_cases(mini, short_cases(scripts, seed), minute_cases(minute_films, seed), steps, log)
+
+
+def evaluate_cases(
+    mini: Mini,
+    short: Sequence[Case],
+    minute: Sequence[Case],
+    steps: int,
+    log: Callable[[str], None] | None = None,
+) -> Report:
+    """The same over scripts of one's own."""
     began = time.monotonic()
-    short, minute = short_cases(scripts, seed), minute_cases(minute_films, seed)
     rows: list[Row] = []
     for mode in modes(steps):
         since = time.monotonic()
-        brief = [sample for case in short for sample in watch(mini, case, mode, every=MINUTE_STRIDE)]
-        long = [s for case in minute for s in watch(mini, case, mode, every=MINUTE_STRIDE)] if mode.minutes else []
+        brief = [sample for case in short for sample in watch(mini, case, mode, every=STRIDE)]
+        long = [sample for case in minute for sample in watch(mini, case, mode, every=STRIDE)] if mode.minutes else []
         rows.append(make_row(mode.name, mode.steps, brief, long, STRETCH_SECONDS))
         if log is not None:
             log(f"{mode.name}: {len(brief) + len(long)} looks in {time.monotonic() - since:.0f} s")
-    fidelity = vae_psnr(mini, short[: min(8, len(short))])
-    return Report(tuple(rows), scripts, minute_films, fidelity, time.monotonic() - began)
+    fidelity = vae_psnr(mini, short[:8])
+    return Report(tuple(rows), len(short), len(minute), fidelity, time.monotonic() - began)
 
 
 def watch(mini: Mini, case: Case, mode: Mode, every: int) -> Iterator[Sample]:

@@ -13,7 +13,15 @@ import pytest
 import torch
 from longlive.longlive_core.evaluation.canvas import Axes
 from longlive.longlive_core.evaluation.measures import ATTRIBUTES, IDENTITY, SCENE, Sample, judge, measure_flicker, psnr
-from longlive.longlive_core.evaluation.mini import NO_MEMORY, SINKS_ON, evaluate_mini, modes, vae_psnr, watch
+from longlive.longlive_core.evaluation.mini import (
+    NO_MEMORY,
+    SINKS_ON,
+    evaluate_cases,
+    evaluate_mini,
+    modes,
+    vae_psnr,
+    watch,
+)
 from longlive.longlive_core.evaluation.report import CHANCE, Report, make_row, score, seam_flicker
 from longlive.longlive_core.evaluation.scripts import Case, minute_cases, short_cases
 from longlive.longlive_core.evaluation.table import markdown, write_report
@@ -201,15 +209,16 @@ def test_with_memory_off_nothing_of_other_shots_comes_in(small_mini: Mini) -> No
     assert before[1:] == after[1:]
 
 
-@pytest.mark.slow
 def test_an_evaluation_counts_every_look_once(small_mini: Mini, tmp_path: Path) -> None:
     said: list[str] = []
-    report = evaluate_mini(small_mini, scripts=2, minute_films=1, steps=3, seed=5, log=said.append)
-    shots = [len(case.blocks) for case in short_cases(2)]
-    assert [(row.name, row.steps) for row in report.rows] == [(mode.name, mode.steps) for mode in modes(3)]
+    short, long = short_cases(2), short_cases(4)[2:3]  # a minute would take a minute
+    report = evaluate_cases(small_mini, short, long, steps=1, log=said.append)
+    shots = [len(case.blocks) for case in short]
+    assert (report.scripts, report.minute_films) == (2, 1)
+    assert [(row.name, row.steps) for row in report.rows] == [(mode.name, mode.steps) for mode in modes(1)]
     assert len(said) == len(report.rows)
-    minute = plan_windows(minute_cases(1)[0].plan(), every=3)
-    for row, mode in zip(report.rows, modes(3), strict=True):
+    minute = plan_windows(long[0].plan(), every=3)
+    for row, mode in zip(report.rows, modes(1), strict=True):
         assert {s.count for s in row.named.values()} == {2}
         assert {s.count for s in row.unnamed.values()} == {sum(shots) - 2}
         expected = len(minute) if mode.minutes else 0
@@ -218,6 +227,18 @@ def test_an_evaluation_counts_every_look_once(small_mini: Mini, tmp_path: Path) 
         assert bool(row.minute["colour"].count) == mode.minutes
     assert report.row(SINKS_ON).minute.keys() == set(ATTRIBUTES)
     assert all(path.stat().st_size > 0 for path in write_report(report, tmp_path))
+
+
+def test_the_seed_changes_the_noise_and_with_it_the_film(small_mini: Mini) -> None:
+    first, again, other = (list(watch(small_mini, short_cases(1, seed)[0], modes(1)[0], every=3)) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_without_films_there_are_no_figures(small_mini: Mini) -> None:
+    report = evaluate_mini(small_mini, scripts=0, minute_films=0)
+    assert all(isnan(row.named["colour"].rate) and isnan(row.minute["colour"].rate) for row in report.rows)
+    assert isnan(report.vae_psnr)
 
 
 @pytest.fixture(scope="module")
