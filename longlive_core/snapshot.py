@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -41,8 +41,12 @@ class Snapshot:
 
     @classmethod
     def load(cls, path: Path) -> Snapshot:
-        """Reads what `save` wrote. Raises ValueError for any other file."""
-        with safe_open(path, "pt") as file:
+        """Reads what `save` wrote. Raises ValueError for any other file, OSError for one that cannot be read."""
+        try:
+            opened = safe_open(path, "pt")
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no snapshot of a LongLive film ({error})") from error
+        with opened as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{path} is no snapshot of a LongLive film (format {metadata.get('format')!r})")

@@ -172,6 +172,9 @@ def test_a_snapshot_of_another_run_is_refused_by_setting(tiny: Tiny, tmp_path: P
     save_file({"x": torch.zeros(1)}, other)
     with pytest.raises(ValueError, match=r"other\.safetensors is no snapshot"):
         Snapshot.load(other)
+    other.write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"other\.safetensors is no snapshot"):
+        Snapshot.load(other)
 
 
 class Interrupt(Exception):
