@@ -18,7 +18,7 @@ class Stateful(Protocol):
 class Checkpoint:
     """One stage of training on disk: step, weights and optimiser, written atomically every `every` steps."""
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path, every: int = 100) -> None:
         self.path, self.every = path, every
 
     def restore(self, module: nn.Module, *others: Stateful) -> int:

@@ -37,20 +37,26 @@ SAMPLED = torch.tensor(unipc(4).sigmas[:-1])
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of the curriculum: `batch` films of up to `blocks` blocks, `copies` noise levels each."""
+    """One part of the curriculum: `steps` updates on `batch` films of up to `blocks` blocks at `copies` noise levels.
+
+    The learning rate falls from `lr` along a cosine laid out for `horizon` steps; the first `skip` steps of the
+    average are left out, while the weights still move fast.
+    """
 
     name: str
     blocks: int
     batch: int
     copies: int
     steps: int
+    horizon: int
     lr: float
     final_scale: float
+    skip: int = 200
 
 
 STAGES = (
-    Stage("single", blocks=1, batch=8, copies=2, steps=4000, lr=1.5e-3, final_scale=0.5),
-    Stage("films", blocks=BLOCKS, batch=2, copies=2, steps=2200, lr=8e-4, final_scale=0.02),
+    Stage("single", blocks=1, batch=8, copies=2, steps=3200, horizon=3200, lr=1.5e-3, final_scale=0.5),
+    Stage("films", blocks=BLOCKS, batch=2, copies=2, steps=2200, horizon=2200, lr=8e-4, final_scale=0.02),
 )
 
 
@@ -78,7 +84,8 @@ def single_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
         frames = slice(BLOCK * block, BLOCK * (block + 1))
         clean.append(data.latents[row, :, frames].float())
         hero.append(data.hero[row, frames].float())
-        texts.append((_caption(data, int(row), shots[block], named=True, rng=rng),))
+        text = _caption(data, int(row), shots[block], named=True, rng=rng)
+        texts.append((CUT_PREFIX + text if block and block in heads else text,))
         positions.append(torch.arange(frames.start, frames.stop) + SHOT_OFFSET * shots[block])
     return Batch(torch.stack(clean), torch.stack(hero), tuple(texts), torch.stack(positions).float(), ((),))
 
@@ -100,13 +107,13 @@ def film_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
 def _film_captions(data: Films, row: int, shots: list[int], rng: np.random.Generator) -> tuple[str, ...]:
     named = [shot == 0 or rng.random() < NAMED_LATER for shot in range(shots[-1] + 1)]
     texts = [_caption(data, row, shot, named=named[shot], rng=rng) for shot in range(shots[-1] + 1)]
-    return tuple(texts[shot] for shot in shots)
+    heads = [block > 0 and shot != shots[block - 1] for block, shot in enumerate(shots)]
+    return tuple(CUT_PREFIX + texts[shot] if head else texts[shot] for shot, head in zip(shots, heads, strict=True))
 
 
 def _caption(data: Films, row: int, shot: int, *, named: bool, rng: np.random.Generator) -> str:
     film = data.films[row]
-    text = caption(film.hero if named else None, film.takes[shot], rng)
-    return CUT_PREFIX + text if shot else text
+    return caption(film.hero if named else None, film.takes[shot], rng)
 
 
 def _positions(shots: list[int], rng: np.random.Generator) -> Tensor:
@@ -161,14 +168,20 @@ def flow_loss(mini: Mini, batch: Batch, copies: int, rng: np.random.Generator) -
 
 
 def train_dit(
-    mini: Mini, data: Films, folder: Path, seed: int, log: Callable[[str], None], stages: tuple[Stage, ...] = STAGES
+    mini: Mini,
+    data: Films,
+    folder: Path,
+    seed: int,
+    log: Callable[[str], None],
+    stages: tuple[Stage, ...] = STAGES,
+    every: int = 100,
 ) -> None:
     """Runs the curriculum and leaves the averaged weights in `mini`; goes on from what `folder` holds."""
     both = nn.ModuleList([mini.model, mini.text])
     for number, stage in enumerate(stages):
         optimiser = torch.optim.AdamW(both.parameters(), lr=stage.lr, betas=(0.9, 0.99), weight_decay=0.01)
         average = Average(both, 0.995)
-        checkpoint = Checkpoint(folder / f"dit_{stage.name}.pt", every=100)
+        checkpoint = Checkpoint(folder / f"dit_{stage.name}.pt", every)
         first = checkpoint.restore(both, optimiser, average)
         draw = single_batch if stage.blocks == 1 else film_batch
         smooth = 0.0
@@ -178,12 +191,12 @@ def train_dit(
             loss.backward()
             nn.utils.clip_grad_norm_(both.parameters(), 1.0)
             for group in optimiser.param_groups:
-                group["lr"] = stage.lr * cosine(step, stage.steps, stage.final_scale)
+                group["lr"] = stage.lr * cosine(step, stage.horizon, stage.final_scale)
             optimiser.step()
             optimiser.zero_grad()
-            if step > 200:
+            if step > stage.skip:
                 average.update(both)
-            elif step == 200:
+            elif step == stage.skip:
                 average = Average(both, 0.995)
             smooth = loss.item() if step == first else 0.98 * smooth + 0.02 * loss.item()
             checkpoint.keep(step + 1, both, optimiser, average, last=step + 1 == stage.steps)

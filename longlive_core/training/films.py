@@ -68,7 +68,7 @@ def encode_film(vae: WanVAE, film: world.Film) -> tuple[Tensor, Tensor]:
     mask = torch.from_numpy(world.render_mask(film))
     mask = F.avg_pool2d(mask[:, None], 16)[:, 0]
     coverage = torch.cat([mask[:1], mask[1:].unflatten(0, (-1, 4)).mean(1)])
-    return vae.encode(video, chunk=32)[0], coverage
+    return vae.moments(video)[0][0], coverage
 
 
 def encode_films(vae: WanVAE, path: Path, seed: int, count: int, log: Callable[[str], None]) -> Films:

@@ -11,7 +11,7 @@ from .dit import train_dit
 from .films import encode_films
 from .vae import polish_decoder, train_vae
 
-FILMS = 800
+FILMS = 600
 
 
 def train_mini(folder: Path, seed: int, log: Callable[[str], None]) -> Mini:

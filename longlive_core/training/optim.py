@@ -54,3 +54,9 @@ class Average:
     def update(self, module: nn.Module) -> None:
         for name, value in module.state_dict().items():
             self.weights[name].lerp_(value, 1 - self.decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.weights
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.weights = state

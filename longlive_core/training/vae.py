@@ -91,16 +91,16 @@ def reconstruction_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.G
     mean, log_variance = vae.moments(video)
     sample = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=noise).to(mean)
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    return weighted_error(vae.decode(sample, chunk=4), video, mask) + KL_WEIGHT * kl
+    return weighted_error(vae.reconstruct(sample), video, mask) + KL_WEIGHT * kl
 
 
 def polish_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.Generator) -> Tensor:
     """`weighted_error` of decoding latents that are off by up to POLISH_NOISE standard deviations."""
     with torch.no_grad():
-        latents = vae.normalise(vae.encode(video, chunk=8))
+        latents = vae.normalise(vae.moments(video)[0])
         level = POLISH_NOISE * torch.rand(len(latents), 1, 1, 1, 1, generator=noise)
         latents = vae.denormalise(latents + level * torch.randn(latents.shape, generator=noise))
-    return weighted_error(vae.decode(latents, chunk=4), video, mask)
+    return weighted_error(vae.reconstruct(latents), video, mask)
 
 
 @torch.no_grad()
@@ -134,15 +134,17 @@ def psnr(vae: WanVAE, seed: int, films: int = 4, frames: int = 33) -> float:
     return float(np.mean(values))
 
 
-def train_vae(folder: Path, seed: int, log: Callable[[str], None], stages: tuple[Stage, ...] = STAGES) -> WanVAE:
-    """Runs the curriculum, going on from what `folder` holds."""
+def train_vae(
+    folder: Path, seed: int, log: Callable[[str], None], stages: tuple[Stage, ...] = STAGES, every: int = 100
+) -> WanVAE:
+    """Runs the curriculum, going on from what `folder` holds; progress is kept `every` so many steps."""
     torch.manual_seed(seed)
     vae = WanVAE(MINI_VAE)
     for previous, stage in zip((None, *stages), stages, strict=False):
         if stage.frames > 1 and previous is not None and previous.frames == 1:
             inflate(vae)
         optimiser = MuonAdam(vae.parameters(), muon_lr=stage.muon_lr, adam_lr=stage.adam_lr)
-        _run(stage, vae, vae, optimiser, folder, seed, log, reconstruction_loss)
+        _run(stage, vae, vae, optimiser, folder, seed, log, reconstruction_loss, every)
     return vae
 
 
@@ -163,9 +165,10 @@ def _run(
     seed: int,
     log: Callable[[str], None],
     loss_of: Callable[[WanVAE, Tensor, Tensor, torch.Generator], Tensor],
+    every: int = 100,
 ) -> None:
     """One stage, from its checkpoint on. A step depends on (seed, step) alone."""
-    checkpoint = Checkpoint(folder / f"vae_{stage.name}.pt", every=100)
+    checkpoint = Checkpoint(folder / f"vae_{stage.name}.pt", every)
     for step in range(checkpoint.restore(trained, optimiser), stage.steps):
         noise = torch.Generator().manual_seed(seed * 1_000_003 + step)
         loss = loss_of(vae, *clip_batch(stage, seed, step), noise)

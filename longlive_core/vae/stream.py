@@ -42,7 +42,7 @@ class DecodeStream:
         for frames in stream.flush():
             write(frames)
 
-    Latents are always decoded one latent frame at a time, so the pieces in which they arrive cannot change a bit.
+    Frames wait in the stream one latent frame at a time; what is not taken stays in host memory.
     """
 
     def __init__(self, vae: WanVAE, on_slice: Callable[[], None] | None = None) -> None:

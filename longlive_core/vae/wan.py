@@ -26,59 +26,73 @@ class WanVAE(nn.Module):
         self.decoder = Decoder(config)
 
     def encode_chunk(self, video: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """The next frames [B, 3, T, H, W] -> (latents [B, C, t, h, w], state). T is 1 first, then a multiple of 4."""
-        tape = Tape(state)
-        mean, _ = self.conv1(self.encoder(patchify(video), tape), tape).chunk(2, dim=-1)
-        return mean.permute(0, 4, 1, 2, 3), tape.state()
+        """The next frames [B, 3, T, H, W] -> (latents [B, C, t, h, w], state). T is 1 first, then a multiple of 4.
+
+        Frames always pass four at a time, so the pieces in which a film comes cannot change a bit of it.
+        """
+        pieces: list[Tensor] = []
+        for frames in video.split(4, dim=2):
+            moments, state = self._encode(frames, state)
+            pieces.append(moments.chunk(2, dim=1)[0])
+        assert state is not None
+        return torch.cat(pieces, dim=2), state
+
+    def decode_chunk(self, latents: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """The next latents [B, C, t, h, w], any t >= 1 -> (video [B, 3, T, H, W] unclamped, state).
+
+        T is 4 t, and 3 less in a film's first chunk. Latent frames always pass one by one: see `encode_chunk`.
+        """
+        pieces: list[Tensor] = []
+        for frame in latents.split(1, dim=2):
+            video, state = self._decode(frame, state)
+            pieces.append(video)
+        assert state is not None
+        return torch.cat(pieces, dim=2), state
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Whole clip [B, 3, F, H, W] -> latents [B, C, f, h, w].
+
+        Raises ValueError when F is not 1 + 4 k, or H or W not a multiple of 16.
+        """
+        self._check_clip(video)
+        first, state = self.encode_chunk(video[:, :, :1], None)
+        return torch.cat([first, self.encode_chunk(video[:, :, 1:], state)[0]], dim=2) if video.shape[2] > 1 else first
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Whole clip [B, C, f, h, w] -> video [B, 3, F, H, W] unclamped. For films use `DecodeStream`."""
+        return self.decode_chunk(latents, None)[0]
 
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the posterior of a whole clip [B, 3, 1 + 4 k, H, W], for training."""
-        tape = Tape(None)
-        pieces = [self.encoder(patchify(video[:, :, :1]), tape)]
+        """Mean and log-variance of the posterior of a clip, all frames at once: for training. Raises as `encode`."""
+        self._check_clip(video)
+        moments, state = self._encode(video[:, :, :1], None)
         if video.shape[2] > 1:
-            later = Tape(tape.state())
-            pieces.append(self.encoder(patchify(video[:, :, 1:]), later))
-        moments = self.conv1(torch.cat(pieces, dim=1), tape).permute(0, 4, 1, 2, 3)
+            moments = torch.cat([moments, self._encode(video[:, :, 1:], state)[0]], dim=2)
         mean, log_variance = moments.chunk(2, dim=1)
         return mean, log_variance.clamp(-20, 10)
 
-    def decode_chunk(self, latents: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """The next latents [B, C, t, h, w] -> (video [B, 3, T, H, W] unclamped, state). t is 1 first, then any."""
-        if state is None and latents.shape[2] != 1:
-            raise ValueError(
-                f"the first chunk to decode has {latents.shape[2]} latent frames; it must have exactly 1: "
-                "feed the first latent frame alone, or use decode()"
-            )
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        """`decode` with all frames at once, for training: faster, larger, and equal within rounding only."""
+        first, state = self._decode(latents[:, :, :1], None)
+        return torch.cat([first, self._decode(latents[:, :, 1:], state)[0]], dim=2) if latents.shape[2] > 1 else first
+
+    def _encode(self, video: Tensor, state: State | None) -> tuple[Tensor, State]:
+        tape = Tape(state)
+        moments = self.conv1(self.encoder(patchify(video), tape), tape)
+        return moments.permute(0, 4, 1, 2, 3), tape.state()
+
+    def _decode(self, latents: Tensor, state: State | None) -> tuple[Tensor, State]:
         tape = Tape(state)
         x = self.conv2(latents.permute(0, 2, 3, 4, 1), tape)
         return unpatchify(self.decoder(x, tape)), tape.state()
 
-    def encode(self, video: Tensor, chunk: int = 4) -> Tensor:
-        """Whole clip [B, 3, F, H, W] -> latents [B, C, f, h, w], `chunk` frames (a multiple of 4) at a time.
-
-        Raises ValueError when F is not 1 + 4 k, or H or W not a multiple of 16.
-        """
-        frames, H, W = video.shape[2:]
-        if frames % 4 != 1 or H % 16 or W % 16 or chunk % 4:
+    def _check_clip(self, video: Tensor) -> None:
+        frames, height, width = video.shape[2:]
+        if frames % 4 != 1 or height % 16 or width % 16:
             raise ValueError(
-                f"cannot encode {frames} frames of {W}x{H} by {chunk}: frames must be 1 + 4 k, "
-                "width and height multiples of 16, the chunk a multiple of 4"
+                f"cannot encode {frames} frames of {width}x{height}: frames must be 1 + 4 k, "
+                "width and height multiples of 16; trim or pad the clip"
             )
-        z, state = self.encode_chunk(video[:, :, :1], None)
-        pieces = [z]
-        for piece in video[:, :, 1:].split(chunk, dim=2) if frames > 1 else ():
-            z, state = self.encode_chunk(piece, state)
-            pieces.append(z)
-        return torch.cat(pieces, dim=2)
-
-    def decode(self, latents: Tensor, chunk: int = 1) -> Tensor:
-        """Whole clip [B, C, f, h, w] -> video [B, 3, F, H, W] unclamped. For films use `DecodeStream`."""
-        video, state = self.decode_chunk(latents[:, :, :1], None)
-        pieces = [video]
-        for piece in latents[:, :, 1:].split(chunk, dim=2) if latents.shape[2] > 1 else ():
-            video, state = self.decode_chunk(piece, state)
-            pieces.append(video)
-        return torch.cat(pieces, dim=2)
 
     def normalise(self, latents: Tensor) -> Tensor:
         """VAE space -> the model's space: (z - mean) / std."""

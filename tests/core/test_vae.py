@@ -1,0 +1,138 @@
+"""A film in pieces is the same film: the VAE streams to the bit, in the memory of one latent frame."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from longlive.longlive_core.vae import DecodeStream, State, VAEConfig, WanVAE
+from longlive.longlive_core.vae.layers import CausalConv3d, Tape
+from torch import Tensor
+
+
+@pytest.fixture(scope="module")
+def vae() -> WanVAE:
+    torch.manual_seed(0)
+    mean, std = torch.randn(48).tolist(), (0.5 + torch.rand(48)).tolist()
+    return WanVAE(VAEConfig(dim=4, dec_dim=4, mean=tuple(mean), std=tuple(std))).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def latents() -> Tensor:
+    return torch.randn(1, 48, 7, 2, 3, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("sizes", [[1, 6], [1, 2, 4], [2, 5], [7], [1] * 7])
+def test_decoding_in_pieces_is_bit_identical(vae: WanVAE, latents: Tensor, sizes: list[int]) -> None:
+    state: State | None = None
+    pieces: list[Tensor] = []
+    for piece in latents.split(sizes, dim=2):
+        video, state = vae.decode_chunk(piece, state)
+        pieces.append(video)
+    assert torch.equal(torch.cat(pieces, dim=2), vae.decode(latents))
+
+
+@pytest.mark.parametrize("sizes", [[24], [4] * 6, [8, 16]])
+def test_encoding_in_pieces_is_bit_identical(vae: WanVAE, sizes: list[int]) -> None:
+    video = torch.rand(1, 3, 25, 32, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    first, state = vae.encode_chunk(video[:, :, :1], None)
+    pieces = [first]
+    for piece in video[:, :, 1:].split(sizes, dim=2):
+        z, state = vae.encode_chunk(piece, state)
+        pieces.append(z)
+    assert torch.equal(torch.cat(pieces, dim=2), vae.encode(video))
+
+
+def test_one_latent_frame_is_one_frame_first_and_four_later(vae: WanVAE, latents: Tensor) -> None:
+    first, state = vae.decode_chunk(latents[:, :, :1], None)
+    later, _ = vae.decode_chunk(latents[:, :, 1:3], state)
+    assert (first.shape[2], later.shape[2]) == (1, 8)
+    assert vae.decode(latents).shape == (1, 3, 25, 32, 48)
+
+
+def test_the_future_does_not_change_the_past(vae: WanVAE, latents: Tensor) -> None:
+    other = latents.clone()
+    other[:, :, 4:] += 1
+    assert torch.equal(vae.decode(latents)[:, :, :13], vae.decode(other)[:, :, :13])
+
+
+def test_training_passes_equal_the_stream_within_rounding(vae: WanVAE, latents: Tensor) -> None:
+    video = vae.decode(latents)
+    assert torch.allclose(vae.reconstruct(latents), video, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(vae.moments(video.clamp(-1, 1))[0], vae.encode(video.clamp(-1, 1)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1), (1, 1, 1)])
+def test_stacked_taps_are_a_causal_conv3d(kernel: tuple[int, int, int]) -> None:
+    torch.manual_seed(3)
+    conv = CausalConv3d(5, 7, kernel)
+    x = torch.randn(2, 4, 6, 8, 5)
+    padded = torch.nn.functional.pad(x.permute(0, 4, 1, 2, 3), (0, 0, 0, 0, kernel[0] - 1, 0))
+    expected = torch.nn.functional.conv3d(
+        padded, conv.weight, conv.bias, padding=(0, kernel[1] // 2, kernel[2] // 2)
+    ).permute(0, 2, 3, 4, 1)
+    assert torch.allclose(conv(x, Tape(None)), expected, atol=1e-5)
+
+
+def test_the_state_does_not_grow_and_holds_no_whole_activation(vae: WanVAE, latents: Tensor) -> None:
+    _, state = vae.decode_chunk(latents[:, :, :2], None)
+    _, later = vae.decode_chunk(latents[:, :, 2:], state)
+    assert [tensor.shape for tensor in later] == [tensor.shape for tensor in state]
+    assert all(tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size() for tensor in later)
+
+
+def test_a_stream_gives_the_frames_of_the_whole_film(vae: WanVAE, latents: Tensor) -> None:
+    stream = DecodeStream(vae)
+    stream.feed(latents[:, :, :3])
+    taken = [stream.take(), stream.take()]
+    stream.feed(latents[:, :, 3:])
+    frames = torch.cat([piece for piece in taken if piece is not None] + stream.flush())
+    whole = vae.decode(vae.denormalise(latents))[0].permute(1, 2, 3, 0)
+    expected = ((whole.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    assert frames.dtype == torch.uint8
+    assert torch.equal(frames, expected)
+    assert stream.take() is None
+
+
+def test_reset_begins_a_new_film(vae: WanVAE, latents: Tensor) -> None:
+    stream = DecodeStream(vae)
+    stream.feed(latents)
+    first = stream.flush()[0]
+    stream.feed(latents[:, :, :1])
+    assert len(stream.flush()[0]) == 4
+    stream.reset()
+    stream.feed(latents[:, :, :1])
+    assert torch.equal(stream.flush()[0], first)
+
+
+def test_a_cancelled_stream_goes_on_where_it_stopped(vae: WanVAE, latents: Tensor) -> None:
+    calls: list[int] = []
+
+    def cancel_once() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    stream = DecodeStream(vae, on_slice=cancel_once)
+    with pytest.raises(KeyboardInterrupt):
+        stream.feed(latents)
+    stream.feed(latents[:, :, 2:])
+    frames = torch.cat(stream.flush())
+    plain = DecodeStream(vae)
+    plain.feed(latents)
+    assert torch.equal(frames, torch.cat(plain.flush()))
+
+
+def test_normalising_is_undone_by_denormalising(vae: WanVAE, latents: Tensor) -> None:
+    assert torch.allclose(vae.denormalise(vae.normalise(latents)), latents, atol=1e-6)
+    assert not torch.allclose(vae.normalise(latents), latents, atol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 32, 32), (1, 3, 5, 40, 32), (1, 3, 5, 32, 24)])
+def test_clips_that_do_not_fit_are_refused_with_the_remedy(vae: WanVAE, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"1 \+ 4 k.*multiples of 16"):
+        vae.encode(torch.zeros(shape))
+
+
+def test_a_stream_decodes_one_film(vae: WanVAE, latents: Tensor) -> None:
+    with pytest.raises(ValueError, match="one film"):
+        DecodeStream(vae).feed(latents.repeat(2, 1, 1, 1, 1))
