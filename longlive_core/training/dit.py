@@ -40,7 +40,8 @@ class Stage:
     """One part of the curriculum: `steps` updates on `batch` films of up to `blocks` blocks at `copies` noise levels.
 
     The learning rate falls from `lr` along a cosine laid out for `horizon` steps; the first `skip` steps of the
-    average are left out, while the weights still move fast.
+    average are left out, while the weights still move fast. opening: share of noise levels at the sampler's first
+    step. at_start: share of single blocks that start a shot.
     """
 
     name: str
@@ -51,12 +52,17 @@ class Stage:
     horizon: int
     lr: float
     final_scale: float
+    opening: float = 0.0
+    at_start: float = 1.0
     skip: int = 200
 
 
+# A four-step sampler settles the hero's shape in its first step, where only text can tell it: at lower noise the
+# sample already shows one, so a shape is learnt from openings alone.
 STAGES = (
-    Stage("single", blocks=1, batch=8, copies=2, steps=3200, horizon=3200, lr=1.5e-3, final_scale=0.5),
-    Stage("films", blocks=BLOCKS, batch=2, copies=2, steps=2200, horizon=2200, lr=8e-4, final_scale=0.02),
+    Stage("single", 1, batch=8, copies=2, steps=1100, horizon=3200, lr=1.5e-3, final_scale=0.5, at_start=0.8),
+    Stage("openings", 1, batch=8, copies=2, steps=1900, horizon=1900, lr=1.5e-3, final_scale=0.4, opening=0.45),
+    Stage("films", BLOCKS, batch=2, copies=2, steps=1800, horizon=1800, lr=8e-4, final_scale=0.02, opening=0.3),
 )
 
 
@@ -73,9 +79,9 @@ class Batch:
 
 
 def single_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
-    """Blocks without history under a full caption; four in five start a shot."""
+    """Blocks without history under a full caption."""
     rows = rng.integers(len(data), size=stage.batch)
-    starts = rng.random(stage.batch) < 0.8
+    starts = rng.random(stage.batch) < stage.at_start
     clean, hero, texts, positions = [], [], [], []
     for row, at_start in zip(rows, starts, strict=True):
         shots = data.shots[row].tolist()
@@ -138,19 +144,25 @@ def _history(shots: list[int], rng: np.random.Generator) -> tuple[tuple[int, ...
     return tuple(seen)
 
 
-def noise_levels(shape: tuple[int, int, int], rng: np.random.Generator) -> Tensor:
-    """One sigma per film, copy and block `[B, M, blocks]`: half from the table, half where the sampler stops."""
+def noise_levels(shape: tuple[int, int, int], opening: float, rng: np.random.Generator) -> Tensor:
+    """One sigma per film, copy and block `[B, M, blocks]`: half from the table, half where the sampler stops,
+    and a share `opening` of all at its first step.
+    """
     table = TABLE.sigmas[torch.from_numpy(rng.integers(len(TABLE.sigmas), size=shape))]
     visited = SAMPLED[torch.from_numpy(rng.integers(len(SAMPLED), size=shape))]
-    return torch.where(torch.from_numpy(rng.random(shape) < 0.5), table, visited)
+    levels = torch.where(torch.from_numpy(rng.random(shape) < 0.5), table, visited)
+    if opening:
+        levels[torch.from_numpy(rng.random(shape) < opening)] = SAMPLED[0]
+    return levels
 
 
-def flow_loss(mini: Mini, batch: Batch, copies: int, rng: np.random.Generator) -> Tensor:
+def flow_loss(mini: Mini, batch: Batch, stage: Stage, rng: np.random.Generator) -> Tensor:
     """Hero-weighted mean squared error of the flow, noise - clean."""
     B, _, frames, _, _ = batch.clean.shape
+    copies = stage.copies
     blocks = frames // BLOCK
     noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    sigma = noise_levels((B, copies, blocks), rng).repeat_interleave(BLOCK, dim=-1)
+    sigma = noise_levels((B, copies, blocks), stage.opening, rng).repeat_interleave(BLOCK, dim=-1)
     clean = batch.clean[:, None].expand(-1, copies, -1, -1, -1, -1)
     noise = torch.randn(clean.shape, generator=noise_rng)
     noisy = add_noise(clean, noise, sigma[:, :, None, :, None, None])
@@ -187,7 +199,7 @@ def train_dit(
         smooth = 0.0
         for step in range(first, stage.steps):
             rng = np.random.default_rng((seed, 2 + number, step))
-            loss = flow_loss(mini, draw(data, stage, rng), stage.copies, rng)
+            loss = flow_loss(mini, draw(data, stage, rng), stage, rng)
             loss.backward()
             nn.utils.clip_grad_norm_(both.parameters(), 1.0)
             for group in optimiser.param_groups:
