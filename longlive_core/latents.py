@@ -57,10 +57,7 @@ class LatentFolder:
             raise FileNotFoundError(
                 f"{self.folder} has no {SNAPSHOT}, so no film can go on from it; name the folder of --save-latents"
             )
-        try:
-            return Snapshot.load(path)
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} is damaged ({error}); render the film anew") from error
+        return Snapshot.load(path)
 
     def blocks(self, specs: tuple[BlockSpec, ...]) -> Iterator[Block]:
         """The kept blocks of these specs, in order.
