@@ -12,7 +12,7 @@ from torch import nn
 
 class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...  # noqa: ANN401
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...  # noqa: ANN401
 
 
 class Checkpoint:

@@ -21,6 +21,7 @@ Shape = Literal["circle", "square", "triangle", "ring"]
 Motion = Literal["still", "sway", "bob", "circle"]
 Pattern = Literal["plain", "striped", "checked"]
 Camera = Literal["still", "left", "right"]
+Pixels = NDArray[np.float32]
 
 COLOURS: Final[dict[str, tuple[int, int, int]]] = {
     "red": (225, 45, 45),
@@ -127,9 +128,9 @@ def _signed_distance(
 
 def background(take: Take, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
     """The wall behind the hero at each time [T] -> [T, SIZE, SIZE, 3] in 0..255. A pan moves it one tile in 2 s."""
-    direction = {"still": 0.0, "left": 1.0, "right": -1.0}[take.camera]
+    speed = np.float32({"still": 0.0, "left": 1.0, "right": -1.0}[take.camera] * 2 * TILE / PERIOD)
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
-    x = grid[None, None, :] + direction * 2 * TILE / PERIOD * seconds[:, None, None]
+    x: Pixels = grid[None, None, :] + speed * seconds[:, None, None]
     y = np.broadcast_to(grid[None, :, None], (len(seconds), SIZE, SIZE))
     x = np.broadcast_to(x, y.shape)
     tone = np.zeros_like(y)

@@ -91,8 +91,8 @@ class FrameConv(nn.Conv2d):
         super().__init__(c_in, c_out, 3, stride, padding)
         self.step, self.border = stride, padding
 
-    def forward(self, x: Tensor) -> Tensor:
-        return per_frame_conv(x, self.weight, self.bias, self.step, self.border)
+    def forward(self, input: Tensor) -> Tensor:
+        return per_frame_conv(input, self.weight, self.bias, self.step, self.border)
 
 
 class RMSNorm(nn.Module):
