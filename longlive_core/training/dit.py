@@ -29,7 +29,6 @@ from .vae import cosine
 SHOT_OFFSET = 8.0
 PERIOD_FRAMES = 24  # latent frames in one period of the world: a jump by it leaves every pixel in place
 HERO_WEIGHT = 6.0
-NAMED_LATER = 0.4
 CONTEXT_NOISE = 0.15
 TABLE = TimestepTable.shifted(5.0)
 SAMPLED = torch.tensor(unipc(4).sigmas[:-1])
@@ -41,7 +40,8 @@ class Stage:
 
     The learning rate falls from `lr` along a cosine laid out for `horizon` steps; the first `skip` steps of the
     average are left out, while the weights still move fast. opening: share of noise levels at the sampler's first
-    step. at_start: share of single blocks that start a shot.
+    step. at_start: share of single blocks that start a shot. named_later: share of later shots
+    whose caption names the hero. early_cut: only films that cut within their first three blocks.
     """
 
     name: str
@@ -54,6 +54,8 @@ class Stage:
     final_scale: float
     opening: float = 0.0
     at_start: float = 1.0
+    named_later: float = 0.4
+    early_cut: bool = False
     skip: int = 200
 
 
@@ -62,7 +64,20 @@ class Stage:
 STAGES = (
     Stage("single", 1, batch=8, copies=2, steps=1100, horizon=3200, lr=1.5e-3, final_scale=0.5, at_start=0.8),
     Stage("openings", 1, batch=8, copies=2, steps=1900, horizon=1900, lr=1.5e-3, final_scale=0.4, opening=0.45),
-    Stage("films", BLOCKS, batch=2, copies=2, steps=1800, horizon=1800, lr=8e-4, final_scale=0.02, opening=0.3),
+    Stage("films", BLOCKS, batch=2, copies=2, steps=900, horizon=1800, lr=8e-4, final_scale=0.02, opening=0.3),
+    Stage(
+        "cuts",
+        5,
+        batch=3,
+        copies=2,
+        steps=1100,
+        horizon=1100,
+        lr=1e-3,
+        final_scale=0.02,
+        opening=0.4,
+        named_later=0.15,
+        early_cut=True,
+    ),
 )
 
 
@@ -98,20 +113,23 @@ def single_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
 
 def film_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
     """Films from their first block on, all of one cutting pattern so that they share the blocks of memory."""
-    pattern = data.shots[int(rng.integers(len(data)))]
+    usable = (data.shots[:, 2] > 0).nonzero()[:, 0] if stage.early_cut else torch.arange(len(data))
+    pattern = data.shots[usable[int(rng.integers(len(usable)))]]
     same = (data.shots == pattern).all(1).nonzero()[:, 0].numpy()
     rows = rng.choice(same, size=stage.batch)
     shots = pattern.tolist()
     blocks = int(rng.integers(3, stage.blocks + 1))
-    texts = tuple(_film_captions(data, int(row), shots[:blocks], rng) for row in rows)
+    texts = tuple(_film_captions(data, int(row), shots[:blocks], stage.named_later, rng) for row in rows)
     frames = BLOCK * blocks
     positions = torch.stack([_positions(shots[:blocks], rng) for _ in rows])
     clean, hero = data.latents[rows, :, :frames].float(), data.hero[rows, :frames].float()
     return Batch(clean, hero, texts, positions, _history(shots[:blocks], rng))
 
 
-def _film_captions(data: Films, row: int, shots: list[int], rng: np.random.Generator) -> tuple[str, ...]:
-    named = [shot == 0 or rng.random() < NAMED_LATER for shot in range(shots[-1] + 1)]
+def _film_captions(
+    data: Films, row: int, shots: list[int], named_later: float, rng: np.random.Generator
+) -> tuple[str, ...]:
+    named = [shot == 0 or rng.random() < named_later for shot in range(shots[-1] + 1)]
     texts = [_caption(data, row, shot, named=named[shot], rng=rng) for shot in range(shots[-1] + 1)]
     heads = [block > 0 and shot != shots[block - 1] for block, shot in enumerate(shots)]
     return tuple(CUT_PREFIX + texts[shot] if head else texts[shot] for shot, head in zip(shots, heads, strict=True))

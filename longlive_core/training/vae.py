@@ -48,7 +48,7 @@ STAGES = (
     Stage("clips", 5, crop=64, batch=8, steps=1100, horizon=1100, muon_lr=0.005, adam_lr=1e-3, final_scale=0.4),
     Stage("films", 9, crop=128, batch=2, steps=400, horizon=900, muon_lr=0.0025, adam_lr=5e-4, final_scale=0.02),
 )
-POLISH = Stage("polish", 9, crop=128, batch=2, steps=350, horizon=350, muon_lr=0.002, adam_lr=4e-4, final_scale=0.02)
+POLISH = Stage("polish", 9, crop=128, batch=2, steps=220, horizon=220, muon_lr=0.002, adam_lr=4e-4, final_scale=0.02)
 HERO_WEIGHT = 4.0
 POLISH_NOISE = 0.2
 KL_WEIGHT = 1e-4
