@@ -117,12 +117,10 @@ def read_video(path: Path | str) -> Tensor:
     pictures: list[NDArray[np.uint8]] = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        try:
+        with suppress(InvalidDataError):  # the torn end of a killed film
             for frame in container.decode(stream):
                 bt709 = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709)
                 pictures.append(bt709.to_ndarray())
-        except InvalidDataError:
-            pass  # the torn end of a killed film
         if not pictures:
             return torch.empty((0, stream.height, stream.width, 3), dtype=torch.uint8)
     return torch.from_numpy(np.stack(pictures))
