@@ -66,8 +66,8 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps)
 
 
-class SelfAttention(nn.Module):
-    """Attention of the new tokens over whatever `FrameMemory` holds."""
+class Projections(nn.Module):
+    """What both attentions share: q, k, v, o, and norms of q and k over the full width."""
 
     def __init__(self, config: WanConfig, layer: int, ops: Ops, factory: dict[str, Any]) -> None:
         super().__init__()
@@ -78,37 +78,29 @@ class SelfAttention(nn.Module):
         self.o = ops.Linear(config.dim, config.dim, **factory)
         self.norm_q = RMSNorm(config.dim, config.eps, factory)
         self.norm_k = RMSNorm(config.dim, config.eps, factory)
+
+    def queries(self, x: Tensor) -> Tensor:
+        """x `[B, L, C]` → q `[B, L, H, D]`, normalised but unrotated."""
+        return _split(self.norm_q(self.q(x)), self.heads)
 
     def keys_values(self, x: Tensor) -> KeyValue:
-        """x `[B, L, C]` → k normalised but unrotated, and v."""
+        """x `[B, L, C]` → k, normalised but unrotated, and v, `[B, L, H, D]` each."""
         return KeyValue(_split(self.norm_k(self.k(x)), self.heads), _split(self.v(x), self.heads))
 
+
+class SelfAttention(Projections):
+    """Attention of the new tokens over whatever `FrameMemory` holds."""
+
     def forward(self, x: Tensor, kv: FrameMemory, rope: Rope) -> Tensor:
-        q = _split(self.norm_q(self.q(x)), self.heads)
         k, v = self.keys_values(x)
-        return self.o(kv.attend(self.layer, q, k, v, rope).flatten(2))
+        return self.o(kv.attend(self.layer, self.queries(x), k, v, rope).flatten(2))
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Projections):
     """Attention over the prompt. Its padding is attended too: the model has never seen a mask there."""
 
-    def __init__(self, config: WanConfig, layer: int, ops: Ops, factory: dict[str, Any]) -> None:
-        super().__init__()
-        self.layer, self.heads = layer, config.num_heads
-        self.q = ops.Linear(config.dim, config.dim, **factory)
-        self.k = ops.Linear(config.dim, config.dim, **factory)
-        self.v = ops.Linear(config.dim, config.dim, **factory)
-        self.o = ops.Linear(config.dim, config.dim, **factory)
-        self.norm_q = RMSNorm(config.dim, config.eps, factory)
-        self.norm_k = RMSNorm(config.dim, config.eps, factory)
-
-    def keys_values(self, context: Tensor) -> KeyValue:
-        """context `[P, text_len, C]` → `[P, text_len, H, D]`."""
-        return KeyValue(_split(self.norm_k(self.k(context)), self.heads), _split(self.v(context), self.heads))
-
     def forward(self, x: Tensor, text: TextMemory) -> Tensor:
-        q = _split(self.norm_q(self.q(x)), self.heads)
-        return self.o(text.attend(self.layer, q).flatten(2))
+        return self.o(text.attend(self.layer, self.queries(x)).flatten(2))
 
 
 class Layer(nn.Module):

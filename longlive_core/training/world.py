@@ -7,6 +7,7 @@ stay inside what four blocks of training can show.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -98,7 +99,7 @@ def hero_centre(take: Take, seconds: NDArray[np.float32]) -> NDArray[np.float32]
     dx = np.sin(phase) if take.motion in ("sway", "circle") else np.zeros_like(phase)
     dy = np.sin(phase) if take.motion == "bob" else np.zeros_like(phase)
     if take.motion == "circle":
-        dy = 1 - np.cos(phase) - 1
+        dy = -np.cos(phase)
     return (np.stack([x + AMPLITUDE * dx, y + AMPLITUDE * dy], axis=-1) * SIZE).astype(np.float32)
 
 
@@ -149,30 +150,29 @@ def _wave(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def render(film: Film, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
     """Frames start..stop of the film -> [T, SIZE, SIZE, 3] uint8."""
+    colour = np.array(COLOURS[film.hero.colour], dtype=np.float32)
     pieces: list[NDArray[np.uint8]] = []
-    first = 0
-    for take in film.takes:
-        frames = np.arange(max(start, first), min(film.frames if stop is None else stop, first + take.frames))
-        if len(frames):
-            seconds = ((frames - first) / FPS).astype(np.float32)
-            mask = hero_mask(film.hero, hero_centre(take, seconds))[..., None]
-            colour = np.array(COLOURS[film.hero.colour], dtype=np.float32)
-            pixels = background(take, seconds) * (1 - mask) + colour * mask
-            pieces.append(pixels.round().astype(np.uint8))
-        first += take.frames
+    for take, seconds in _timeline(film, start, stop):
+        mask = hero_mask(film.hero, hero_centre(take, seconds))[..., None]
+        pieces.append((background(take, seconds) * (1 - mask) + colour * mask).round().astype(np.uint8))
     return np.concatenate(pieces)
 
 
-def render_mask(film: Film, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+def render_mask(film: Film, start: int = 0, stop: int | None = None) -> Pixels:
     """Where the hero is in frames start..stop -> [T, SIZE, SIZE] in [0, 1]."""
-    pieces: list[NDArray[np.float32]] = []
+    timeline = _timeline(film, start, stop)
+    return np.concatenate([hero_mask(film.hero, hero_centre(take, seconds)) for take, seconds in timeline])
+
+
+def _timeline(film: Film, start: int, stop: int | None) -> Iterator[tuple[Take, Pixels]]:
+    """The shots that frames start..stop show, each with the times [T] of its frames, in seconds since its cut."""
+    last = film.frames if stop is None else stop
     first = 0
     for take in film.takes:
-        frames = np.arange(max(start, first), min(film.frames if stop is None else stop, first + take.frames))
+        frames = np.arange(max(start, first), min(last, first + take.frames))
         if len(frames):
-            pieces.append(hero_mask(film.hero, hero_centre(take, ((frames - first) / FPS).astype(np.float32))))
+            yield take, ((frames - first) / FPS).astype(np.float32)
         first += take.frames
-    return np.concatenate(pieces)
 
 
 def sample_hero(rng: np.random.Generator) -> Hero:
