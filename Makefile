@@ -5,14 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-comfy check bench clean
 
 demo: $(VENV)/.cli
 	mkdir -p output
 	$(BIN)/longlive render longlive_core/assets/demo.txt -o output/demo.mp4 --contact-sheet
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not comfy"
+
+# Against a real ComfyUI, in COMFYUI_PATH or ~/ComfyUI: see CONTRIBUTING.md.
+test-comfy: $(VENV)/.comfy
+	$(BIN)/python -m pytest -m comfy
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -35,4 +39,8 @@ $(VENV)/.cli: pyproject.toml requirements.txt
 
 $(VENV)/.dev: $(VENV)/.cli
 	$(PIP) install $(TORCH) --editable ".[cli,dev]"
+	touch $@
+
+$(VENV)/.comfy: $(VENV)/.dev
+	$(PIP) install $(TORCH) --editable ".[cli,dev,comfy-tests]"
 	touch $@

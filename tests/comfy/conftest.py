@@ -1,0 +1,47 @@
+"""A ComfyUI for the tests marked `comfy`, and a browser in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from .host import Host, Start, checkout, serve
+
+
+@pytest.fixture(scope="session")
+def comfy_path() -> Path:
+    """The ComfyUI checkout. Without one the test is skipped; a COMFYUI_PATH that is none fails it."""
+    folder = checkout()
+    if folder is None:
+        pytest.skip("no ComfyUI: set COMFYUI_PATH to a checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start(comfy_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Start another server, for a test that needs its own: `with start("--some-argument") as host`."""
+
+    def start_one(*arguments: str, **options: object) -> AbstractContextManager[Host]:
+        return serve(comfy_path, tmp_path_factory.mktemp("comfy"), *arguments, **options)
+
+    return start_one
+
+
+@pytest.fixture(scope="session")
+def comfy(start: Start) -> Iterator[Host]:
+    """The server that the tests share, with this repository as a node pack."""
+    with start() as host:
+        yield host
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of the server's log under a failed test."""
+    report = yield
+    host = getattr(item, "funcargs", {}).get("comfy")
+    if report.failed and isinstance(host, Host):
+        report.sections.append(("ComfyUI log", host.tail()))
+    return report
