@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model import CausalWan, WanConfig
-from .known import PATCH, other_model, quantisation
+from .description import causality, described
+from .known import FOUROVERSIX, PATCH, other_model, quantisation
+from .names import listed, strip_prefixes
+from .quantised import FLOATS, Wanted, companions, packed, quantised_layers, unpacked
 from .source import CheckpointError, TensorSource, TensorSpec, open_source
 
-# What trainers and other programs put before Wan's own names, in any order and number.
-PREFIXES = ("model.", "diffusion_model.", "generator.", "generator_ema.", "_fsdp_wrapped_module.", "module.")
-
-FLOATS = {"F64", "F32", "F16", "BF16"}
-LISTED = 8
+FLOAT_FORMATS = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
 def load_checkpoint(
@@ -29,8 +27,9 @@ def load_checkpoint(
     `dtype` None keeps the file's own. Sizes come from the shapes; heads and `text_len`, which leave no trace there,
     from the file's metadata if it tells them, else 128 channels a head and `text_len`. The model is in eval mode,
     without gradients.
-    Raises FileNotFoundError, or CheckpointError for a file that is truncated, no checkpoint, quantised (not supported
-    yet), of another model, or whose tensors do not match by name and shape (they are listed).
+    Raises FileNotFoundError, or CheckpointError for a file that is truncated, no checkpoint, quantised, of another
+    model (the ordinary Wan, which is not causal, among them), or whose tensors do not match by name and shape (they
+    are listed).
     """
     found = inspect_checkpoint(path, text_len=text_len)
     tensors = found.source.read(found.names.values())
@@ -42,28 +41,57 @@ def load_checkpoint(
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checked file: Wan's name of every tensor -> its name in the file, and the model without its weights."""
+    """A checked file: Wan's name of every tensor -> its name in the file, and the model without its weights.
+
+    `quantised` is linear layer -> `nvfp4` or `fp8`, for the layers that are. `format` is bf16, fp16, fp32, fp64, fp8 or
+    nvfp4, as the quantised layers are, or where there are none as all linear layers are; else `mixed`.
+    `causal` is None where the file does not tell it.
+    """
 
     source: TensorSource
     names: Mapping[str, str]
     skeleton: CausalWan
+    format: str
+    quantised: Mapping[str, str]
+    causal: bool | None
 
     @property
     def config(self) -> WanConfig:
         return self.skeleton.config
 
+    @property
+    def linears(self) -> dict[str, tuple[int, ...]]:
+        """Every linear layer -> its shape [out, in], unpacked."""
+        return _linears(self.skeleton)
 
-def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
-    """All that `load_checkpoint` checks, without reading a tensor. Raises what it raises."""
+
+def inspect_checkpoint(path: Path | str, *, text_len: int = 512, quantised: bool = False) -> Checkpoint:
+    """All that `load_checkpoint` checks, without reading the weights. Raises what it raises.
+
+    `quantised` lets layers in ComfyUI's nvfp4 and fp8 formats pass, if packed as they should be; only the host loads
+    them.
+    """
     source = open_source(path)
     names = _wan_names(source)
     specs = {wan: source.specs[name] for wan, name in names.items()}
-    _check_format(source.path, specs)
-    config = _config(source, specs, text_len)
+    _check_format(source.path, specs, quantised)
+    causal = causality(source)
+    if causal is False:
+        raise CheckpointError(
+            f"checkpoint {source.path} is the ordinary (bidirectional) Wan2.2 TI2V 5B, by its metadata or its name; "
+            "it cannot make films block by block. Get LongLive-2.0-5B"
+        )
+    layers = quantised_layers(source, names) if quantised else {}
+    config = _config(source, unpacked(specs, layers), text_len)
     with torch.device("meta"):
         skeleton = CausalWan(config)
-    _check_tensors(source.path, specs, skeleton.state_dict())
-    return Checkpoint(source, names, skeleton)
+    wanted = {name: Wanted(tuple(tensor.shape)) for name, tensor in skeleton.state_dict().items()}
+    linears = _linears(skeleton)
+    quantised_linears = {layer: form for layer, form in layers.items() if layer in linears}
+    for layer, form in quantised_linears.items():
+        wanted |= packed(layer, form, linears[layer])
+    _check_tensors(source.path, specs, wanted, companions(source, names, quantised_linears))
+    return Checkpoint(source, names, skeleton, _format(specs, linears, quantised_linears), quantised_linears, causal)
 
 
 def _wan_names(source: TensorSource) -> dict[str, str]:
@@ -71,19 +99,11 @@ def _wan_names(source: TensorSource) -> dict[str, str]:
     stripped = {strip_prefixes(name): name for name in source.specs}
     if len(stripped) < len(source.specs):
         twice = sorted(set(source.specs) - set(stripped.values()))
-        raise CheckpointError(f"checkpoint {source.path} holds tensors twice, under two prefixes: {_listed(twice)}")
+        raise CheckpointError(f"checkpoint {source.path} holds tensors twice, under two prefixes: {listed(twice)}")
     return stripped
 
 
-def strip_prefixes(name: str) -> str:
-    """Wan's own name of a tensor: `model.diffusion_model.blocks.0.…` -> `blocks.0.…`."""
-    name = name.replace("_fsdp_wrapped_module.", "")
-    while (prefix := next((p for p in PREFIXES if name.startswith(p)), None)) is not None:
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _check_format(path: Path, specs: Mapping[str, TensorSpec]) -> None:
+def _check_format(path: Path, specs: Mapping[str, TensorSpec], quantised: bool) -> None:
     other = other_model(specs)
     if other is not None:
         raise CheckpointError(
@@ -93,52 +113,62 @@ def _check_format(path: Path, specs: Mapping[str, TensorSpec]) -> None:
     if PATCH not in specs:
         raise CheckpointError(
             f"checkpoint {path} is not a Wan transformer: it has no '{PATCH}' among its {len(specs)} tensors "
-            f"({_listed(specs)})"
+            f"({listed(specs)})"
         )
     format_name = quantisation(specs)
+    if format_name == FOUROVERSIX:
+        raise CheckpointError(
+            f"checkpoint {path} has {FOUROVERSIX} weights, a layout of its own: they must be converted to ComfyUI's "
+            "NVFP4; until then use the bf16 checkpoint"
+        )
+    if quantised:
+        return
     if format_name is not None:
         raise CheckpointError(
-            f"checkpoint {path} has {format_name} weights, which this version cannot load yet; use the bf16 checkpoint"
+            f"checkpoint {path} has {format_name} weights, which are not plain floats; use the bf16 checkpoint"
         )
     strange = [f"{name} ({spec.dtype})" for name, spec in specs.items() if spec.dtype not in FLOATS]
     if strange:
-        raise CheckpointError(f"checkpoint {path} has tensors that are not bf16, fp16 or fp32: {_listed(strange)}")
+        raise CheckpointError(f"checkpoint {path} has tensors that are not bf16, fp16 or fp32: {listed(strange)}")
 
 
-def _config(source: TensorSource, specs: Mapping[str, TensorSpec], text_len: int) -> WanConfig:
+def _config(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], text_len: int) -> WanConfig:
+    said = described(source)
     try:
-        if "config" in source.metadata:
-            config = WanConfig.from_mapping(json.loads(source.metadata["config"]))
-        else:
-            shapes: Mapping[str, Tensor] = {n: torch.empty(spec.shape, device="meta") for n, spec in specs.items()}
-            config = WanConfig.from_state_dict(shapes, text_len=text_len)
-        if config.num_layers > len(specs):
-            raise ValueError(f"{config.num_layers} layers in {len(specs)} tensors")
+        state: Mapping[str, Tensor] = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        told = said.get("text_len", text_len)
+        config = WanConfig.from_state_dict(state, num_heads=said.get("num_heads"), text_len=told)
+        config = replace(config, eps=said.get("eps", config.eps))
+        if config.num_layers > len(shapes):
+            raise ValueError(f"{config.num_layers} layers in {len(shapes)} tensors")
         return config
     except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"checkpoint {source.path} does not describe a LongLive transformer: {error}") from error
 
 
-def _check_tensors(path: Path, found: Mapping[str, TensorSpec], wanted: Mapping[str, Tensor]) -> None:
-    faults: list[str] = []
+def _linears(model: CausalWan) -> dict[str, tuple[int, ...]]:
+    return {n: tuple(layer.weight.shape) for n, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+
+
+def _format(specs: Mapping[str, TensorSpec], linears: Mapping[str, object], quantised: Mapping[str, str]) -> str:
+    floats = {FLOAT_FORMATS[specs[f"{name}.weight"].dtype] for name in linears if name not in quantised}
+    forms = set(quantised.values()) or floats
+    return forms.pop() if len(forms) == 1 else "mixed"
+
+
+def _check_tensors(
+    path: Path, found: Mapping[str, TensorSpec], wanted: Mapping[str, Wanted], allowed: set[str]
+) -> None:
     missing = [name for name in wanted if name not in found]
-    extra = [name for name in found if name not in wanted]
-    shapes = [
-        f"{name} {list(found[name].shape)} instead of {list(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tuple(tensor.shape)
+    extra = [name for name in found if name not in wanted and name not in allowed]
+    wrong = [(name, want.fault(found[name])) for name, want in wanted.items() if name in found]
+    shapes = [f"{name} {fault}" for name, fault in wrong if fault is not None]
+    faults = [
+        f"{len(names)} {what}: {listed(names)}"
+        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
+        if names
     ]
-    for what, names in (("missing", missing), ("unknown", extra), ("of another shape", shapes)):
-        if names:
-            faults.append(f"{len(names)} {what}: {_listed(names)}")
     if faults:
         raise CheckpointError(
             f"checkpoint {path} does not match LongLive's transformer ({len(wanted)} tensors); {'; '.join(faults)}"
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    """The first names, and how many more."""
-    every = list(names)
-    shown = ", ".join(every[:LISTED]) or "none"
-    return f"{shown} and {len(every) - LISTED} more" if len(every) > LISTED else shown

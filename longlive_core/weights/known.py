@@ -51,8 +51,10 @@ MARKS = (
     Mark("a T5 text encoder, not the transformer", ("token_embedding.weight", "blocks.0.attn.q.")),
 )
 
+FOUROVERSIX = "FourOverSix NVFP4"
+
 QUANTISED = (
-    ("FourOverSix NVFP4", ".quantized_weight_values"),
+    (FOUROVERSIX, ".quantized_weight_values"),
     ("NVFP4", ".weight_scale_2"),
     ("quantised (ComfyUI)", ".comfy_quant"),
     ("scaled fp8", ".scale_weight"),

@@ -17,7 +17,8 @@ from torch import Tensor
 MAX_HEADER = 100_000_000
 
 # Where official .pt files keep the transformer: the first of a level's names that is there is entered.
-WRAPPERS = (("generator", "generator_ema"), ("model",))
+WRAPPERS = (("generator", "generator_ema", "generator_lora"), ("model",))
+LORA_WRAPPERS = (("generator_lora",),)
 
 # First bytes of files that are often taken for a checkpoint.
 OTHER_FILES = {
@@ -42,19 +43,24 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class TensorSource:
-    """A readable checkpoint: what it holds, and `read(names)` which gives the tensors."""
+    """A readable checkpoint: what it holds, and `read(names)` which gives the tensors.
+
+    `table` is the outermost table of an official .pt that the tensors were in, such as `generator`; else it is empty.
+    """
 
     path: Path
     specs: Mapping[str, TensorSpec]
     metadata: Mapping[str, str]
     read: Callable[[Iterable[str]], dict[str, Tensor]]
+    table: str = ""
 
 
-def open_source(path: Path | str) -> TensorSource:
+def open_source(path: Path | str, wrappers: tuple[tuple[str, ...], ...] = WRAPPERS) -> TensorSource:
     """Looks into a safetensors file, or a .pt file (with `weights_only=True`, so no code in it can run).
 
-    The content decides, not the name. Raises FileNotFoundError, IsADirectoryError, or CheckpointError where the file
-    is truncated, of another kind, or a pickle that holds more than tensors.
+    The content decides, not the name; of a .pt, the table that `wrappers` lead to. Raises FileNotFoundError,
+    IsADirectoryError, or CheckpointError where the file is truncated, of another kind, or a pickle that holds more
+    than tensors.
     """
     path = Path(path)
     if path.is_dir():
@@ -69,7 +75,7 @@ def open_source(path: Path | str) -> TensorSource:
         if start.startswith(magic):
             raise CheckpointError(f"checkpoint {path} is {what}")
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):
-        return _open_pickle(path, zipped=start.startswith(b"PK"))
+        return _open_pickle(path, wrappers, zipped=start.startswith(b"PK"))
     return _open_safetensors(path)
 
 
@@ -115,7 +121,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     return header, size - 8 - length
 
 
-def _open_pickle(path: Path, *, zipped: bool) -> TensorSource:
+def _open_pickle(path: Path, wrappers: tuple[tuple[str, ...], ...], *, zipped: bool) -> TensorSource:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
@@ -126,21 +132,23 @@ def _open_pickle(path: Path, *, zipped: bool) -> TensorSource:
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"checkpoint {path} is truncated or no .pt ({reason}); copy it again") from error
-    table = _unwrap(content)
+    entered, table = _unwrap(content, wrappers)
     tensors = {name: value for name, value in table.items() if isinstance(value, Tensor)}
     if not tensors or len(tensors) < len(table):
         raise CheckpointError(f"checkpoint {path} holds no table of tensors where LongLive's .pt files have one")
     specs = {name: TensorSpec(_dtype_name(v.dtype), tuple(v.shape)) for name, v in tensors.items()}
-    return TensorSource(path, specs, {}, lambda names: {name: tensors[name] for name in names})
+    return TensorSource(path, specs, {}, lambda names: {name: tensors[name] for name in names}, entered)
 
 
-def _unwrap(content: object) -> dict[str, object]:
-    """The innermost table of an official .pt; empty where there is none."""
-    for names in WRAPPERS:
+def _unwrap(content: object, wrappers: tuple[tuple[str, ...], ...]) -> tuple[str, dict[str, object]]:
+    """The outermost name entered, and the innermost table of an official .pt; empty where there is none."""
+    entered = ""
+    for names in wrappers:
         if isinstance(content, dict):
             table = cast("dict[str, object]", content)
-            content = next((table[name] for name in names if isinstance(table.get(name), dict)), content)
-    return cast("dict[str, object]", content) if isinstance(content, dict) else {}
+            name = next((name for name in names if isinstance(table.get(name), dict)), "")
+            entered, content = entered or name, table.get(name, content)
+    return entered, cast("dict[str, object]", content) if isinstance(content, dict) else {}
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

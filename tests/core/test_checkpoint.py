@@ -229,8 +229,200 @@ def test_quantised_checkpoints_are_named_not_misread(tmp_path: Path, said: str, 
         load_checkpoint(header_only(tmp_path / "m.safetensors", shapes, dtype))
 
 
+def test_the_float_format_is_told(tmp_path: Path, weights: Tensors) -> None:
+    """`format` is the dtype of the linear layers, `mixed` where they differ; a float file has no quantised layers."""
+    half = {name: value.bfloat16() for name, value in weights.items()}
+    save_file(half, tmp_path / "bf16.safetensors")
+    save_file({**half, "blocks.0.ffn.0.weight": weights["blocks.0.ffn.0.weight"]}, tmp_path / "two.safetensors")
+    found = inspect_checkpoint(tmp_path / "bf16.safetensors")
+    assert (found.format, found.quantised, found.causal) == ("bf16", {}, None)
+    assert found.linears["blocks.1.ffn.0"] == (64, 128)
+    assert inspect_checkpoint(tmp_path / "two.safetensors", quantised=True).format == "mixed"
+
+
+def nvfp4(rows: int, columns: int) -> Tensors:
+    """A packed layer of zeros as ComfyUI keeps it; sizes are padded to 16, block scales to tiles of 128x4."""
+    rows16, columns16 = -(-rows // 16) * 16, -(-columns // 16) * 16
+    scales = (-(-rows16 // 128) * 128, -(-columns16 // 64) * 4)
+    return {
+        "weight": torch.zeros(rows16, columns16 // 2, dtype=torch.uint8),
+        "weight_scale": torch.zeros(scales).to(torch.float8_e4m3fn),
+        "weight_scale_2": torch.tensor(1.0),
+    }
+
+
+def note(form: str) -> Tensor:
+    return torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
+
+
+def with_layer(weights: Tensors, layer: str, parts: Tensors) -> Tensors:
+    """The weights with a layer's tensors replaced."""
+    return {**weights, **{f"{layer}.{name}": value for name, value in parts.items()}}
+
+
+def fp8(weights: Tensors, layer: str) -> Tensor:
+    return weights[f"{layer}.weight"].to(torch.float8_e4m3fn)
+
+
+def test_nvfp4_files_pass_where_they_are_asked_for(tmp_path: Path, weights: Tensors) -> None:
+    """Packed widths are the model's own, also of the layers that the sizes are read from; a plain load refuses them."""
+    state = weights
+    for layer, (rows, columns) in {"blocks.0.ffn.2": (128, 64), "text_embedding.0": (128, 16)}.items():
+        state = with_layer(state, layer, {**nvfp4(rows, columns), "comfy_quant": note("nvfp4")})
+    state["blocks.0.ffn.2.input_scale"] = torch.tensor(1.0)
+    path = tmp_path / "m.safetensors"
+    save_file({f"model.diffusion_model.{name}": value for name, value in state.items()}, path)
+    found = inspect_checkpoint(path, quantised=True)
+    assert found.config == CONFIG
+    assert found.format == "nvfp4"
+    assert found.quantised == {"blocks.0.ffn.2": "nvfp4", "text_embedding.0": "nvfp4"}
+    assert found.linears["blocks.0.ffn.2"] == (128, 64)
+    with pytest.raises(CheckpointError, match=r"has NVFP4 weights.*use the bf16 checkpoint"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("layout", ["comfy_quant", "metadata", "scaled_fp8", "plain"])
+def test_every_layout_of_fp8_passes(tmp_path: Path, weights: Tensors, layout: str) -> None:
+    """Today's tensors, today's metadata, the old `scaled_fp8`, and fp8 without any scale."""
+    layer, metadata = "blocks.1.self_attn.q", None
+    parts = {"weight": fp8(weights, layer)}
+    if layout in ("comfy_quant", "metadata"):
+        parts["weight_scale"] = torch.tensor(0.5)
+    if layout == "comfy_quant":
+        parts["comfy_quant"] = note("float8_e4m3fn")
+    if layout == "metadata":
+        layers = {f"model.diffusion_model.{layer}": {"format": "float8_e4m3fn"}}
+        metadata = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
+    if layout == "scaled_fp8":
+        parts |= {"scale_weight": torch.ones(1), "scale_input": torch.ones(1)}
+    state = with_layer(weights, layer, parts)
+    if layout == "scaled_fp8":
+        state["scaled_fp8"] = torch.zeros(2).to(torch.float8_e4m3fn)
+    save_file({f"model.diffusion_model.{k}": v for k, v in state.items()}, tmp_path / "m.safetensors", metadata)
+    found = inspect_checkpoint(tmp_path / "m.safetensors", quantised=True)
+    assert (found.format, found.quantised) == ("fp8", {layer: "fp8"})
+
+
+def test_two_quantised_formats_are_mixed(tmp_path: Path, weights: Tensors) -> None:
+    """A file with nvfp4 and fp8 layers says of each which it is."""
+    state = with_layer(weights, "blocks.0.ffn.0", {**nvfp4(64, 128), "comfy_quant": note("nvfp4")})
+    state["blocks.0.ffn.2.weight"] = fp8(weights, "blocks.0.ffn.2")
+    save_file(state, tmp_path / "m.safetensors")
+    found = inspect_checkpoint(tmp_path / "m.safetensors", quantised=True)
+    assert found.format == "mixed"
+    assert found.quantised == {"blocks.0.ffn.0": "nvfp4", "blocks.0.ffn.2": "fp8"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"weight": torch.zeros(64, 63, dtype=torch.uint8)}, r"weight \[64, 63\] instead of \[64, 64\]"),
+        ({"weight": torch.zeros(64, 64)}, r"weight F32 instead of U8"),
+        ({"weight_scale": torch.zeros(64, 8).to(torch.float8_e4m3fn)}, r"\[64, 8\] instead of \[128, 8\]"),
+        ({"weight_scale_2": None}, r"1 missing: blocks\.0\.ffn\.0\.weight_scale_2"),
+        ({"weight_zero": torch.zeros(1)}, r"1 unknown: blocks\.0\.ffn\.0\.weight_zero"),
+        ({"comfy_quant": None}, r"2 unknown: blocks\.0\.ffn\.0\.weight_scale"),
+        ({"comfy_quant": note("int8_tensorwise")}, r"ffn\.0 \(int8_tensorwise\); it takes nvfp4"),
+        ({"comfy_quant": torch.tensor([123], dtype=torch.uint8)}, "damaged note on its formats"),
+        ({"bias": torch.zeros(64).to(torch.float8_e4m3fn)}, r"bias F8_E4M3 instead of BF16 or"),
+    ],
+    ids=["width", "float", "scales", "no scale", "unknown", "no note", "other format", "damaged", "fp8 bias"],
+)
+def test_packed_layers_are_checked(
+    tmp_path: Path, weights: Tensors, parts: dict[str, Tensor | None], said: str
+) -> None:
+    """Whatever ComfyUI would drop or misread in a packed layer is an error that names it."""
+    layer: dict[str, Tensor | None] = {**nvfp4(64, 128), "comfy_quant": note("nvfp4"), **parts}
+    kept = {name: value for name, value in layer.items() if value is not None}
+    save_file(with_layer(weights, "blocks.0.ffn.0", kept), tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match=said):
+        inspect_checkpoint(tmp_path / "m.safetensors", quantised=True)
+
+
+def test_fp8_scales_that_nothing_explains_are_refused(tmp_path: Path, weights: Tensors) -> None:
+    """ComfyUI would load such a file and ignore the scales."""
+    parts = {"weight": fp8(weights, "blocks.0.ffn.0"), "weight_scale": torch.tensor(0.5)}
+    save_file(with_layer(weights, "blocks.0.ffn.0", parts), tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 unknown: blocks\.0\.ffn\.0\.weight_scale"):
+        inspect_checkpoint(tmp_path / "m.safetensors", quantised=True)
+
+
+def test_only_linear_layers_are_quantised(tmp_path: Path, weights: Tensors) -> None:
+    """A norm in fp8 is refused, also where quantised layers are welcome."""
+    save_file(
+        {**weights, "blocks.0.norm3.weight": weights["blocks.0.norm3.weight"].to(torch.float8_e4m3fn)},
+        tmp_path / "m.safetensors",
+    )
+    with pytest.raises(CheckpointError, match=r"blocks\.0\.norm3\.weight F8_E4M3 instead of"):
+        inspect_checkpoint(tmp_path / "m.safetensors", quantised=True)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "causal"),
+    [
+        ({"longlive": {"causal": True}}, True),
+        ({"config": {"transformer": {"causal_ar": True}}}, True),
+        ({"config": {"_class_name": "CausalWanModel", "num_heads": 4}}, True),
+        ({"config": {"num_heads": 4}}, None),
+        ({}, None),
+    ],
+)
+def test_causality_is_told_by_metadata(
+    tmp_path: Path, weights: Tensors, metadata: dict[str, object], causal: bool | None
+) -> None:
+    """Our own key and core's say that a model is causal; without a word it stays unknown, never assumed."""
+    save_file(weights, tmp_path / "m.safetensors", {name: json.dumps(value) for name, value in metadata.items()})
+    found = inspect_checkpoint(tmp_path / "m.safetensors")
+    assert found.causal is causal
+    assert found.config.num_heads == (4 if "num_heads" in str(metadata) else 1)
+
+
+def test_official_pt_files_are_causal(tmp_path: Path, weights: Tensors) -> None:
+    """The table `generator` is the wrapper of LongLive's trainer; bare tensors could be anyone's."""
+    torch.save({"generator": {"model": weights}}, tmp_path / "model_bf16.pt")
+    torch.save(weights, tmp_path / "bare.pt")
+    assert inspect_checkpoint(tmp_path / "model_bf16.pt").causal is True
+    assert inspect_checkpoint(tmp_path / "bare.pt").causal is None
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata"),
+    [
+        ("wan2.2_ti2v_5B_fp16", {}),
+        ("Wan2_2-TI2V-5B_fp8_e4m3fn_scaled_KJ", {}),
+        ("WAN2.2-TI2V-5B", {}),
+        ("m", {"modelspec.title": "Wan2.2-TI2V-5B"}),
+        ("m", {"longlive": json.dumps({"causal": False})}),
+        ("m", {"config": json.dumps({"_class_name": "WanModel"})}),
+    ],
+)
+def test_the_ordinary_wan_is_refused(tmp_path: Path, weights: Tensors, name: str, metadata: dict[str, str]) -> None:
+    """Its names and shapes are LongLive's, so only its file's name and metadata tell it; it would make noise."""
+    save_file(weights, tmp_path / f"{name}.safetensors", metadata)
+    with pytest.raises(CheckpointError, match=r"ordinary \(bidirectional\) Wan2\.2 TI2V 5B.*Get LongLive-2\.0-5B"):
+        inspect_checkpoint(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("name", ["longlive2_wan2.2_ti2v_5B", "wan2.2_ti2v_5B_longlive2_bf16", "Wan2.2-TI2V-5B-causal"])
+def test_a_name_that_tells_of_both_is_no_refusal(tmp_path: Path, weights: Tensors, name: str) -> None:
+    """A LongLive file that is named after what it is built on loads; so does any name with our metadata."""
+    save_file(weights, tmp_path / f"{name}.safetensors")
+    assert inspect_checkpoint(tmp_path / f"{name}.safetensors").causal is None
+    save_file(weights, tmp_path / "wan2.2_ti2v_5B.safetensors", {"longlive": json.dumps({"causal": True})})
+    assert inspect_checkpoint(tmp_path / "wan2.2_ti2v_5B.safetensors").causal is True
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"num_heads": 3}', '{"num_heads": "many"}'])
+def test_damaged_metadata_is_told(tmp_path: Path, weights: Tensors, text: str) -> None:
+    """Metadata that is no JSON object, or that clashes with the shapes, is an error that names the file."""
+    save_file(weights, tmp_path / "m.safetensors", {"config": text})
+    with pytest.raises(CheckpointError, match=r"m\.safetensors"):
+        inspect_checkpoint(tmp_path / "m.safetensors")
+
+
 def test_recorded_weights_load(golden: Path) -> None:
     """The tiny reference weights, whose names are Wan's; the FourOverSix twin is recognised."""
     assert load_checkpoint(golden / "weights_tiny.safetensors").config.dim > 0
-    with pytest.raises(CheckpointError, match="FourOverSix"):
-        load_checkpoint(golden / "weights_4o6.safetensors")
+    for quantised in (False, True):
+        with pytest.raises(CheckpointError, match=r"FourOverSix.*must be converted"):
+            inspect_checkpoint(golden / "weights_4o6.safetensors", quantised=quantised)

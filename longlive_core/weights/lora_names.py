@@ -1,0 +1,70 @@
+"""Names in LoRA files: whose layer a tensor changes, and which part of the change it is."""
+
+from __future__ import annotations
+
+import re
+
+from .names import PREFIXES, strip_prefixes
+
+LORA_PREFIXES = ("base_model.model.", "base_model.", "transformer.", "unet.", *PREFIXES)
+
+# How peft, kohya and diffusers end the names of the three tensors of a layer.
+ENDINGS = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora_A": "down",
+    ".lora_B": "up",
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    ".alpha": "alpha",
+}
+
+# kohya joins words with underscores: lora_unet_blocks_0_self_attn_q; Wan-Fun's trainer puts two after unet.
+FLAT = re.compile(r"lora_(?:unet|transformer)__?")
+FLAT_LAYERS = (
+    (re.compile(r"blocks_(\d+)_(self_attn|cross_attn|attn1|attn2)_(\w+)"), r"blocks.\1.\2.\3"),
+    (re.compile(r"blocks_(\d+)_ffn_(\d+)"), r"blocks.\1.ffn.\2"),
+    (re.compile(r"(text_embedding|time_embedding|time_projection)_(\d+)"), r"\1.\2"),
+    (re.compile(r"head_head"), "head.head"),
+)
+
+# Wan's layers as diffusers calls them -> as Wan does.
+DIFFUSERS = (
+    (re.compile(r"\.attn1\."), ".self_attn."),
+    (re.compile(r"\.attn2\."), ".cross_attn."),
+    (re.compile(r"_attn\.to_([qkv])$"), r"_attn.\1"),
+    (re.compile(r"_attn\.to_out[._]0$"), "_attn.o"),
+    (re.compile(r"\.ffn\.net\.0\.proj$"), ".ffn.0"),
+    (re.compile(r"\.ffn\.net\.2$"), ".ffn.2"),
+    (re.compile(r"^condition_embedder\.text_embedder\.linear_1$"), "text_embedding.0"),
+    (re.compile(r"^condition_embedder\.text_embedder\.linear_2$"), "text_embedding.2"),
+    (re.compile(r"^condition_embedder\.time_embedder\.linear_1$"), "time_embedding.0"),
+    (re.compile(r"^condition_embedder\.time_embedder\.linear_2$"), "time_embedding.2"),
+    (re.compile(r"^condition_embedder\.time_proj$"), "time_projection.1"),
+    (re.compile(r"^proj_out$"), "head.head"),
+)
+
+
+def lora_part(name: str) -> tuple[str, str] | None:
+    """(Wan's name of the layer, `down` | `up` | `alpha`) of a tensor in a LoRA file; None for any other tensor."""
+    ending = next((end for end in ENDINGS if name.endswith(end)), None)
+    return (wan_layer(name.removesuffix(ending)), ENDINGS[ending]) if ending is not None else None
+
+
+def wan_layer(name: str) -> str:
+    """Wan's name of a layer: `lora_unet_blocks_0_self_attn_q`, `transformer.blocks.0.attn1.to_q` -> its own.
+
+    What no rule knows keeps the rest of its name.
+    """
+    flat = FLAT.match(name)
+    if flat is not None:
+        rest = name[flat.end() :]
+        name = next((form.sub(into, rest) for form, into in FLAT_LAYERS if form.fullmatch(rest)), name)
+    name = strip_prefixes(name, LORA_PREFIXES)
+    for form, into in DIFFUSERS:
+        name = form.sub(into, name)
+    return name
