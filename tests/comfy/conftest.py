@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from .browser import Front, chromium, opened
 from .host import Host, Start, checkout, serve
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +41,26 @@ def comfy(start: Start) -> Iterator[Host]:
     """The server that the tests share, with this repository as a node pack."""
     with start() as host:
         yield host
+
+
+@pytest.fixture(scope="session")
+def browser(comfy_path: Path) -> Iterator[Browser]:  # noqa: ARG001
+    """One Chromium for all pages. Without it the test is skipped, unless COMFYUI_PATH asks for all tests."""
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(chromium())
+        except (ImportError, FileNotFoundError) as error:
+            if "COMFYUI_PATH" in os.environ:
+                raise
+            pytest.skip(f"no browser: {error}")
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, comfy: Host) -> Iterator[Front]:
+    """A fresh page with the front-end of the shared server, on an empty graph."""
+    with opened(browser, comfy) as front:
+        yield front
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from .browser import Front
 from .host import Host, Refused, Start
 from .host import checkout as find_checkout
 
@@ -121,3 +122,68 @@ def test_a_path_without_comfyui_fails(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="COMFYUI_PATH"):
         find_checkout()
+
+
+GRAPH = {
+    "version": 0.4,
+    "last_node_id": 2,
+    "last_link_id": 1,
+    "links": [[1, 1, 0, 2, 0, "IMAGE"]],
+    "nodes": [
+        {
+            "id": 1,
+            "type": "EmptyImage",
+            "pos": [100, 150],
+            "outputs": [{"name": "IMAGE", "type": "IMAGE", "links": [1]}],
+            "widgets_values": [96, 64, 1, 0x204060],
+        },
+        {
+            "id": 2,
+            "type": "PreviewImage",
+            "pos": [500, 150],
+            "inputs": [{"name": "images", "type": "IMAGE", "link": 1}],
+        },
+    ],
+}
+
+
+def test_the_page_opens_without_our_complaints(page: Front) -> None:
+    """The front-end comes up, lists templates and closes them, and no console error names a file of the pack."""
+    assert page.to_api() == {}
+    assert page.open_templates().get_by_text("Text to Video").count()
+    page.dismiss()
+    assert page.page.locator("[role=dialog]:visible").count() == 0
+    assert page.own_errors() == []
+
+
+@pytest.mark.parametrize("renderer", ["classic", "vue"])
+def test_the_page_runs_a_workflow(page: Front, renderer: str, tmp_path: Path) -> None:
+    """Under either renderer a workflow loads with its values, is drawn, runs from the page, and its nodes have help."""
+    page.set_renderer(renderer)
+    page.load(GRAPH)
+    prompt = page.to_api()
+    assert prompt["1"]["inputs"] == {"width": 96, "height": 64, "batch_size": 1, "color": 0x204060}
+    assert prompt["2"]["inputs"] == {"images": ["1", 0]}
+    assert page.page.locator("[data-node-id]").count() == (2 if renderer == "vue" else 0)
+    assert page.queue()["type"] == "execution_success"
+    assert "EmptyImage" in page.open_help(1)
+    assert "PreviewImage" in page.open_help(2) or "Preview Image" in page.open_help(2)
+    assert page.screenshot(tmp_path / "page.png").stat().st_size > 10_000
+
+
+def test_the_page_is_told_of_refusals_and_errors(page: Front) -> None:
+    """A graph whose values do not validate comes back from the queue as refused, with the nodes that were."""
+    page.load(GRAPH)
+    page.page.evaluate("() => { app.graph.getNodeById(1).widgets[0].value = 0 }")
+    end = page.queue()
+    assert end["type"] == "refused"
+    assert list(end["node_errors"]) == ["1"]
+
+
+def test_own_errors_are_told_from_others(page: Front) -> None:
+    """An error that names a file of the pack is ours, thrown or logged; the front-end's own are not."""
+    page.page.evaluate("() => console.error(new Error('at /extensions/longlive/a.js'))")
+    page.page.evaluate("() => { setTimeout(() => { throw new Error('in /extensions/longlive/b.js') }) }")
+    page.page.evaluate("() => console.error('not ours')")
+    page.page.wait_for_timeout(200)
+    assert [error.text.split("/extensions/longlive/")[1][:4] for error in page.own_errors()] == ["a.js", "b.js"]
