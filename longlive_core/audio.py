@@ -1,0 +1,84 @@
+"""A film's sound, encoded as far as its pictures have come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import cast
+
+import torch
+from av import AudioFrame, Packet
+from av.audio.stream import AudioStream
+from av.codec import Codec
+from av.container import OutputContainer
+from torch import Tensor
+
+BITS_PER_CHANNEL = 96_000
+# Samples that are handed to the encoder at once.
+CHUNK = 16_384
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Sound: `waveform [C, S]`, float32 in [-1, 1] (beyond is clipped), C = 1 or 2; `rate` in samples a second.
+
+    Raises ValueError for anything else.
+    """
+
+    waveform: Tensor
+    rate: int
+
+    def __post_init__(self) -> None:
+        shape, dtype = list(self.waveform.shape), self.waveform.dtype
+        if len(shape) != 2 or shape[0] not in (1, 2) or dtype != torch.float32:
+            raise ValueError(f"audio is {dtype} {shape}; a film takes float32 [1 or 2 channels, samples]: mix it down")
+        if self.rate <= 0:
+            raise ValueError(f"audio rate {self.rate} must be positive, in samples a second")
+        if not bool(self.waveform.isfinite().all()):
+            raise ValueError("audio has samples that are NaN or infinite; repair them before the film is made")
+
+
+class AudioTrack:
+    """The AAC stream of one film. Packets are encoded when they are asked for."""
+
+    def __init__(self, container: OutputContainer, audio: Audio) -> None:
+        """Adds the stream to a container that has not begun to encode."""
+        rates = Codec("aac", "w").audio_rates or []
+        layout = ("mono", "stereo")[audio.waveform.shape[0] - 1]
+        rate = audio.rate if audio.rate in rates else 48_000
+        self._stream = container.add_stream("aac", rate=rate, layout=layout)
+        self._stream.bit_rate = BITS_PER_CHANNEL * audio.waveform.shape[0]
+        # The encoder's packet of silence before 0 would need an edit list, which a header written first cannot hold;
+        # kept without one it delays all sound by its length. Dropped, it costs the first 1,024 samples a fade-in.
+        self._packets = (packet for packet in _encode(self._stream, audio) if (packet.pts or 0) >= 0)
+        self._next: Packet[AudioStream] | None = None
+        self._rate, self._started = rate, False
+
+    def between(self, start: Fraction, end: Fraction) -> Iterator[Packet[AudioStream]]:
+        """What is due before `end` and was not given yet; [start, end) is one picture's time in seconds.
+
+        The muxer holds a picture back until it has seen as late a packet of sound. Where there is none in the
+        picture's time, an empty packet, which is not stored, stands for it.
+        """
+        if not self._started:
+            self._next, self._started = next(self._packets, None), True
+        reached = False
+        while self._next is not None and (self._next.pts or 0) < end * self._rate:
+            reached = (self._next.pts or 0) >= start * self._rate
+            yield self._next
+            self._next = next(self._packets, None)
+        if not reached:
+            empty = cast("Packet[AudioStream]", Packet())
+            empty.stream, empty.time_base = self._stream, Fraction(1, self._rate)
+            empty.pts = empty.dts = -int(-start * self._rate // 1)
+            yield empty
+
+
+def _encode(stream: AudioStream, audio: Audio) -> Iterator[Packet[AudioStream]]:
+    for start in range(0, audio.waveform.shape[1], CHUNK):
+        samples = audio.waveform[:, start : start + CHUNK].clamp(-1, 1).cpu().contiguous().numpy()
+        frame = AudioFrame.from_ndarray(samples, format="fltp", layout=stream.layout.name)
+        frame.sample_rate, frame.time_base, frame.pts = audio.rate, Fraction(1, audio.rate), start
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
