@@ -57,7 +57,7 @@ def generate(
     _check_plan(plan)
     shape = LatentShape(batch, model.config.channels, plan.block_frames, *size)
     schedule = unipc(steps, shift)
-    start = _checked_prefix(prefix, plan, shape, model.device)
+    start = _checked_prefix(prefix, plan, shape)
     kept = FilmMemory(
         model,
         memory,
@@ -97,9 +97,9 @@ def _check_plan(plan: Plan) -> None:
         raise ValueError("the first block of a film cannot be a cut: there is nothing to cut from")
 
 
-def _checked_prefix(prefix: Tensor | None, plan: Plan, shape: LatentShape, device: torch.device) -> Tensor:
+def _checked_prefix(prefix: Tensor | None, plan: Plan, shape: LatentShape) -> Tensor:
     if prefix is None:
-        return torch.empty(shape.with_frames(0).as_tuple(), device=device)
+        return torch.empty(shape.with_frames(0).as_tuple())
     frames, limit = prefix.shape[2] if prefix.ndim == 5 else 0, len(plan.blocks) * plan.block_frames
     if tuple(prefix.shape) != shape.with_frames(frames).as_tuple() or not 1 <= frames <= limit:
         raise ValueError(
@@ -108,4 +108,4 @@ def _checked_prefix(prefix: Tensor | None, plan: Plan, shape: LatentShape, devic
         )
     if not bool(torch.isfinite(prefix).all()):
         raise ValueError("prefix holds NaN or infinite values")
-    return prefix.to(device, torch.float32)
+    return prefix.to("cpu", torch.float32)

@@ -171,7 +171,8 @@ class Generation(Iterator[Block]):
         return torch.full((self._shape.batch, self._shape.frames), t, device=self._model.device)
 
     def _known(self, block: BlockSpec) -> Tensor:
-        return self._prefix[:, :, block.start : block.start + block.frames]
+        # Kept on the host: a film that goes on after a long stop has all its blocks in here.
+        return self._prefix[:, :, block.start : block.start + block.frames].to(self._model.device)
 
     def _kind(self) -> dict[str, str]:
         return {

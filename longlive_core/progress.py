@@ -43,11 +43,11 @@ def draw(progress: Progress) -> str:
     bar = ("#" * round(WIDTH * share)).ljust(WIDTH, ".")
     return (
         f"shot {progress.block.shot + 1}/{progress.shots}  block {progress.block.index + 1}/{progress.blocks}  "
-        f"[{bar}] {share:4.0%}  {progress.frames_per_second:.0f} fps  {_clock(progress.seconds_left)} left"
+        f"[{bar}] {share:4.0%}  {progress.frames_per_second:.0f} fps  {clock(progress.seconds_left)} left"
     )
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

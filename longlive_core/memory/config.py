@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..model import WanConfig
+from ..types import LatentShape
+from .pool import PoolShape, pool_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryConfig:
@@ -46,6 +50,20 @@ class MemoryConfig:
             )
         if not self.t_scale > 0:
             raise ValueError(f"memory t_scale {self.t_scale} must be above 0; 1 is the time the model was trained with")
+
+    def bytes(self, model: WanConfig, block: LatentShape, blocks: int | None = None, branches: int = 1) -> int:
+        """Keys and values of a film: blocks of shape `block`; a film of fewer `blocks` than the window keeps less.
+
+        branches: 2 with guidance. Raises ValueError where the blocks cannot be kept.
+        """
+        self.check(block.frames)
+        slots = self.window // block.frames
+        grid = model.grid(block.height, block.width)
+        tokens = block.frames * grid[0] * grid[1]
+        shape = PoolShape.of(
+            model, batch=block.batch, slots=slots if blocks is None else min(slots, blocks), block_tokens=tokens
+        )
+        return branches * pool_bytes(self.kv_format, shape)
 
     def position(self, frame: int, cuts: int) -> float:
         """RoPE time of a latent frame of the film after so many cuts: (frame + rope_offset · cuts) · t_scale."""

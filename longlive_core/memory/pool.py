@@ -88,6 +88,13 @@ def make_pool(kv_format: str, shape: PoolShape, device: torch.device) -> Pool:
     return DensePool(shape, KV_FORMATS[kv_format], device)
 
 
+def pool_bytes(kv_format: str, shape: PoolShape) -> int:
+    """Bytes that `make_pool` takes. Raises ValueError as it does."""
+    with torch.device("meta"):
+        pool = make_pool(kv_format, shape, torch.device("meta"))
+    return sum(tensor.numel() * tensor.element_size() for tensor in pool.tensors(shape.slots))
+
+
 def restore_pool(pool: Pool, tensors: Iterable[Tensor], filled: int) -> None:
     """Copies what another pool's `tensors(filled)` gave. Raises ValueError where a shape or a dtype differs."""
     for i, (target, source) in enumerate(zip(pool.tensors(filled), tensors, strict=True)):

@@ -85,8 +85,8 @@ class CausalWan(nn.Module):
     def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
         """Cross-attention K/V of P prompts, one per layer: `[P, text_len, H, D]`.
 
-        text `[P, L, text_dim]` with L ≤ text_len; it is zero-padded to text_len, and the padding is attended, as the
-        model was trained. Raises ValueError for other shapes.
+        text `[P, L, text_dim]` with L ≤ text_len, on the model's device and in its dtype. It is zero-padded to text_len,
+        and the padding is attended, as the model was trained. Raises ValueError for other shapes.
         """
         length, width = text.shape[-2:]
         if text.ndim != 3 or width != self.config.text_dim or length > self.config.text_len:
@@ -94,7 +94,7 @@ class CausalWan(nn.Module):
                 f"text embedding {tuple(text.shape)} does not fit [prompts, up to {self.config.text_len} tokens, "
                 f"{self.config.text_dim}]; use this model's own text encoder and shorten the prompt"
             )
-        padded = F.pad(text.to(self.device, self.dtype), (0, 0, 0, self.config.text_len - length))
+        padded = F.pad(text, (0, 0, 0, self.config.text_len - length))
         context = self.text_embedding(padded)
         return tuple(layer.cross_attn.keys_values(context) for layer in self.blocks if isinstance(layer, Layer))
 

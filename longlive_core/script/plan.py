@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import groupby
 from math import ceil, floor, isfinite
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,37 @@ class BlockPlan:
     def shots(self) -> int:
         """How many shots the film has, `continue` shots counted."""
         return self.blocks[-1].shot + 1
+
+    def text(self) -> str:
+        """The plan in words: a line for the film, one a shot, then the notes."""
+        grid = Grid(Fraction(self.fps), self.block_frames)
+        lines = [f"{self.shots} shots, {len(self.blocks)} blocks, {self.video_frames} frames, {self.seconds:.2f} s"]
+        for shot, blocks in groupby(self.blocks, key=lambda block: block.shot):
+            run = list(blocks)
+            first, last = run[0].index, run[-1].index + 1
+            start, end = (_seconds(grid.seconds(0, index)) for index in (first, last))
+            lines.append(f"shot {shot + 1}: {start} to {end}, {last - first} blocks: {run[0].prompt}")
+        return "\n".join([*lines, *self.notes])
+
+    def then(self, other: BlockPlan) -> BlockPlan:
+        """This film and, after a cut, the other: one film. Raises ValueError where their rasters differ."""
+        if (self.fps, self.block_frames) != (other.fps, other.block_frames):
+            raise ValueError(
+                f"a film of {self.fps:g} fps in blocks of {self.block_frames} latent frames cannot go on with "
+                f"{other.fps:g} fps in blocks of {other.block_frames}; plan both scripts alike"
+            )
+        added = [
+            replace(
+                block,
+                index=len(self.blocks) + block.index,
+                shot=self.shots + block.shot,
+                start=self.latent_frames + block.start,
+                cut=block.cut or block.index == 0,
+                prompt=cut_prompt(block.prompt) if block.index == 0 else block.prompt,
+            )
+            for block in other.blocks
+        ]
+        return replace(self, blocks=(*self.blocks, *added), notes=other.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +131,18 @@ class Ask:
         return (self.end - self.start) / grid.fps
 
 
-def make_plan(shots: Sequence[Shot], fps: float, block_frames: int, notes: Sequence[str]) -> BlockPlan:
+def make_plan(
+    shots: Sequence[Shot], fps: float, block_frames: int, notes: Sequence[str], default_seconds: float
+) -> BlockPlan:
     """Lay the shots on the raster of blocks; see ShotScript.plan."""
     if not (isfinite(fps) and fps > 0 and block_frames > 0):
         raise ValueError(f"fps is {fps:g} and block_frames {block_frames}; both must be numbers above zero")
+    if not 0 < default_seconds <= MAX_SECONDS:
+        raise ValueError(f"the default shot length is {default_seconds:g} s; it must be above 0 and at most 24 h")
     grid = Grid(Fraction(fps), block_frames)
     said = list(notes)
     blocks: list[BlockSpec] = []
-    for ask in _asks(shots, grid, said):
+    for ask in _asks(shots, grid, said, Fraction(default_seconds)):
         first = len(blocks)
         last = first + _count(ask, grid, first, len(shots))
         if grid.seconds(0, last) > MAX_SECONDS:
@@ -120,7 +156,7 @@ def make_plan(shots: Sequence[Shot], fps: float, block_frames: int, notes: Seque
     return BlockPlan(tuple(blocks), fps, block_frames, tuple(said))
 
 
-def _asks(shots: Sequence[Shot], grid: Grid, notes: list[str]) -> Iterator[Ask]:
+def _asks(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction) -> Iterator[Ask]:
     """Where each shot lies as written; a shot without a length lasts until the next one's start time, if it has one."""
     clock = Fraction(0)
     for number, (shot, following) in enumerate(zip(shots, [*shots[1:], None], strict=True), 1):
@@ -137,7 +173,7 @@ def _asks(shots: Sequence[Shot], grid: Grid, notes: list[str]) -> Iterator[Ask]:
         elif until is not None and grid.moment(until) > start:
             ask = Ask(shot, number, start, grid.moment(until), on_clock=True)
         else:
-            ask = Ask(shot, number, start, start + DEFAULT_SECONDS * grid.fps, free=True)
+            ask = Ask(shot, number, start, start + default * grid.fps, free=True)
         yield ask
         clock = ask.end
 
@@ -176,16 +212,20 @@ def _specs(ask: Ask, indices: range, block_frames: int) -> Iterator[BlockSpec]:
     cuts = ask.number > 1 and not ask.shot.continues
     for index in indices:
         cut = cuts and index == indices[0]
-        prefix = CUT_PREFIX if cut and not ask.shot.prompt.startswith(CUT_PREFIX) else ""
         yield BlockSpec(
             index=index,
             shot=ask.number - 1,
-            prompt=prefix + ask.shot.prompt,
+            prompt=cut_prompt(ask.shot.prompt) if cut else ask.shot.prompt,
             cut=cut,
             seed=ask.shot.seed,
             start=index * block_frames,
             frames=block_frames,
         )
+
+
+def cut_prompt(prompt: str) -> str:
+    """The prompt that announces a cut to the model."""
+    return prompt if prompt.startswith(CUT_PREFIX) else CUT_PREFIX + prompt
 
 
 def _nearest(blocks: Fraction) -> int:

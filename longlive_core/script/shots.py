@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .length import Length, short
-from .plan import BlockPlan, make_plan
+from .plan import DEFAULT_SECONDS, BlockPlan, make_plan
 from .reader import STYLE, Draft, Reader
 from .source import Line, Passage, ScriptError
 from .text import REFERENCE, check_size, expand, parse_text
@@ -94,13 +94,14 @@ class ShotScript:
         body = [shot.format(number) for number, shot in enumerate(self.shots, 1)]
         return "\n".join([*head, "", *body] if head else body) + "\n"
 
-    def plan(self, fps: float = 24, block_frames: int = 8) -> BlockPlan:
+    def plan(self, fps: float = 24, block_frames: int = 8, default_seconds: float = DEFAULT_SECONDS) -> BlockPlan:
         """The film in whole blocks of `block_frames` latent frames, at `fps` video frames per second.
 
-        A length is rounded to the nearest block and the plan's notes say so. Raises ScriptError where a shot is shorter
-        than half a block, where times contradict each other, and beyond 24 hours; ValueError for an impossible rate.
+        `default_seconds` is the length of a shot that names none. A length is rounded to the nearest block and the
+        plan's notes say so. Raises ScriptError where a shot is shorter than half a block, where times contradict each
+        other, and beyond 24 hours; ValueError for an impossible rate or default.
         """
-        return make_plan(self.shots, fps, block_frames, self._notes())
+        return make_plan(self.shots, fps, block_frames, self._notes(), default_seconds)
 
     def _notes(self) -> list[str]:
         """What the script says to no effect."""

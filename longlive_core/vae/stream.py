@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from .layers import State
-from .wan import WanVAE
+
+class ChunkDecoder(Protocol):
+    """A VAE that decodes a film piece by piece; `WanVAE` is one. Its state is handed in and out, None at the start."""
+
+    def enter(self, latents: Tensor) -> Tensor:
+        """The model's space -> VAE space, on the VAE's device and in its dtype."""
+        ...
+
+    def decode_chunk(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (each VAE's own)
+        """The next latents `[1, C, t, h, w]` -> (video `[1, 3, T, H, W]` in [-1, 1], state)."""
+        ...
 
 
 def to_uint8(video: Tensor) -> Tensor:
@@ -45,7 +55,7 @@ class DecodeStream:
     Frames wait in the stream one latent frame at a time; what is not taken stays in host memory.
     """
 
-    def __init__(self, vae: WanVAE, on_slice: Callable[[], None] | None = None) -> None:
+    def __init__(self, vae: ChunkDecoder, on_slice: Callable[[], None] | None = None) -> None:
         """`on_slice` is called before every latent frame; what it raises (a cancel) leaves the stream usable."""
         self.vae = vae
         self.on_slice = on_slice
@@ -53,7 +63,7 @@ class DecodeStream:
 
     def reset(self) -> None:
         """Forget the film: the next latent frame is a first one."""
-        self.state: State | None = None
+        self.state: Any = None
         self._copies: deque[_Copy] = deque()
 
     @torch.inference_mode()
@@ -61,9 +71,7 @@ class DecodeStream:
         """Decode the next normalised latents [1, C, F, H, W], F >= 1. Raises ValueError for a batch."""
         if latents.ndim != 5 or latents.shape[0] != 1:
             raise ValueError(f"a stream decodes one film of shape [1, C, F, H, W], not {list(latents.shape)}")
-        parameter = self.vae.conv2.weight
-        latents = self.vae.denormalise(latents.to(parameter.device, parameter.dtype))
-        for frame in latents.split(1, dim=2):
+        for frame in self.vae.enter(latents).split(1, dim=2):
             if self.on_slice is not None:
                 self.on_slice()
             video, self.state = self.vae.decode_chunk(frame, self.state)

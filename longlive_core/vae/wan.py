@@ -104,6 +104,11 @@ class WanVAE(nn.Module):
         mean, std = self._statistics(latents)
         return latents * std + mean
 
+    def enter(self, latents: Tensor) -> Tensor:
+        """`denormalise` in float32, then to the weights' device and dtype."""
+        weight = self.conv2.weight
+        return self.denormalise(latents.to(weight.device, torch.float32)).to(weight.dtype)
+
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         shape = (1, -1, 1, 1, 1)
         mean, std = like.new_tensor(self.config.mean), like.new_tensor(self.config.std)

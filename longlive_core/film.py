@@ -1,0 +1,90 @@
+"""A film that is made when it is drawn, and remembered: drawing it again costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .generation import Generation, Step
+from .script import BlockPlan
+from .types import Block
+
+OnStep = Callable[[Step], None]
+ShouldStop = Callable[[], bool]
+
+
+class Begin(Protocol):
+    """Starts a generation of the film's plan whose first latent frames are known."""
+
+    def __call__(self, prefix: Tensor | None, on_step: OnStep | None, should_stop: ShouldStop | None) -> Generation: ...
+
+
+class Film:
+    """A lazy, memoised sequence of blocks.
+
+        film = Film(plan, begin)
+        for block in film.draw():      # made as they are asked for
+            ...
+        for block in film.draw():      # replayed
+            ...
+
+    The blocks stay in host memory (5 MB each at 704x1280); keys and values live only while a draw is making blocks.
+    A draw that was stopped, cancelled or failed leaves its finished blocks, and the next one goes on behind them: their
+    clean passes are run again, which leaves the very memory they left before, so the film is the same to the bit.
+
+    start: known latents at the film's beginning, `[1, C, F, H, W]` normalised, as of a start image.
+    earlier: a film that this one goes on from; its blocks are this one's first.
+    """
+
+    def __init__(self, plan: BlockPlan, begin: Begin, start: Tensor | None = None, earlier: Film | None = None) -> None:
+        self.plan = plan
+        self._begin = begin
+        self._start = start
+        self._earlier = earlier
+        self._blocks: list[Block] = []
+
+    @property
+    def finished(self) -> int:
+        """How many blocks are made."""
+        return len(self._blocks)
+
+    @property
+    def complete(self) -> bool:
+        return self.finished == len(self.plan.blocks)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the next draw makes something: false where it replays only."""
+        return not self.complete
+
+    def draw(self, on_step: OnStep | None = None, should_stop: ShouldStop | None = None) -> Iterator[Block]:
+        """The film's blocks, latents on the CPU; ends early where `should_stop` says so. Raises what `generate` raises.
+
+        Only one draw may be under way at a time.
+        """
+        yield from self._take_over(on_step, should_stop)
+        if self.complete or (self._earlier is not None and not self._earlier.complete):
+            return
+        generation = self._begin(self._known(), on_step, should_stop)
+        for block in generation:
+            if block.index >= self.finished:
+                kept = Block(block.spec, block.latents.to("cpu", torch.float32))
+                self._blocks.append(kept)
+                yield kept
+
+    def _take_over(self, on_step: OnStep | None, should_stop: ShouldStop | None) -> Iterator[Block]:
+        """The blocks that need not be made here: our own finished ones, else those of the earlier film."""
+        if self._blocks or self._earlier is None:
+            yield from tuple(self._blocks)
+            return
+        yield from self._earlier.draw(on_step, should_stop)
+        if self._earlier.complete:
+            self._blocks = list(self._earlier._blocks)
+
+    def _known(self) -> Tensor | None:
+        if not self._blocks:
+            return self._start
+        return torch.cat([block.latents for block in self._blocks], dim=2)
