@@ -4,7 +4,26 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-NODES: list[type[io.ComfyNode]] = []
+from .decoder import AsyncDecode
+from .loaders import MiniModel, ModelLoader
+from .lora import DMDLora
+from .memory import SinkMemory
+from .outputs import StreamToImages, StreamToLatent
+from .sampler import StreamingSampler
+from .shots import EncodeShots, ShotScriptNode
+
+NODES: list[type[io.ComfyNode]] = [
+    ModelLoader,
+    MiniModel,
+    DMDLora,
+    ShotScriptNode,
+    EncodeShots,
+    SinkMemory,
+    StreamingSampler,
+    AsyncDecode,
+    StreamToLatent,
+    StreamToImages,
+]
 
 
 class LongLiveExtension(ComfyExtension):

@@ -1,0 +1,156 @@
+"""The node that turns a STREAM into a film on disk while it is made."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import folder_paths
+import torch
+from comfy.cli_args import args
+from comfy_api.latest import InputImpl, io, ui
+from torch import Tensor
+
+from ..longlive_core.audio import Audio
+from ..longlive_core.codecs import CODECS, QUALITIES
+from ..longlive_core.types import Block
+from ..longlive_core.vae import DecodeStream
+from ..longlive_core.video import VideoWriter
+from .drawing import Drawing, Preview
+from .types import CATEGORY, Stream, StreamType
+from .vae import check_pair, decoder, slice_bytes
+
+log = logging.getLogger(__name__)
+
+
+class AsyncDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveAsyncDecode",
+            display_name="LongLive Async Decode",
+            category=CATEGORY,
+            description="Draws the film, decodes each block while the next one is sampled, and writes it to a file "
+            "that plays "
+            "at every moment. Cancelled or failed, what was finished stays in the file.",
+            search_aliases=["longlive", "save video", "vae decode", "stream decode", "video combine", "mp4"],
+            inputs=[
+                StreamType.Input("stream", tooltip="From LongLive Streaming Sampler."),
+                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors, or the VAE of LongLive Mini for Mini."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/LongLive",
+                    tooltip="Folder and name in the output folder, as in Save Video.",
+                ),
+                io.Combo.Input(
+                    "codec",
+                    options=list(CODECS),
+                    default="h264",
+                    tooltip="h264 plays everywhere; h265 and av1 are smaller and slower to write.",
+                ),
+                io.Combo.Input(
+                    "quality", options=list(QUALITIES), default="high", tooltip="Better quality makes larger files."
+                ),
+                io.Vae.Input(
+                    "preview_vae",
+                    optional=True,
+                    tooltip="A small VAE (lighttaew2_2) for the preview on the sampler; without it, colours from "
+                    "the latents.",
+                ),
+                io.Audio.Input("audio", optional=True, tooltip="Put into the file, cut to the film's length."),
+            ],
+            outputs=[io.Video.Output(tooltip="The film's file.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        stream: Stream,
+        vae: comfy.sd.VAE,
+        filename_prefix: str,
+        codec: str,
+        quality: str,
+        preview_vae: comfy.sd.VAE | None = None,
+        audio: Mapping[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        frames = DecodeStream(decoder(vae, stream.latent_format))
+        preview = None if preview_vae is None else vae_preview(preview_vae, stream)
+        target = FilmFile(filename_prefix, stream)
+        writer = VideoWriter(
+            target.path,
+            width=target.width,
+            height=target.height,
+            fps=Fraction(stream.film.plan.fps),
+            codec=codec,
+            quality=quality,
+            audio=None if audio is None else Audio(audio["waveform"][0].float().cpu(), int(audio["sample_rate"])),
+            metadata=_metadata(cls),
+        )
+        drawing = Drawing(
+            stream,
+            beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
+            memory=slice_bytes(vae, stream.shape),
+            preview=preview,
+        )
+        with writer, drawing, target.told(writer):
+            for block in drawing:
+                writer.start_block()
+                for latent in block.latents.split(1, dim=2):
+                    drawing.tick()
+                    frames.feed(latent)
+                    for piece in frames.flush():
+                        writer.write(piece)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=ui.PreviewVideo([target.saved]))
+
+
+class FilmFile:
+    """Where a film goes: the next free number under a prefix, as the host counts."""
+
+    def __init__(self, prefix: str, stream: Stream) -> None:
+        pixels = stream.shape.pixels
+        self.width, self.height, self.frames = pixels.width, pixels.height, stream.film.plan.video_frames
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            prefix, folder_paths.get_output_directory(), self.width, self.height
+        )
+        self.path = Path(folder) / f"{name}_{counter:05}_.mp4"
+        self.saved = ui.SavedResult(self.path.name, subfolder, io.FolderType.output)
+
+    @contextmanager
+    def told(self, writer: VideoWriter) -> Iterator[None]:
+        """Whatever ends the film early, the log says where the finished part is."""
+        try:
+            yield
+        except BaseException:
+            if writer.frames:
+                log.info("LongLive: %s keeps %d of %d frames", self.path, writer.frames, self.frames)
+            raise
+
+
+def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
+    """Frames of each block through a VAE of its own. Raises ValueError for a VAE of another model."""
+    check_pair(vae, stream.latent_format, "preview VAE")
+    decode = DecodeStream(decoder(vae, stream.latent_format))
+
+    def frames(block: Block) -> Tensor:
+        decode.feed(block.latents)
+        return torch.cat(decode.flush())
+
+    return frames
+
+
+def _metadata(node: type[io.ComfyNode]) -> dict[str, str]:
+    """The workflow, so that the film dropped on a canvas opens it, unless the host is told to keep it out of files."""
+    if args.disable_metadata:
+        return {}
+    kept = dict(node.hidden.extra_pnginfo or {})
+    if node.hidden.prompt is not None:
+        kept["prompt"] = node.hidden.prompt
+    return {name: json.dumps(value) for name, value in kept.items()}

@@ -1,0 +1,113 @@
+"""Nodes that give MODEL, CLIP and VAE."""
+
+from __future__ import annotations
+
+import json
+
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..longlive_core.mini import load_mini
+from ..longlive_core.weights import Checkpoint, CheckpointError, inspect_checkpoint
+from ..longlive_core.weights.names import strip_prefixes
+from .mini import MiniVAE, mini_clip, mini_model
+from .model import make_patcher
+from .types import CATEGORY
+
+QUANTISED = "_quantization_metadata"
+PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+class ModelLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveModelLoader",
+            display_name="LongLive Model Loader",
+            category=CATEGORY,
+            description="Loads LongLive 2.0 (Wan 2.2 5B made causal) from bf16, fp8 or NVFP4 safetensors, or an "
+            "official .pt.",
+            search_aliases=["longlive", "load causal wan", "load diffusion model", "nvfp4", "long video"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=folder_paths.get_filename_list("diffusion_models"),
+                    tooltip="A LongLive 2.0 file in models/diffusion_models.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="auto",
+                    tooltip="How unquantised weights are kept in memory. auto: as the file has them, where the card "
+                    "can "
+                    "compute so. Quantised files (fp8, NVFP4) stay as they are.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model, for LongLive Streaming Sampler and every LoRA loader.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model_name: str | None = None) -> bool | str:
+        if model_name is None:
+            return True
+        path = folder_paths.get_full_path("diffusion_models", model_name)
+        if path is None:
+            return f"{model_name} is not in models/diffusion_models; refresh the list (R) or download the file"
+        try:
+            inspect_checkpoint(path, quantised=True)
+        except (CheckpointError, OSError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
+        found = inspect_checkpoint(path, quantised=True)
+        return io.NodeOutput(make_patcher(found.config, _tensors(path, found), dtype=PRECISIONS[precision]))
+
+
+def _tensors(path: str, found: Checkpoint) -> dict[str, Tensor]:
+    """The file's tensors under Wan's names; safetensors stay on disk until used, where the host can do that."""
+    if path.endswith((".safetensors", ".sft")):
+        tensors, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+    else:
+        tensors, metadata = found.source.read(found.source.specs), {}
+    own = {strip_prefixes(name): tensor for name, tensor in tensors.items()}
+    return comfy.utils.convert_old_quants(own, "", metadata=_own_layers(metadata or {}))[0]
+
+
+def _own_layers(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata whose list of quantised layers uses Wan's names, as the tensors now do."""
+    if QUANTISED not in metadata:
+        return metadata
+    listed = json.loads(metadata[QUANTISED])
+    layers = {strip_prefixes(name): form for name, form in listed["layers"].items()}
+    return {**metadata, QUANTISED: json.dumps({**listed, "layers": layers})}
+
+
+class MiniModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveMini",
+            display_name="LongLive Mini",
+            category=CATEGORY,
+            description="The embedded model: the whole system at toy size, trained on a world of circles, squares, "
+            "triangles "
+            "and rings. Needs no download and runs on any machine, at 128x128.",
+            search_aliases=["longlive", "toy model", "demo", "test model", "cpu"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(tooltip="The transformer, 128x128 px and smaller."),
+                io.Clip.Output(tooltip="The text encoder; it knows the words of its world."),
+                io.Vae.Output(tooltip="The VAE; core's VAE Decode and VAE Encode work with it."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        mini = load_mini()
+        return io.NodeOutput(mini_model(mini), mini_clip(mini), MiniVAE(mini))

@@ -1,0 +1,95 @@
+"""The node that puts a LoRA on a MODEL, and says what it did."""
+
+from __future__ import annotations
+
+import comfy.model_patcher
+import comfy.sd
+import folder_paths
+from comfy.ops import QuantizedTensor
+from comfy_api.latest import io, ui
+from torch import nn
+
+from ..longlive_core.weights import CheckpointError, read_lora
+from .model import as_causal
+from .types import CATEGORY
+
+MODES = ("auto", "merge", "bypass")
+
+
+class DMDLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveDMDLora",
+            display_name="LongLive DMD LoRA",
+            category=CATEGORY,
+            description="Puts LongLive's few-step LoRA (or any Wan 2.2 5B LoRA) on the model and reports what was "
+            "applied.",
+            search_aliases=["longlive", "load lora", "dmd", "distilled", "few steps"],
+            inputs=[
+                io.Model.Input("model", tooltip="From LongLive Model Loader or LongLive Mini."),
+                io.Combo.Input(
+                    "lora_name",
+                    options=folder_paths.get_filename_list("loras"),
+                    tooltip="A LoRA in models/loras: safetensors, or LongLive's official .pt.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="1 is what it was trained for; 0 is off.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default="auto",
+                    tooltip="merge adds it to the weights; bypass runs it beside them, which is exact on quantised "
+                    "weights. "
+                    "auto: bypass on quantised weights, merge on others.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The model with the LoRA."),
+                io.String.Output(display_name="report", tooltip="Layers applied, missing and unused."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
+        if lora_name is None:
+            return True
+        path = folder_paths.get_full_path("loras", lora_name)
+        if path is None:
+            return f"{lora_name} is not in models/loras; refresh the list (R) or download the file"
+        try:
+            read_lora(path)
+        except (CheckpointError, OSError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, model: comfy.model_patcher.ModelPatcher, lora_name: str, strength: float, mode: str
+    ) -> io.NodeOutput:
+        model = as_causal(model)
+        lora = read_lora(folder_paths.get_full_path_or_raise("loras", lora_name))
+        layers = linears(model)
+        report = lora.coverage({name: (layer.out_features, layer.in_features) for name, layer in layers.items()})
+        bypass = mode == "bypass" or (mode == "auto" and any(map(quantised, layers.values())))
+        load = comfy.sd.load_bypass_lora_for_models if bypass else comfy.sd.load_lora_for_models
+        changed, _ = load(model, None, lora.for_comfy(), strength, 0.0)
+        text = f"{'bypass' if bypass else 'merge'}: {report.text()}"
+        return io.NodeOutput(changed, text, ui=ui.PreviewText(text))
+
+
+def linears(model: comfy.model_patcher.ModelPatcher) -> dict[str, nn.Module]:
+    """The model's linear layers by Wan's names, quantised ones too."""
+    modules = model.model.diffusion_model.named_modules()
+    return {name: module for name, module in modules if hasattr(module, "in_features")}
+
+
+def quantised(layer: nn.Module) -> bool:
+    """Whether the layer's weight is kept in fewer bits than it is computed in."""
+    return isinstance(layer.weight, QuantizedTensor)

@@ -1,0 +1,162 @@
+"""CausalWan as the host's MODEL: its weights are patched, offloaded and freed like any other model's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.ldm.wan.model import WanModel
+from comfy.patcher_extension import merge_nested_dicts
+from torch import Tensor
+
+from ..longlive_core.attention import Attention, torch_attention
+from ..longlive_core.model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
+from ..longlive_core.weights import CheckpointError, inspect_checkpoint
+
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
+class CausalWanConfig(comfy.supported_models_base.BASE):
+    """What the host asks of a model's kind."""
+
+    unet_config: ClassVar[dict[str, Any]] = {"image_model": "longlive", "disable_unet_model_creation": True}
+    unet_extra_config: ClassVar[dict[str, Any]] = {}
+    sampling_settings: ClassVar[dict[str, float]] = {"shift": 5.0}
+    latent_format = comfy.latent_formats.Wan22
+    supported_inference_dtypes = DTYPES
+
+
+class CausalWanModel(comfy.model_base.BaseModel):
+    """The host's wrapper around `CausalWan`."""
+
+    def __init__(self, kind: CausalWanConfig, config: WanConfig, device: torch.device) -> None:
+        super().__init__(kind, comfy.model_base.ModelType.FLOW, device=device)
+        ops = comfy.ops.pick_operations(kind.unet_config["dtype"], kind.manual_cast_dtype, model_config=kind)
+        self.diffusion_model = CausalWan(config, ops, device=device, dtype=kind.unet_config["dtype"])
+        self.diffusion_model.requires_grad_(False).eval()
+        comfy.model_management.archive_model_dtypes(self.diffusion_model)
+
+    def _apply_model(self, x: Tensor, t: Tensor, *_: object, **inputs: Any) -> Tensor:  # noqa: ANN401
+        """Called by `apply_model` behind the wrappers of other nodes. Raises ValueError for the host's own samplers."""
+        if "kv" not in inputs:
+            raise ValueError(
+                "this MODEL makes films block by block and remembers them, which this sampler does not: connect it to "
+                "LongLive Streaming Sampler"
+            )
+        return self.diffusion_model(x, t, inputs["text"], inputs["kv"], inputs["positions"])
+
+
+class HostedModel:
+    """A `FlowModel` over a MODEL that is loaded: what the engine calls goes through the host's patches and wrappers."""
+
+    def __init__(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
+        self._model: CausalWanModel = patcher.model
+        self._options = comfy.model_patcher.create_model_options_clone(patcher.model_options)["transformer_options"]
+        merge_nested_dicts(self._options.setdefault("wrappers", {}), patcher.wrappers, copy_dict1=False)
+        self.config: WanConfig = self._model.diffusion_model.config
+        self.device: torch.device = patcher.load_device
+        self.dtype: torch.dtype = self._model.get_dtype_inference()
+
+    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+        return self._model.apply_model(x, t, transformer_options=self._options, text=text, kv=kv, positions=positions)
+
+    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+        self._model.diffusion_model.remember(x, t, text, kv, positions)
+
+    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
+        return self._model.diffusion_model.text_keys(text)
+
+    @property
+    def attention(self) -> Attention:
+        """The host's choice of attention, and what other nodes put in its place."""
+        if self.device.type == "cpu" and "optimized_attention_override" not in self._options:
+            return torch_attention
+
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            heads = q.shape[2]
+            merged = optimized_attention(
+                q.flatten(2), k.flatten(2), v.flatten(2), heads, transformer_options=self._options
+            )
+            return merged.unflatten(2, (heads, -1))
+
+        return attend
+
+
+def make_patcher(
+    config: WanConfig,
+    state: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | None = None,
+    latent_format: comfy.latent_formats.LatentFormat | None = None,
+) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL with these weights, under Wan's names; quantised ones in the host's format.
+
+    dtype: of plain weights in memory; None keeps their own where the device can compute in it.
+    """
+    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    kind = CausalWanConfig(CausalWanConfig.unet_config)
+    if latent_format is not None:
+        kind.latent_format = latent_format
+    kind.quant_config = comfy.utils.detect_layer_quantization(state, "")
+    kind.memory_usage_factor = config.dim / 2222
+    weights = None if kind.quant_config is not None else comfy.utils.weight_dtype(state)
+    dtype = dtype or comfy.model_management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(state), supported_dtypes=DTYPES, weight_dtype=weights
+    )
+    cast = comfy.model_management.unet_manual_cast(
+        None if kind.quant_config is not None else dtype, device, kind.supported_inference_dtypes
+    )
+    kind.set_inference_dtype(dtype, cast, device=device)
+    model = CausalWanModel(kind, config, offload)
+    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+    model.load_model_weights(dict(state), "", assign=patcher.is_dynamic())
+    return patcher
+
+
+def _says_causal(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether the file that the host loaded this MODEL from says it is causal; its MODEL does not keep that."""
+    _, arguments = (model.cached_patcher_init or (None, ()))[:2]
+    if not arguments or not isinstance(arguments[0], str):
+        return False
+    try:
+        return inspect_checkpoint(arguments[0], quantised=True).causal is True
+    except (CheckpointError, OSError):
+        return False
+
+
+def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL itself where it is ours; a twin over the same weights where the host loaded a causal Wan 5B.
+
+    Raises ValueError that says what is connected and which file to get.
+    """
+    inner = model.model
+    if isinstance(inner, CausalWanModel):
+        return model
+    name = type(inner).__name__
+    wan = getattr(inner, "diffusion_model", None)
+    if not isinstance(wan, WanModel) or wan.out_dim != 48:
+        raise ValueError(
+            f"this MODEL is {name}; LongLive Streaming Sampler needs LongLive 2.0 5B or LongLive Mini: load it with "
+            "LongLive Model Loader or LongLive Mini"
+        )
+    if not _says_causal(model):
+        raise ValueError(
+            "this MODEL is the ordinary Wan 2.2 5B, or a LongLive file that does not say it is causal. Wan 2.2 sees "
+            "the whole clip at once and cannot make a film block by block: get LongLive-2.0-5B, and load it with "
+            "LongLive Model Loader"
+        )
+    model.detach()
+    state = wan.state_dict()
+    twin = make_patcher(WanConfig.from_state_dict(state), state, dtype=inner.get_dtype())
+    twin.patches, twin.patches_uuid = model.patches.copy(), model.patches_uuid
+    twin.model_options = comfy.model_patcher.create_model_options_clone(model.model_options)
+    return twin

@@ -1,0 +1,231 @@
+"""The node that makes the film, once somebody draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..longlive_core.engine import Generation, generate
+from ..longlive_core.film import Film, OnStep, ShouldStop
+from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
+from ..longlive_core.mini import PIXELS as MINI_PIXELS
+from ..longlive_core.model import WanConfig
+from ..longlive_core.sampling import MAX_SEED
+from ..longlive_core.script import BlockPlan
+from ..longlive_core.types import LatentShape, PixelShape
+from .model import HostedModel, as_causal
+from .types import CATEGORY, ConditioningType, MemoryType, ShotConditioning, StateType, Stream, StreamType
+from .vae import MiniLatents, check_pair
+
+SIZE_UNIT = 32
+
+
+class StreamingSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveStreamingSampler",
+            display_name="LongLive Streaming Sampler",
+            category=CATEGORY,
+            description="Makes the film block by block, while LongLive Async Decode (or a Stream to … node) draws "
+            "it. A film "
+            "that was stopped goes on where it was when it is queued again.",
+            search_aliases=["longlive", "ksampler", "long video", "causal", "autoregressive", "streaming"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="From LongLive Model Loader or LongLive Mini, perhaps through LoRA loaders."
+                ),
+                ConditioningType.Input("conditioning", tooltip="From LongLive Encode Shots."),
+                _side("width", 1280, "Width in pixels, a multiple of 32. LongLive Mini: up to 128."),
+                _side("height", 704, "Height in pixels, a multiple of 32. LongLive Mini: up to 128."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="The same seed makes the same film; a longer film begins with the shorter one.",
+                ),
+                io.Int.Input(
+                    "steps", default=4, min=1, max=50, tooltip="Denoising steps a block: 4, or 2 with a two-step LoRA."
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=1.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="1 for distilled models. Any other value runs the negative prompt beside and takes "
+                    "twice the time "
+                    "and memory.",
+                ),
+                MemoryType.Input(
+                    "memory", optional=True, tooltip="From LongLive Sink Memory; without it, its defaults."
+                ),
+                io.Image.Input("start_image", optional=True, tooltip="The film begins with this picture. Needs vae."),
+                io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
+                StateType.Input(
+                    "state",
+                    optional=True,
+                    tooltip="Of another sampler: its film goes on, after a cut, with these shots.",
+                ),
+            ],
+            outputs=[
+                StreamType.Output(display_name="STREAM", tooltip="The film, made while it is drawn."),
+                StateType.Output(
+                    display_name="STATE", tooltip="Where the film ends, for another sampler to go on from."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, width: int = SIZE_UNIT, height: int = SIZE_UNIT) -> bool | str:
+        try:
+            _ = PixelShape(1, 1, height, width).latent
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        conditioning: ShotConditioning,
+        width: int,
+        height: int,
+        seed: int,
+        steps: int,
+        guidance: float,
+        memory: MemoryConfig | None = None,
+        start_image: Tensor | None = None,
+        vae: comfy.sd.VAE | None = None,
+        state: Stream | None = None,
+    ) -> io.NodeOutput:
+        model = as_causal(model)
+        memory = memory or DEFAULT_MEMORY
+        plan = conditioning.plan if state is None else state.film.plan.then(conditioning.plan)
+        shape = PixelShape(1, 1, height, width).latent.with_frames(plan.block_frames)
+        check_size(model, shape, state)
+        earlier = {} if state is None else state.embeddings
+        recipe = Recipe(
+            model,
+            {**earlier, **conditioning.embeddings},
+            conditioning.negative,
+            plan,
+            shape,
+            seed,
+            steps,
+            guidance,
+            memory,
+        )
+        recipe.check()
+        start = None if state is not None else encode_start(start_image, vae, model, shape)
+        film = Film(plan, recipe, start, None if state is None else state.film)
+        stream = Stream(film, model, shape, steps, recipe.bytes, str(cls.hidden.unique_id), recipe.embeddings)
+        return io.NodeOutput(stream, stream)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that makes a film; called, it starts a generation (`Begin`)."""
+
+    model: comfy.model_patcher.ModelPatcher
+    embeddings: Mapping[str, Tensor]
+    negative: str
+    plan: BlockPlan
+    shape: LatentShape
+    seed: int
+    steps: int
+    guidance: float
+    memory: MemoryConfig
+
+    @property
+    def config(self) -> WanConfig:
+        return self.model.model.diffusion_model.config
+
+    @property
+    def bytes(self) -> int:
+        """Memory of a draw beside the weights. Raises ValueError where the memory cannot keep such blocks."""
+        kept = self.memory.bytes(self.config, self.shape, len(self.plan.blocks), 1 if self.guidance == 1.0 else 2)
+        return kept + activation_bytes(self.config, self.shape)
+
+    def check(self) -> None:
+        """Raises ValueError where the text belongs to another model."""
+        width = next(iter(self.embeddings.values())).shape[-1]
+        if width != self.config.text_dim:
+            raise ValueError(
+                f"the conditioning is {width} wide, this model reads text of width {self.config.text_dim}: encode the "
+                "shots with the model's own text encoder (umt5-xxl, type wan, for LongLive 5B; LongLive Mini's CLIP "
+                "for "
+                "Mini)"
+            )
+
+    def __call__(self, prefix: Tensor | None, on_step: OnStep | None, should_stop: ShouldStop | None) -> Generation:
+        model = HostedModel(self.model)
+        return generate(
+            model,
+            self.plan,
+            self.embeddings.__getitem__,
+            self.memory,
+            size=(self.shape.height, self.shape.width),
+            steps=self.steps,
+            seed=self.seed,
+            guidance=self.guidance,
+            negative=self.negative,
+            prefix=prefix,
+            attention=model.attention,
+            on_step=on_step,
+            should_stop=should_stop,
+        )
+
+
+def check_size(model: comfy.model_patcher.ModelPatcher, shape: LatentShape, state: Stream | None) -> None:
+    """Raises ValueError for a size that the model cannot make, or other than that of the film to go on from."""
+    pixels = shape.pixels
+    size = f"{pixels.width}x{pixels.height}"
+    if isinstance(model.model.latent_format, MiniLatents) and max(pixels.width, pixels.height) > MINI_PIXELS:
+        raise ValueError(
+            f"size {size}: LongLive Mini makes films of at most {MINI_PIXELS}x{MINI_PIXELS}; set width and height to "
+            f"{MINI_PIXELS}, or load LongLive 5B"
+        )
+    if state is not None and state.shape != shape:
+        before = state.shape.pixels
+        raise ValueError(
+            f"size {size}: the film to go on from is {before.width}x{before.height} in blocks of {state.shape.frames} "
+            "latent frames; set the same size"
+        )
+
+
+def encode_start(
+    image: Tensor | None, vae: comfy.sd.VAE | None, model: comfy.model_patcher.ModelPatcher, shape: LatentShape
+) -> Tensor | None:
+    """The start image as the film's first latent frame, `[1, C, 1, h, w]` normalised; only its first picture counts.
+
+    Raises ValueError where image or VAE comes alone, or the VAE is another model's.
+    """
+    if image is None:
+        return None
+    if vae is None:
+        raise ValueError("start_image needs a VAE to be encoded: connect the vae input too")
+    check_pair(vae, model.model.latent_format)
+    pixels = shape.pixels
+    fitted = comfy.utils.common_upscale(image[:1].movedim(-1, 1), pixels.width, pixels.height, "bilinear", "center")
+    latent = vae.encode(fitted.movedim(1, -1)[..., :3])
+    return model.model.latent_format.process_in(latent.float())
+
+
+def activation_bytes(config: WanConfig, shape: LatentShape) -> int:
+    """An upper estimate of what one model call needs: the feed-forward's hidden layer and a dozen streams of tokens."""
+    down, across = config.grid(shape.height, shape.width)
+    return shape.frames * down * across * (2 * config.ffn_dim + 12 * config.dim) * 4
+
+
+def _side(name: str, default: int, tooltip: str) -> io.Int.Input:
+    return io.Int.Input(name, default=default, min=SIZE_UNIT, max=4096, step=SIZE_UNIT, tooltip=tooltip)

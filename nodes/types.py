@@ -1,0 +1,62 @@
+"""What travels on our wires. Types are compared by name, so a name once published stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from comfy.latent_formats import LatentFormat
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..longlive_core.film import Film
+from ..longlive_core.script import BlockPlan, ShotScript
+from ..longlive_core.types import LatentShape
+
+
+@dataclass(frozen=True)
+class Shots:
+    """A script and its plan."""
+
+    script: ShotScript
+    plan: BlockPlan
+
+
+@dataclass(frozen=True)
+class ShotConditioning:
+    """A plan with the embedding `[L, text_dim]` of each distinct prompt; `negative` is what guidance avoids."""
+
+    plan: BlockPlan
+    embeddings: Mapping[str, Tensor]
+    negative: str
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A film that is made when it is drawn.
+
+    shape: of one block, in latent cells. memory: bytes that sampling needs beside the weights. sampler: id of the node
+    that shows the progress. embeddings: prompt → `[L, text_dim]` of the whole film.
+    """
+
+    film: Film
+    model: ModelPatcher
+    shape: LatentShape
+    steps: int
+    memory: int
+    sampler: str
+    embeddings: Mapping[str, Tensor]
+
+    @property
+    def latent_format(self) -> LatentFormat:
+        return self.model.model.latent_format
+
+
+ShotsType = io.Custom("LONGLIVE_SHOTS")
+ConditioningType = io.Custom("LONGLIVE_SHOT_CONDITIONING")
+MemoryType = io.Custom("LONGLIVE_MEMORY")
+StreamType = io.Custom("LONGLIVE_STREAM")
+StateType = io.Custom("LONGLIVE_STATE")
+
+CATEGORY = "LongLive"

@@ -1,0 +1,108 @@
+"""The host's VAE objects, decoded one latent frame at a time with their own state carried along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.latent_formats
+import comfy.ldm.wan.vae2_2 as wan22
+import comfy.sd
+import torch
+from comfy.taesd.taehv import TAEHV
+from torch import Tensor
+
+from ..longlive_core.mini.preview import RGB_BIAS, RGB_FACTORS
+from ..longlive_core.types import LATENT_CHANNELS, LatentShape
+from ..longlive_core.vae import ChunkDecoder, WanVAE
+
+# A tiny decoder's frame depends on no more earlier latent frames than this: six blocks look back one, three half.
+TINY_CONTEXT = 8
+
+
+class HostedVAE:
+    """A `ChunkDecoder` over a VAE of the host that is loaded; `latent_format` is the MODEL's."""
+
+    def __init__(self, vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat) -> None:
+        self._format = latent_format
+        self._model = vae.first_stage_model
+        self._device: torch.device = vae.device
+        self._dtype: torch.dtype = vae.vae_dtype
+
+    def enter(self, latents: Tensor) -> Tensor:
+        return self._format.process_out(latents.to(self._device, torch.float32)).to(self._dtype)
+
+    def decode_chunk(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (each VAE's own)
+        if isinstance(self._model, WanVAE):
+            return self._model.decode_chunk(latents, state)
+        if isinstance(self._model, TAEHV):
+            return self._tiny(latents, state)
+        return self._wan(latents, state)
+
+    def _wan(self, latents: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
+        """What `WanVAE.decode` does for a whole clip, with its feature cache kept between pieces."""
+        first = state is None
+        cache = [None] * wan22.count_conv3d(self._model.decoder) if state is None else state
+        pieces: list[Tensor] = []
+        for frame in self._model.conv2(latents).split(1, dim=2):
+            pieces.append(self._model.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=first))
+            first = False
+        return wan22.unpatchify(torch.cat(pieces, dim=2), patch_size=2), cache
+
+    def _tiny(self, latents: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A tiny decoder keeps no state between calls: it is shown the frames before once more."""
+        seen = latents if state is None else torch.cat((state, latents), dim=2)
+        video = self._model.decode(seen)
+        if state is not None:
+            video = video[:, :, -latents.shape[2] * self._model.t_upscale :]
+        return video.mul(2).sub(1), seen[:, :, -TINY_CONTEXT:]
+
+
+def check_vae(vae: comfy.sd.VAE, what: str = "VAE") -> None:
+    """Raises ValueError, naming the file to get, for a VAE that cannot decode a film of LongLive."""
+    vae.throw_exception_if_invalid()
+    if vae.latent_channels != LATENT_CHANNELS:
+        raise ValueError(
+            f"this {what} has {vae.latent_channels} latent channels; LongLive's films have {LATENT_CHANNELS}: load "
+            "wan2.2_vae.safetensors with Load VAE (not the VAE of Wan 2.1), or take the VAE of LongLive Mini for Mini"
+        )
+    if not isinstance(vae.first_stage_model, WanVAE | TAEHV | wan22.WanVAE):
+        raise ValueError(
+            f"this {what} is a {type(vae.first_stage_model).__name__}, which cannot decode a film piece by piece: load "
+            "wan2.2_vae.safetensors, or lighttaew2_2.safetensors for previews"
+        )
+
+
+def check_pair(vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat, what: str = "VAE") -> None:
+    """Raises ValueError where one of model and VAE is LongLive Mini's and the other is not; their latents differ."""
+    check_vae(vae, what)
+    ours, mini = isinstance(vae.first_stage_model, WanVAE), isinstance(latent_format, MiniLatents)
+    if ours != mini:
+        wanted = "the VAE of LongLive Mini" if mini else "wan2.2_vae.safetensors"
+        raise ValueError(f"this {what} belongs to another model than the one that made the film: connect {wanted}")
+
+
+def slice_bytes(vae: comfy.sd.VAE, shape: LatentShape) -> int:
+    """Memory for decoding one latent frame, as the host estimates it."""
+    one = shape.with_frames(1).as_tuple()
+    return 0 if isinstance(vae.first_stage_model, WanVAE) else int(vae.memory_used_decode(one, vae.vae_dtype))
+
+
+def decoder(vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat) -> ChunkDecoder:
+    """The VAE as a stream. Raises ValueError as `check_pair` does."""
+    check_pair(vae, latent_format)
+    return HostedVAE(vae, latent_format)
+
+
+class MiniLatents(comfy.latent_formats.LatentFormat):
+    """Latents of LongLive Mini, with its VAE's statistics."""
+
+    latent_channels = LATENT_CHANNELS
+    latent_dimensions = 3
+    spacial_downscale_ratio = 16
+    temporal_downscale_ratio = 4
+    latent_rgb_factors = RGB_FACTORS
+    latent_rgb_factors_bias = RGB_BIAS
+
+    def __init__(self, vae: WanVAE) -> None:
+        self.process_in = vae.normalise
+        self.process_out = vae.denormalise
