@@ -85,7 +85,7 @@ class CausalWan(nn.Module):
     def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
         """Cross-attention K/V of P prompts, one per layer: `[P, text_len, H, D]`.
 
-        text `[P, L, text_dim]` with L ≤ text_len, on the model's device and in its dtype. It is zero-padded to text_len,
+        text `[P, L, text_dim]` with L ≤ text_len, on the model's device and in its dtype. Zero-padded to text_len,
         and the padding is attended, as the model was trained. Raises ValueError for other shapes.
         """
         length, width = text.shape[-2:]
