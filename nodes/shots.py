@@ -9,12 +9,14 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..longlive_core.script import BlockPlan, ScriptError, ShotScript
+from ..longlive_core.script.plan import cut_prompt
+from .mini import MiniTextModel
 from .types import CATEGORY, ConditioningType, ShotConditioning, Shots, ShotsType
 
 EXAMPLE = """hero: a big red ring
 
-Shot 1 (4s): {hero} starts at the left and moves right on a plain green wall
-Shot 2 (4s): {hero} starts at the centre and circles on a striped blue wall
+Shot 1 (4s): {hero} sways on the left in front of a striped navy wall
+Shot 2 (4s): {hero} circles in the middle against a plain forest wall
 """
 
 
@@ -121,9 +123,22 @@ class EncodeShots(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
             embeddings[prompt] = clip.encode_from_tokens(clip.tokenize(prompt))[0].cpu()
             progress.update(1)
-        return io.NodeOutput(ShotConditioning(shots.plan, embeddings, negative))
+        said = notes(clip, shots)
+        return io.NodeOutput(
+            ShotConditioning(shots.plan, embeddings, negative), ui=ui.PreviewText("\n".join(said)) if said else None
+        )
+
+
+def notes(clip: comfy.sd.CLIP, shots: Shots) -> list[str]:
+    """Words that LongLive Mini cannot read; other text encoders read everything."""
+    encoder = clip.cond_stage_model
+    if not isinstance(encoder, MiniTextModel):
+        return []
+    unknown = [encoder.text.unknown_words(shot.prompt) for shot in shots.script.shots]
+    return [f"shot {i}: LongLive Mini does not know {', '.join(words)}" for i, words in enumerate(unknown, 1) if words]
 
 
 def distinct_prompts(plan: BlockPlan, negative: str) -> list[str]:
-    """Every prompt once, in the order of the film."""
-    return list(dict.fromkeys([*(block.prompt for block in plan.blocks), negative]))
+    """Every prompt once, in the order of the film, and how the first one announces a cut: a STATE may come before."""
+    prompts = [block.prompt for block in plan.blocks]
+    return list(dict.fromkeys([*prompts, cut_prompt(prompts[0]), negative]))
