@@ -1,0 +1,288 @@
+"""What stands beside the nodes: help pages, locales, the script, and the archive that the registry serves.
+
+The schemas are read as source, so that none of this needs ComfyUI.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCALES = ("en", "ja", "zh")
+CONTROL = "control_after_generate"  # a widget that the front-end adds to an input
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node's schema: its id and names, its inputs in order, its outputs' names."""
+
+    id: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def _text(call: ast.Call, keyword: str) -> str | None:
+    """A keyword's string, if it is there."""
+    values = [k.value for k in call.keywords if k.arg == keyword]
+    return str(ast.literal_eval(values[0])) if values else None
+
+
+def _calls(schema: ast.Call, keyword: str) -> list[ast.Call]:
+    """The calls in a keyword's list; anything else in it fails, because it could not be read."""
+    listed = next(k.value for k in schema.keywords if k.arg == keyword)
+    assert isinstance(listed, ast.List) and all(isinstance(item, ast.Call) for item in listed.elts), ast.dump(listed)
+    return [item for item in listed.elts if isinstance(item, ast.Call)]
+
+
+def _inputs(schema: ast.Call) -> Iterator[str]:
+    for call in _calls(schema, "inputs"):
+        name = next((argument for argument in call.args), None) or next(k.value for k in call.keywords if k.arg == "id")
+        yield str(ast.literal_eval(name))
+        if any(k.arg == CONTROL for k in call.keywords):
+            yield CONTROL
+
+
+def _output(call: ast.Call) -> str:
+    """An output is called as it says, else by its type: `io.Model.Output()` is MODEL."""
+    assert isinstance(call.func, ast.Attribute)
+    return _text(call, "display_name") or ast.unparse(call.func.value).split(".")[-1].upper()
+
+
+def _schemas() -> Iterator[Node]:
+    for path in sorted((ROOT / "nodes").glob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and (node_id := _text(call, "node_id")):
+                name = _text(call, "display_name")
+                assert name, f"{node_id} has no display name"
+                yield Node(node_id, name, tuple(_inputs(call)), tuple(map(_output, _calls(call, "outputs"))))
+
+
+NODES = {node.id: node for node in _schemas()}
+
+
+def _locale(language: str, file: str) -> dict[str, Any]:
+    return json.loads((ROOT / "locales" / language / f"{file}.json").read_text("utf-8"))
+
+
+def _project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def test_every_node_was_found() -> None:
+    """Each class that the pack lists as a node has a schema that these tests can read."""
+    tree = ast.parse((ROOT / "nodes" / "__init__.py").read_text("utf-8"))
+    listed = next(n.value for n in ast.walk(tree) if isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == "NODES")
+    assert isinstance(listed, ast.List)
+    assert len(listed.elts) == len(NODES) > 0
+
+
+def test_pages_are_of_nodes() -> None:
+    """There is a help page for each node and for nothing else."""
+    assert {path.stem for path in (ROOT / "web" / "docs").glob("*.md")} == set(NODES)
+
+
+@pytest.mark.parametrize("node", NODES.values(), ids=NODES)
+def test_a_page_names_everything(node: Node) -> None:
+    """A help page has the node's name for its title, a table row for each input and output, and the remedies."""
+    page = (ROOT / "web" / "docs" / f"{node.id}.md").read_text("utf-8")
+    assert page.startswith(f"# {node.name}\n")
+    assert "## Troubleshooting" in page
+    rows = re.findall(r"^\| `?(\w+)`? \|", page, re.MULTILINE)
+    assert [name for name in node.inputs if name not in rows and name != CONTROL] == []
+    assert [name for name in node.outputs if name not in rows] == []
+
+
+@pytest.mark.parametrize("node", NODES.values(), ids=NODES)
+def test_pictures_are_there(node: Node) -> None:
+    """A picture in a help page exists: the help panel looks for it beside the page."""
+    page = (ROOT / "web" / "docs" / f"{node.id}.md").read_text("utf-8")
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page)
+    assert [picture for picture in pictures if not (ROOT / "web" / "docs" / picture).is_file()] == []
+
+
+@pytest.mark.parametrize("language", LOCALES)
+def test_a_locale_names_what_there_is(language: str) -> None:
+    """A locale has a name for every node, input and output, and for nothing else."""
+    named = _locale(language, "nodeDefs")
+    assert set(named) == set(NODES)
+    for node in NODES.values():
+        entry = named[node.id]
+        assert set(entry) <= {"display_name", "description", "inputs", "outputs"}, node.id
+        assert entry["display_name"] and entry["description"], node.id
+        assert set(entry.get("inputs", {})) == set(node.inputs), node.id
+        assert set(entry["outputs"]) == {str(index) for index in range(len(node.outputs))}, node.id
+        parts = [*entry.get("inputs", {}).values(), *entry["outputs"].values()]
+        assert all(part["name"] and set(part) <= {"name", "tooltip"} for part in parts), node.id
+
+
+def test_english_names_are_the_code_s() -> None:
+    """In English a node, an input and an output are called as in the code, which workflows and errors speak of."""
+    named = _locale("en", "nodeDefs")
+    for node in NODES.values():
+        entry = named[node.id]
+        assert entry["display_name"] == node.name
+        names = {key: part["name"] for key, part in entry.get("inputs", {}).items()}
+        assert names == {name: name.replace("_", " ") if name == CONTROL else name for name in node.inputs}, node.id
+        assert tuple(part["name"] for _, part in sorted(entry["outputs"].items())) == node.outputs, node.id
+
+
+@pytest.mark.parametrize("language", LOCALES)
+def test_a_locale_has_the_tooltips_of_english(language: str) -> None:
+    """What is explained in English is explained in every language."""
+    here, english = _locale(language, "nodeDefs"), _locale("en", "nodeDefs")
+    for node, entry in english.items():
+        for kind in ("inputs", "outputs"):
+            told = {key for key, part in entry.get(kind, {}).items() if part.get("tooltip")}
+            assert told == {key for key, part in here[node].get(kind, {}).items() if part.get("tooltip")}, node
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "locales").glob("*/*.json")), ids=lambda path: path.parent.name)
+def test_locales_hold_no_message_syntax(path: Path) -> None:
+    """No text has a sign that the front-end's translations read as syntax: a {name} would vanish, an @ be a link."""
+
+    def texts(value: object) -> Iterator[str]:
+        if isinstance(value, dict):
+            for inner in value.values():
+                yield from texts(inner)
+        else:
+            yield str(value)
+
+    assert [text for text in texts(json.loads(path.read_text("utf-8"))) if re.search(r"[{}@|]", text)] == []
+
+
+@pytest.mark.parametrize("language", LOCALES)
+def test_a_locale_names_the_settings(language: str) -> None:
+    """Every setting of the script, its options and its group have a name in every language."""
+    script = (ROOT / "web" / "js" / "longlive.js").read_text("utf-8")
+    settings, groups = _locale(language, "settings"), _locale(language, "main")["settingsCategories"]
+    ids = re.findall(r'"(LongLive\.[\w.]+)"', script)
+    assert ids and {name.replace(".", "_") for name in ids} == set(settings)
+    options = re.findall(r'"([^"]+)": \[\d+, \d+\]', script)
+    assert options and all(set(setting["options"]) == set(options) for setting in settings.values())
+    assert all(f'"{group}"' in script for group in groups)
+
+
+def test_the_script_s_version() -> None:
+    """The about page shows the version of pyproject.toml."""
+    script = (ROOT / "web" / "js" / "longlive.js").read_text("utf-8")
+    assert re.findall(r'VERSION = "([^"]+)"', script) == [_project()["project"]["version"]]
+
+
+def test_the_registry_reads_the_versions() -> None:
+    """The registry takes versions of three numbers only, and drops others without an error."""
+    project = _project()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["project"]["version"])
+    assert re.fullmatch(r">=\d+\.\d+\.\d+", project["tool"]["comfy"]["requires-comfyui"])
+
+
+def _left_out() -> list[str]:
+    lines = (ROOT / ".comfyignore").read_text("utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert not any(set(rule) & set("*!?[") for rule in rules), "this test reads plain paths only"
+    return rules
+
+
+def _ships(path: str) -> bool:
+    """Whether a file is in the archive. A rule with a slash inside is a path from the root, one without a name."""
+    parts = [path, *map(str, Path(path).parents)][:-1]
+    for rule in _left_out():
+        name, folder = rule.rstrip("/"), rule.endswith("/")
+        for part in parts[1:] if folder else parts:
+            if part == name or ("/" not in name and fnmatch(Path(part).name, name)):
+                return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "__init__.py",
+        "pyproject.toml",
+        "LICENSE",
+        "web/js/longlive.js",
+        "locales/en/nodeDefs.json",
+        "workflows/x.json",
+        "subgraphs/x.json",
+        "longlive_core/assets/mini/dit.safetensors",
+    ],
+)
+def test_the_archive_has_what_runs(path: str) -> None:
+    """The archive has the nodes, their pages, workflows and models."""
+    assert _ships(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["tests/nodes/test_pages.py", ".ci/x.sh", ".github/workflows/publish.yml", "Makefile", "CONTRIBUTING.md"]
+)
+def test_the_archive_has_no_tools(path: str) -> None:
+    """Tests and CI stay out of the archive: the registry's scanner has flagged packs for them."""
+    assert not _ships(path)
+
+
+FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "pickle.load", "pickle.loads", "pickle.Unpickler"}
+FORBIDDEN_MODULES = {"subprocess", "requests", "urllib", "http", "httpx", "aiohttp", "socket", "marshal", "dill"}
+
+
+def _suspicious(tree: ast.Module, path: str) -> Iterator[str]:
+    """What the registry's scanner, and a careful user, would stop at."""
+    for found in ast.walk(tree):
+        modules: list[str] = []
+        if isinstance(found, ast.Import):
+            modules = [name.name.split(".")[0] for name in found.names]
+        elif isinstance(found, ast.ImportFrom) and not found.level:
+            modules = [(found.module or "").split(".")[0]]
+        yield from (module for module in modules if module in FORBIDDEN_MODULES)
+        if "pickle" in modules and (path != "longlive_core/weights/source.py" or isinstance(found, ast.ImportFrom)):
+            yield "pickle"
+        if (
+            isinstance(found, ast.Attribute)
+            and ast.unparse(found.value) == "pickle"
+            and found.attr != "UnpicklingError"
+        ):
+            yield ast.unparse(found)
+        if isinstance(found, ast.Call) and ast.unparse(found.func) in FORBIDDEN_CALLS:
+            yield ast.unparse(found.func)
+        if isinstance(found, ast.Call) and ast.unparse(found.func) == "torch.load":
+            said = {k.arg: ast.unparse(k.value) for k in found.keywords}
+            if said.get("weights_only") != "True":
+                yield "torch.load without weights_only=True"
+
+
+@pytest.mark.parametrize(
+    "code", ["eval('1')", "import subprocess", "import pickle", "from urllib.request import urlopen", "torch.load(f)"]
+)
+def test_the_scan_sees(code: str) -> None:
+    """The scan below finds what it looks for."""
+    assert list(_suspicious(ast.parse(code), "nodes/x.py"))
+
+
+def test_the_archive_does_nothing_suspicious() -> None:
+    """No shipped Python runs code from text, other programs or pickles, or talks to a network."""
+    rooms = [
+        ROOT / "__init__.py",
+        *(p for room in ("nodes", "longlive_core", "kernels") for p in (ROOT / room).rglob("*.py")),
+    ]
+    shipped = [path for path in rooms if _ships(path.relative_to(ROOT).as_posix())]
+    assert len(shipped) > 20
+    found = {
+        name: list(_suspicious(ast.parse(path.read_text("utf-8")), name))
+        for path in shipped
+        for name in [path.relative_to(ROOT).as_posix()]
+    }
+    assert {name: what for name, what in found.items() if what} == {}
