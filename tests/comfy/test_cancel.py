@@ -1,0 +1,136 @@
+"""Cancelling a film: at once, without a trace in the server, and nothing finished is lost."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from threading import Timer
+
+import pytest
+import torch
+from longlive.longlive_core.video import read_video
+
+from .graphs import FILM, MINI, SAMPLER, film, film_frames
+from .host import Host, Start
+from .run import Event, Run
+
+pytestmark = pytest.mark.comfy
+
+MINUTE = "\n".join(
+    f"Shot {number} (12s): {line}"
+    for number, line in enumerate(
+        (
+            "a big red ring sways on the left in front of a striped navy wall",
+            "a big red ring bobs in the middle against a plain wine wall",
+            "a big red ring circles at the top in front of a checked forest wall",
+            "a big red ring rests on the right against a striped grey wall",
+            "a big red ring sways at the bottom against a plain brown wall",
+        ),
+        1,
+    )
+)
+MEDIUM = "\n".join(MINUTE.replace("12s", "4s").splitlines()[:4])
+KEPT = re.compile(r"LongLive: (\S+\.mp4) keeps (\d+) of (\d+) frames")
+
+
+@pytest.fixture(scope="module")
+def host(start: Start) -> Iterator[Host]:
+    """A server of its own, whose threads and memory nobody else changes."""
+    with start() as own:
+        yield own
+
+
+@dataclass
+class Cancel:
+    """Interrupts a run some seconds after it was queued, or when it shows a value, and notes how long that took."""
+
+    host: Host
+    after: float
+    asked: float = 0.0
+    ended: float = 0.0
+    timer: Timer | None = field(default=None, repr=False)
+
+    def __call__(self, run: Run, event: Event) -> None:
+        if self.timer is None:
+            self.timer = Timer(self.after, self.ask)
+            self.timer.start()
+        if event.type == "execution_interrupted":
+            self.ended = time.monotonic()
+
+    def ask(self) -> None:
+        self.asked = time.monotonic()
+        self.host.interrupt()
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.asked
+
+
+def settled(host: Host, threads: int, patience: float = 2.0) -> int:
+    """The server's threads, as soon as they are no more than `threads`, at the latest after some seconds."""
+    end = time.monotonic() + patience
+    while (now := host.threads()) > threads and time.monotonic() < end:
+        time.sleep(0.05)
+    return now
+
+
+def test_ten_cancels_at_any_moment(host: Host, record_property: pytest.RecordProperty) -> None:
+    """Cancelled at any moment, a film ends within a second, and leaves neither threads nor memory behind.
+
+    What was finished plays, and the log says where it is and how many frames it has.
+    """
+    moments = random.Random(5)
+    warm = Cancel(host, 4.0)
+    assert host.run(film(MINUTE, 99), 60, on_event=warm).interrupted
+    threads, memory = host.threads(), host.rss()
+    took: list[float] = []
+    for index in range(10):
+        cancel = Cancel(host, moments.uniform(0.1, 4.0))
+        before = host.log.stat().st_size
+        run = host.run(film(MINUTE, 100 + index // 2), 60, on_event=cancel)
+        assert run.interrupted
+        took.append(cancel.seconds)
+        said = KEPT.findall(host.log.read_bytes()[before:].decode())
+        if len(said) == 0:
+            assert cancel.after < 2.0, "a film under way says what it keeps"
+            continue
+        ((path, kept, planned),) = said
+        assert 0 < int(kept) < int(planned)
+        assert len(read_video(path)) == int(kept)
+    record_property("worst_seconds", max(took))
+    record_property("median_seconds", sorted(took)[5])
+    print(f"cancels: {[round(seconds, 3) for seconds in took]}")
+    print(f"memory: {memory / 1e6:.0f} -> {host.rss() / 1e6:.0f} MB; threads {threads} -> {settled(host, threads)}")
+    assert max(took) < 2.0
+    assert settled(host, threads) <= threads
+    assert host.rss() - memory < 30e6
+
+
+def test_a_cancelled_film_goes_on(host: Host) -> None:
+    """Queued again, a cancelled film goes on: kept blocks come unsampled, and it is the film that was never stopped."""
+    stopped: list[int] = []
+
+    def stop(run: Run, event: Event) -> None:
+        states = run.progress[SAMPLER]
+        if not stopped and states and states[-1]["value"] >= 18:
+            stopped.append(states[-1]["value"])
+            host.interrupt(run.prompt_id)
+
+    assert host.run(film(MEDIUM, 7), 60, on_event=stop).interrupted
+    again = host.run(film(MEDIUM, 7), 60)
+    assert again.ok, again.error
+    assert again.executed == [FILM]
+    (kept,) = [line for line in again.texts[SAMPLER] if "kept from before" in line]
+    blocks, total = map(int, re.findall(r"\d+", kept))
+    assert blocks >= stopped[0] // 4
+    first = min(state["value"] for state in again.progress[SAMPLER] if state["max"] == 4 * total)
+    assert first >= 4 * blocks
+    host.post("/free", {"free_memory": True})
+    time.sleep(1.5)  # the server frees between prompts
+    whole = host.run(film(MEDIUM, 7), 60)
+    assert whole.ok
+    assert MINI in whole.executed
+    assert torch.equal(film_frames(host, again), film_frames(host, whole))
