@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..longlive_core.script import BlockPlan, ScriptError, ShotScript
 from ..longlive_core.script.plan import cut_prompt
-from ..longlive_core.script.plan import cut_prompt
 from .mini import MiniTextModel
 from .types import CATEGORY, ConditioningType, ShotConditioning, Shots, ShotsType
 
