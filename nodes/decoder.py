@@ -105,7 +105,8 @@ class AsyncDecode(io.ComfyNode):
                 writer.start_block()
                 for latent in block.latents.split(1, dim=2):
                     drawing.tick()
-                    frames.feed(latent)
+                    with stream.turn:
+                        frames.feed(latent)
                     for piece in frames.flush():
                         writer.write(piece)
         return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=ui.PreviewVideo([target.saved]))
@@ -140,7 +141,8 @@ def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
     decode = DecodeStream(decoder(vae, stream.latent_format))
 
     def frames(block: Block) -> Tensor:
-        decode.feed(block.latents)
+        with stream.turn:
+            decode.feed(block.latents)
         return torch.cat(decode.flush())
 
     return frames

@@ -89,16 +89,17 @@ class Drawing:
 @contextmanager
 def _loaded(stream: Stream, beside: list[comfy.model_patcher.ModelPatcher], memory: int) -> Iterator[None]:
     """The models on their device, the film's loaded only where there is something to sample."""
-    sampling = stream.film.needs_model
-    models = [stream.model, *beside] if sampling else beside
-    comfy.model_management.load_models_gpu(models, memory_required=memory + (stream.memory if sampling else 0))
-    if sampling:
-        stream.model.pre_run()
+    sampling = stream.models
+    comfy.model_management.load_models_gpu(
+        [*sampling, *beside], memory_required=memory + (stream.memory if sampling else 0)
+    )
+    for model in sampling:
+        model.pre_run()
     try:
         yield
     finally:
-        if sampling:
-            stream.model.cleanup()
+        for model in sampling:
+            model.cleanup()
         comfy.model_management.soft_empty_cache()
 
 

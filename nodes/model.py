@@ -21,6 +21,7 @@ from torch import Tensor
 from ..longlive_core.attention import Attention, torch_attention
 from ..longlive_core.model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
 from ..longlive_core.weights import CheckpointError, inspect_checkpoint
+from .types import Turn
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -58,8 +59,9 @@ class CausalWanModel(comfy.model_base.BaseModel):
 class HostedModel:
     """A `FlowModel` over a MODEL that is loaded: what the engine calls goes through the host's patches and wrappers."""
 
-    def __init__(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
+    def __init__(self, patcher: comfy.model_patcher.ModelPatcher, turn: Turn) -> None:
         self._model: CausalWanModel = patcher.model
+        self._turn = turn
         self._options = comfy.model_patcher.create_model_options_clone(patcher.model_options)["transformer_options"]
         merge_nested_dicts(self._options.setdefault("wrappers", {}), patcher.wrappers, copy_dict1=False)
         self.config: WanConfig = self._model.diffusion_model.config
@@ -67,13 +69,17 @@ class HostedModel:
         self.dtype: torch.dtype = self._model.get_dtype_inference()
 
     def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
-        return self._model.apply_model(x, t, transformer_options=self._options, text=text, kv=kv, positions=positions)
+        inputs = {"text": text, "kv": kv, "positions": positions}
+        with self._turn:
+            return self._model.apply_model(x, t, transformer_options=self._options, **inputs)
 
     def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
-        self._model.diffusion_model.remember(x, t, text, kv, positions)
+        with self._turn:
+            self._model.diffusion_model.remember(x, t, text, kv, positions)
 
     def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
-        return self._model.diffusion_model.text_keys(text)
+        with self._turn:
+            return self._model.diffusion_model.text_keys(text)
 
     @property
     def attention(self) -> Attention:

@@ -14,7 +14,7 @@ from ..longlive_core.types import Block
 from ..longlive_core.vae import DecodeStream
 from .drawing import Drawing
 from .memory import gigabytes
-from .types import CATEGORY, Stream, StreamType
+from .types import CATEGORY, Stream, StreamType, Turn
 from .vae import decoder, slice_bytes
 
 
@@ -82,7 +82,7 @@ class StreamToImages(io.ComfyNode):
         with Drawing(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as drawing:
             start = 0
             for block in drawing:
-                for piece in _decoded(block, frames, drawing):
+                for piece in _decoded(block, frames, drawing, stream.turn):
                     _place(images, piece, start - wanted.start)
                     start += len(piece)
         return io.NodeOutput(images)
@@ -110,10 +110,11 @@ def check_room(needed: int, what: str) -> None:
         )
 
 
-def _decoded(block: Block, frames: DecodeStream, drawing: Drawing) -> Iterator[Tensor]:
+def _decoded(block: Block, frames: DecodeStream, drawing: Drawing, turn: Turn) -> Iterator[Tensor]:
     for latent in block.latents.split(1, dim=2):
         drawing.tick()
-        frames.feed(latent)
+        with turn:
+            frames.feed(latent)
         yield from frames.flush()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from threading import Lock
 
 import comfy.model_patcher
 import comfy.sd
@@ -20,7 +22,7 @@ from ..longlive_core.sampling import MAX_SEED
 from ..longlive_core.script import BlockPlan
 from ..longlive_core.types import LatentShape, PixelShape
 from .model import HostedModel, as_causal
-from .types import CATEGORY, ConditioningType, MemoryType, ShotConditioning, StateType, Stream, StreamType
+from .types import CATEGORY, ConditioningType, MemoryType, ShotConditioning, StateType, Stream, StreamType, Turn
 from .vae import MiniLatents, check_pair
 
 SIZE_UNIT = 32
@@ -114,6 +116,7 @@ class StreamingSampler(io.ComfyNode):
         shape = PixelShape(1, 1, height, width).latent.with_frames(plan.block_frames)
         check_size(model, shape, state)
         earlier = {} if state is None else state.embeddings
+        turn = nullcontext() if model.load_device.type == "cpu" else Lock()
         recipe = Recipe(
             model,
             {**earlier, **conditioning.embeddings},
@@ -124,11 +127,14 @@ class StreamingSampler(io.ComfyNode):
             steps,
             guidance,
             memory,
+            turn,
         )
         recipe.check()
         start = None if state is not None else encode_start(start_image, vae, model, shape)
         film = Film(plan, recipe, start, None if state is None else state.film)
-        stream = Stream(film, model, shape, steps, recipe.bytes, str(cls.hidden.unique_id), recipe.embeddings)
+        stream = Stream(
+            film, model, shape, steps, recipe.bytes, str(cls.hidden.unique_id), recipe.embeddings, turn, state
+        )
         return io.NodeOutput(stream, stream)
 
 
@@ -145,6 +151,7 @@ class Recipe:
     steps: int
     guidance: float
     memory: MemoryConfig
+    turn: Turn
 
     @property
     def config(self) -> WanConfig:
@@ -168,7 +175,7 @@ class Recipe:
             )
 
     def __call__(self, prefix: Tensor | None, on_step: OnStep | None, should_stop: ShouldStop | None) -> Generation:
-        model = HostedModel(self.model)
+        model = HostedModel(self.model, self.turn)
         return generate(
             model,
             self.plan,

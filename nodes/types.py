@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
@@ -32,12 +34,17 @@ class ShotConditioning:
     negative: str
 
 
+# The host's weight streaming is not made for two threads: where weights move, model calls and VAE slices take turns.
+Turn = AbstractContextManager[Any]
+
+
 @dataclass(frozen=True)
 class Stream:
     """A film that is made when it is drawn.
 
     shape: of one block, in latent cells. memory: bytes that sampling needs beside the weights. sampler: id of the node
-    that shows the progress. embeddings: prompt → `[L, text_dim]` of the whole film.
+    that shows the progress. embeddings: prompt → `[L, text_dim]` of the whole film. turn: held while the device is
+    given work. earlier: the stream that this one's film goes on from.
     """
 
     film: Film
@@ -47,6 +54,14 @@ class Stream:
     memory: int
     sampler: str
     embeddings: Mapping[str, Tensor]
+    turn: Turn
+    earlier: Stream | None = None
+
+    @property
+    def models(self) -> list[ModelPatcher]:
+        """Those that the next draw samples with; none where it replays only."""
+        before = [] if self.earlier is None else self.earlier.models
+        return [*before, *([self.model] if self.film.needs_model and self.model not in before else [])]
 
     @property
     def latent_format(self) -> LatentFormat:
