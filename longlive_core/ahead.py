@@ -47,7 +47,11 @@ class Ahead:
             return None
         if isinstance(event, BaseException):
             self.done = True
-            raise event
+            try:
+                raise event
+            finally:
+                # The error's traceback holds this frame: a cycle would keep the draw, and its memory, alive.
+                del event
         if event is None:
             self.done = True
         elif isinstance(event, Block):
@@ -66,12 +70,17 @@ class Ahead:
         try:
             # The caller's mode is its thread's own; tensors of both must be of one kind.
             with torch.inference_mode():
-                for block in self._draw(self._events.put, self._stop.is_set):
-                    while not self._room.acquire(timeout=PATIENCE):
-                        if self._stop.is_set():
-                            return
+                blocks = self._draw(self._events.put, self._stop.is_set)
+                while self._has_room() and (block := next(blocks, None)) is not None:
                     self._events.put(block)
         except BaseException as error:
             self._events.put(error)
         else:
             self._events.put(None)
+
+    def _has_room(self) -> bool:
+        """Waits until another block may be made; false where the thread should end."""
+        while not self._room.acquire(timeout=PATIENCE):
+            if self._stop.is_set():
+                return False
+        return not self._stop.is_set()

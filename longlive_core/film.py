@@ -85,6 +85,8 @@ class Film:
             self._blocks = list(self._earlier._blocks)
 
     def _known(self) -> Tensor | None:
+        """Latents of the finished blocks, and what the start holds beyond them."""
         if not self._blocks:
             return self._start
-        return torch.cat([block.latents for block in self._blocks], dim=2)
+        made = torch.cat([block.latents for block in self._blocks], dim=2)
+        return made if self._start is None else torch.cat([made, self._start[:, :, made.shape[2] :].to(made)], dim=2)

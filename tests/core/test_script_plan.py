@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,66 @@ def test_the_bundled_demo() -> None:
     assert film.shots >= 4
     assert film.seconds >= 20
     assert film.notes == ()
+
+
+def test_a_plan_goes_on_after_a_cut() -> None:
+    """Blocks, shots and latent frames are numbered on; the seam is a cut, announced; nothing else changes."""
+    first, second = plan("(2 blocks) a\n(1 block) b"), plan("(2 blocks) c @seed=7\n(1 block) continue: d\n(1 block) e")
+    film = first.then(second)
+    assert film.blocks[:3] == first.blocks
+    assert [block.index for block in film.blocks] == list(range(7))
+    assert [block.start for block in film.blocks] == [8 * index for index in range(7)]
+    assert [block.shot for block in film.blocks] == [0, 0, 1, 2, 2, 3, 4]
+    assert [block.cut for block in film.blocks] == [False, False, True, True, False, False, True]
+    assert [block.prompt for block in film.blocks[3:]] == [CUT_PREFIX + "c", "c", "d", CUT_PREFIX + "e"]
+    assert [block.seed for block in film.blocks] == [None, None, None, 7, 7, None, None]
+    assert (film.shots, film.latent_frames, film.fps, film.block_frames) == (5, 56, 24, 8)
+
+
+@pytest.mark.parametrize("seam", ["c", CUT_PREFIX + "c", "continue: c"])
+def test_joined_plans_are_the_plan_of_the_joined_script(seam: str) -> None:
+    """But for the seam, a cut however the second film begins, announced once."""
+    one, two = "(2 blocks) a\n(4s) b\n", f"(2 blocks) {seam}\n(1 block) continue: d\n(3s) e @seed=3\n"
+    film, whole = plan(one).then(plan(two)), plan(one + two)
+    cut = replace(whole.blocks[5], cut=True, prompt=CUT_PREFIX + "c")
+    assert film.blocks == (*whole.blocks[:5], cut, *whole.blocks[6:])
+    assert seam.startswith("continue") or film.blocks == whole.blocks
+
+
+@pytest.mark.parametrize(("fps", "block_frames"), [(16, 8), (24, 4)])
+def test_plans_of_different_rasters_do_not_join(fps: float, block_frames: int) -> None:
+    """One film has one rate and one length of blocks; the message names both."""
+    message = f"24 fps in blocks of 8 latent frames cannot go on with {fps} fps in blocks of {block_frames}"
+    with pytest.raises(ValueError, match=message):
+        plan("a").then(plan("b", fps, block_frames))
+
+
+def test_a_plan_in_words() -> None:
+    """A line for the film, one for each shot with its times and prompt, then the notes."""
+    film = plan("(2 blocks) a\n(4s) b\n(1 block) continue: c")
+    assert film.text().splitlines() == [
+        "3 shots, 6 blocks, 189 frames, 7.88 s",
+        "shot 1: 0 s to 2.54 s, 2 blocks: a",
+        f"shot 2: 2.54 s to 6.54 s, 3 blocks: {CUT_PREFIX}b",
+        "shot 3: 6.54 s to 7.88 s, 1 blocks: c",
+    ]
+    noted = plan("(2.5s) a\n(1 block) b")
+    assert noted.notes and noted.text().splitlines()[3:] == list(noted.notes)
+
+
+def test_the_default_length_is_that_of_shots_without_one() -> None:
+    """Only theirs: a written length, and one that the next shot's start gives, stay."""
+    script = ShotScript.parse("[0s: a]\n[4s] b\n(2 blocks) c\nd")
+    lengths = [
+        [sum(block.shot == shot for block in script.plan(default_seconds=seconds).blocks) for shot in range(4)]
+        for seconds in (4, 8)
+    ]
+    assert lengths == [[3, 3, 2, 3], [3, 6, 2, 6]]
+    assert len(ShotScript.parse("a").plan(default_seconds=0.01).blocks) == 1
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 24 * 3600 + 1])
+def test_impossible_default_lengths(seconds: float) -> None:
+    """The default is a length above zero that a film can have."""
+    with pytest.raises(ValueError, match=r"the default shot length is .* s; it must be above 0"):
+        ShotScript.parse("a").plan(default_seconds=seconds)
