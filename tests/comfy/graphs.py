@@ -137,7 +137,7 @@ def save_model(host: Host, name: str, state: dict[str, Tensor], metadata: dict[s
     return name
 
 
-def save_lora(host: Host, name: str, layers: dict[str, tuple[int, int]], rank: int = 4, scale: float = 0.05) -> str:
+def save_lora(host: Host, name: str, layers: dict[str, tuple[int, int]], rank: int = 4, scale: float = 0.1) -> str:
     """A random LoRA in models/loras for layers of shape (out, in); returns its name."""
     draw = torch.Generator().manual_seed(7)
     tensors: dict[str, Tensor] = {}

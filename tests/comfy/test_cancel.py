@@ -32,7 +32,7 @@ MINUTE = "\n".join(
         1,
     )
 )
-MEDIUM = "\n".join(MINUTE.replace("12s", "4s").splitlines()[:4])
+MEDIUM = "\n".join(MINUTE.replace("12s", "4s").splitlines()[:3])
 KEPT = re.compile(r"LongLive: (\S+\.mp4) keeps (\d+) of (\d+) frames")
 
 
