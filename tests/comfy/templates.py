@@ -1,0 +1,445 @@
+"""What the templates and the blueprint hold; `make_workflows` has the real front-end build and save them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .run import Json
+
+WAN = "https://huggingface.co/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
+LONGLIVE = "https://huggingface.co/longlive-video/LongLive-2.0-5B-ComfyUI/resolve/main"
+TINY = "https://huggingface.co/lightx2v/Autoencoders/resolve/main"
+
+
+def _file(name: str, place: str, directory: str) -> dict[str, str]:
+    return {"name": name, "url": f"{place}/{name}", "directory": directory}
+
+
+MODEL_FILES = {
+    "nvfp4": _file("longlive2_5b_nvfp4.safetensors", LONGLIVE, "diffusion_models"),
+    "bf16": _file("longlive2_5b_ar_bf16.safetensors", LONGLIVE, "diffusion_models"),
+    "lora": _file("longlive2_5b_dmd_lora.safetensors", LONGLIVE, "loras"),
+    "umt5": _file("umt5_xxl_fp8_e4m3fn_scaled.safetensors", f"{WAN}/text_encoders", "text_encoders"),
+    "vae": _file("wan2.2_vae.safetensors", f"{WAN}/vae", "vae"),
+    "tiny": _file("lighttaew2_2.safetensors", TINY, "vae_approx"),
+}
+
+
+@dataclass(frozen=True)
+class Template:
+    """A workflow of one row of groups, or of several.
+
+    groups: `title` (None: no box), `cell` [column, row] in the grid of groups, `columns` of nodes. links: [from,
+    output, to, input] by node keys. frames: (title of the node with the film, frame) of its picture, `across` of them
+    in a row; none where the film cannot be made here.
+    """
+
+    name: str
+    groups: list[Json]
+    links: list[list[str]]
+    frames: list[tuple[str, int]] = field(default_factory=list)
+    across: int = 2
+
+    def content(self) -> Json:
+        return {"groups": self.groups, "links": self.links}
+
+
+def node(key: str, kind: str, *, title: str | None = None, size: tuple[int, int] = (0, 0), **widgets: Any) -> Json:  # noqa: ANN401
+    return {"key": key, "type": kind, "title": title, "size": size, "widgets": widgets}
+
+
+def loader(key: str, kind: str, file: str, widget: str, **widgets: str) -> Json:
+    """A node that loads one of MODEL_FILES."""
+    model = MODEL_FILES[file]
+    return node(key, kind, **{widget: model["name"]}, **widgets) | {"models": [model]}
+
+
+def note(text: str, height: int = 420) -> Json:
+    """The note, on the left of everything."""
+    column = [node("note", "MarkdownNote", title="Note", size=(380, height), text=text)]
+    return {"title": None, "cell": [0, 0], "columns": [column]}
+
+
+def group(title: str, column: int, *columns: list[Json], row: int = 0) -> Json:
+    return {"title": title, "cell": [column, row], "columns": list(columns)}
+
+
+def shot_script(key: str, script: str, height: int = 520, title: str | None = None) -> Json:
+    return node(key, "LongLiveShotScript", title=title, size=(480, height), script=script)
+
+
+def encode(key: str) -> Json:
+    return node(key, "LongLiveEncodeShots", size=(300, 90))
+
+
+def sampler(key: str, width: int, height: int, seed: int, title: str | None = None) -> Json:
+    size = {"width": width, "height": height}
+    return node(key, "LongLiveStreamingSampler", title=title, size=(340, 560)) | {"widgets": size | {"seed": seed}}
+
+
+def decode(key: str, prefix: str, title: str | None = None, size: tuple[int, int] = (400, 560)) -> Json:
+    return node(key, "LongLiveAsyncDecode", title=title, size=size, filename_prefix=f"video/{prefix}")
+
+
+def text_encoder() -> Json:
+    return loader("clip", "CLIPLoader", "umt5", "clip_name", type="wan")
+
+
+def vae() -> Json:
+    return loader("vae", "VAELoader", "vae", "vae_name")
+
+
+def from_mini(*keys: str) -> list[list[str]]:
+    """Links from `mini` to the encoders, samplers and decoders whose keys end so: `encode2`, `sampler2`, `decode2`."""
+    links: list[list[str]] = []
+    for key in keys:
+        if key.startswith("encode"):
+            links.append(["mini", "CLIP", key, "clip"])
+        elif key.startswith("sampler"):
+            links.append(["mini", "MODEL", key, "model"])
+        else:
+            links.append(["mini", "VAE", key, "vae"])
+    return links
+
+
+MINI_FILM = """\
+# The world that LongLive Mini knows: circles, squares, triangles and rings.
+hero: a big orange ring
+
+Shot 1 (4s): {hero} sways on the left in front of a striped navy wall, the camera pans left
+Shot 2 (4s): {hero} bobs in the middle against a plain wine wall
+Shot 3 (4s): the hero circles at the top in front of a checked forest background
+Shot 4 (4s): {hero} hops near the bottom in front of a plain black background
+"""
+
+MINI_OPENING = """\
+hero: a big cyan ball
+
+Shot 1 (4s): {hero} bobs on the left in front of a checked brown wall
+"""
+
+MINI_GOES_ON = """\
+# The picture brings the hero's looks: no shot of this film names them.
+Shot 1 (4s): it bobs on the left in front of a checked brown wall
+Shot 2 (4s): the hero sways in the middle against a plain navy wall
+Shot 3 (4s): it circles at the top in front of a striped forest background
+"""
+
+MINI_MEMORY = """\
+# Only shot 1 says what the hero looks like: after that, memory alone can know.
+Shot 1 (4s): a big yellow ball sways on the left in front of a striped navy wall
+Shot 2 (4s): it bobs in the middle against a plain wine wall
+Shot 3 (4s): the hero circles at the top in front of a checked forest background
+Shot 4 (4s): the same hero rests on the right against a striped grey wall
+Shot 5 (4s): it hops near the bottom in front of a plain black background
+"""
+
+KEEPER = """\
+style: cinematic 35mm film, anamorphic lens, soft overcast light, muted teal and amber, fine grain
+hero: an old lighthouse keeper with a short white beard, a navy wool coat and a yellow oilskin hat
+
+Shot 1 (5.3s): Wide shot of a white lighthouse on a black cliff at dawn. {hero} climbs the worn stone steps towards \
+its door, his coat pulled by the wind, while long waves break far below. The camera cranes up slowly.
+Shot 2 (5.3s): Medium shot inside the spiral stairwell. {hero} climbs past a small round window, one hand on the iron \
+rail, a brass lantern swinging in the other. Warm lantern light slides over the brick. The camera follows.
+Shot 3 (4s): Close-up of the face of {hero} as he lights the great lamp. Amber light blooms through the glass prisms \
+and crosses his eyes. Shallow depth of field, the camera holds still.
+Shot 4 (5.3s): Over the shoulder of {hero} at the gallery rail. Far out, a small fishing boat with a red sail turns \
+towards the harbour through rain. He raises the lantern in greeting. The camera pushes in gently.
+Shot 5 (5.3s): Wide aerial shot at dusk. {hero} stands small on the lit gallery while the beam of the lamp sweeps \
+over the sea, and the camera circles away.
+"""
+
+GARDENER = """\
+style: cinematic science fiction, 65mm film, natural practical light, rich greens against white panels, subtle haze
+hero: a young botanist with curly auburn hair, round glasses and a sage green jumpsuit
+
+Shot 1 (5.3s): Wide shot of a glass greenhouse on a space station, rows of ferns under warm lamps, the blue earth \
+turning behind the panes. {hero} walks between the beds towards the camera, touching the leaves. Slow dolly back.
+Shot 2 (5.3s): Medium close-up. {hero} kneels and parts the soil around a seedling with both hands; a drop of water \
+runs down a leaf. Shallow depth of field, the camera drifts left.
+Shot 3 (4s): Close-up of {hero} from the side as the lamps flicker and turn red. She looks up, the red light in her \
+glasses. The camera holds still.
+Shot 4 (5.3s): Tracking shot. {hero} runs down a white corridor with the potted seedling held to her chest, emergency \
+lights passing over her. The camera runs beside her.
+Shot 5 (5.3s): Wide shot, calm again. {hero} sits on the floor by a round window with the seedling in her lap, and \
+sunrise comes over the rim of the earth. The camera pulls back slowly.
+"""
+
+DRAWING = """\
+# Shot 1 begins with the picture: describe what it shows. This text fits ComfyUI's example.png.
+style: a child's felt-pen drawing come to life, flat bright colours, thick uneven lines, playful hand-made animation
+hero: a smiling girl with big yellow hair in two pointed tufts, blue button eyes and a long pink dress
+
+Shot 1 (4s): {hero} stands on a round green hill under a blue sky with two white clouds. She blinks, waves with both \
+arms and the tufts of her hair bounce. The camera holds still.
+Shot 2 (5.3s): Medium shot. {hero} skips down the green hill, her dress swinging, while paper flowers pop up behind \
+her steps. The camera follows from the side.
+Shot 3 (4s): Close-up. {hero} looks up in wonder as a huge orange balloon drifts into view and its string tickles \
+her nose. The camera tilts up.
+Shot 4 (5.3s): Wide shot. {hero} floats over crayon rooftops and a winding blue river, holding the balloon with one \
+hand. The camera drifts with her through the clouds.
+"""
+
+MEMORY_NOTE = """\
+## LongLive Mini: memory on and off
+
+Press **Run**. No download, no GPU.
+
+The same script and the same *seed*, twice. Above, the first block of the film (*global_sink* 8) and of each shot \
+(*shot_sink*) is never forgotten. Below, a block looks back on the block before it only (*window* 16, *global_sink* 0).
+
+**Expect** two films of 20 s. Above, the ball stays big to the end. Below, it is passed on from block to block like a \
+rumour: its colour arrives, its size gets lost.
+"""
+
+NVFP4_NOTE = """\
+## LongLive 5B NVFP4: five shots, 832x480
+
+1. Get the files that ComfyUI lists as missing when this opens.
+2. Write your script: `style:` goes to every shot, `{hero}` stands for the line `hero:`.
+3. Press **Run**.
+
+**Expect** a film of about 25 s. The sampler plays each finished block; *LongLive Async Decode* writes the file while \
+the next block is made, and what is written plays even if you cancel.
+
+Made for cards of 12 to 16 GB. Short of memory? Set *window* to 24 or 16.
+
+*Preview VAE* only sharpens the preview: delete that node if you do not have its file.
+"""
+
+LORA_NOTE = """\
+## LongLive 5B bf16 + DMD LoRA: five shots, 1280x704
+
+1. Get the files that ComfyUI lists as missing when this opens.
+2. Press **Run**.
+
+**Expect** a film of about 25 s, and on the LoRA node a report of the layers applied.
+
+The LoRA makes 4 *steps* enough: without it the model needs many more, and *guidance* above 1.
+
+*Sink Memory* tells how much memory its window takes; 1280x704 in bf16 is for cards of 32 GB and more. With less, take \
+832x480 or the NVFP4 template.
+"""
+
+IMAGE_NOTE = """\
+## LongLive 5B: a picture becomes a film
+
+1. Get the files that ComfyUI lists as missing when this opens.
+2. Choose your picture in *Load Image*; it is cropped to 832x480.
+3. Describe it in `hero:` and in shot 1: the text here fits ComfyUI's own example.png.
+4. Press **Run**.
+
+**Expect** a film of about 19 s whose first frame is your picture. Later shots cut away from it and keep its hero.
+"""
+
+
+def five_b_links(model: str = "model") -> list[list[str]]:
+    """What the three 5B films have in common; `model` is the key of the node that the sampler takes it from."""
+    return [
+        ["clip", "CLIP", "encode", "clip"],
+        ["script", "SHOTS", "encode", "shots"],
+        [model, "MODEL", "sampler", "model"],
+        ["encode", "SHOT_CONDITIONING", "sampler", "conditioning"],
+        ["memory", "MEMORY", "sampler", "memory"],
+        ["sampler", "STREAM", "decode", "stream"],
+        ["vae", "VAE", "decode", "vae"],
+    ]
+
+
+MINI_TEXT_TO_FILM = Template(
+    "longlive_mini_text_to_film",
+    [
+        note(
+            "## LongLive Mini: text to film\n\nPress **Run**. No download, no GPU.\n\n**Expect** a film of 16 s at "
+            "128x128 in about half a minute. The sampler plays each finished block; *LongLive Async Decode* writes the "
+            "file while the next block is made.\n\nThen change a wall to *black, navy, forest, wine, brown* or "
+            "*grey*, or the hero's colour to *red, orange, yellow, green, cyan, blue, purple* or *white*, and run "
+            "again. Mini is the whole system at toy size: it knows the words of its small world only."
+        ),
+        group("Model", 1, [node("mini", "LongLiveMini")]),
+        group("Script", 2, [shot_script("script", MINI_FILM), encode("encode")]),
+        group("Film", 3, [node("memory", "LongLiveSinkMemory"), sampler("sampler", 128, 128, 2)]),
+        group("File", 4, [decode("decode", "LongLive_mini", "Film")]),
+    ],
+    [
+        *from_mini("encode", "sampler", "decode"),
+        ["script", "SHOTS", "encode", "shots"],
+        ["encode", "SHOT_CONDITIONING", "sampler", "conditioning"],
+        ["memory", "MEMORY", "sampler", "memory"],
+        ["sampler", "STREAM", "decode", "stream"],
+    ],
+    [("Film", 40), ("Film", 140), ("Film", 236), ("Film", 340)],
+)
+
+MINI_IMAGE_TO_FILM = Template(
+    "longlive_mini_image_to_film",
+    [
+        note(
+            "## LongLive Mini: a picture becomes a film\n\nPress **Run**. No download, no GPU.\n\nA first film of 4 s "
+            "is made. *LongLive Stream to Images* takes its last frame (*first_frame* -1, *frame_count* 1), and that "
+            "picture is the *start_image* of a second film.\n\n**Expect** a film of 12 s that begins with the picture "
+            "and keeps its hero, though no shot of the second script names it.\n\nAny picture of Mini's world, "
+            "128x128, works as a start: replace the first film by *Load Image*."
+        ),
+        group("Model", 1, [node("mini", "LongLiveMini")]),
+        group("First film", 2, [shot_script("script1", MINI_OPENING, 320), encode("encode1")]),
+        group(
+            "Its last frame",
+            3,
+            [
+                sampler("sampler1", 128, 128, 1, "First sampler"),
+                node("images", "LongLiveStreamToImages", first_frame=-1, frame_count=1),
+                node("still", "PreviewImage", title="Start image", size=(340, 300)),
+            ],
+        ),
+        group("Script of the second film", 4, [shot_script("script2", MINI_GOES_ON), encode("encode2")]),
+        group("Second film", 5, [sampler("sampler2", 128, 128, 1, "Second sampler")]),
+        group("File", 6, [decode("decode2", "LongLive_mini_image", "Film")]),
+    ],
+    [
+        *from_mini("encode1", "sampler1", "encode2", "sampler2", "images", "decode2"),
+        ["mini", "VAE", "sampler2", "vae"],
+        ["script1", "SHOTS", "encode1", "shots"],
+        ["encode1", "SHOT_CONDITIONING", "sampler1", "conditioning"],
+        ["sampler1", "STREAM", "images", "stream"],
+        ["images", "IMAGE", "still", "images"],
+        ["images", "IMAGE", "sampler2", "start_image"],
+        ["script2", "SHOTS", "encode2", "shots"],
+        ["encode2", "SHOT_CONDITIONING", "sampler2", "conditioning"],
+        ["sampler2", "STREAM", "decode2", "stream"],
+    ],
+    [("Film", 0), ("Film", 50), ("Film", 150), ("Film", 250)],
+)
+
+MINI_MEMORY_ON_AND_OFF = Template(
+    "longlive_mini_memory_on_and_off",
+    [
+        note(MEMORY_NOTE),
+        group("Model", 1, [node("mini", "LongLiveMini")]),
+        group("Script", 2, [shot_script("script", MINI_MEMORY), encode("encode")]),
+        group(
+            "Memory on",
+            3,
+            [node("memory1", "LongLiveSinkMemory", title="Global sink and shot sink")],
+            [sampler("sampler1", 128, 128, 2, "Sampler, memory on")],
+            [decode("decode1", "LongLive_mini_memory_on", "Memory on")],
+        ),
+        group(
+            "Memory off",
+            3,
+            [node("memory2", "LongLiveSinkMemory", title="A short window only", window=16, global_sink=0)],
+            [sampler("sampler2", 128, 128, 2, "Sampler, memory off")],
+            [decode("decode2", "LongLive_mini_memory_off", "Memory off")],
+            row=1,
+        ),
+    ],
+    [
+        *from_mini("encode", "sampler1", "sampler2", "decode1", "decode2"),
+        ["script", "SHOTS", "encode", "shots"],
+        *(["encode", "SHOT_CONDITIONING", f"sampler{i}", "conditioning"] for i in (1, 2)),
+        *([f"memory{i}", "MEMORY", f"sampler{i}", "memory"] for i in (1, 2)),
+        *([f"sampler{i}", "STREAM", f"decode{i}", "stream"] for i in (1, 2)),
+    ],
+    [(film, frame) for film in ("Memory on", "Memory off") for frame in (40, 140, 340, 440)],
+    across=4,
+)
+
+NVFP4 = Template(
+    "longlive_5b_nvfp4_multi_shot",
+    [
+        note(NVFP4_NOTE, 480),
+        group(
+            "Models",
+            1,
+            [
+                loader("model", "LongLiveModelLoader", "nvfp4", "model_name"),
+                text_encoder(),
+                vae(),
+                loader("tiny", "VAELoader", "tiny", "vae_name") | {"title": "Preview VAE (optional)"},
+            ],
+        ),
+        group("Script", 2, [shot_script("script", KEEPER, 620), encode("encode")]),
+        group("Film", 3, [node("memory", "LongLiveSinkMemory"), sampler("sampler", 832, 480, 7)]),
+        group("File", 4, [decode("decode", "LongLive_5b_nvfp4", size=(560, 620))]),
+    ],
+    [*five_b_links(), ["tiny", "VAE", "decode", "preview_vae"]],
+)
+
+DMD_LORA = Template(
+    "longlive_5b_bf16_dmd_lora",
+    [
+        note(LORA_NOTE, 480),
+        group(
+            "Models",
+            1,
+            [
+                loader("model", "LongLiveModelLoader", "bf16", "model_name"),
+                loader("lora", "LongLiveDMDLora", "lora", "lora_name"),
+                text_encoder(),
+                vae(),
+            ],
+        ),
+        group("Script", 2, [shot_script("script", GARDENER, 620), encode("encode")]),
+        group("Film", 3, [node("memory", "LongLiveSinkMemory"), sampler("sampler", 1280, 704, 11)]),
+        group("File", 4, [decode("decode", "LongLive_5b_bf16", size=(560, 620))]),
+    ],
+    [*five_b_links("lora"), ["model", "MODEL", "lora", "model"]],
+)
+
+IMAGE_TO_FILM = Template(
+    "longlive_5b_image_to_film",
+    [
+        note(IMAGE_NOTE),
+        group("Models", 1, [loader("model", "LongLiveModelLoader", "nvfp4", "model_name"), text_encoder(), vae()]),
+        group(
+            "Picture and script",
+            2,
+            [node("picture", "LoadImage", size=(340, 380), image="example.png"), encode("encode")],
+            [shot_script("script", DRAWING, 620)],
+        ),
+        group("Film", 3, [node("memory", "LongLiveSinkMemory"), sampler("sampler", 832, 480, 5)]),
+        group("File", 4, [decode("decode", "LongLive_5b_image", size=(560, 620))]),
+    ],
+    [*five_b_links(), ["picture", "IMAGE", "sampler", "start_image"], ["vae", "VAE", "sampler", "vae"]],
+)
+
+TEMPLATES = (MINI_TEXT_TO_FILM, MINI_IMAGE_TO_FILM, MINI_MEMORY_ON_AND_OFF, NVFP4, DMD_LORA, IMAGE_TO_FILM)
+
+
+def blueprint_nodes(title: str) -> tuple[Json, Json]:
+    """The nodes to build for the blueprint (Mini stands for whatever will be connected), and how to fold them into one.
+
+    The inputs of a folded node are those that come from outside, and `inputs` beside: [node, input or widget].
+    """
+    built = {
+        "groups": [
+            {"title": None, "cell": [0, 0], "columns": [[node("mini", "LongLiveMini")]]},
+            {"title": None, "cell": [1, 0], "columns": [[shot_script("script", MINI_FILM), encode("encode")]]},
+            {
+                "title": None,
+                "cell": [2, 0],
+                "columns": [
+                    [node("memory", "LongLiveSinkMemory"), sampler("sampler", 128, 128, 2)],
+                    [decode("decode", "LongLive")],
+                ],
+            },
+        ],
+        "links": [*MINI_TEXT_TO_FILM.links, ["mini", "VAE", "sampler", "vae"]],
+    }
+    conversion = {
+        "title": title,
+        "description": "A script becomes a film file: Encode Shots, Sink Memory, Streaming Sampler and Async Decode.",
+        "keep": ["LongLiveMini"],
+        "inputs": [
+            ["LongLiveStreamingSampler", "start_image"],
+            ["LongLiveShotScript", "script"],
+            ["LongLiveStreamingSampler", "width"],
+            ["LongLiveStreamingSampler", "height"],
+            ["LongLiveStreamingSampler", "seed"],
+            ["LongLiveStreamingSampler", "steps"],
+            ["LongLiveAsyncDecode", "filename_prefix"],
+        ],
+    }
+    return built, conversion

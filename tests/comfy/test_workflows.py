@@ -1,0 +1,266 @@
+"""The workflows that people open first: whole, sound and true, in the real front-end and on the real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from longlive.longlive_core.evaluation.probe import Reading, read_frame
+from longlive.longlive_core.script import ShotScript
+from longlive.longlive_core.training.world import BACKGROUNDS, COLOURS
+from longlive.longlive_core.video import read_video
+from numpy.typing import NDArray
+from PIL import Image
+
+from .browser import Front
+from .host import ROOT, Host, Refused
+from .run import Json
+
+pytestmark = pytest.mark.comfy
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+MINI = [path for path in WORKFLOWS if "_mini_" in path.stem]
+LARGE = [path for path in WORKFLOWS if "_5b_" in path.stem]
+BLUEPRINT = ROOT / "subgraphs" / "longlive_multi_shot.json"
+TITLE_BAR = 30
+
+# Saved workflows keep widget values by position: a widget may be added at the end only. The front-end puts
+# `control_after_generate` behind the seed by itself.
+WIDGETS = {
+    "LongLiveModelLoader": ["model_name", "precision"],
+    "LongLiveMini": [],
+    "LongLiveDMDLora": ["lora_name", "strength", "mode"],
+    "LongLiveShotScript": ["script", "default_seconds", "fps"],
+    "LongLiveEncodeShots": ["negative"],
+    "LongLiveSinkMemory": ["window", "global_sink", "shot_sink", "rope_offset", "kv_format", "clean_recache"],
+    "LongLiveStreamingSampler": ["width", "height", "seed", "control_after_generate", "steps", "guidance"],
+    "LongLiveAsyncDecode": ["filename_prefix", "codec", "quality"],
+    "LongLiveStreamToLatent": [],
+    "LongLiveStreamToImages": ["first_frame", "frame_count"],
+}
+SCALARS = ("STRING", "INT", "FLOAT", "BOOLEAN", "COMBO")
+
+
+def read(path: Path) -> Json:
+    return json.loads(path.read_text("utf-8"))
+
+
+def models(workflow: Json) -> Iterator[tuple[Json, Json]]:
+    """Each model file that a workflow declares, with its node."""
+    for node in workflow["nodes"]:
+        for model in node["properties"].get("models", []):
+            yield node, model
+
+
+def walls_and_heroes(script: str, shots: int) -> Iterator[tuple[str, str | None]]:
+    """Of each shot the wall and, where the shot names it, the hero's colour."""
+    plan = ShotScript.parse(script).plan(24.0)
+    prompts = {block.shot: block.prompt for block in reversed(plan.blocks)}
+    for shot in range(shots):
+        words = prompts[shot].replace(",", " ").split()
+        (wall,) = {word for word in words if word in BACKGROUNDS}
+        yield wall, next((word for word in words if word in COLOURS), None)
+
+
+def readings(frames: NDArray[np.uint8], script: str) -> list[list[Reading]]:
+    """What the probe reads in frames of each shot, away from the cuts."""
+    plan = ShotScript.parse(script).plan(24.0)
+    ends = np.cumsum([sum(b.frames * 4 for b in plan.blocks if b.shot == shot) for shot in range(plan.shots)]) - 3
+    starts = [0, *ends[:-1]]
+    return [
+        [read_frame(frames[int(start + (end - start) * part)]) for part in (0.3, 0.5, 0.7, 0.9)]
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def script_of(prompt: dict[str, Json], node: str) -> str:
+    """The script of the film that a node writes."""
+    while prompt[node]["class_type"] != "LongLiveShotScript":
+        inputs = prompt[node]["inputs"]
+        node = next(inputs[name] for name in ("stream", "conditioning", "shots") if name in inputs)[0]
+    return prompt[node]["inputs"]["script"]
+
+
+def test_what_is_shipped() -> None:
+    """Three templates of Mini and three of 5B, each with a picture of its name, and nothing else."""
+    assert [len(MINI), len(LARGE)] == [3, 3]
+    names = {file.name for path in WORKFLOWS for file in (path, path.with_suffix(".jpg"))}
+    assert {path.name for path in (ROOT / "workflows").iterdir()} == names
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_pictures_and_places(path: Path) -> None:
+    """A picture is small; no node lies on another; every node but the note stands in one group; links go right."""
+    with Image.open(path.with_suffix(".jpg")) as picture:
+        assert picture.width == 512
+    assert path.with_suffix(".jpg").stat().st_size < 80_000
+    workflow = read(path)
+    boxes = {
+        node["id"]: (node["pos"][0], node["pos"][1] - TITLE_BAR, node["pos"][0] + node["size"][0],
+                     node["pos"][1] + node["size"][1])
+        for node in workflow["nodes"]
+    }  # fmt: skip
+    for one, two in combinations(boxes.values(), 2):
+        assert one[2] <= two[0] or two[2] <= one[0] or one[3] <= two[1] or two[3] <= one[1]
+    for node in workflow["nodes"]:
+        left, top, right, bottom = boxes[node["id"]]
+        around = [
+            group["title"]
+            for group in workflow["groups"]
+            for x, y, width, height in [group["bounding"]]
+            if x <= left and y <= top and right <= x + width and bottom <= y + height
+        ]
+        assert len(around) == (0 if node["type"] == "MarkdownNote" else 1), node["type"]
+    for _, source, _, target, *_ in workflow["links"]:
+        assert boxes[source][0] <= boxes[target][0]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_model_files(path: Path) -> None:
+    """Every declared file is the value of a widget of its node, safetensors from huggingface.co under its own name."""
+    for node, model in models(read(path)):
+        assert set(model) == {"name", "url", "directory"}
+        assert model["name"] in node["widgets_values"]
+        assert model["url"].startswith("https://huggingface.co/")
+        assert model["url"].endswith("/" + model["name"])
+        assert model["name"].endswith(".safetensors")
+    values = {value for node in read(path)["nodes"] for value in node.get("widgets_values", []) if node["properties"]}
+    files = {value for value in values if isinstance(value, str) and value.endswith(".safetensors")}
+    assert files == {model["name"] for _, model in models(read(path))}
+
+
+def test_widget_order(comfy: Host, page: Front) -> None:
+    """The order of widgets is that of the schema, and it is the one that saved workflows were made with."""
+    info = comfy.get("/object_info")
+    own = {name: entry for name, entry in info.items() if name.startswith("LongLive")}
+    assert set(own) == set(WIDGETS)
+    for name, expected in WIDGETS.items():
+        inputs = own[name]["input"]
+        schema = [
+            key
+            for part in ("required", "optional")
+            for key in own[name]["input_order"].get(part, [])
+            if isinstance(inputs[part][key][0], list) or inputs[part][key][0] in SCALARS
+        ]
+        assert schema == [key for key in expected if key != "control_after_generate"], name
+        count = page.page.evaluate("(type) => (LiteGraph.createNode(type).widgets ?? []).length", name)
+        assert count == len(expected), name
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_front_end_opens_it(path: Path, page: Front) -> None:
+    """It loads without a missing node, keeps every widget's value, and comes out as the prompt that was saved."""
+    workflow = read(path)
+    page.load(workflow)
+    kinds = {node["type"] for node in workflow["nodes"]}
+    assert (
+        page.page.evaluate(
+            "(kinds) => kinds.filter((kind) => !(kind in LiteGraph.registered_node_types))", sorted(kinds)
+        )
+        == []
+    )
+    again = {node["id"]: node for node in page.to_workflow()["nodes"]}
+    for node in workflow["nodes"]:
+        assert again[node["id"]].get("widgets_values") == node.get("widgets_values")
+        names = WIDGETS.get(node["type"])
+        if names is not None:
+            assert len(node.get("widgets_values", [])) == len(names)
+    prompt = page.to_api()
+    assert {entry["class_type"] for entry in prompt.values()} == kinds - {"MarkdownNote"}
+    assert page.own_errors() == []
+
+
+@pytest.mark.parametrize("path", LARGE, ids=lambda path: path.stem)
+def test_only_the_files_are_missing(path: Path, page: Front, comfy: Host, comfy_path: Path) -> None:
+    """Without the model files the server refuses a 5B template for these files alone, each by its widget."""
+    comfy.upload_image(comfy_path / "input" / "example.png")
+    workflow = read(path)
+    page.load(workflow)
+    with pytest.raises(Refused) as refused:
+        comfy.queue(page.to_api())
+    missing = {(str(node["id"]), model["name"]) for node, model in models(workflow)}
+    told = set()
+    for node, entry in refused.value.node_errors.items():
+        for error in entry["errors"]:
+            assert error["type"] in ("value_not_in_list", "custom_validation_failed")
+            told |= {(node, name) for _, name in missing if name in error["details"]}
+            assert any(name in error["details"] for _, name in missing), error
+    assert told == missing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", MINI, ids=lambda path: path.stem)
+def test_mini_makes_the_film(path: Path, page: Front, comfy: Host) -> None:
+    """Each film has the planned frames; each shot has its wall, and its hero the colour that the shot names."""
+    page.load(read(path))
+    prompt = page.to_api()
+    run = comfy.run(prompt, 400)
+    assert run.ok, run.error
+    films = [node for node, entry in prompt.items() if entry["class_type"] == "LongLiveAsyncDecode"]
+    for node in films:
+        script = script_of(prompt, node)
+        plan = ShotScript.parse(script).plan(24.0)
+        frames = read_video(comfy.file(run.outputs[node]["images"][0])).numpy()
+        assert len(frames) == plan.video_frames
+        shots = readings(frames, script)
+        for seen, (wall, colour) in zip(shots, walls_and_heroes(script, plan.shots), strict=True):
+            assert [reading.background for reading in seen] == [wall] * len(seen)
+            assert all(reading.found for reading in seen)
+            if colour:
+                assert {reading.hero.colour for reading in seen if reading.hero} == {colour}
+
+
+def test_the_browser_of_templates_lists_them(page: Front, comfy: Host) -> None:
+    """The server lists every template and serves its file and its picture; the front-end shows a card of each."""
+    (pack,) = [pack for pack in comfy.get("/workflow_templates") if "longlive" in pack.lower()]
+    assert sorted(comfy.get("/workflow_templates")[pack]) == [path.stem for path in WORKFLOWS]
+    for path in WORKFLOWS:
+        address = f"/api/workflow_templates/{pack}/{path.stem}"
+        assert comfy.get(address + ".json") == read(path)
+        assert comfy.read(address + ".jpg") == path.with_suffix(".jpg").read_bytes()
+    dialog = page.open_templates()
+    dialog.get_by_role("searchbox").or_(dialog.locator("input[type=text]")).first.fill("longlive")
+    for path in WORKFLOWS:
+        dialog.get_by_test_id(f"template-workflow-{path.stem}").wait_for(timeout=10_000)
+
+
+def test_the_blueprint(page: Front, comfy: Host) -> None:
+    """The server offers the blueprint, the front-end takes it, and with LongLive Mini connected it makes a film."""
+    listed = comfy.get("/global_subgraphs")
+    (key,) = [key for key, entry in listed.items() if entry["name"] == BLUEPRINT.stem]
+    assert json.loads(comfy.get(f"/global_subgraphs/{quote(key)}")["data"]) == read(BLUEPRINT)
+    assert not [error for error in page.errors if "valid subgraph" in error.text]
+    workflow = read(BLUEPRINT)
+    (node,) = workflow["nodes"]
+    (subgraph,) = workflow["definitions"]["subgraphs"]
+    assert node["type"] == subgraph["id"]
+    assert subgraph["name"] == "LongLive multi-shot"
+    page.load(workflow)
+    script = "Shot 1 (1 block): a big red ball waits in the middle against a plain navy wall"
+    build = """(script) => {
+        const film = app.graph.nodes[0], mini = LiteGraph.createNode("LongLiveMini")
+        app.graph.add(mini)
+        for (const name of ["model", "clip", "vae"])
+            mini.connect(mini.findOutputSlot(name.toUpperCase()), film, film.findInputSlot(name))
+        film.widgets.find((widget) => widget.name === "script").value = script
+    }"""
+    page.page.evaluate(build, script)
+    run = comfy.run(page.to_api(), 120)
+    assert run.ok, run.error
+    ((film,),) = [output["images"] for output in run.outputs.values() if "images" in output]
+    assert len(read_video(comfy.file(film))) >= 29
+
+
+def test_pictures_of_the_nodes() -> None:
+    """The help pages have a small picture of each node."""
+    folder = ROOT / "web" / "docs" / "images"
+    assert {path.stem for path in folder.glob("*.png")} >= set(WIDGETS)
+    for name in WIDGETS:
+        assert (folder / f"{name}.png").stat().st_size < 30_000
+        with Image.open(folder / f"{name}.png") as picture:
+            assert min(picture.size) > 60
