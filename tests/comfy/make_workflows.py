@@ -119,7 +119,7 @@ CONVERT = """({ title, description, inputs, keep }) => {
 FIT = """async (pad) => {
     const pause = () => new Promise((next) => setTimeout(next, 400))
     await pause()  // a graph just loaded moves the view once more
-    const boxes = [...app.graph.nodes.map((node) => [node.pos[0], node.pos[1] - 30, node.size[0], node.size[1] + 30]),
+    const boxes = [...app.graph.nodes.map((node) => [node.pos[0], node.pos[1] - 50, node.size[0], node.size[1] + 50]),
                    ...app.graph.groups.map((group) => [...group.pos, ...group.size])]
     const left = Math.min(...boxes.map((b) => b[0])) - pad, top = Math.min(...boxes.map((b) => b[1])) - pad
     const right = Math.max(...boxes.map((b) => b[0] + b[2])) + pad
@@ -127,6 +127,7 @@ FIT = """async (pad) => {
     const ds = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect()
     ds.scale = Math.min(1, canvas.width / (right - left), canvas.height / (bottom - top))
     ds.offset = [-left, -top]
+    app.canvas.min_font_size_for_lod = 0  // small, but with its words
     app.canvas.deselectAll()
     app.canvas.setDirty(true, true)
     await pause()

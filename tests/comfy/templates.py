@@ -128,7 +128,7 @@ Shot 3 (4s): it circles at the top in front of a striped forest background
 
 MINI_MEMORY = """\
 # Only shot 1 says what the hero looks like: after that, memory alone can know.
-Shot 1 (4s): a big yellow ball sways on the left in front of a striped navy wall
+Shot 1 (4s): a big yellow square sways on the left in front of a striped navy wall
 Shot 2 (4s): it bobs in the middle against a plain wine wall
 Shot 3 (4s): the hero circles at the top in front of a checked forest background
 Shot 4 (4s): the same hero rests on the right against a striped grey wall
@@ -190,8 +190,9 @@ Press **Run**. No download, no GPU.
 The same script and the same *seed*, twice. Above, the first block of the film (*global_sink* 8) and of each shot \
 (*shot_sink*) is never forgotten. Below, a block looks back on the block before it only (*window* 16, *global_sink* 0).
 
-**Expect** two films of 20 s. Above, the ball stays big to the end. Below, it is passed on from block to block like a \
-rumour: its colour arrives, its size gets lost.
+**Expect** two films of 20 s. Above, the hero stays big to the end. Below, its looks are passed on from block to block \
+like a rumour: the colour arrives, the size gets lost by the last shot. (Neither keeps the corners of the square: Mini \
+is small.)
 """
 
 NVFP4_NOTE = """\
@@ -396,8 +397,8 @@ IMAGE_TO_FILM = Template(
         group(
             "Picture and script",
             2,
-            [node("picture", "LoadImage", size=(340, 380), image="example.png"), encode("encode")],
             [shot_script("script", DRAWING, 620)],
+            [node("picture", "LoadImage", size=(340, 380), image="example.png"), encode("encode")],
         ),
         group("Film", 3, [node("memory", "LongLiveSinkMemory"), sampler("sampler", 832, 480, 5)]),
         group("File", 4, [decode("decode", "LongLive_5b_image", size=(560, 620))]),
