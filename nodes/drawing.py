@@ -36,8 +36,8 @@ class Drawing:
             for block in drawing:
                 ...                 # long work on a block calls drawing.tick() now and then
 
-    Later blocks are sampled in a thread meanwhile; progress shows on the sampler's node. beside: models that the caller
-    runs, memory: bytes that it needs for them; both are loaded together with the stream's own. preview: frames
+    On a GPU later blocks are sampled in a thread meanwhile. Progress shows on the sampler's node. beside: models that the
+    caller runs, memory: bytes that it needs for them; both are loaded together with the stream's own. preview: frames
     `[T, h, w, 3]` uint8 of a block in place of the latents' colours.
     """
 
@@ -52,12 +52,14 @@ class Drawing:
         self._stream, self._beside, self._memory = stream, list(beside), memory
         self._board = Board(stream, preview or LatentColours(stream.latent_format))
         self._exit = ExitStack()
+        self._ahead = Ahead(stream.film.draw) if stream.model.load_device.type != "cpu" else None
 
     def __enter__(self) -> Drawing:
         with ExitStack() as entered:
             entered.enter_context(_loaded(self._stream, self._beside, self._memory))
             entered.enter_context(self._board)
-            self._ahead = entered.enter_context(Ahead(self._stream.film.draw))
+            if self._ahead is not None:
+                entered.enter_context(self._ahead)
             self._exit = entered.pop_all()
         return self
 
@@ -66,19 +68,37 @@ class Drawing:
 
     def __iter__(self) -> Iterator[Block]:
         """The blocks in order. Raises as `tick` does, and what sampling raises with the sampler's name before it."""
-        while not self._ahead.done:
-            self.tick()
+        blocks = self._in_turn() if self._ahead is None else self._from(self._ahead)
+        while True:
             try:
-                event = self._ahead.take(TICK)
+                block = next(blocks, None)
             except (ValueError, RuntimeError) as error:
                 if comfy.model_management.is_oom(error):
                     raise
                 raise RuntimeError(f"LongLive Streaming Sampler (node {self._stream.sampler}): {error}") from error
+            self.tick()
+            if block is None:
+                return
+            self._board.block(block)
+            yield block
+
+    def _from(self, ahead: Ahead) -> Iterator[Block]:
+        while not ahead.done:
+            self.tick()
+            event = ahead.take(TICK)
             if isinstance(event, Step):
                 self._board.step(event)
             elif isinstance(event, Block):
-                self._board.block(event)
                 yield event
+
+    def _in_turn(self) -> Iterator[Block]:
+        """Without a thread: on a CPU, two would only take the cores from each other."""
+
+        def on_step(step: Step) -> None:
+            self._board.step(step)
+            self.tick()
+
+        return self._stream.film.draw(on_step, comfy.model_management.processing_interrupted)
 
     def tick(self) -> None:
         """Moves the preview on. Raises the host's interrupt where the user asked for one."""

@@ -76,7 +76,10 @@ class DMDLora(io.ComfyNode):
         model = as_causal(model)
         lora = read_lora(folder_paths.get_full_path_or_raise("loras", lora_name))
         layers = linears(model)
-        report = lora.coverage({name: (layer.out_features, layer.in_features) for name, layer in layers.items()})
+        try:
+            report = lora.coverage({name: (layer.out_features, layer.in_features) for name, layer in layers.items()})
+        except CheckpointError as error:  # the host shows our own classes with the folder they were loaded from
+            raise ValueError(str(error)) from error
         bypass = mode == "bypass" or (mode == "auto" and any(map(quantised, layers.values())))
         load = comfy.sd.load_bypass_lora_for_models if bypass else comfy.sd.load_lora_for_models
         changed, _ = load(model, None, lora.for_comfy(), strength, 0.0)

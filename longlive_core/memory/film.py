@@ -57,7 +57,12 @@ class FilmMemory:
         pool = PoolShape.of(model.config, batch=shape.batch, slots=min(slots, blocks), block_tokens=tokens)
         branches = 1 if negative is None else 2
         self._pools: tuple[Pool, ...] = tuple(make_pool(config.kv_format, pool, model.device) for _ in range(branches))
-        self._prompts = PromptMemory(encode, self._text_keys, attention, keep=1 + branches)
+
+        def text_keys(text: Tensor) -> tuple[KeyValue, ...]:
+            return model.text_keys(text.to(model.device, model.dtype))
+
+        # Not a method: the memory would hold itself, and its gigabytes until a garbage collection.
+        self._prompts = PromptMemory(encode, text_keys, attention, keep=1 + branches)
 
     def begin(self, block: BlockSpec) -> None:
         """Makes room for the block; again for a block that was begun and interrupted."""
@@ -102,9 +107,6 @@ class FilmMemory:
         for pool, tensors in zip(self._pools, pools, strict=True):
             restore_pool(pool, tensors, len(window.blocks))
         self.window.restore(window)
-
-    def _text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
-        return self._model.text_keys(text.to(self._model.device, self._model.dtype))
 
     def _key_rope(self) -> KeyRope:
         return KeyRope.of_window(
