@@ -64,7 +64,7 @@ def ten_cancels(host: Host) -> None:
             asked.append(time.monotonic())
             host.interrupt()
 
-        def hear(run: Run, event: Event, asked: list[float] = asked) -> None:
+        def hear(_: Run, event: Event, asked: list[float] = asked) -> None:
             if event.type == "execution_interrupted":
                 took.append(time.monotonic() - asked[0])
 

@@ -53,7 +53,7 @@ class Cancel:
     ended: float = 0.0
     timer: Timer | None = field(default=None, repr=False)
 
-    def __call__(self, run: Run, event: Event) -> None:
+    def __call__(self, _: Run, event: Event) -> None:
         if self.timer is None:
             self.timer = Timer(self.after, self.ask)
             self.timer.start()
@@ -102,8 +102,6 @@ def test_ten_cancels_at_any_moment(host: Host, record_property: pytest.RecordPro
         assert len(read_video(path)) == int(kept)
     record_property("worst_seconds", max(took))
     record_property("median_seconds", sorted(took)[5])
-    print(f"cancels: {[round(seconds, 3) for seconds in took]}")
-    print(f"memory: {memory / 1e6:.0f} -> {host.rss() / 1e6:.0f} MB; threads {threads} -> {settled(host, threads)}")
     assert max(took) < 2.0
     assert settled(host, threads) <= threads
     assert host.rss() - memory < 30e6
@@ -113,7 +111,7 @@ def test_a_cancelled_film_goes_on(host: Host) -> None:
     """Queued again, a cancelled film goes on: kept blocks come unsampled, and it is the film that was never stopped."""
     stopped: list[int] = []
 
-    def stop(run: Run, event: Event) -> None:
+    def stop(run: Run, _: Event) -> None:
         states = run.progress[SAMPLER]
         if not stopped and states and states[-1]["value"] >= 18:
             stopped.append(states[-1]["value"])

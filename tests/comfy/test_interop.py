@@ -7,20 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.mini import load_mini
-from longlive.longlive_core.vae import VAEConfig, WanVAE
 from longlive.longlive_core.vae.config import WAN22_MEAN, WAN22_STD
 from longlive.longlive_core.weights import read_lora
 from PIL import Image
 from torch import Tensor
 
 from .graphs import (
-    FILM,
     MINI,
-    SAMPLER,
     SHORT,
-    TEXT,
     Prompt,
-    decoded,
     film,
     film_frames,
     in_host,
@@ -111,8 +106,6 @@ def test_a_lora_is_the_same_however_it_is_loaded(comfy: Host, lora: str) -> None
     name = save_model(comfy, "merged.safetensors", state, say_mini())
     file = through(comfy, kind="LongLiveModelLoader", model_name=name, precision="fp32")
     assert distance(core, plain) > 0.05
-    print(f"merge {distance(merge, core):.2e}, bypass {distance(bypass, core):.2e}", end=", ")
-    print(f"file {distance(normalised(file, False), normalised(core, True)):.2e}")
     assert distance(merge, core) < 1e-5
     assert distance(bypass, core) < 1e-3
     assert distance(normalised(file, False), normalised(core, True)) < 1e-4
@@ -152,7 +145,6 @@ def test_core_encodes_and_decodes_with_mini(comfy: Host, tmp_path: Path) -> None
         back = torch.frombuffer(bytearray(Image.open(comfy.file(saved)).convert("RGB").tobytes()), dtype=torch.uint8)
         error = (back.view(128, 128, 3).float() - frame.float()).square().mean()
         psnr = 10 * torch.log10(255**2 / error).item()
-        print(f"node {id}: {psnr:.1f} dB")
         assert psnr > 25
 
 
@@ -173,7 +165,6 @@ def test_a_quantised_file_makes_films(comfy: Host, form: str) -> None:
     packed = through(comfy, kind="LongLiveModelLoader", model_name=f"{form}.safetensors", precision="auto")
     assert packed.isfinite().all()
     far = distance(packed, floats)
-    print(f"{form}: {far:.3f} from the floats")
     assert 0 < far < 0.8
 
 
