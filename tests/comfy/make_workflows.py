@@ -2,7 +2,9 @@
 
 For developers; the tests do not run it:
 
-    cd tests && COMFYUI_PATH=… COMFYUI_PYTHON=… python -m comfy.make_workflows [templates] [blueprint] [pictures]
+    cd tests && COMFYUI_PATH=… COMFYUI_PYTHON=… python -m comfy.make_workflows [PART …]
+
+A part is `templates`, the name of one, `blueprint` or `pictures`; without one, all are made.
 """
 
 from __future__ import annotations
@@ -144,8 +146,8 @@ def main(parts: list[str]) -> None:
         stand_in(Path(base), folder)
         with serve(folder, Path(base)) as host, chromium() as browser, opened(browser, host) as front:
             front.page.evaluate("() => app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
-            if not parts or "templates" in parts:
-                for template in TEMPLATES:
+            for template in TEMPLATES:
+                if not parts or "templates" in parts or template.name in parts:
                     make_template(template, front, host)
             if not parts or "blueprint" in parts:
                 make_blueprint(front)

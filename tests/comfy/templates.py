@@ -191,8 +191,8 @@ The same script and the same *seed*, twice. Above, the first block of the film (
 (*shot_sink*) is never forgotten. Below, a block looks back on the block before it only (*window* 16, *global_sink* 0).
 
 **Expect** two films of 20 s. Above, the hero stays big to the end. Below, its looks are passed on from block to block \
-like a rumour: the colour arrives, the size gets lost by the last shot. (Neither keeps the corners of the square: Mini \
-is small.)
+like a rumour: the colour arrives, the size shrinks a little by the last shot. The difference is small here: Mini is a \
+small model, and neither film keeps the corners of the square.
 """
 
 NVFP4_NOTE = """\
