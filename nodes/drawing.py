@@ -36,9 +36,9 @@ class Drawing:
             for block in drawing:
                 ...                 # long work on a block calls drawing.tick() now and then
 
-    On a GPU later blocks are sampled in a thread meanwhile. Progress shows on the sampler's node. beside: models that the
-    caller runs, memory: bytes that it needs for them; both are loaded together with the stream's own. preview: frames
-    `[T, h, w, 3]` uint8 of a block in place of the latents' colours.
+    On a GPU later blocks are sampled in a thread meanwhile. Progress shows on the sampler's node.
+    beside: models that the caller runs; memory: bytes that it needs for them; both are loaded with the stream's own.
+    preview: frames `[T, h, w, 3]` uint8 of a block in place of the latents' colours.
     """
 
     def __init__(
