@@ -37,8 +37,7 @@ class AsyncDecode(io.ComfyNode):
             display_name="LongLive Async Decode",
             category=CATEGORY,
             description="Draws the film, decodes each block while the next one is sampled, and writes it to a file "
-            "that plays "
-            "at every moment. Cancelled or failed, what was finished stays in the file.",
+            "that plays at every moment. Cancelled or failed, what was finished stays in the file.",
             search_aliases=["longlive", "save video", "vae decode", "stream decode", "video combine", "mp4"],
             inputs=[
                 StreamType.Input("stream", tooltip="From LongLive Streaming Sampler."),

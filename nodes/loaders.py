@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import comfy.utils
 import folder_paths
@@ -11,8 +12,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..longlive_core.mini import load_mini
-from ..longlive_core.weights import Checkpoint, CheckpointError, inspect_checkpoint
+from ..longlive_core.weights import Checkpoint, inspect_checkpoint
 from ..longlive_core.weights.names import strip_prefixes
+from .files import check_file
 from .mini import MiniVAE, mini_clip, mini_model
 from .model import make_patcher
 from .types import CATEGORY
@@ -42,8 +44,7 @@ class ModelLoader(io.ComfyNode):
                     options=list(PRECISIONS),
                     default="auto",
                     tooltip="How unquantised weights are kept in memory. auto: as the file has them, where the card "
-                    "can "
-                    "compute so. Quantised files (fp8, NVFP4) stay as they are.",
+                    "can compute so. Quantised files (fp8, NVFP4) stay as they are.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model, for LongLive Streaming Sampler and every LoRA loader.")],
@@ -51,16 +52,7 @@ class ModelLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name: str | None = None) -> bool | str:
-        if model_name is None:
-            return True
-        path = folder_paths.get_full_path("diffusion_models", model_name)
-        if path is None:
-            return f"{model_name} is not in models/diffusion_models; refresh the list (R) or download the file"
-        try:
-            inspect_checkpoint(path, quantised=True)
-        except (CheckpointError, OSError) as error:
-            return str(error)
-        return True
+        return check_file("diffusion_models", model_name, partial(inspect_checkpoint, quantised=True))
 
     @classmethod
     def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
@@ -96,8 +88,7 @@ class MiniModel(io.ComfyNode):
             display_name="LongLive Mini",
             category=CATEGORY,
             description="The embedded model: the whole system at toy size, trained on a world of circles, squares, "
-            "triangles "
-            "and rings. Needs no download and runs on any machine, at 128x128.",
+            "triangles and rings. Needs no download and runs on any machine, at 128x128.",
             search_aliases=["longlive", "toy model", "demo", "test model", "cpu"],
             inputs=[],
             outputs=[

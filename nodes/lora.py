@@ -10,6 +10,7 @@ from comfy_api.latest import io, ui
 from torch import nn
 
 from ..longlive_core.weights import CheckpointError, read_lora
+from .files import check_file
 from .model import as_causal
 from .types import CATEGORY
 
@@ -46,8 +47,7 @@ class DMDLora(io.ComfyNode):
                     options=list(MODES),
                     default="auto",
                     tooltip="merge adds it to the weights; bypass runs it beside them, which is exact on quantised "
-                    "weights. "
-                    "auto: bypass on quantised weights, merge on others.",
+                    "weights. auto: bypass on quantised weights, merge on others.",
                 ),
             ],
             outputs=[
@@ -58,16 +58,7 @@ class DMDLora(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
-        if lora_name is None:
-            return True
-        path = folder_paths.get_full_path("loras", lora_name)
-        if path is None:
-            return f"{lora_name} is not in models/loras; refresh the list (R) or download the file"
-        try:
-            read_lora(path)
-        except (CheckpointError, OSError) as error:
-            return str(error)
-        return True
+        return check_file("loras", lora_name, read_lora)
 
     @classmethod
     def execute(

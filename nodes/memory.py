@@ -26,8 +26,7 @@ class SinkMemory(io.ComfyNode):
             display_name="LongLive Sink Memory",
             category=CATEGORY,
             description="What the film remembers: the newest frames, and for ever its first block (global sink) and "
-            "the first "
-            "block of the current shot (shot sink). Its size does not grow with the film.",
+            "the first block of the current shot (shot sink). Its size does not grow with the film.",
             search_aliases=["longlive", "kv cache", "attention sink", "context window", "consistency", "memory"],
             inputs=[
                 _frames(

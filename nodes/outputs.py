@@ -48,8 +48,7 @@ class StreamToImages(io.ComfyNode):
             display_name="LongLive Stream to Images",
             category=CATEGORY,
             description="Frames of the film as IMAGE. A minute at 1280x704 is 16 GB of memory: take a part, or use "
-            "LongLive Async "
-            "Decode, which writes a file.",
+            "LongLive Async Decode, which writes a file.",
             search_aliases=["longlive", "frames", "vae decode", "last frame"],
             inputs=[
                 StreamType.Input("stream", tooltip="From LongLive Streaming Sampler."),
@@ -104,9 +103,8 @@ def check_room(needed: int, what: str) -> None:
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     if needed > free:
         raise ValueError(
-            f"{what} take {gigabytes(needed)} of memory, {gigabytes(free)} are free: use LongLive Async Decode, "
-            f"which writes "
-            "a file as it goes, or take fewer frames"
+            f"{what} take {gigabytes(needed)} of memory, {gigabytes(free)} are free: use LongLive Async Decode, which "
+            "writes a file as it goes, or take fewer frames"
         )
 
 

@@ -36,8 +36,7 @@ class StreamingSampler(io.ComfyNode):
             display_name="LongLive Streaming Sampler",
             category=CATEGORY,
             description="Makes the film block by block, while LongLive Async Decode (or a Stream to … node) draws "
-            "it. A film "
-            "that was stopped goes on where it was when it is queued again.",
+            "it. A film that was stopped goes on where it was when it is queued again.",
             search_aliases=["longlive", "ksampler", "long video", "causal", "autoregressive", "streaming"],
             inputs=[
                 io.Model.Input(
@@ -63,9 +62,8 @@ class StreamingSampler(io.ComfyNode):
                     min=0.0,
                     max=20.0,
                     step=0.1,
-                    tooltip="1 for distilled models. Any other value runs the negative prompt beside and takes "
-                    "twice the time "
-                    "and memory.",
+                    tooltip="1 for distilled models. Any other value runs the negative prompt beside and takes twice "
+                    "the time and memory.",
                 ),
                 MemoryType.Input(
                     "memory", optional=True, tooltip="From LongLive Sink Memory; without it, its defaults."
@@ -170,8 +168,7 @@ class Recipe:
             raise ValueError(
                 f"the conditioning is {width} wide, this model reads text of width {self.config.text_dim}: encode the "
                 "shots with the model's own text encoder (umt5-xxl, type wan, for LongLive 5B; LongLive Mini's CLIP "
-                "for "
-                "Mini)"
+                "for Mini)"
             )
 
     def __call__(self, prefix: Tensor | None, on_step: OnStep | None, should_stop: ShouldStop | None) -> Generation:

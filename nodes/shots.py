@@ -28,8 +28,7 @@ class ShotScriptNode(io.ComfyNode):
             display_name="LongLive ShotScript",
             category=CATEGORY,
             description="A film as text: one shot a line, with lengths, a style and named things. Lengths are "
-            "rounded to "
-            "whole blocks of 1.33 s (at 24 fps), and the plan says so.",
+            "rounded to whole blocks of 1.33 s (at 24 fps), and the plan says so.",
             search_aliases=["longlive", "shot list", "storyboard", "multi shot", "prompt schedule", "script"],
             inputs=[
                 io.String.Input(
@@ -38,8 +37,8 @@ class ShotScriptNode(io.ComfyNode):
                     dynamic_prompts=False,
                     default=EXAMPLE,
                     tooltip="'Shot 1 (4s): …' or '[0s-4s]: …' or plain lines; 'style:' is added to every shot; "
-                    "'hero: …' "
-                    "makes {hero} usable in shots; '@seed=7' gives a shot its own seed; '#' starts a comment.",
+                    "'hero: …' makes {hero} usable in shots; '@seed=7' gives a shot its own seed; '#' starts a "
+                    "comment.",
                 ),
                 io.Float.Input(
                     "default_seconds",

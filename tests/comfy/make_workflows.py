@@ -37,7 +37,7 @@ EMPTY = {"version": 0.4, "last_node_id": 0, "last_link_id": 0, "nodes": [], "lin
 
 # Builds a template on the empty graph: groups stand in a grid of cells, in each group columns of nodes.
 BUILD = """(template) => {
-    const TITLE = 30, GAP = 40, PAD = 20, HEAD = 50, SPACE = 60
+    const TITLE = 30, GAP = 60, PAD = 20, HEAD = 50, SPACE = 60
     const nodes = {}
     const make = (spec) => {
         const node = LiteGraph.createNode(spec.type)
