@@ -1,6 +1,8 @@
 # Needs Python >= 3.10 and make; everything else is set up in .venv. `make demo` renders the demo film.
 PYTHON ?= python3
 TORCH := torch==2.13.0
+# For the tests, which run the kernels in its interpreter. There is no Triton on PyPI for other systems.
+TRITON := $(if $(filter Linux,$(shell uname)),triton==3.9.0)
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -38,7 +40,7 @@ $(VENV)/.cli: pyproject.toml requirements.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.cli
-	$(PIP) install $(TORCH) --editable ".[cli,dev]"
+	$(PIP) install $(TORCH) $(TRITON) --editable ".[cli,dev]"
 	touch $@
 
 $(VENV)/.comfy: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""The command line: `longlive render | verify | eval | train`. The only module that prints."""
+"""The command line: `longlive render | plan | convert | verify | eval | train`. The only module that prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ import torch
 
 from .engine import NotFiniteError
 from .memory import KV_FORMATS, MemoryConfig
+from .plan_command import add_arguments as plan_arguments
+from .plan_command import plan_text
 from .progress import ProgressBar
+from .weights.convert import ConvertProgress
+from .weights.convert_report import add_arguments as convert_arguments
+from .weights.convert_report import convert_lines, progress_line
 
 FAILED, WRONG, STOPPED = 1, 2, 130
 
@@ -44,6 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     parts = parser.add_subparsers(required=True, metavar="COMMAND")
     _render_arguments(parts.add_parser("render", help="turn a shot script into a film"))
 
+    part = parts.add_parser("plan", help="what a film takes of a card's memory, and what to change if it does not fit")
+    plan_arguments(part)
+    part.set_defaults(run=_plan)
+
+    part = parts.add_parser("convert", help="a checkpoint in another format: bf16, fp8 or nvfp4")
+    convert_arguments(part)
+    part.set_defaults(run=_convert)
+
     part = parts.add_parser("verify", help="replay recorded runs of the reference and compare")
     part.add_argument("files", nargs="+", type=Path, metavar="FILE")
     part.set_defaults(run=_verify)
@@ -52,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("model", choices=["mini"])
     part.add_argument("--scripts", type=int, default=40, help="held-out scripts to render (40)")
     part.add_argument("--weights", type=Path, help="a folder that `train mini` made (the shipped weights)")
+    part.add_argument("--formats", action="store_true", help="compare memory and weights in 16, 8 and 4 bits instead")
     part.add_argument("--out", type=Path, default=Path("output/eval"), help="folder of the table and the plots")
     part.set_defaults(run=_eval)
 
@@ -67,6 +81,9 @@ def _render_arguments(part: argparse.ArgumentParser) -> None:
     part.add_argument("script", type=Path, help="a ShotScript file")
     part.add_argument("-o", "--output", type=Path, required=True, metavar="FILM.mp4")
     part.add_argument("--model", default="mini", help="mini, a folder that `train mini` made, or a checkpoint")
+    part.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA, run beside the layers")
+    part.add_argument("--strength", type=float, default=1.0, help="of the LoRA (1)")
+    part.add_argument("--fp8", action="store_true", help="weights and activations of linear layers in FP8, row by row")
     part.add_argument("--seed", type=int, default=0)
     part.add_argument("--steps", type=int, default=4, help="model calls a block; distilled models use 2, 3 or 4")
     part.add_argument("--size", metavar="HxW", help="pixels, multiples of 32 (the model's own)")
@@ -102,6 +119,9 @@ def _render(args: argparse.Namespace, words: list[str]) -> int:
         script=args.script,
         output=args.output,
         model=args.model,
+        lora=args.lora,
+        strength=args.strength,
+        fp8=args.fp8,
         seed=args.seed,
         steps=args.steps,
         size=args.size,
@@ -162,6 +182,25 @@ def _polite_stop() -> Generator[Callable[[], bool], None, None]:
             signal.signal(number, handler)
 
 
+def _plan(args: argparse.Namespace, _: list[str]) -> int:
+    print(plan_text(args))
+    return 0
+
+
+def _convert(args: argparse.Namespace, _: list[str]) -> int:
+    def show(progress: ConvertProgress) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{progress_line(progress):79.79}", end="", file=sys.stderr, flush=True)
+
+    with _polite_stop() as stop:
+        lines = list(convert_lines(args, show, stop))
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    for line in lines:
+        print(line)
+    return 0
+
+
 def _verify(args: argparse.Namespace, _: list[str]) -> int:
     from .evaluation.verify import verify_file
 
@@ -184,13 +223,20 @@ def _figure(value: float | None) -> str:
 
 
 def _eval(args: argparse.Namespace, _: list[str]) -> int:
+    from .evaluation.formats import evaluate_formats, format_table
     from .evaluation.mini import evaluate_mini
-    from .evaluation.table import markdown, write_report
+    from .evaluation.table import markdown, write_formats, write_report
     from .mini import load_mini
 
     if args.scripts < 1:
         raise ValueError(f"--scripts {args.scripts} must be at least 1; 40 gives figures that can be compared")
-    report = evaluate_mini(load_mini(args.weights), scripts=args.scripts, log=_say)
+    mini = load_mini(args.weights)
+    if args.formats:
+        rows = evaluate_formats(mini, scripts=args.scripts, log=_say)
+        print(format_table(rows))
+        print(f"wrote {write_formats(rows, args.out)}")
+        return 0
+    report = evaluate_mini(mini, scripts=args.scripts, log=_say)
     print(markdown(report))
     for path in write_report(report, args.out):
         print(f"wrote {path}")

@@ -16,26 +16,34 @@ from .latents import LatentFolder
 from .memory import DEFAULT_MEMORY, MemoryConfig
 from .mini import MINI_DIT, Mini, load_mini
 from .mini.text import split_words
+from .model import CausalWan
+from .model.linears import quantise_linears
 from .render import Progress, Render
 from .script import ShotScript
 from .types import SPACE_FACTOR, Block, round_to
-from .weights import inspect_checkpoint, load_checkpoint
+from .weights import inspect_checkpoint, load_checkpoint, read_lora
 
 FPS, BLOCK_FRAMES = 24, 8
 SIZE_UNIT = 2 * SPACE_FACTOR
+# What of an order changes a block's bits.
+BITS = ("model", "lora", "strength", "fp8", "seed", "steps", "guidance", "negative")
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """What a user asks for.
 
-    model: "mini", the folder of a trained embedded model, or a checkpoint of its shape. size: "HxW" in pixels, None
-    for the model's own. latents: keep blocks and state beside the film. resume: the folder of a film to go on with.
+    model: "mini", the folder of a trained embedded model, or a checkpoint of its shape. lora: run beside the layers,
+    with `strength`; fp8: linear layers in FP8, W8A8. size: "HxW" in pixels, None for the model's own. latents: keep
+    blocks and state beside the film. resume: the folder of a film to go on with.
     """
 
     script: Path
     output: Path
     model: str = "mini"
+    lora: Path | None = None
+    strength: float = 1.0
+    fp8: bool = False
     seed: int = 0
     steps: int = 4
     size: str | None = None
@@ -67,8 +75,9 @@ class Job:
         self.plan = script.plan(FPS, BLOCK_FRAMES)
         _check_output(order.output)
         mini = mini or load_model(order.model)
+        notes = _change_linears(mini.model, order)
         size = latent_size(order.size, mini.pixel_size)
-        self.notes = (*self.plan.notes, *_word_notes(script, mini))
+        self.notes = (*self.plan.notes, *notes, *_word_notes(script, mini))
         self.generation: Generation = generate(
             mini.model,
             self.plan,
@@ -127,8 +136,8 @@ class Job:
         if not self.order.latents and self.order.resume is None:
             return None
         order = self.order
-        # Whatever changes a block's bits; the plan's part is kept with each block, the memory's with the snapshot.
-        settings = {name: str(asdict(order)[name]) for name in ("model", "seed", "steps", "guidance", "negative")}
+        # The plan's part is kept with each block, the memory's with the snapshot.
+        settings = {name: str(asdict(order)[name]) for name in BITS}
         folder = LatentFolder(order.resume or order.output.with_suffix(".latents"), settings)
         if order.resume is not None:
             self.generation.restore(folder.snapshot())
@@ -156,6 +165,16 @@ def load_model(name: str) -> Mini:
             "LongLive 5B runs inside ComfyUI"
         )
     return replace(load_mini(), model=load_checkpoint(path, dtype=torch.float32, text_len=own.text_len))
+
+
+def _change_linears(model: CausalWan, order: Order) -> tuple[str, ...]:
+    """Rounds the model's layers and puts the LoRA beside them, as ordered; what was done, in words."""
+    notes: list[str] = []
+    if order.fp8:
+        notes.append(f"fp8: {quantise_linears(model, 'fp8')} layers with weights and activations in FP8")
+    if order.lora is not None:
+        notes.append(f"lora beside the layers: {read_lora(order.lora).beside(model, order.strength).text()}")
+    return tuple(notes)
 
 
 def latent_size(size: str | None, limit: int) -> tuple[int, int]:

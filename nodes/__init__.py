@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .convert import ConvertCheckpoint
 from .decoder import AsyncDecode
 from .loaders import MiniModel, ModelLoader
 from .lora import DMDLora
@@ -23,6 +24,7 @@ NODES: list[type[io.ComfyNode]] = [
     AsyncDecode,
     StreamToLatent,
     StreamToImages,
+    ConvertCheckpoint,
 ]
 
 

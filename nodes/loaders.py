@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import comfy.utils
 import folder_paths
@@ -52,21 +51,22 @@ class ModelLoader(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name: str | None = None) -> bool | str:
-        return check_file("diffusion_models", model_name, partial(inspect_checkpoint, quantised=True))
+        return check_file("diffusion_models", model_name, inspect_checkpoint)
 
     @classmethod
     def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
-        found = inspect_checkpoint(path, quantised=True)
+        found = inspect_checkpoint(path)
         return io.NodeOutput(make_patcher(found.config, _tensors(path, found), dtype=PRECISIONS[precision]))
 
 
 def _tensors(path: str, found: Checkpoint) -> dict[str, Tensor]:
     """The file's tensors under Wan's names; safetensors stay on disk until used, where the host can do that."""
+    tensors, metadata = {}, {}
     if path.endswith((".safetensors", ".sft")):
         tensors, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
-    else:
-        tensors, metadata = found.source.read(found.source.specs), {}
+    if not tensors.keys() >= set(found.names.values()):  # a .pt, or FourOverSix, which is read as ComfyUI's NVFP4
+        tensors = found.source.read(found.source.specs)
     own = {strip_prefixes(name): tensor for name, tensor in tensors.items()}
     return comfy.utils.convert_old_quants(own, "", metadata=_own_layers(metadata or {}))[0]
 

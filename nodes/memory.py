@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ..longlive_core.memory import KV_FORMATS, MemoryConfig
 from ..longlive_core.mini import LATENT_SIZE, MINI_DIT
 from ..longlive_core.model import WAN22_TI2V_5B, WanConfig
+from ..longlive_core.planner import cards_text
 from ..longlive_core.types import LATENT_CHANNELS, SPACE_FACTOR, LatentShape
 from .types import CATEGORY, MemoryType
 
@@ -88,11 +89,14 @@ class SinkMemory(io.ComfyNode):
 
 
 def describe(memory: MemoryConfig) -> str:
-    """What the memory takes at common sizes, a line each."""
+    """What the memory takes at common sizes, and the cards that hold the full model with it: six lines."""
     lines = [f"{memory.window} latent frames in {memory.kv_format}, beside the weights:"]
     for name, model, (height, width) in SIZES:
         needed = memory.bytes(model, LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, height, width))
-        lines.append(f"{name} at {width * SPACE_FACTOR}x{height * SPACE_FACTOR}: {gigabytes(needed)}")
+        pixels = height * SPACE_FACTOR, width * SPACE_FACTOR
+        lines.append(f"{name} at {pixels[1]}x{pixels[0]}: {gigabytes(needed)}")
+        if model == WAN22_TI2V_5B:
+            lines.append(f"cards: {cards_text(pixels, memory.kv_format, memory.window)}")
     return "\n".join(lines)
 
 

@@ -134,7 +134,7 @@ def _says_causal(model: comfy.model_patcher.ModelPatcher) -> bool:
     if not arguments or not isinstance(arguments[0], str):
         return False
     try:
-        return inspect_checkpoint(arguments[0], quantised=True).causal is True
+        return inspect_checkpoint(arguments[0]).causal is True
     except (CheckpointError, OSError):
         return False
 

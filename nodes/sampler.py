@@ -158,8 +158,10 @@ class Recipe:
     @property
     def bytes(self) -> int:
         """Memory of a draw beside the weights. Raises ValueError where the memory cannot keep such blocks."""
-        kept = self.memory.bytes(self.config, self.shape, len(self.plan.blocks), 1 if self.guidance == 1.0 else 2)
-        return kept + activation_bytes(self.config, self.shape)
+        blocks = len(self.plan.blocks)
+        kept = self.memory.bytes(self.config, self.shape, blocks, 1 if self.guidance == 1.0 else 2)
+        scratch = self.memory.scratch_bytes(self.config, self.shape, blocks)
+        return kept + scratch + activation_bytes(self.config, self.shape)
 
     def check(self) -> None:
         """Raises ValueError where the text belongs to another model."""

@@ -1,8 +1,12 @@
 """Normalisation in float32, whatever the dtype of the input."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .rope import rope_rotate
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -14,6 +18,29 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     y = x.float()
     mean_square = torch.linalg.vecdot(y, y).unsqueeze(-1) / y.shape[-1]
     return (y * torch.rsqrt(mean_square + eps)).to(x.dtype) * weight.to(x.dtype)
+
+
+def rms_norm_rope(
+    x: Tensor,
+    weight: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    heads: int,
+    eps: float,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`rms_norm` over the full width, split in heads and rotated as `rope_rotate` does: a q or k from its projection.
+
+    x `[B, L, C]`, weight `[C]`, cos and sin `[B or 1, L, C/heads/2]` in float32, None for no rotation. Written to
+    `out` `[B, L, heads, C/heads]`, which may be strided and of any float dtype (float8_e4m3fn saturates), else to a new
+    tensor of x's dtype; returned. Rounded to x's dtype after the norm, the weight and the rotation.
+    """
+    y = rms_norm(x, weight, eps).unflatten(-1, (heads, -1))
+    if cos is not None and sin is not None:
+        y = rope_rotate(y, cos, sin)
+    if out is None:
+        return y
+    return out.copy_(y.clamp(-448, 448) if out.dtype == torch.float8_e4m3fn else y)
 
 
 def layer_norm_modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...kernels import unswizzle_scales
 from ..engine import generate
 from ..memory import BlockMemory, MemoryConfig
 from ..model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
 from ..sampling import film_noise
 from ..script import BlockPlan
+from ..snapshot import Snapshot
 from ..types import BlockSpec
+from ..weights import load_checkpoint
 from .recorded import Recorded, relative_error
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -64,11 +67,13 @@ class RecordingModel:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Errors of the film and of each call, and the frames that each call attended."""
+    """Errors of the film and of each call, the frames that each call attended, and of a run with NVFP4 memory, the
+    share of recorded cache bytes (codes and scales) that ours is equal to."""
 
     output_error: float
     call_errors: tuple[float, ...]
     attended: tuple[tuple[int, ...], ...]
+    cache_equal: float | None
 
 
 def run_case(case: Recorded, *, replay: bool) -> Replayed:
@@ -93,17 +98,42 @@ def run_case(case: Recorded, *, replay: bool) -> Replayed:
         noise=film_noise(noise),
     )
     film = torch.cat([block.latents for block in blocks], dim=2).transpose(1, 2)
+    equal = cache_equal(case, blocks.snapshot()) if run["kv_format"] == "nvfp4" else None
     missing = sum(name.endswith(".flow") for name in case.tensors) - len(model.errors)
     if missing:
         raise ValueError(f"{missing} recorded calls were not made: the runs differ in their steps")
-    return Replayed(relative_error(film, case.tensors["output"]), tuple(model.errors), tuple(model.attended))
+    return Replayed(relative_error(film, case.tensors["output"]), tuple(model.errors), tuple(model.attended), equal)
+
+
+def cache_equal(case: Recorded, snapshot: Snapshot) -> float:
+    """The share of the recorded bytes of an NVFP4 memory, codes and scales of all kept blocks, that ours equals.
+
+    The recorded ones are in film order, with swizzled scales.
+    """
+    slots = sorted(range(len(snapshot.window.blocks)), key=snapshot.window.blocks.__getitem__)
+    stores = [f"cache.{layer}.{part}" for layer in range(case.facts["model"]["num_layers"]) for part in "kv"]
+    parts = iter(snapshot.pools[0])
+    equal = count = 0
+    for store, values, scales, *_ in zip(stores, parts, parts, parts, parts, strict=True):
+        for place, slot in enumerate(slots):
+            codes = case.tensors[f"{store}.{place}.values"]
+            blocked = case.tensors[f"{store}.{place}.scales"]
+            wanted = unswizzle_scales(blocked, codes.shape[0], codes.shape[1] // 8)
+            for ours, theirs in ((values, codes), (scales, wanted)):
+                same = ours[0, slot].view(torch.uint8).view(theirs.shape) == theirs
+                equal, count = equal + int(same.sum()), count + same.numel()
+    return equal / count
 
 
 def load_model(case: Recorded) -> CausalWan:
-    """The case's model in the case's dtype."""
-    model = CausalWan(WanConfig.from_mapping(case.facts["model"]), device="meta")
+    """The case's model in the case's dtype; FourOverSix weights stay packed, and its activations are rounded too."""
+    run, facts = case.facts["run"], case.facts["model"]
+    if run.get("weight_format") == "fouroversix":
+        path = case.path.parent / str(case.facts["weights"])
+        return load_checkpoint(path, dtype=DTYPES[run["dtype"]], text_len=facts["text_len"], activations="nvfp4")
+    model = CausalWan(WanConfig.from_mapping(facts), device="meta")
     model.load_state_dict(case.weights(), assign=True)
-    return model.to(DTYPES[case.facts["run"]["dtype"]]).eval()
+    return model.to(DTYPES[run["dtype"]]).eval()
 
 
 def case_plan(case: Recorded) -> BlockPlan:
@@ -125,6 +155,7 @@ def case_memory(run: dict[str, Any]) -> MemoryConfig:
         sink=run["sink"],
         shot_sink=run["shot_sink"],
         kv_format=run["kv_format"],
+        smoothing="reference" if run.get("reference_k_smooth") else "none",
         shot_clean_recache=run["shot_clean_recache"],
         relative_rope=run["relative_rope"],
         rope_offset=run["rope_offset"],

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 from typing import Final
 
+from .formats import FormatRow, format_table
 from .measures import ATTRIBUTES, IDENTITY
 from .plots import plot_adherence, plot_flicker, plot_identity
 from .report import CHANCE, LAST_SECONDS, Report, Row
 
 FILE: Final = "RESULTS.md"
-BEGIN: Final = "<!-- longlive eval mini -->"
-END: Final = "<!-- end of longlive eval mini -->"
+MARK: Final = "longlive eval mini"
+FORMATS_MARK: Final = "longlive eval mini --formats"
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
@@ -29,14 +31,23 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     for name, picture in plots.items():
         picture.save(folder / name, optimize=True)
     pictures = "\n\n".join(f"![{_title(name)}]({name})" for name in plots)
-    section = f"{BEGIN}\n{markdown(report)}\n{pictures}\n{END}\n"
-    file = folder / FILE
-    before, found, rest = (file.read_text("utf-8") if file.exists() else "").partition(BEGIN)
-    after = rest.partition(END)[2].lstrip("\n") if found else ""
-    file.write_text(
-        "\n".join(part for part in (before.rstrip("\n") + "\n" if before else "", section, after) if part), "utf-8"
-    )
-    return [file, *(folder / name for name in plots)]
+    return [_put_section(folder, MARK, f"{markdown(report)}\n{pictures}"), *(folder / name for name in plots)]
+
+
+def write_formats(rows: Sequence[FormatRow], folder: Path) -> Path:
+    """Puts the table of formats into RESULTS.md, in place of the one before. Raises OSError as `write_report` does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return _put_section(folder, FORMATS_MARK, format_table(rows))
+
+
+def _put_section(folder: Path, mark: str, text: str) -> Path:
+    """Replaces what stands between the two marks of RESULTS.md, or adds it at the end; the rest of the file stays."""
+    file, begin, end = folder / FILE, f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    before, found, rest = (file.read_text("utf-8") if file.exists() else "").partition(begin)
+    after = rest.partition(end)[2].lstrip("\n") if found else ""
+    parts = (before.rstrip("\n") + "\n" if before else "", f"{begin}\n{text}\n{end}\n", after)
+    file.write_text("\n".join(part for part in parts if part), "utf-8")
+    return file
 
 
 def markdown(report: Report) -> str:

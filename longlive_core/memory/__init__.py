@@ -1,9 +1,11 @@
 """What a film remembers: which blocks are kept, where their keys and values live, and those of the prompts."""
 
+from .compressed import CompressedPool, Smoothing
 from .config import DEFAULT_MEMORY, MemoryConfig
 from .film import CallMemory, FilmMemory
+from .formats import KV_FORMATS, make_pools
 from .frames import BlockMemory, KeyRope
-from .pool import KV_FORMATS, DensePool, Pool, PoolShape, make_pool
+from .pool import DensePool, Pool, PoolShape
 from .text import PromptKeys, PromptMemory, TextEncoder
 from .window import Window, WindowState
 
@@ -12,6 +14,7 @@ __all__ = [
     "KV_FORMATS",
     "BlockMemory",
     "CallMemory",
+    "CompressedPool",
     "DensePool",
     "FilmMemory",
     "KeyRope",
@@ -20,8 +23,9 @@ __all__ = [
     "PoolShape",
     "PromptKeys",
     "PromptMemory",
+    "Smoothing",
     "TextEncoder",
     "Window",
     "WindowState",
-    "make_pool",
+    "make_pools",
 ]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from ..model import WanConfig
 from ..types import LatentShape
-from .pool import PoolShape, pool_bytes
+from .compressed import Smoothing
+from .formats import pool_bytes, scratch_bytes
+from .pool import PoolShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +19,8 @@ class MemoryConfig:
 
     window: what a block can attend, itself and the sinks included. sink: frames at the start of the film that are
     never forgotten (the global sink); 0 turns both sinks off. shot_sink: also keep the first block of the current shot.
-    kv_format: how keys and values are stored, see `KV_FORMATS`. shot_clean_recache: forget everything but the global
+    kv_format: how keys and values are stored, see `KV_FORMATS`. smoothing: of keys in nvfp4, see `CompressedPool`;
+    `reference` is there to compare with recorded runs. shot_clean_recache: forget everything but the global
     sink at a cut, before the cut block's clean pass. relative_rope: rotate keys by their place in the window, not in
     the film. rope_offset: what each cut adds to the RoPE time, in latent frames. t_scale: scale of RoPE time.
     """
@@ -24,6 +29,7 @@ class MemoryConfig:
     sink: int = 8
     shot_sink: bool = True
     kv_format: str = "bf16"
+    smoothing: Smoothing = "token"
     shot_clean_recache: bool = False
     relative_rope: bool = False
     rope_offset: float = 8.0
@@ -56,14 +62,24 @@ class MemoryConfig:
 
         branches: 2 with guidance. Raises ValueError where the blocks cannot be kept.
         """
+        return branches * pool_bytes(self.kv_format, self._pool(model, block, blocks))
+
+    def scratch_bytes(
+        self, model: WanConfig, block: LatentShape, blocks: int | None = None, dtype: torch.dtype = torch.bfloat16
+    ) -> int:
+        """What reading them takes beside `bytes`: one layer decoded, where the format is a compressed one."""
+        return scratch_bytes(self.kv_format, self._pool(model, block, blocks), dtype)
+
+    def _pool(self, model: WanConfig, block: LatentShape, blocks: int | None) -> PoolShape:
         self.check(block.frames)
         slots = self.window // block.frames
         grid = model.grid(block.height, block.width)
-        tokens = block.frames * grid[0] * grid[1]
-        shape = PoolShape.of(
-            model, batch=block.batch, slots=slots if blocks is None else min(slots, blocks), block_tokens=tokens
+        return PoolShape.of(
+            model,
+            batch=block.batch,
+            slots=slots if blocks is None else min(slots, blocks),
+            block_tokens=block.frames * grid[0] * grid[1],
         )
-        return branches * pool_bytes(self.kv_format, shape)
 
     def position(self, frame: int, cuts: int) -> float:
         """RoPE time of a latent frame of the film after so many cuts: (frame + rope_offset · cuts) · t_scale."""

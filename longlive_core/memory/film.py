@@ -12,8 +12,9 @@ from ..attention import Attention
 from ..model import FlowModel, KeyValue
 from ..types import BlockSpec, LatentShape
 from .config import MemoryConfig
+from .formats import make_pools
 from .frames import BlockMemory, KeyRope
-from .pool import Pool, PoolShape, make_pool, restore_pool
+from .pool import Pool, PoolShape, restore_pool
 from .text import PromptKeys, PromptMemory, TextEncoder
 from .window import Window, WindowState
 
@@ -56,7 +57,9 @@ class FilmMemory:
         tokens = shape.frames * self._grid[0] * self._grid[1]
         pool = PoolShape.of(model.config, batch=shape.batch, slots=min(slots, blocks), block_tokens=tokens)
         branches = 1 if negative is None else 2
-        self._pools: tuple[Pool, ...] = tuple(make_pool(config.kv_format, pool, model.device) for _ in range(branches))
+        self._pools: tuple[Pool, ...] = make_pools(
+            config.kv_format, pool, model.device, model.dtype, smoothing=config.smoothing, count=branches
+        )
 
         def text_keys(text: Tensor) -> tuple[KeyValue, ...]:
             return model.text_keys(text.to(model.device, model.dtype))

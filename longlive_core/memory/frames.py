@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..attention import Attention
-from ..model import Rope, rope_angles
+from ..model import Projected, Rope, rope_angles
 from .pool import Pool
 
 
@@ -62,13 +62,15 @@ class BlockMemory:
             block * self.block_frames + frame for block in sorted(self.blocks) for frame in range(self.block_frames)
         )
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
+    def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
         self.store(layer, k, v, rope)
-        keys, values = self.pool.get(layer, len(self.blocks), q.dtype)
+        keys, values = self.pool.get(layer, len(self.blocks), v.dtype)
         if self.relative is None:
-            return self.attention(rope.rotate(q), keys, values)
-        return self.attention(self.relative.queries.rotate(q), self.relative.keys.rotate(keys), values)
+            return self.attention(q.rotated(rope), keys, values)
+        return self.attention(q.rotated(self.relative.queries), self.relative.keys.rotate(keys), values)
 
-    def store(self, layer: int, k: Tensor, v: Tensor, rope: Rope) -> None:
-        keys = rope.rotate(k) if self.relative is None else k
-        self.pool.put(layer, self.slot, keys, v, clean=self.clean)
+    def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
+        place = self.pool.place(layer, self.slot)
+        k.rotated(rope if self.relative is None else None, out=place.k)
+        place.v.copy_(v)
+        self.pool.keep(layer, self.slot, clean=self.clean)

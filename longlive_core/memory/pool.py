@@ -27,6 +27,16 @@ class PoolShape:
     def of(cls, config: WanConfig, *, batch: int, slots: int, block_tokens: int) -> PoolShape:
         return cls(config.num_layers, batch, slots, block_tokens, config.num_heads, config.head_dim)
 
+    def empty(self, dtype: torch.dtype, device: torch.device) -> KeyValue:
+        """Room for one layer's keys and values, `[B, slots · block_tokens, H, D]` each."""
+        size = (self.batch, self.slots * self.block_tokens, self.heads, self.head_dim)
+        return KeyValue(torch.empty(size, dtype=dtype, device=device), torch.empty(size, dtype=dtype, device=device))
+
+    def rows(self, kept: KeyValue, slot: int) -> KeyValue:
+        """Views of one slot."""
+        rows = slice(slot * self.block_tokens, (slot + 1) * self.block_tokens)
+        return KeyValue(kept.k[:, rows], kept.v[:, rows])
+
 
 class Pool(Protocol):
     """Storage of one memory. Formats differ in what they keep; all of them are read as the model's own dtype."""
@@ -34,11 +44,12 @@ class Pool(Protocol):
     @property
     def shape(self) -> PoolShape: ...
 
-    def put(self, layer: int, slot: int, k: Tensor, v: Tensor, *, clean: bool) -> None:
-        """Writes a block, `[B, block_tokens, H, D]`, over its slot.
+    def place(self, layer: int, slot: int) -> KeyValue:
+        """Where the new block's keys and values are to be written, `[B, block_tokens, H, D]`: views."""
+        ...
 
-        clean is false while the block is still noisy: a format that compresses may wait for the clean pass.
-        """
+    def keep(self, layer: int, slot: int, *, clean: bool) -> None:
+        """They were written. clean is false while the block is still noisy: a format that compresses waits."""
         ...
 
     def get(self, layer: int, filled: int, dtype: torch.dtype) -> KeyValue:
@@ -55,18 +66,13 @@ class DensePool:
 
     def __init__(self, shape: PoolShape, dtype: torch.dtype, device: torch.device) -> None:
         self.shape = shape
-        size = (shape.batch, shape.slots * shape.block_tokens, shape.heads, shape.head_dim)
-        self._layers = [
-            KeyValue(torch.empty(size, dtype=dtype, device=device), torch.empty(size, dtype=dtype, device=device))
-            for _ in range(shape.layers)
-        ]
+        self._layers = [shape.empty(dtype, device) for _ in range(shape.layers)]
 
-    def put(self, layer: int, slot: int, k: Tensor, v: Tensor, *, clean: bool) -> None:
-        del clean  # the same numbers are kept of a noisy and of a clean block
-        rows = slice(slot * self.shape.block_tokens, (slot + 1) * self.shape.block_tokens)
-        kept = self._layers[layer]
-        kept.k[:, rows].copy_(k)
-        kept.v[:, rows].copy_(v)
+    def place(self, layer: int, slot: int) -> KeyValue:
+        return self.shape.rows(self._layers[layer], slot)
+
+    def keep(self, layer: int, slot: int, *, clean: bool) -> None:
+        """Nothing to do: the same numbers are kept of a noisy and of a clean block."""
 
     def get(self, layer: int, filled: int, dtype: torch.dtype) -> KeyValue:
         rows = filled * self.shape.block_tokens
@@ -76,23 +82,6 @@ class DensePool:
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
         rows = filled * self.shape.block_tokens
         return tuple(tensor[:, :rows] for kept in self._layers for tensor in kept)
-
-
-KV_FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
-
-
-def make_pool(kv_format: str, shape: PoolShape, device: torch.device) -> Pool:
-    """An empty pool of the format. Raises ValueError for a format that is not there."""
-    if kv_format not in KV_FORMATS:
-        raise ValueError(f"kv_format '{kv_format}' is not available; choose one of {', '.join(KV_FORMATS)}")
-    return DensePool(shape, KV_FORMATS[kv_format], device)
-
-
-def pool_bytes(kv_format: str, shape: PoolShape) -> int:
-    """Bytes that `make_pool` takes. Raises ValueError as it does."""
-    with torch.device("meta"):
-        pool = make_pool(kv_format, shape, torch.device("meta"))
-    return sum(tensor.numel() * tensor.element_size() for tensor in pool.tensors(shape.slots))
 
 
 def restore_pool(pool: Pool, tensors: Iterable[Tensor], filled: int) -> None:

@@ -2,7 +2,7 @@
 
 from .config import WAN22_TI2V_5B, WanConfig
 from .flow import FlowModel
-from .layers import FrameMemory, KeyValue, TextMemory
+from .layers import FrameMemory, KeyValue, Projected, TextMemory
 from .rope import Rope, rope_angles
 from .transformer import CausalWan
 
@@ -12,6 +12,7 @@ __all__ = [
     "FlowModel",
     "FrameMemory",
     "KeyValue",
+    "Projected",
     "Rope",
     "TextMemory",
     "WanConfig",

@@ -6,12 +6,20 @@ B batch, L tokens in the order (f, y, x), F latent frames, C model width, H head
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ...kernels import gate_residual, layer_norm_modulate, rms_norm
+from ...kernels import (
+    gate_residual,
+    gate_residual_modulate,
+    gate_residual_norm,
+    layer_norm_modulate,
+    rms_norm,
+    rms_norm_rope,
+)
 from .config import WanConfig
 from .rope import Rope
 
@@ -23,8 +31,6 @@ class Ops(Protocol):
     def Linear(self) -> Callable[..., nn.Module]: ...
     @property
     def Conv3d(self) -> Callable[..., nn.Module]: ...
-    @property
-    def LayerNorm(self) -> Callable[..., nn.Module]: ...
 
 
 class KeyValue(NamedTuple):
@@ -34,14 +40,28 @@ class KeyValue(NamedTuple):
     v: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """q or k of new tokens as its projection left it, `[B, L, C]`: the memory says where it is normalised to."""
+
+    x: Tensor
+    norm: RMSNorm
+    heads: int
+
+    def rotated(self, rope: Rope | None, out: Tensor | None = None) -> Tensor:
+        """`[B, L, H, D]`, normalised over the full width, rotated if `rope` is given, written to `out` if that is."""
+        cos, sin = (None, None) if rope is None else (rope.cos, rope.sin)
+        return rms_norm_rope(self.x, self.norm.weight, cos, sin, self.heads, self.norm.eps, out)
+
+
 class FrameMemory(Protocol):
     """What self-attention attends: decides which frames are seen, where K/V live and when keys are rotated."""
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
-        """Takes the new tokens' normalised, unrotated q and k and their v, `[B, L, H, D]`; returns the same shape."""
+    def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
+        """Attention of the new tokens, v `[B, L, H, D]`; returns that shape."""
         ...
 
-    def store(self, layer: int, k: Tensor, v: Tensor, rope: Rope) -> None:
+    def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
         """Keeps the new tokens' K/V without attending."""
         ...
 
@@ -66,6 +86,15 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps)
 
 
+class LayerNorm(nn.Module):
+    """The affine norm before cross-attention: its numbers, which the op that adds the residual uses as well."""
+
+    def __init__(self, dim: int, factory: dict[str, Any]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim, **factory))
+        self.bias = nn.Parameter(torch.zeros(dim, **factory))
+
+
 class Projections(nn.Module):
     """What both attentions share: q, k, v, o, and norms of q and k over the full width."""
 
@@ -79,28 +108,28 @@ class Projections(nn.Module):
         self.norm_q = RMSNorm(config.dim, config.eps, factory)
         self.norm_k = RMSNorm(config.dim, config.eps, factory)
 
-    def queries(self, x: Tensor) -> Tensor:
-        """x `[B, L, C]` → q `[B, L, H, D]`, normalised but unrotated."""
-        return _split(self.norm_q(self.q(x)), self.heads)
-
-    def keys_values(self, x: Tensor) -> KeyValue:
-        """x `[B, L, C]` → k, normalised but unrotated, and v, `[B, L, H, D]` each."""
-        return KeyValue(_split(self.norm_k(self.k(x)), self.heads), _split(self.v(x), self.heads))
-
 
 class SelfAttention(Projections):
     """Attention of the new tokens over whatever `FrameMemory` holds."""
 
     def forward(self, x: Tensor, kv: FrameMemory, rope: Rope) -> Tensor:
-        k, v = self.keys_values(x)
-        return self.o(kv.attend(self.layer, self.queries(x), k, v, rope).flatten(2))
+        q = Projected(self.q(x), self.norm_q, self.heads)
+        return self.o(kv.attend(self.layer, q, *self.keys_values(x), rope).flatten(2))
+
+    def keys_values(self, x: Tensor) -> tuple[Projected, Tensor]:
+        """x `[B, L, C]` → k as projected, and v `[B, L, H, D]`."""
+        return Projected(self.k(x), self.norm_k, self.heads), _split(self.v(x), self.heads)
 
 
 class CrossAttention(Projections):
     """Attention over the prompt. Its padding is attended too: the model has never seen a mask there."""
 
     def forward(self, x: Tensor, text: TextMemory) -> Tensor:
-        return self.o(text.attend(self.layer, self.queries(x)).flatten(2))
+        return self.o(text.attend(self.layer, _split(self.norm_q(self.q(x)), self.heads)).flatten(2))
+
+    def keys_values(self, context: Tensor) -> KeyValue:
+        """Embedded prompts `[P, L, C]` → k, normalised, and v, `[P, L, H, D]` each."""
+        return KeyValue(_split(self.norm_k(self.k(context)), self.heads), _split(self.v(context), self.heads))
 
 
 class Layer(nn.Module):
@@ -110,7 +139,7 @@ class Layer(nn.Module):
         super().__init__()
         self.eps = config.eps
         self.self_attn = SelfAttention(config, layer, ops, factory)
-        self.norm3 = ops.LayerNorm(config.dim, eps=config.eps, elementwise_affine=True, **factory)
+        self.norm3 = LayerNorm(config.dim, factory)
         self.cross_attn = CrossAttention(config, layer, ops, factory)
         self.ffn = nn.Sequential(
             ops.Linear(config.dim, config.ffn_dim, **factory),
@@ -123,10 +152,9 @@ class Layer(nn.Module):
         """x `[B, L, C]`, e `[B, F, 6, C]`: the projected timestep of each latent frame."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self._modulation(e)
         y = self.self_attn(layer_norm_modulate(x, scale1, shift1, self.eps), kv, rope)
-        x = gate_residual(x, y, gate1)
-        x = x + self.cross_attn(self.norm3(x), text)
-        y = self.ffn(layer_norm_modulate(x, scale2, shift2, self.eps))
-        return gate_residual(x, y, gate2)
+        x, h = gate_residual_norm(x, y, gate1, self.norm3.weight, self.norm3.bias, self.eps)
+        x, h = gate_residual_modulate(x, self.cross_attn(h, text), None, scale2, shift2, self.eps)
+        return gate_residual(x, self.ffn(h), gate2)
 
     def store(self, x: Tensor, e: Tensor, kv: FrameMemory, rope: Rope) -> None:
         """Leaves this layer's K/V in memory, no more: all that a clean pass needs of the last layer."""

@@ -19,7 +19,7 @@ class CausalWan(nn.Module):
     """Predicts flow (noise − clean) of a block of latent frames, given text and the memory of earlier frames.
 
     The weights are Wan2.2's, under Wan's names. Causality is not in the network: `kv` decides what a token may see.
-    `ops` supplies Linear, Conv3d and LayerNorm; `device` and `dtype` go to every one of them.
+    `ops` supplies Linear and Conv3d; `device` and `dtype` go to every one of them.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..attention import Attention, torch_attention
-from ..model import CausalWan, KeyValue, Rope
+from ..model import CausalWan, KeyValue, Projected, Rope
 
 History = Sequence[Sequence[int]]
 
@@ -112,10 +112,10 @@ class _BlockCausal:
     layout: _Layout
     attention: Attention
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
+    def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
         del layer
         # One unbind instead of many slices: the gradient of each slice would be a tensor of the whole sequence.
-        queries, keys, values = (_segments(x, self.layout) for x in (rope.rotate(q), rope.rotate(k), v))
+        queries, keys, values = (_segments(x, self.layout) for x in (q.rotated(rope), k.rotated(rope), v))
         outputs: list[tuple[Tensor, ...]] = []
         for block in range(self.layout.blocks):
             rows = self.layout.streams(block)
@@ -127,7 +127,7 @@ class _BlockCausal:
             outputs.append(out.chunk(len(rows)))
         return self.layout.restore(outputs)
 
-    def store(self, layer: int, k: Tensor, v: Tensor, rope: Rope) -> None:
+    def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
         raise NotImplementedError("teacher forcing keeps nothing between passes; call the model, not `remember`")
 
     def _visible(self, segments: tuple[Tensor, ...], block: int, rows: list[int]) -> Tensor:

@@ -1,6 +1,9 @@
-"""Checkpoints and LoRAs: what is in a file, whose it is, and the transformer it holds or changes."""
+"""Checkpoints and LoRAs: what is in a file, whose it is, the transformer it holds or changes, and other formats
+of it."""
 
 from .checkpoint import Checkpoint, inspect_checkpoint, load_checkpoint
+from .conversion import Conversion
+from .convert import convert_checkpoint
 from .lora import Lora, LoraLayer, read_lora
 from .lora_report import LoraReport
 from .source import CheckpointError, TensorSource, TensorSpec, open_source
@@ -8,11 +11,13 @@ from .source import CheckpointError, TensorSource, TensorSpec, open_source
 __all__ = [
     "Checkpoint",
     "CheckpointError",
+    "Conversion",
     "Lora",
     "LoraLayer",
     "LoraReport",
     "TensorSource",
     "TensorSpec",
+    "convert_checkpoint",
     "inspect_checkpoint",
     "load_checkpoint",
     "open_source",

@@ -10,33 +10,48 @@ import torch
 from torch import Tensor, nn
 
 from ..model import CausalWan, WanConfig
+from ..model.linears import Activations, Scratch
 from .description import causality, described
-from .known import FOUROVERSIX, PATCH, other_model, quantisation
+from .fouroversix import as_comfy
+from .known import PATCH, other_model
 from .names import listed, strip_prefixes
-from .quantised import FLOATS, Wanted, companions, packed, quantised_layers, unpacked
+from .packed import packed_to
+from .quantised import Wanted, companions, packed, quantised_layers, unpacked
 from .source import CheckpointError, TensorSource, TensorSpec, open_source
 
 FLOAT_FORMATS = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
 def load_checkpoint(
-    path: Path | str, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu", text_len: int = 512
+    path: Path | str,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    text_len: int = 512,
+    activations: Activations = "float",
 ) -> CausalWan:
-    """A causal Wan transformer with the float weights of a safetensors file or an official .pt.
+    """A causal Wan transformer with the weights of a safetensors file or an official .pt, FourOverSix ones too.
 
-    `dtype` None keeps the file's own. Sizes come from the shapes; heads and `text_len`, which leave no trace there,
-    from the file's metadata if it tells them, else 128 channels a head and `text_len`. The model is in eval mode,
-    without gradients.
-    Raises FileNotFoundError, or CheckpointError for a file that is truncated, no checkpoint, quantised, of another
-    model (the ordinary Wan, which is not causal, among them), or whose tensors do not match by name and shape (they
-    are listed).
+    `dtype` of float weights; None keeps the file's own. Quantised layers stay packed and are decoded as they are used;
+    with `activations` `nvfp4`, the inputs of NVFP4 layers are rounded like their weights. Sizes come from the shapes;
+    heads and `text_len`, which leave no trace there, from the file's metadata if it tells them, else 128 channels a
+    head and `text_len`. The model is in eval mode, without gradients.
+    Raises FileNotFoundError, or CheckpointError for a file that is truncated, no checkpoint, of another model (the
+    ordinary Wan, which is not causal, among them), or whose tensors do not match by name and shape (they are listed).
     """
     found = inspect_checkpoint(path, text_len=text_len)
     tensors = found.source.read(found.names.values())
     dtype = dtype if dtype is not None else tensors[found.names["head.modulation"]].dtype
-    state = {wan: tensors[name].to(device, dtype) for wan, name in found.names.items()}
-    found.skeleton.load_state_dict(state, assign=True)
-    return found.skeleton.requires_grad_(False).eval()
+    state = {wan: tensors[name].to(device) for wan, name in found.names.items()}
+    skeleton, scratch, linears = found.skeleton, Scratch(), found.linears
+    for layer, form in found.quantised.items():
+        packed_to(skeleton, layer, form, state, linears[layer], scratch, dtype, activations)
+    floats = skeleton.state_dict()
+    held = {name: value for name, value in floats.items() if not value.is_meta}
+    skeleton.load_state_dict(
+        {name: held[name] if name in held else state[name].to(dtype) for name in floats}, assign=True
+    )
+    return skeleton.requires_grad_(False).eval()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +80,19 @@ class Checkpoint:
         return _linears(self.skeleton)
 
 
-def inspect_checkpoint(path: Path | str, *, text_len: int = 512, quantised: bool = False) -> Checkpoint:
-    """All that `load_checkpoint` checks, without reading the weights. Raises what it raises.
-
-    `quantised` lets layers in ComfyUI's nvfp4 and fp8 formats pass, if packed as they should be; only the host loads
-    them.
-    """
-    source = open_source(path)
+def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
+    """All that `load_checkpoint` checks, without reading the weights. Raises what it raises."""
+    source = as_comfy(open_source(path))
     names = _wan_names(source)
     specs = {wan: source.specs[name] for wan, name in names.items()}
-    _check_format(source.path, specs, quantised)
+    _check_model(source.path, specs)
     causal = causality(source)
     if causal is False:
         raise CheckpointError(
             f"checkpoint {source.path} is the ordinary (bidirectional) Wan2.2 TI2V 5B, by its metadata or its name; "
             "it cannot make films block by block. Get LongLive-2.0-5B"
         )
-    layers = quantised_layers(source, names) if quantised else {}
+    layers = quantised_layers(source, names)
     config = _config(source, unpacked(specs, layers), text_len)
     with torch.device("meta"):
         skeleton = CausalWan(config)
@@ -103,7 +114,7 @@ def _wan_names(source: TensorSource) -> dict[str, str]:
     return stripped
 
 
-def _check_format(path: Path, specs: Mapping[str, TensorSpec], quantised: bool) -> None:
+def _check_model(path: Path, specs: Mapping[str, TensorSpec]) -> None:
     other = other_model(specs)
     if other is not None:
         raise CheckpointError(
@@ -115,21 +126,6 @@ def _check_format(path: Path, specs: Mapping[str, TensorSpec], quantised: bool) 
             f"checkpoint {path} is not a Wan transformer: it has no '{PATCH}' among its {len(specs)} tensors "
             f"({listed(specs)})"
         )
-    format_name = quantisation(specs)
-    if format_name == FOUROVERSIX:
-        raise CheckpointError(
-            f"checkpoint {path} has {FOUROVERSIX} weights, a layout of its own: they must be converted to ComfyUI's "
-            "NVFP4; until then use the bf16 checkpoint"
-        )
-    if quantised:
-        return
-    if format_name is not None:
-        raise CheckpointError(
-            f"checkpoint {path} has {format_name} weights, which are not plain floats; use the bf16 checkpoint"
-        )
-    strange = [f"{name} ({spec.dtype})" for name, spec in specs.items() if spec.dtype not in FLOATS]
-    if strange:
-        raise CheckpointError(f"checkpoint {path} has tensors that are not bf16, fp16 or fp32: {listed(strange)}")
 
 
 def _config(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], text_len: int) -> WanConfig:

@@ -53,15 +53,6 @@ MARKS = (
 
 FOUROVERSIX = "FourOverSix NVFP4"
 
-QUANTISED = (
-    (FOUROVERSIX, ".quantized_weight_values"),
-    ("NVFP4", ".weight_scale_2"),
-    ("quantised (ComfyUI)", ".comfy_quant"),
-    ("scaled fp8", ".scale_weight"),
-    ("scaled fp8", ".weight_scale"),
-    ("scaled fp8", "scaled_fp8"),
-)
-
 
 def other_model(specs: Mapping[str, TensorSpec]) -> str | None:
     """The name of the model these tensors belong to, if it is known and not LongLive's."""
@@ -71,11 +62,3 @@ def other_model(specs: Mapping[str, TensorSpec]) -> str | None:
         return marked
     patch = next((spec.shape for name, spec in specs.items() if name.endswith(PATCH)), ())
     return WAN_MODELS.get(patch[:2]) if len(patch) == 5 else None
-
-
-def quantisation(specs: Mapping[str, TensorSpec]) -> str | None:
-    """The format of quantised weights, None for plain float ones."""
-    for what, ending in QUANTISED:
-        if any(name.endswith(ending) for name in specs):
-            return what
-    return "fp8" if any(spec.dtype.startswith(("F8_", "F4")) for spec in specs.values()) else None

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..model import CausalWan
+from ..model.linears import BypassLinear
 from .lora_alpha import alpha_of, metadata_alpha, number
 from .lora_names import lora_part
 from .lora_report import LoraReport, check_shapes
@@ -66,6 +68,20 @@ class Lora:
             ranks=tuple(sorted({self.layers[name].rank for name in applied})),
             alphas=tuple(sorted({self.layers[name].alpha for name in applied})),
         )
+
+    def beside(self, model: CausalWan, strength: float = 1.0) -> LoraReport:
+        """Puts every layer of this LoRA beside the model's, which stay as they are, quantised or not.
+
+        Their `strength` (of `BypassLinear`) may be changed later. Raises CheckpointError as `coverage` does.
+        """
+        linears = {name: layer for name, layer in model.named_modules() if hasattr(layer, "in_features")}
+        report = self.coverage({n: (int(x.out_features), int(x.in_features)) for n, x in linears.items()})  # type: ignore[arg-type]
+        device, dtype = model.device, model.dtype
+        for name in report.applied:
+            layer = self.layers[name]
+            down, up = layer.down.to(device, dtype), layer.up.to(device, dtype)
+            model.set_submodule(name, BypassLinear(linears[name], down, up, layer.alpha / layer.rank, strength))
+        return report
 
     def for_comfy(self) -> dict[str, Tensor]:
         """The tensors under the names that ComfyUI's LoRA loader takes for this transformer."""

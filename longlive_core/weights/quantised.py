@@ -43,26 +43,36 @@ class Wanted:
 def quantised_layers(source: TensorSource, names: Mapping[str, str]) -> dict[str, str]:
     """Linear layer -> `nvfp4` or `fp8`, by what the file says of it; `names` is Wan's name -> the file's name.
 
-    The file says it in `_quantization_metadata`, in `.comfy_quant` tensors (a few bytes each, which are read), or with
-    the `scaled_fp8` mark; plain fp8 weights need no word. Raises CheckpointError for formats that are not supported.
+    Raises CheckpointError for formats that are not supported.
     """
-    layers = {strip_prefixes(f"{layer}.")[:-1]: _word(conf) for layer, conf in _metadata(source).items()}
-    marks = {wan.removesuffix(".comfy_quant"): name for wan, name in names.items() if wan.endswith(".comfy_quant")}
-    read = source.read(marks.values())
-    layers |= {
-        layer: _word(_json(source, bytes(read[name].flatten().to(torch.uint8).tolist())))
-        for layer, name in marks.items()
-    }
-    if OLD_MARK in names:
-        layers |= {n.removesuffix(".scale_weight"): "float8_e4m3fn" for n in names if n.endswith(".scale_weight")}
-    strange = [f"{layer} ({word})" for layer, word in layers.items() if word not in FORMATS]
+    words = {layer: str(note.get("format")) for layer, note in layer_notes(source, names).items()}
+    strange = [f"{layer} ({word})" for layer, word in words.items() if word not in FORMATS]
     if strange:
         raise CheckpointError(
             f"checkpoint {source.path} has layers in formats that LongLive does not take: {listed(strange)}; "
             f"it takes {', '.join(FORMATS)}, and plain floats"
         )
     plain = [n.removesuffix(".weight") for n in names if n.endswith(".weight") and source.specs[names[n]].dtype in FP8]
-    return {**dict.fromkeys(plain, "fp8"), **{layer: FORMATS[word] for layer, word in layers.items()}}
+    return {**dict.fromkeys(plain, "fp8"), **{layer: FORMATS[word] for layer, word in words.items()}}
+
+
+def layer_notes(source: TensorSource, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Layer -> ComfyUI's settings of it, with the `format` among them; `names` is Wan's name -> the file's name.
+
+    The file says it in `_quantization_metadata`, in `.comfy_quant` tensors (a few bytes each, which are read), or with
+    the `scaled_fp8` mark; plain fp8 weights need no word and have none here.
+    """
+    notes = {strip_prefixes(f"{layer}.")[:-1]: _note(conf) for layer, conf in _metadata(source).items()}
+    marks = {wan.removesuffix(".comfy_quant"): name for wan, name in names.items() if wan.endswith(".comfy_quant")}
+    read = source.read(marks.values()) if marks else {}
+    notes |= {
+        layer: _json(source, bytes(read[name].flatten().to(torch.uint8).tolist())) for layer, name in marks.items()
+    }
+    if OLD_MARK in names:
+        exact = prod(source.specs[names[OLD_MARK]].shape) == 2  # how the old layout asks for products in full precision
+        note = {"format": "float8_e4m3fn", **({"full_precision_matrix_mult": True} if exact else {})}
+        notes |= {n.removesuffix(".scale_weight"): {**note} for n in names if n.endswith(".scale_weight")}
+    return notes
 
 
 def packed(layer: str, form: str, shape: tuple[int, ...]) -> dict[str, Wanted]:
@@ -117,8 +127,8 @@ def _json(source: TensorSource, text: str | bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", content) if isinstance(content, dict) else {}
 
 
-def _word(conf: object) -> str:
-    return str(cast("dict[str, Any]", conf).get("format")) if isinstance(conf, dict) else str(conf)
+def _note(conf: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", conf) if isinstance(conf, dict) else {"format": conf}
 
 
 def _up(number: int, unit: int) -> int:

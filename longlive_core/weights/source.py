@@ -7,6 +7,7 @@ import pickle
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 MAX_HEADER = 100_000_000
+RENEWED = 1_000_000_000
+
+# safetensors' names of the dtypes that checkpoints have.
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "U8": torch.uint8,
+    "I32": torch.int32,
+}
 
 # Where official .pt files keep the transformer: the first of a level's names that is there is entered.
 WRAPPERS = (("generator", "generator_ema", "generator_lora"), ("model",))
@@ -39,6 +53,10 @@ class TensorSpec:
 
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +140,16 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _open_pickle(path: Path, wrappers: tuple[tuple[str, ...], ...], *, zipped: bool) -> TensorSource:
+    entered, tensors = _load_pickle(path, wrappers, zipped)
+    specs = {name: TensorSpec(dtype_name(v.dtype), tuple(v.shape)) for name, v in tensors.items()}
+    if not zipped:  # the old format cannot be mapped: all of it is in memory
+        return TensorSource(path, specs, {}, lambda names: {name: tensors[name] for name in names}, entered)
+    mapped = _MappedPickle(tensors, lambda: _load_pickle(path, wrappers, zipped)[1])
+    return TensorSource(path, specs, {}, mapped.read, entered)
+
+
+def _load_pickle(path: Path, wrappers: tuple[tuple[str, ...], ...], zipped: bool) -> tuple[str, dict[str, Tensor]]:
+    """The outermost table entered, and the tensors in the innermost."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
@@ -136,8 +164,26 @@ def _open_pickle(path: Path, wrappers: tuple[tuple[str, ...], ...], *, zipped: b
     tensors = {name: value for name, value in table.items() if isinstance(value, Tensor)}
     if not tensors or len(tensors) < len(table):
         raise CheckpointError(f"checkpoint {path} holds no table of tensors where LongLive's .pt files have one")
-    specs = {name: TensorSpec(_dtype_name(v.dtype), tuple(v.shape)) for name, v in tensors.items()}
-    return TensorSource(path, specs, {}, lambda names: {name: tensors[name] for name in names}, entered)
+    return entered, tensors
+
+
+class _MappedPickle:
+    """The tensors of a .pt whose file is mapped into memory.
+
+    Pages that were read count as this process's memory while the map is there, so it is made anew every `RENEWED`
+    bytes; tensors that were given keep the map they lie in.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], load: Callable[[], dict[str, Tensor]]) -> None:
+        self._tensors, self._load = tensors, load
+        self._read = 0
+
+    def read(self, names: Iterable[str]) -> dict[str, Tensor]:
+        if self._read > RENEWED:
+            self._tensors, self._read = self._load(), 0
+        found = {name: self._tensors[name] for name in names}
+        self._read += sum(tensor.nbytes for tensor in found.values())
+        return found
 
 
 def _unwrap(content: object, wrappers: tuple[tuple[str, ...], ...]) -> tuple[str, dict[str, object]]:
@@ -151,15 +197,6 @@ def _unwrap(content: object, wrappers: tuple[tuple[str, ...], ...]) -> tuple[str
     return entered, cast("dict[str, object]", content) if isinstance(content, dict) else {}
 
 
-def _dtype_name(dtype: torch.dtype) -> str:
-    names = {
-        torch.float64: "F64",
-        torch.float32: "F32",
-        torch.float16: "F16",
-        torch.bfloat16: "BF16",
-        torch.float8_e4m3fn: "F8_E4M3",
-        torch.float8_e5m2: "F8_E5M2",
-        torch.uint8: "U8",
-        torch.int32: "I32",
-    }
-    return names.get(dtype, str(dtype).removeprefix("torch."))
+def dtype_name(dtype: torch.dtype) -> str:
+    """safetensors' name of a dtype; torch's own where it has none."""
+    return next((name for name, known in DTYPES.items() if known == dtype), str(dtype).removeprefix("torch."))

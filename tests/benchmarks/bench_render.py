@@ -32,7 +32,7 @@ from longlive.longlive_core.evaluation.verify import verify_file
 from longlive.longlive_core.job import Job, Order
 from longlive.longlive_core.memory import MemoryConfig, PromptMemory
 from longlive.longlive_core.mini import LATENT_SIZE, Mini, load_mini
-from longlive.longlive_core.model import FrameMemory, KeyValue, Rope
+from longlive.longlive_core.model import FrameMemory, KeyValue, Projected, Rope
 from longlive.longlive_core.render import Progress, Render
 from longlive.longlive_core.sampling import block_noise, unipc
 from longlive.longlive_core.script import BlockPlan, ShotScript
@@ -82,11 +82,11 @@ class WholeClip:
         self.kept: list[KeyValue | None] = [None] * layers
         self.clean = False
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
-        return torch_attention(rope.rotate(q), *self._join(layer, rope.rotate(k), v))
+    def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
+        return torch_attention(q.rotated(rope), *self._join(layer, k.rotated(rope), v))
 
-    def store(self, layer: int, k: Tensor, v: Tensor, rope: Rope) -> None:
-        self._join(layer, rope.rotate(k), v)
+    def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
+        self._join(layer, k.rotated(rope), v)
 
     def _join(self, layer: int, k: Tensor, v: Tensor) -> KeyValue:
         past = self.kept[layer]

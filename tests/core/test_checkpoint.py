@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.model import CausalWan, WanConfig
+from longlive.longlive_core.model.linears import FP8Linear, NVFP4Linear
 from longlive.longlive_core.weights import CheckpointError, inspect_checkpoint, load_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor
@@ -214,21 +215,6 @@ def test_an_unknown_model_is_told_by_its_tensors(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize(
-    ("said", "extra", "dtype"),
-    [
-        ("FourOverSix NVFP4", ".quantized_weight_values", "U8"),
-        ("NVFP4", ".weight_scale_2", "U8"),
-        ("scaled fp8", ".scale_weight", "F8_E4M3"),
-        ("fp8", ".weight", "F8_E4M3"),
-    ],
-)
-def test_quantised_checkpoints_are_named_not_misread(tmp_path: Path, said: str, extra: str, dtype: str) -> None:
-    shapes = {"model.patch_embedding.weight": (3072, 48, 1, 2, 2), f"model.blocks.0.self_attn.q{extra}": (1,)}
-    with pytest.raises(CheckpointError, match=rf"has {said} weights.*use the bf16 checkpoint"):
-        load_checkpoint(header_only(tmp_path / "m.safetensors", shapes, dtype))
-
-
 def test_the_float_format_is_told(tmp_path: Path, weights: Tensors) -> None:
     """`format` is the dtype of the linear layers, `mixed` where they differ; a float file has no quantised layers."""
     half = {name: value.bfloat16() for name, value in weights.items()}
@@ -237,7 +223,7 @@ def test_the_float_format_is_told(tmp_path: Path, weights: Tensors) -> None:
     found = inspect_checkpoint(tmp_path / "bf16.safetensors")
     assert (found.format, found.quantised, found.causal) == ("bf16", {}, None)
     assert found.linears["blocks.1.ffn.0"] == (64, 128)
-    assert inspect_checkpoint(tmp_path / "two.safetensors", quantised=True).format == "mixed"
+    assert inspect_checkpoint(tmp_path / "two.safetensors").format == "mixed"
 
 
 def nvfp4(rows: int, columns: int) -> Tensors:
@@ -264,21 +250,22 @@ def fp8(weights: Tensors, layer: str) -> Tensor:
     return weights[f"{layer}.weight"].to(torch.float8_e4m3fn)
 
 
-def test_nvfp4_files_pass_where_they_are_asked_for(tmp_path: Path, weights: Tensors) -> None:
-    """Packed widths are the model's own, also of the layers that the sizes are read from; a plain load refuses them."""
+def test_nvfp4_files_load_as_they_are(tmp_path: Path, weights: Tensors) -> None:
+    """Packed widths are the model's own, also of the layers that the sizes are read from."""
     state = weights
     for layer, (rows, columns) in {"blocks.0.ffn.2": (128, 64), "text_embedding.0": (128, 16)}.items():
         state = with_layer(state, layer, {**nvfp4(rows, columns), "comfy_quant": note("nvfp4")})
     state["blocks.0.ffn.2.input_scale"] = torch.tensor(1.0)
     path = tmp_path / "m.safetensors"
     save_file({f"model.diffusion_model.{name}": value for name, value in state.items()}, path)
-    found = inspect_checkpoint(path, quantised=True)
+    found = inspect_checkpoint(path)
     assert found.config == CONFIG
     assert found.format == "nvfp4"
     assert found.quantised == {"blocks.0.ffn.2": "nvfp4", "text_embedding.0": "nvfp4"}
     assert found.linears["blocks.0.ffn.2"] == (128, 64)
-    with pytest.raises(CheckpointError, match=r"has NVFP4 weights.*use the bf16 checkpoint"):
-        load_checkpoint(path)
+    model = load_checkpoint(path)
+    assert isinstance(model.get_submodule("blocks.0.ffn.2"), NVFP4Linear)
+    assert torch.equal(model.get_submodule("blocks.0.ffn.2")(torch.ones(1, 64)), weights["blocks.0.ffn.2.bias"][None])
 
 
 @pytest.mark.parametrize("layout", ["comfy_quant", "metadata", "scaled_fp8", "plain"])
@@ -299,8 +286,12 @@ def test_every_layout_of_fp8_passes(tmp_path: Path, weights: Tensors, layout: st
     if layout == "scaled_fp8":
         state["scaled_fp8"] = torch.zeros(2).to(torch.float8_e4m3fn)
     save_file({f"model.diffusion_model.{k}": v for k, v in state.items()}, tmp_path / "m.safetensors", metadata)
-    found = inspect_checkpoint(tmp_path / "m.safetensors", quantised=True)
+    found = inspect_checkpoint(tmp_path / "m.safetensors")
     assert (found.format, found.quantised) == ("fp8", {layer: "fp8"})
+    loaded = load_checkpoint(tmp_path / "m.safetensors").get_submodule(layer)
+    assert isinstance(loaded, FP8Linear)
+    factor = 0.5 if layout in ("comfy_quant", "metadata") else 1.0
+    assert torch.allclose(loaded.weight_in(torch.float32), factor * parts["weight"].float())
 
 
 def test_two_quantised_formats_are_mixed(tmp_path: Path, weights: Tensors) -> None:
@@ -308,7 +299,7 @@ def test_two_quantised_formats_are_mixed(tmp_path: Path, weights: Tensors) -> No
     state = with_layer(weights, "blocks.0.ffn.0", {**nvfp4(64, 128), "comfy_quant": note("nvfp4")})
     state["blocks.0.ffn.2.weight"] = fp8(weights, "blocks.0.ffn.2")
     save_file(state, tmp_path / "m.safetensors")
-    found = inspect_checkpoint(tmp_path / "m.safetensors", quantised=True)
+    found = inspect_checkpoint(tmp_path / "m.safetensors")
     assert found.format == "mixed"
     assert found.quantised == {"blocks.0.ffn.0": "nvfp4", "blocks.0.ffn.2": "fp8"}
 
@@ -336,7 +327,7 @@ def test_packed_layers_are_checked(
     kept = {name: value for name, value in layer.items() if value is not None}
     save_file(with_layer(weights, "blocks.0.ffn.0", kept), tmp_path / "m.safetensors")
     with pytest.raises(CheckpointError, match=said):
-        inspect_checkpoint(tmp_path / "m.safetensors", quantised=True)
+        inspect_checkpoint(tmp_path / "m.safetensors")
 
 
 def test_fp8_scales_that_nothing_explains_are_refused(tmp_path: Path, weights: Tensors) -> None:
@@ -344,7 +335,7 @@ def test_fp8_scales_that_nothing_explains_are_refused(tmp_path: Path, weights: T
     parts = {"weight": fp8(weights, "blocks.0.ffn.0"), "weight_scale": torch.tensor(0.5)}
     save_file(with_layer(weights, "blocks.0.ffn.0", parts), tmp_path / "m.safetensors")
     with pytest.raises(CheckpointError, match=r"1 unknown: blocks\.0\.ffn\.0\.weight_scale"):
-        inspect_checkpoint(tmp_path / "m.safetensors", quantised=True)
+        inspect_checkpoint(tmp_path / "m.safetensors")
 
 
 def test_only_linear_layers_are_quantised(tmp_path: Path, weights: Tensors) -> None:
@@ -354,7 +345,7 @@ def test_only_linear_layers_are_quantised(tmp_path: Path, weights: Tensors) -> N
         tmp_path / "m.safetensors",
     )
     with pytest.raises(CheckpointError, match=r"blocks\.0\.norm3\.weight F8_E4M3 instead of"):
-        inspect_checkpoint(tmp_path / "m.safetensors", quantised=True)
+        inspect_checkpoint(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -421,8 +412,8 @@ def test_damaged_metadata_is_told(tmp_path: Path, weights: Tensors, text: str) -
 
 
 def test_recorded_weights_load(golden: Path) -> None:
-    """The tiny reference weights, whose names are Wan's; the FourOverSix twin is recognised."""
+    """The tiny reference weights, whose names are Wan's, and FourOverSix ones, which stay in four bits."""
     assert load_checkpoint(golden / "weights_tiny.safetensors").config.dim > 0
-    for quantised in (False, True):
-        with pytest.raises(CheckpointError, match=r"FourOverSix.*must be converted"):
-            inspect_checkpoint(golden / "weights_4o6.safetensors", quantised=quantised)
+    found = inspect_checkpoint(golden / "weights_4o6.safetensors")
+    assert found.format == "nvfp4" and len(found.quantised) == 20
+    assert isinstance(load_checkpoint(golden / "weights_4o6.safetensors").get_submodule("blocks.1.ffn.0"), NVFP4Linear)

@@ -1,0 +1,35 @@
+"""Activations in float32, rounded once."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .rows import launch, load_row, store_as
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), GELU's tanh approximation (arXiv 1606.08415).
+
+    Any shape and float dtype; computed in float32 and rounded once.
+    """
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    launch(_gelu_tanh, triton.cdiv(x.numel(), 2048), x, out, x.numel(), BLOCK=2048)
+    return out
+
+
+@triton.jit
+def sigmoid(x: tl.tensor) -> tl.tensor:
+    """1 / (1 + exp(−x)) from an exponential that only ever shrinks."""
+    shrunk = tl.exp(-tl.abs(x))
+    return tl.where(x < 0, shrunk, 1.0) / (1.0 + shrunk)
+
+
+@triton.jit
+def _gelu_tanh(x: tl.tensor, out: tl.tensor, size: tl.tensor, BLOCK: tl.constexpr) -> None:
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    value = load_row(x, at, inside)
+    # (1 + tanh(u)) / 2 = sigmoid(2u), without the cancellation of 1 + tanh for negative x.
+    store_as(out + at, value * sigmoid(1.5957691216057308 * (value + 0.044715 * value * value * value)), inside)

@@ -1,0 +1,39 @@
+"""Row-wise float8: one program a row."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .bits import encode_e4m3
+from .rows import launch, load_row
+
+
+def quantize_fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x ≈ codes · scales, with one scale a row: its largest magnitude over 448, the largest float8_e4m3fn.
+
+    x `[M, K]`; returns codes float8_e4m3fn `[M, K]` (x / scale, nearest, ties to even) and scales float32 `[M, 1]`, 1
+    for rows of zeros. Both divisions are true ones in float32. A NaN makes its whole row NaN.
+    """
+    rows, width = x.shape
+    codes = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
+    scales = torch.empty((rows, 1), dtype=torch.float32, device=x.device)
+    launch(
+        *(_quantize_rows, rows, x.contiguous(), codes, scales, width),
+        BLOCK=triton.next_power_of_2(width),
+    )
+    return codes.view(torch.float8_e4m3fn), scales
+
+
+@triton.jit
+def _quantize_rows(x: tl.tensor, codes: tl.tensor, scales: tl.tensor, width: tl.tensor, BLOCK: tl.constexpr) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    value = load_row(x + row * width, at, inside)
+    # Magnitudes are ordered as their bits, with NaN above all: a maximum of integers does not lose it.
+    largest = tl.max(value.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 0)
+    scale = tl.div_rn(tl.cast(largest, tl.float32, bitcast=True), 448.0)  # pyright: ignore[reportArgumentType]
+    scale = tl.where(scale == 0, 1.0, scale)
+    tl.store(scales + row, scale)
+    tl.store(codes + row * width + at, encode_e4m3(tl.div_rn(value, scale)), mask=inside)

@@ -1,0 +1,165 @@
+"""Normalisation in float32, whatever the dtype of the input: one program a row, which holds the row whole."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .rope import angles, rotated
+from .rows import expect, launch, load_row, per_run, round_as, run_offset, store_as
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension.
+
+    x `[..., C]`, weight `[C]`; returns x's shape and dtype. Rounded to x's dtype before the product with the weight
+    and after it.
+    """
+    width = x.shape[-1]
+    expect("weight", weight, (width,))
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    launch(
+        *(_rms_norm, x.numel() // width, x, weight.contiguous(), out, width, eps),
+        BLOCK=triton.next_power_of_2(width),
+    )
+    return out
+
+
+def rms_norm_rope(
+    x: Tensor,
+    weight: Tensor,
+    cos: Tensor | None,
+    sin: Tensor | None,
+    heads: int,
+    eps: float,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`rms_norm` over the full width, split in heads and rotated as `rope_rotate` does: a q or k from its projection.
+
+    x `[B, L, C]`, weight `[C]`, cos and sin `[B or 1, L, C/heads/2]` in float32, None for no rotation. Written to
+    `out` `[B, L, heads, C/heads]`, which may be strided and of any float dtype (float8_e4m3fn saturates), else to a new
+    tensor of x's dtype; returned. Rounded to x's dtype after the norm, the weight and the rotation.
+    """
+    batch, length, width = x.shape
+    shape = (batch, length, heads, width // heads)
+    expect("weight", weight, (width,))
+    out = torch.empty(shape, dtype=x.dtype, device=x.device) if out is None else out
+    expect("out", out, shape)
+    turn = None if cos is None or sin is None else angles(cos, sin, batch, length, shape[-1] // 2)
+    target = out.view(torch.uint8) if out.dtype == torch.float8_e4m3fn else out
+    launch(
+        *(_rms_norm_rope, batch * length, x.contiguous(), weight.contiguous(), *(turn or (None, None)), target),
+        *(width, length, turn[0].shape[0] if turn else 1, shape[-1], *out.stride(), eps),
+        BLOCK=triton.next_power_of_2(width),
+    )
+    return out
+
+
+def layer_norm_modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+    """layernorm(x) · (1 + scale) + shift, with one scale and shift for each of F runs of tokens (adaLN).
+
+    x `[B, L, C]`, scale and shift `[B, F, C]` with L a multiple of F; returns `[B, L, C]` in x's dtype. Rounded to x's
+    dtype after the norm and after each operation of the modulation.
+    """
+    batch, length, width = x.shape
+    scale, shift = per_run("scale", scale, x), per_run("shift", shift, x)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    launch(
+        *(_layer_norm_modulate, batch * length, x, scale, shift, out, width, length, scale.shape[1], shift.shape[1]),
+        *(*scale.stride()[:2], *shift.stride()[:2], eps),
+        BLOCK=triton.next_power_of_2(width),
+    )
+    return out
+
+
+@triton.jit
+def rms_normed(
+    start: tl.tensor, weight: tl.tensor, at: tl.tensor, inside: tl.tensor, width: tl.tensor, eps: tl.tensor
+) -> tl.tensor:
+    """The row that begins at `start`, normalised and weighted, rounded to its dtype after both."""
+    row = load_row(start, at, inside)
+    row = round_as(row * tl.rsqrt(tl.sum(row * row, 0) / width + eps), start)
+    return round_as(row * round_as(load_row(weight, at, inside), start), start)
+
+
+@triton.jit
+def layer_normed(row: tl.tensor, inside: tl.tensor, width: tl.tensor, eps: tl.tensor) -> tl.tensor:
+    """(row − mean) / sqrt(variance + eps) in float32; the variance is summed around the mean."""
+    centred = tl.where(inside, row - tl.sum(row, 0) / width, 0.0)
+    return centred * tl.rsqrt(tl.sum(centred * centred, 0) / width + eps)
+
+
+@triton.jit
+def modulated(
+    row: tl.tensor, scale: tl.tensor, shift: tl.tensor, at: tl.tensor, inside: tl.tensor, out: tl.tensor
+) -> tl.tensor:
+    """A row · (1 + scale) + shift, from pointers to one scale and shift; rounded to out's dtype at every step."""
+    factor = round_as(1.0 + round_as(load_row(scale, at, inside), out), out)
+    return round_as(round_as(row, out) * factor, out) + round_as(load_row(shift, at, inside), out)
+
+
+@triton.jit
+def _rms_norm(
+    x: tl.tensor, weight: tl.tensor, out: tl.tensor, width: tl.tensor, eps: tl.tensor, BLOCK: tl.constexpr
+) -> None:
+    start = tl.program_id(0).to(tl.int64) * width
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    store_as(out + start + at, rms_normed(x + start, weight, at, inside, width, eps), inside)
+
+
+@triton.jit
+def _rms_norm_rope(
+    x: tl.tensor,
+    weight: tl.tensor,
+    cos: tl.tensor | None,
+    sin: tl.tensor | None,
+    out: tl.tensor,
+    width: tl.tensor,
+    length: tl.tensor,
+    angle_batch: tl.tensor,
+    head_width: tl.tensor,
+    batch_stride: tl.tensor,
+    token_stride: tl.tensor,
+    head_stride: tl.tensor,
+    channel_stride: tl.tensor,
+    eps: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
+    token = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    row = rms_normed(x + token * width, weight, at, inside, width, eps)
+    if cos is not None and sin is not None:
+        row = round_as(rotated(row, cos, sin, token, angle_batch * length, head_width // 2, BLOCK), x)
+    out += token // length * batch_stride + token % length * token_stride
+    out += (at // head_width).to(tl.int64) * head_stride + (at % head_width).to(tl.int64) * channel_stride
+    store_as(out, row, inside)
+
+
+@triton.jit
+def _layer_norm_modulate(
+    x: tl.tensor,
+    scale: tl.tensor,
+    shift: tl.tensor,
+    out: tl.tensor,
+    width: tl.tensor,
+    length: tl.tensor,
+    scale_runs: tl.tensor,
+    shift_runs: tl.tensor,
+    scale_batch: tl.tensor,
+    scale_run: tl.tensor,
+    shift_batch: tl.tensor,
+    shift_run: tl.tensor,
+    eps: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    scale += run_offset(row, length, scale_runs, scale_batch, scale_run)
+    shift += run_offset(row, length, shift_runs, shift_batch, shift_run)
+    normed = layer_normed(load_row(x + row * width, at, inside), inside, width, eps)
+    store_as(out + row * width + at, modulated(normed, scale, shift, at, inside, out), inside)

@@ -1,0 +1,204 @@
+"""The kernels of NVFP4: each program takes ROWS × COLUMNS of one matrix of a batch."""
+
+import triton
+import triton.language as tl
+
+from .bits import decode_e2m1, decode_e4m3, encode_e2m1, encode_e4m3, round_e2m1
+from .rows import round_as
+
+
+@triton.jit
+def find_amax(
+    x: tl.tensor,
+    bits: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
+    x_batch: tl.tensor,
+    x_row: tl.tensor,
+    x_column: tl.tensor,
+    bits_batch: tl.tensor,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+) -> None:
+    batch = tl.program_id(2).to(tl.int64)
+    value = _load(x + batch * x_batch, rows, columns, x_row, x_column, ROWS, COLUMNS)
+    # Magnitudes are ordered as their bits, with NaN above all: a maximum of integers does not lose it.
+    magnitudes = value.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    tl.atomic_max(bits + batch * bits_batch, tl.max(tl.max(magnitudes, 1), 0))
+
+
+@triton.jit
+def quantize(
+    x: tl.tensor,
+    values: tl.tensor,
+    scales: tl.tensor,
+    amax: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    x_batch: tl.tensor,
+    x_row: tl.tensor,
+    x_column: tl.tensor,
+    values_batch: tl.tensor,
+    scales_batch: tl.tensor,
+    amax_batch: tl.tensor,
+    RULE: tl.constexpr,
+    DENOMINATOR: tl.constexpr,
+    TINY: tl.constexpr,
+    GROUP: tl.constexpr,
+    SWIZZLED: tl.constexpr,
+    HIGH_FIRST: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+) -> None:
+    batch = tl.program_id(2).to(tl.int64)
+    value = _load(x + batch * x_batch, rows, columns, x_row, x_column, ROWS, COLUMNS)
+    largest = tl.load(amax + batch * amax_batch)
+    encode = tl.where(largest >= TINY, tl.div_rn(DENOMINATOR, tl.maximum(largest, TINY)), 0.0)
+    blocks = tl.reshape(value, (ROWS // GROUP, GROUP, COLUMNS // 16, 16))
+    code = _choose(tl.abs(blocks), encode, largest, RULE, DENOMINATOR)
+    scale = decode_e4m3(code)
+    codes = encode_e2m1(blocks * _spread(_reciprocal(scale, encode)))
+    codes = tl.where(_spread(scale) > 0, codes, 0)
+    even, odd = tl.split(tl.reshape(codes, (ROWS, COLUMNS // 2, 2)))
+    packed = (even << 4) | odd if HIGH_FIRST else (odd << 4) | even
+    row, column, inside = _places(height, width // 2, ROWS, COLUMNS // 2)
+    tl.store(values + batch * values_batch + row * (width // 2) + column, packed, mask=inside)
+    code = tl.broadcast_to(code[:, None, :], (ROWS // GROUP, GROUP, COLUMNS // 16))
+    row, column, inside = _places(height, width // 16, ROWS, COLUMNS // 16)
+    place = _scale_place(row, column, width // 16, SWIZZLED)
+    tl.store(scales + batch * scales_batch + place, tl.reshape(code, (ROWS, COLUMNS // 16)), mask=inside)
+
+
+@triton.jit(do_not_specialize=["wanted"])
+def dequantize(
+    values: tl.tensor,
+    scales: tl.tensor,
+    amax: tl.tensor,
+    out: tl.tensor,
+    wanted: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
+    width: tl.tensor,
+    slots: tl.tensor,
+    values_batch: tl.tensor,
+    values_slot: tl.tensor,
+    scales_batch: tl.tensor,
+    scales_slot: tl.tensor,
+    amax_batch: tl.tensor,
+    amax_slot: tl.tensor,
+    out_batch: tl.tensor,
+    out_slot: tl.tensor,
+    out_row: tl.tensor,
+    out_column: tl.tensor,
+    DENOMINATOR: tl.constexpr,
+    SWIZZLED: tl.constexpr,
+    HIGH_FIRST: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+) -> None:
+    batch = (tl.program_id(2) // slots).to(tl.int64)
+    slot = (tl.program_id(2) % slots).to(tl.int64)
+    if (wanted.to(tl.int64) >> slot) & 1 == 0:
+        return
+    row, column, inside = _places(rows, width // 2, ROWS, COLUMNS // 2)
+    packed = tl.load(
+        values + batch * values_batch + slot * values_slot + row * (width // 2) + column, mask=inside, other=0
+    )
+    low, high = decode_e2m1(packed & 15), decode_e2m1(packed >> 4)
+    value = tl.join(high, low) if HIGH_FIRST else tl.join(low, high)
+    row, column, inside = _places(rows, width // 16, ROWS, COLUMNS // 16)
+    place = _scale_place(row, column, width // 16, SWIZZLED)
+    scale = decode_e4m3(tl.load(scales + batch * scales_batch + slot * scales_slot + place, mask=inside, other=0))
+    largest = tl.load(amax + batch * amax_batch + slot * amax_slot)
+    value = tl.reshape(value, (ROWS, COLUMNS // 16, 16)) * scale[:, :, None]
+    value = tl.reshape(tl.div_rn(value * largest, DENOMINATOR), (ROWS, COLUMNS))
+    row, column, inside = _places(rows, columns, ROWS, COLUMNS)
+    target = out + batch * out_batch + slot * out_slot + row * out_row + column * out_column
+    tl.store(target, round_as(value, out), mask=inside)
+
+
+@triton.jit
+def _places(
+    rows: tl.tensor, columns: tl.tensor, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Rows `[ROWS, 1]` and columns `[1, COLUMNS]` of this program's part, and which of them exist."""
+    row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    return row, column, (row < rows) & (column < columns)
+
+
+@triton.jit
+def _load(
+    x: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
+    x_row: tl.tensor,
+    x_column: tl.tensor,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+) -> tl.tensor:
+    """This program's part of a matrix in float32, zeros outside."""
+    row, column, inside = _places(rows, columns, ROWS, COLUMNS)
+    return tl.load(x + row * x_row + column.to(tl.int64) * x_column, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _scale_place(row: tl.tensor, column: tl.tensor, width: tl.tensor, SWIZZLED: tl.constexpr) -> tl.tensor:
+    """Where the scale of a row and a block lies: row by row, or in the 128×4 layout."""
+    if SWIZZLED:
+        tile = row // 128 * tl.cdiv(width, 4) + column // 4
+        return tile * 512 + row % 32 * 16 + row % 128 // 32 * 4 + column % 4
+    return row * width + column
+
+
+@triton.jit
+def _spread(x: tl.tensor) -> tl.tensor:
+    """`[G, C]` → `[G, 1, C, 1]`: a number for each scale, beside the values that share it."""
+    return x[:, None, :, None]
+
+
+@triton.jit
+def _reciprocal(scale: tl.tensor, encode: tl.tensor) -> tl.tensor:
+    """What values are multiplied by before they are rounded, zero where the scale is (or is NaN)."""
+    decode = tl.div_rn(1.0, tl.where(encode > 0, encode, 1.0))
+    return tl.where(scale > 0, tl.div_rn(1.0, tl.where(scale > 0, decode * scale, 1.0)), 0.0)
+
+
+@triton.jit
+def _choose(
+    magnitudes: tl.tensor, encode: tl.tensor, amax: tl.tensor, RULE: tl.constexpr, DENOMINATOR: tl.constexpr
+) -> tl.tensor:
+    """The scales `[G, C]` of magnitudes `[G, H, C, 16]`, as uint8 bits of float8_e4m3fn."""
+    peaks = tl.max(tl.max(magnitudes, 3), 1)
+    base = tl.div_rn(peaks, 4.0 if RULE == "static_4" else 6.0) * encode
+    code = encode_e4m3(base)
+    if RULE != "static_6" and RULE != "static_4":
+        smaller = encode_e4m3(base * 1.5)
+        better = _error(magnitudes, decode_e4m3(smaller), encode, amax, RULE, DENOMINATOR) < _error(
+            magnitudes, decode_e4m3(code), encode, amax, RULE, DENOMINATOR
+        )
+        code = tl.where(better, smaller, code)
+    return code
+
+
+@triton.jit
+def _error(
+    magnitudes: tl.tensor,
+    scale: tl.tensor,
+    encode: tl.tensor,
+    amax: tl.tensor,
+    RULE: tl.constexpr,
+    DENOMINATOR: tl.constexpr,
+) -> tl.tensor:
+    """How far dequantised values would be from the magnitudes, over what shares a scale: `[G, C]`."""
+    rounded = round_e2m1(magnitudes * _spread(_reciprocal(scale, encode)))
+    error = tl.div_rn(rounded * _spread(scale) * amax, DENOMINATOR) - magnitudes
+    if RULE == "mse":
+        total = tl.sum(tl.sum(error * error, 3), 1)
+    elif RULE == "mae":
+        total = tl.sum(tl.sum(tl.abs(error), 3), 1)
+    else:
+        total = tl.max(tl.max(tl.abs(error), 3), 1)
+    return total  # pyright: ignore[reportReturnType]

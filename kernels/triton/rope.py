@@ -1,0 +1,71 @@
+"""Rotary position embedding over adjacent channel pairs, one program a token."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .rows import expect, launch, load_row, store_as
+
+
+def rope_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates each pair of adjacent channels (2j, 2j+1) of every head by its token's angle j.
+
+    x `[B, L, H, D]`, cos and sin `[B or 1, L, D/2]` in float32; returns x's shape and dtype, computed in float32.
+    """
+    batch, length, heads, width = x.shape
+    x = x if x.stride()[2:] == (width, 1) else x.contiguous()
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    cos, sin = angles(cos, sin, batch, length, width // 2)
+    launch(
+        *(_rope_rotate, batch * length, x, cos, sin, out),
+        *(x.stride(0), x.stride(1), length, cos.shape[0], heads * width, width // 2),
+        BLOCK=triton.next_power_of_2(heads * width),
+    )
+    return out
+
+
+def angles(cos: Tensor, sin: Tensor, batch: int, length: int, pairs: int) -> tuple[Tensor, Tensor]:
+    """cos and sin as a kernel reads them. Raises ValueError for other shapes than `[batch or 1, length, pairs]`."""
+    expect("cos", cos, (batch if cos.shape[0] == batch else 1, length, pairs))
+    expect("sin", sin, tuple(cos.shape))
+    return cos.contiguous(), sin.contiguous()
+
+
+@triton.jit
+def rotated(
+    x: tl.tensor,
+    cos: tl.tensor,
+    sin: tl.tensor,
+    token: tl.tensor,
+    angle_tokens: tl.tensor,
+    pairs: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> tl.tensor:
+    """A token's heads, side by side in float32, turned by its angles; `angle_tokens` rows of angles repeat."""
+    a, b = tl.split(tl.reshape(x, (BLOCK // 2, 2)))
+    angle = token % angle_tokens * pairs + tl.arange(0, BLOCK // 2) % pairs
+    c, s = tl.load(cos + angle).to(tl.float32), tl.load(sin + angle).to(tl.float32)
+    return tl.reshape(tl.join(a * c - b * s, a * s + b * c), (BLOCK,))
+
+
+@triton.jit
+def _rope_rotate(
+    x: tl.tensor,
+    cos: tl.tensor,
+    sin: tl.tensor,
+    out: tl.tensor,
+    batch_stride: tl.tensor,
+    token_stride: tl.tensor,
+    length: tl.tensor,
+    angle_batch: tl.tensor,
+    width: tl.tensor,
+    pairs: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
+    token = tl.program_id(0).to(tl.int64)
+    at = tl.arange(0, BLOCK)
+    inside = at < width
+    row = load_row(x + token // length * batch_stride + token % length * token_stride, at, inside)
+    row = rotated(row, cos, sin, token, angle_batch * length, pairs, BLOCK)
+    store_as(out + token * width + at, row, inside)

@@ -1,0 +1,134 @@
+"""What stands between the convolutions of a causal video VAE. Activations are channels-last: [B, T, H, W, C]."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .activation import sigmoid
+from .rows import expect, launch, load_row, round_as, store_as
+
+# Values a program holds: several pixels of few channels, one of many.
+TILE = 4096
+EPS = 1e-12
+
+
+def rms_silu_pad(x: Tensor, gamma: Tensor, past: Tensor | None) -> Tensor:
+    """silu(x / rms(x) · gamma) over channels, behind the two frames before it: the next causal convolution's input.
+
+    x `[B, T, H, W, C]`, gamma `[C]`, past `[B, 2, H, W, C]` or None for zeros, the start of a film; returns
+    `[B, T + 2, H, W, C]` in x's dtype. Rounded to it after gamma and after the SiLU.
+    """
+    batch, frames, height, width, channels = x.shape
+    expect("gamma", gamma, (channels,))
+    if past is not None:
+        expect("past", past, (batch, 2, height, width, channels))
+        past = past.contiguous()
+    out = torch.empty((batch, frames + 2, height, width, channels), dtype=x.dtype, device=x.device)
+    pixels = out.numel() // channels
+    block, tile = _tile(channels)
+    launch(
+        *(_rms_silu_pad, triton.cdiv(pixels, tile), x.contiguous(), gamma.contiguous(), past, out),
+        *(pixels, frames, height * width, channels, EPS),
+        TILE=tile,
+        BLOCK=block,
+    )
+    return out
+
+
+def upsample_nearest(x: Tensor) -> Tensor:
+    """Every pixel of `[B, T, H, W, C]` four times: `[B, T, 2H, 2W, C]`."""
+    batch, frames, height, width, channels = x.shape
+    out = torch.empty((batch, frames, 2 * height, 2 * width, channels), dtype=x.dtype, device=x.device)
+    pixels = x.numel() // channels
+    block, tile = _tile(channels)
+    launch(
+        *(_upsample_nearest, triton.cdiv(pixels, tile), x.contiguous(), out, pixels, width, channels),
+        TILE=tile,
+        BLOCK=block,
+    )
+    return out
+
+
+def to_uint8(video: Tensor) -> Tensor:
+    """(clamp(x, −1, 1) + 1) · 127.5 to the nearest integer, ties to even: `[1, 3, T, H, W]` → `[T, H, W, 3]` uint8.
+
+    Rounded to the video's dtype after the sum and after the product; NaN is 0.
+    """
+    _, colours, frames, height, width = video.shape
+    expect("video", video, (1, 3, frames, height, width))
+    out = torch.empty((frames, height, width, colours), dtype=torch.uint8, device=video.device)
+    launch(_to_uint8, triton.cdiv(out.numel(), 1024), video.contiguous(), out, out.numel() // 3, BLOCK=1024)
+    return out
+
+
+def _tile(channels: int) -> tuple[int, int]:
+    block = triton.next_power_of_2(channels)
+    return block, max(1, TILE // block)
+
+
+@triton.jit
+def _rms_silu_pad(
+    x: tl.tensor,
+    gamma: tl.tensor,
+    past: tl.tensor | None,
+    out: tl.tensor,
+    pixels: tl.tensor,
+    frames: tl.tensor,
+    area: tl.tensor,
+    channels: tl.tensor,
+    eps: tl.tensor,
+    TILE: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    pixel = (tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE))[:, None]
+    channel = tl.arange(0, BLOCK)[None, :]
+    inside = (pixel < pixels) & (channel < channels)
+    batch, frame, place = pixel // area // (frames + 2), pixel // area % (frames + 2), pixel % area
+    fresh = inside & (frame >= 2)
+    value = load_row(x, ((batch * frames + frame - 2) * area + place) * channels + channel, fresh)
+    value = value * tl.rsqrt(tl.sum(value * value, 1, keep_dims=True) / channels + eps)
+    value = round_as(value * load_row(gamma, channel, channel < channels), x)
+    value = value * sigmoid(value)
+    if past is not None:
+        old = inside & (frame < 2)
+        kept = load_row(past, ((batch * 2 + frame) * area + place) * channels + channel, old)
+        value = tl.where(frame < 2, kept, value)
+    else:
+        value = tl.where(frame < 2, 0.0, value)
+    store_as(out + pixel * channels + channel, value, inside)
+
+
+@triton.jit
+def _upsample_nearest(
+    x: tl.tensor,
+    out: tl.tensor,
+    pixels: tl.tensor,
+    width: tl.tensor,
+    channels: tl.tensor,
+    TILE: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    pixel = (tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE))[:, None]
+    channel = tl.arange(0, BLOCK)[None, :]
+    inside = (pixel < pixels) & (channel < channels)
+    value = tl.load(x + pixel * channels + channel, mask=inside)
+    # Row y of all frames, one below the other, becomes rows 2y and 2y + 1, each twice as wide.
+    upper = out + (pixel // width * 4 * width + pixel % width * 2) * channels + channel
+    lower = upper + 2 * width * channels
+    tl.store(upper, value, mask=inside)
+    tl.store(upper + channels, value, mask=inside)
+    tl.store(lower, value, mask=inside)
+    tl.store(lower + channels, value, mask=inside)
+
+
+@triton.jit
+def _to_uint8(video: tl.tensor, out: tl.tensor, plane: tl.tensor, BLOCK: tl.constexpr) -> None:
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < plane * 3
+    value = load_row(video, at % 3 * plane + at // 3, inside)
+    value = tl.where(value > -1.0, value, -1.0)
+    value = round_as(tl.where(value < 1.0, value, 1.0) + 1.0, video)
+    value = round_as(value * 127.5, video)
+    # At 2^23 the last place of a float32 is 1, so the sum rounds to an integer, ties to even.
+    tl.store(out + at, (value + 8388608.0 - 8388608.0).to(tl.uint8), mask=inside)

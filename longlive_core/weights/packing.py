@@ -1,0 +1,91 @@
+"""A linear layer in ComfyUI's formats: from floats to the tensors that stand for its weight, and back.
+
+| part | nvfp4 | fp8 |
+|---|---|---|
+| `weight` | U8 `[N16, K16 / 2]`, even columns in the high nibble | E4M3 or E5M2 `[N, K]` |
+| `weight_scale` | E4M3 `[N128, (K16 / 16) to 4]`, swizzled | F32 scalar |
+| `weight_scale_2` | F32 scalar | |
+| `comfy_quant` | JSON with the `format` | JSON with the `format` |
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...kernels import NVFP4, dequantize_nvfp4, quantize_nvfp4
+from ...kernels.nvfp4_format import padded_shape
+from .quantised import packed
+from .source import TensorSpec
+
+Parts = dict[str, Tensor]
+
+# Our name of a format -> ComfyUI's.
+WORDS = {"nvfp4": "nvfp4", "fp8": "float8_e4m3fn"}
+FP8_WORDS = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+
+FP8_MAX = 448.0
+
+# Rows that are in float32 at once.
+STRIP = 512
+
+
+def note(settings: Mapping[str, Any]) -> Tensor:
+    """ComfyUI's settings of a layer as the bytes of `comfy_quant`."""
+    return torch.tensor(list(json.dumps(settings).encode()), dtype=torch.uint8)
+
+
+def packed_specs(form: str, shape: tuple[int, int]) -> dict[str, TensorSpec]:
+    """The parts that `pack` makes of a weight `[N, K]`."""
+    specs = {"comfy_quant": TensorSpec("U8", tuple(note({"format": WORDS[form]}).shape))}
+    if form == "fp8":
+        return {"weight": TensorSpec("F8_E4M3", shape), "weight_scale": TensorSpec("F32", ()), **specs}
+    shapes = [want.shape for want in packed("", form, shape).values()]
+    dtypes = {"weight": "U8", "weight_scale": "F8_E4M3", "weight_scale_2": "F32"}
+    return {**{part: TensorSpec(dtype, s) for (part, dtype), s in zip(dtypes.items(), shapes, strict=True)}, **specs}
+
+
+def pack(weight: Tensor, form: str, rule: str) -> Parts:
+    """A float weight `[N, K]` as the parts of `form`. `rule` chooses the block scales of nvfp4."""
+    mark = {"comfy_quant": note({"format": WORDS[form]})}
+    if form == "fp8":
+        scale = torch.stack(torch.aminmax(weight)).abs().amax().float() / FP8_MAX
+        scale = torch.where(scale > 0, scale, 1.0)
+        codes = [_e4m3(strip.float() / scale) for strip in weight.split(STRIP)]
+        return {"weight": torch.cat(codes), "weight_scale": scale, **mark}
+    quantised = quantize_nvfp4(weight, rule, high_first=True)
+    shapes = {part: spec.shape for part, spec in packed_specs(form, (weight.shape[0], weight.shape[1])).items()}
+    rows, columns = shapes["weight"]
+    return {
+        "weight": quantised.values[:rows, :columns],
+        "weight_scale": quantised.scales.view(shapes["weight_scale"]),
+        "weight_scale_2": quantised.amax / quantised.amax.new_full((), quantised.denominator),
+        **mark,
+    }
+
+
+def unpack(parts: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
+    """The weight `[N, K]` in float32 that `parts` stand for, of either format."""
+    weight = parts["weight"]
+    if weight.dtype == torch.uint8:
+        width = padded_shape(*shape, swizzled=True)[1]
+        values = F.pad(weight, (0, width // 2 - weight.shape[1]))
+        floats = dequantize_nvfp4(
+            NVFP4(values, parts["weight_scale"].reshape(-1), parts["weight_scale_2"], 1.0),
+            shape,
+            torch.float32,
+            high_first=True,
+        )
+    else:
+        floats = weight.float().mul_(parts["weight_scale"])
+    # ComfyUI multiplies the layer's input with it instead, which is the same as the weight's columns.
+    return floats * parts["pre_quant_scale"].float() if "pre_quant_scale" in parts else floats
+
+
+def _e4m3(x: Tensor) -> Tensor:
+    return x.clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)

@@ -1,0 +1,103 @@
+"""The node that writes a checkpoint in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io, ui
+
+from ..longlive_core.weights import CheckpointError, convert_checkpoint, read_lora
+from ..longlive_core.weights.convert import ConvertProgress, Format
+from ..longlive_core.weights.convert_report import report_lines
+from ..longlive_core.weights.reader import open_weights
+from .files import check_file
+from .types import CATEGORY
+
+NO_LORA = "none"
+PARTS = 1000
+
+
+class ConvertCheckpoint(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveConvertCheckpoint",
+            display_name="LongLive Convert Checkpoint",
+            category=CATEGORY,
+            description="Writes a LongLive 2.0 file as NVFP4, fp8 or bf16 safetensors, layer by layer, beside the "
+            "source, and compares it with the source. Also reads the official .pt files, FourOverSix (model_4o6.pt) "
+            "without loss.",
+            search_aliases=["longlive", "quantize", "quantise", "nvfp4", "fp8", "merge lora", "save checkpoint"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=folder_paths.get_filename_list("diffusion_models"),
+                    tooltip="A LongLive 2.0 file in models/diffusion_models, of any format.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=["nvfp4", "fp8", "bf16"],
+                    default="nvfp4",
+                    tooltip="Of the blocks' linear layers; the rest is bf16. The 5B takes 3, 5 or 10 GB.",
+                ),
+                io.Combo.Input(
+                    "lora_name",
+                    options=[NO_LORA, *folder_paths.get_filename_list("loras")],
+                    default=NO_LORA,
+                    tooltip="A LoRA in models/loras that is merged before the weights are rounded; none for no LoRA.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="Of the LoRA; 1 is what it was trained for.",
+                ),
+                io.String.Input(
+                    "output_name",
+                    default="",
+                    tooltip="Name of the new file, which is written beside the source. Empty: the source's name and "
+                    "the format. A file that is there is never replaced.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="path", tooltip="The new file; press R to see it in the loaders.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, model_name: str | None = None, lora_name: str | None = None, output_name: str | None = None
+    ) -> bool | str:
+        if output_name is not None and PurePath(output_name.replace("\\", "/")).name != output_name:
+            return f"output_name {output_name!r} must be a name without folders: the file is written beside the source"
+        found = check_file("diffusion_models", model_name, open_weights)
+        return check_file("loras", lora_name, read_lora) if found is True and lora_name != NO_LORA else found
+
+    @classmethod
+    def execute(
+        cls, model_name: str, format: Format, lora_name: str, strength: float, output_name: str
+    ) -> io.NodeOutput:
+        source = Path(folder_paths.get_full_path_or_raise("diffusion_models", model_name))
+        lora = None if lora_name == NO_LORA else folder_paths.get_full_path_or_raise("loras", lora_name)
+        target = source.with_name(target_name(output_name or f"{source.stem}_{format}"))
+        bar = comfy.utils.ProgressBar(PARTS)
+
+        def show(progress: ConvertProgress) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update_absolute(round(PARTS * progress.share), PARTS)
+
+        try:
+            done = convert_checkpoint(source, target, format=format, lora=lora, strength=strength, on_progress=show)
+        except CheckpointError as error:  # the host shows our own classes with the folder they were loaded from
+            raise ValueError(str(error)) from error
+        bar.update_absolute(PARTS, PARTS)
+        return io.NodeOutput(str(target), ui=ui.PreviewText("\n".join(report_lines(done))))
+
+
+def target_name(name: str) -> str:
+    """A file name with the ending that loaders look for."""
+    return name if name.endswith((".safetensors", ".sft")) else f"{name}.safetensors"

@@ -1,0 +1,78 @@
+"""Linear layers in few bits, and a LoRA beside any of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from longlive.kernels import dequantize_nvfp4, quantize_nvfp4
+from longlive.longlive_core.model import CausalWan, WanConfig
+from longlive.longlive_core.model.linears import BypassLinear, FP8Linear, NVFP4Linear, Scratch, quantise_linears
+from torch import nn
+from torch.nn import functional as F
+
+SMALL = WanConfig(dim=64, ffn_dim=128, num_heads=2, num_layers=2, freq_dim=32, text_dim=16, text_len=5)
+
+
+def layer(out: int = 96, width: int = 64) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(width, out).requires_grad_(False)
+
+
+def nvfp4(of: nn.Linear, **options: object) -> NVFP4Linear:
+    weight = quantize_nvfp4(of.weight)
+    return NVFP4Linear(weight, (of.out_features, of.in_features), of.bias, Scratch(), **options)  # type: ignore[arg-type]
+
+
+def test_a_decoded_weight_is_all_that_differs() -> None:
+    base = layer()
+    packed = nvfp4(base)
+    weight = dequantize_nvfp4(quantize_nvfp4(base.weight), (96, 64), torch.float32)
+    x = torch.randn(2, 7, 64)
+    assert torch.equal(packed(x), F.linear(x, weight, base.bias))
+
+
+def test_rounded_activations_are_rounded_as_weights_are() -> None:
+    base, x = layer(), torch.randn(2, 64, 64)
+    packed = nvfp4(base, activations="nvfp4")
+    rows = dequantize_nvfp4(quantize_nvfp4(x.view(-1, 64)), (128, 64), torch.float32)
+    weight = dequantize_nvfp4(quantize_nvfp4(base.weight), (96, 64), torch.float32)
+    assert torch.equal(packed(x), (F.linear(rows, weight) + base.bias).view(2, 64, 96))
+
+
+def test_layers_share_one_scratch_and_keep_four_bits() -> None:
+    model = CausalWan(SMALL)
+    before = {
+        n: p.numel() for n, p in model.named_parameters() if n.startswith("blocks.") and n.endswith("ffn.0.weight")
+    }
+    assert quantise_linears(model, "nvfp4") == 20
+    packed = [module for module in model.modules() if isinstance(module, NVFP4Linear)]
+    assert len({id(module._scratch) for module in packed}) == 1
+    ffn = model.get_submodule("blocks.0.ffn.0")
+    assert isinstance(ffn, NVFP4Linear)
+    stored = sum(b.numel() * b.element_size() for b in ffn.buffers())
+    assert stored / before["blocks.0.ffn.0.weight"] == pytest.approx(0.5625, abs=0.01)
+    assert not any(isinstance(module, nn.Linear) for module in model.blocks.modules())
+
+
+def test_fp8_rows_are_close_and_float_activations_closer() -> None:
+    base, x = layer(), torch.randn(3, 5, 64)
+    from longlive.kernels import quantize_fp8_rows
+
+    errors = {}
+    for activations in ("fp8", "float"):
+        packed = FP8Linear(*quantize_fp8_rows(base.weight), base.bias, Scratch(), activations=activations)
+        errors[activations] = float((packed(x) - base(x)).norm() / base(x).norm())
+    assert errors["float"] < errors["fp8"] < 0.05
+
+
+@pytest.mark.parametrize("form", ["float", "nvfp4"])
+def test_a_bypass_adds_exactly_the_lora(form: str) -> None:
+    """On any weight; its strength may be changed without loading anything again, and 0 is the layer itself."""
+    base = layer()
+    inner: nn.Module = base if form == "float" else nvfp4(base)
+    down, up, x = torch.randn(4, 64), torch.randn(96, 4), torch.randn(2, 3, 64)
+    beside = BypassLinear(inner, down, up, scale=0.5)
+    for strength in (1.0, -2.0, 0.0):
+        beside.strength = strength
+        wanted = inner(x) + strength * 0.5 * (x @ down.T @ up.T)
+        assert torch.allclose(beside(x), wanted, atol=1e-4)

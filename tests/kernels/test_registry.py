@@ -1,0 +1,101 @@
+"""Which implementation runs: eager off the GPU, Triton where it proves itself, and a reason where it does not."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from longlive import kernels
+from longlive.kernels import OPS, NoBackendError, registry, use_backend
+from longlive.kernels.registry import Op, triton_backend
+from torch import Tensor
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without Triton: importing it fails as it does where it is not installed."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "triton" or ".kernels.triton" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    triton_backend.cache_clear()
+    yield
+    triton_backend.cache_clear()
+
+
+def forget(op: Op[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(op, "_trusted", {})
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_every_op_has_a_twin_that_passes_its_self_test(op: Op[..., Any]) -> None:
+    pytest.importorskip("triton")
+    assert op.trusted(CPU)
+
+
+def test_a_cpu_tensor_runs_eager() -> None:
+    x = torch.randn(2, 3, 8)
+    assert torch.equal(kernels.rms_norm(x, torch.ones(8), 1e-6), kernels.rms_norm.eager(x, torch.ones(8), 1e-6))
+
+
+@pytest.mark.usefixtures("no_triton")
+def test_without_triton_all_works_and_the_line_says_so() -> None:
+    assert triton_backend().module is None and triton_backend().why_not == "Triton is not installed"
+    assert kernels.gelu_tanh(torch.ones(3)).shape == (3,)
+    with use_backend("triton"), pytest.raises(NoBackendError, match="gelu_tanh cannot run: triton: Triton is not inst"):
+        kernels.gelu_tanh(torch.ones(3))
+
+
+def test_a_broken_triton_is_a_reason_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("libtriton.so: undefined symbol")
+
+    monkeypatch.setattr(registry, "import_module", broken)
+    triton_backend.cache_clear()
+    try:
+        assert triton_backend().why_not == "Triton cannot be used (OSError: libtriton.so: undefined symbol)"
+        assert kernels.gelu_tanh(torch.ones(3)).shape == (3,)
+    finally:
+        triton_backend.cache_clear()
+
+
+def test_a_miscompiled_kernel_falls_back_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("triton")
+    op = kernels.gelu_tanh
+    forget(op, monkeypatch)
+    monkeypatch.setattr(triton_backend().module, "gelu_tanh", torch.neg)
+    with caplog.at_level(logging.WARNING), use_backend("triton"):
+        for _ in range(2):
+            with pytest.raises(NoBackendError, match="its self-test failed on cpu"):
+                op(torch.ones(3))
+    assert [record.message for record in caplog.records if "gelu_tanh falls back to eager on cpu" in record.message]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("x", "why"),
+    [
+        (torch.ones(1, 2, 8, dtype=torch.float64), r"dtype torch\.float64, it takes torch\.float32"),
+        (torch.ones(1, 1, 20_000), "last dimension 20000, it takes up to 16384"),
+        (torch.ones(1, 2, 8, requires_grad=True), "a gradient is asked for"),
+    ],
+)
+def test_a_refusal_names_the_limit(x: Tensor, why: str) -> None:
+    pytest.importorskip("triton")
+    with use_backend("triton"), pytest.raises(NoBackendError, match=why):
+        kernels.rms_norm(x, torch.ones(x.shape[-1]), 1e-6)
+
+
+def test_the_choice_ends_with_its_block() -> None:
+    pytest.importorskip("triton")
+    x = torch.ones(1, 2, 8, dtype=torch.float64)
+    with use_backend("triton"), use_backend("eager"):
+        kernels.rms_norm(x, torch.ones(8), 1e-6)
+    kernels.rms_norm(x, torch.ones(8), 1e-6)
