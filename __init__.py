@@ -18,10 +18,13 @@ WEB_DIRECTORY = "./web"
 
 async def comfy_entrypoint() -> LongLiveExtension:
     """ComfyUI's way in: the extension that lists the nodes."""
+    log = logging.getLogger(__name__)
     try:
+        from .kernels import describe
         from .nodes import LongLiveExtension
     except Exception:
         # The host prints one line without a traceback, which does not tell which import failed.
-        logging.getLogger(__name__).exception("LongLive could not load its nodes")
+        log.exception("LongLive could not load its nodes")
         raise
+    log.info("LongLive %s", describe())
     return LongLiveExtension()

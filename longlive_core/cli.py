@@ -20,7 +20,7 @@ from .memory import KV_FORMATS, MemoryConfig
 from .plan_command import add_arguments as plan_arguments
 from .plan_command import plan_text
 from .progress import ProgressBar
-from .weights.convert import ConvertProgress
+from .weights.convert import ConversionStopped, ConvertProgress
 from .weights.convert_report import add_arguments as convert_arguments
 from .weights.convert_report import convert_lines, progress_line
 
@@ -192,10 +192,15 @@ def _convert(args: argparse.Namespace, _: list[str]) -> int:
         if sys.stderr.isatty():
             print(f"\r{progress_line(progress):79.79}", end="", file=sys.stderr, flush=True)
 
-    with _polite_stop() as stop:
-        lines = list(convert_lines(args, show, stop))
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    try:
+        with _polite_stop() as stop:
+            lines = list(convert_lines(args, show, stop))
+    except ConversionStopped:
+        print("longlive: stopped; nothing was written", file=sys.stderr)
+        return STOPPED
+    finally:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
     for line in lines:
         print(line)
     return 0

@@ -10,13 +10,14 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..longlive_core.mini import load_mini
+from ..longlive_core.mini import MINI_DIT, load_mini
 from ..longlive_core.weights import Checkpoint, inspect_checkpoint
 from ..longlive_core.weights.names import strip_prefixes
 from .files import check_file
 from .mini import MiniVAE, mini_clip, mini_model
 from .model import make_patcher
 from .types import CATEGORY
+from .vae import MiniLatents
 
 QUANTISED = "_quantization_metadata"
 PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -57,7 +58,11 @@ class ModelLoader(io.ComfyNode):
     def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
         found = inspect_checkpoint(path)
-        return io.NodeOutput(make_patcher(found.config, _tensors(path, found), dtype=PRECISIONS[precision]))
+        # A converted LongLive Mini: its latents are its own.
+        latents = MiniLatents(load_mini().vae) if found.config == MINI_DIT else None
+        return io.NodeOutput(
+            make_patcher(found.config, _tensors(path, found), dtype=PRECISIONS[precision], latent_format=latents)
+        )
 
 
 def _tensors(path: str, found: Checkpoint) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +61,15 @@ def page(browser: Browser, comfy: Host) -> Iterator[Front]:
     """A fresh page with the front-end of the shared server, on an empty graph."""
     with opened(browser, comfy) as front:
         yield front
+
+
+@pytest.fixture(scope="session")
+def tell() -> Iterator[Callable[[str, str], None]]:
+    """Gathers messages and figures in the file LONGLIVE_MESSAGES, for those who want to read them."""
+    said: list[str] = []
+    yield lambda what, message: said.append(f"## {what}\n{message.strip()}\n")
+    if "LONGLIVE_MESSAGES" in os.environ:
+        Path(os.environ["LONGLIVE_MESSAGES"]).write_text("\n".join(said), "utf-8")
 
 
 @pytest.hookimpl(wrapper=True)

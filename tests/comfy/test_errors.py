@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 
 import pytest
 import torch
@@ -60,15 +58,6 @@ def files(comfy: Host) -> None:
     (models / "diffusion_models" / "torn.safetensors").write_bytes(whole[: len(whole) * 2 // 3])
     save_lora(comfy, "narrow.safetensors", {"blocks.0.self_attn.q": (1536, 1536), "blocks.1.ffn.0": (8960, 1536)})
     in_host(WAN21_VAE, models / "vae" / "wan_2.1_vae.safetensors")
-
-
-@pytest.fixture(scope="module")
-def tell() -> Iterator[Callable[[str, str], None]]:
-    """Gathers the messages in LONGLIVE_MESSAGES, for those who want to read them."""
-    said: list[str] = []
-    yield lambda what, message: said.append(f"## {what}\n{message.strip()}\n")
-    if "LONGLIVE_MESSAGES" in os.environ:
-        Path(os.environ["LONGLIVE_MESSAGES"]).write_text("\n".join(said), "utf-8")
 
 
 def bad_script() -> Prompt:

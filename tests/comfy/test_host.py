@@ -46,12 +46,13 @@ def pictures(size: int, color: int) -> dict[str, dict[str, object]]:
 
 
 def test_the_pack_loads(comfy: Host) -> None:
-    """The server lists the nodes there are, and the pack's import left no complaint in the log."""
+    """The server lists the nodes there are; the import left no complaint, and one line on which kernels run."""
     assert "EmptyImage" in comfy.get("/object_info")
     log = comfy.log.read_text("utf-8")
     assert "custom_nodes/longlive" in log
     assert "IMPORT FAILED" not in log
     assert "LongLive could not load" not in log
+    assert log.count("LongLive kernels: eager (no CUDA device)") == 1
 
 
 def test_a_prompt_runs_to_its_end(comfy: Host) -> None:
