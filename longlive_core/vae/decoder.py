@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ...kernels import upsample_nearest
 from .config import VAEConfig
 from .layers import CausalConv3d, FrameConv, Head, Middle, ResidualBlock, Tape
 
@@ -35,9 +35,7 @@ class Upsample(nn.Module):
                 tape.keep(x.new_zeros(x.shape[0], 2, *x.shape[2:]))
             else:
                 x = rearrange(self.time_conv(x, tape), "b t h w (p c) -> b (t p) h w c", p=2)
-        B = x.shape[0]
-        up = F.interpolate(x.flatten(0, 1).permute(0, 3, 1, 2), scale_factor=2.0, mode="nearest-exact")
-        return self.resample["1"](up.permute(0, 2, 3, 1).unflatten(0, (B, -1)))
+        return self.resample["1"](upsample_nearest(x))
 
 
 class UpStage(nn.Module):

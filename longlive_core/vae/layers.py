@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ...kernels import rms_silu_pad
+
 State = tuple[Tensor, ...]
 
 
@@ -106,6 +108,14 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.gamma.flatten(), eps=1e-12)
 
 
+def normed_conv(norm: nn.Module, conv: nn.Module, x: Tensor, tape: Tape) -> Tensor:
+    """conv(silu(norm(x))), with the padding made by the norm: one pass over what would be three."""
+    assert isinstance(norm, RMSNorm) and isinstance(conv, CausalConv3d)
+    padded = rms_silu_pad(x, norm.gamma.flatten(), tape.past())
+    tape.keep(padded[:, -2:])
+    return conv.convolve(padded)
+
+
 class ResidualBlock(nn.Module):
     """norm, SiLU, conv, norm, SiLU, conv, plus the input or its 1x1x1 projection."""
 
@@ -123,8 +133,8 @@ class ResidualBlock(nn.Module):
         self.shortcut = CausalConv3d(c_in, c_out, (1, 1, 1)) if c_in != c_out else None
 
     def forward(self, x: Tensor, tape: Tape) -> Tensor:
-        h = self.residual["2"](F.silu(self.residual["0"](x)), tape)
-        h = self.residual["6"](F.silu(self.residual["3"](h)), tape)
+        norm1, conv1, norm2, conv2 = self.residual.values()
+        h = normed_conv(norm2, conv2, normed_conv(norm1, conv1, x, tape), tape)
         return h + (x if self.shortcut is None else self.shortcut(x, tape))
 
 
@@ -165,7 +175,8 @@ class Head(nn.ModuleDict):
         super().__init__({"0": RMSNorm(c_in), "2": CausalConv3d(c_in, c_out, (3, 3, 3))})
 
     def forward(self, x: Tensor, tape: Tape) -> Tensor:
-        return self["2"](F.silu(self["0"](x)), tape)
+        norm, conv = self.values()
+        return normed_conv(norm, conv, x, tape)
 
 
 def patchify(video: Tensor, size: int = 2) -> Tensor:

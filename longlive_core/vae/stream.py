@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ...kernels import to_uint8
+
 
 class ChunkDecoder(Protocol):
     """A VAE that decodes a film piece by piece; `WanVAE` is one. Its state is handed in and out, None at the start."""
@@ -21,11 +23,6 @@ class ChunkDecoder(Protocol):
     def decode_chunk(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (each VAE's own)
         """The next latents `[1, C, t, h, w]` -> (video `[1, 3, T, H, W]` in [-1, 1], state)."""
         ...
-
-
-def to_uint8(video: Tensor) -> Tensor:
-    """[1, 3, T, H, W] in [-1, 1], clamped -> [T, H, W, 3] uint8 on the same device."""
-    return video[0].clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
 
 
 @dataclass(frozen=True)
