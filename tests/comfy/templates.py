@@ -205,7 +205,7 @@ NVFP4_NOTE = """\
 **Expect** a film of about 25 s. The sampler plays each finished block; *LongLive Async Decode* writes the file while \
 the next block is made, and what is written plays even if you cancel.
 
-Made for cards of 12 to 16 GB. Short of memory? Set *window* to 24 or 16.
+Made for cards of 12 to 16 GB: *kv_format* is nvfp4. Still short of memory? Set *window* to 24.
 
 *Preview VAE* only sharpens the preview: delete that node if you do not have its file.
 """
@@ -362,7 +362,7 @@ NVFP4 = Template(
             ],
         ),
         group("Script", 2, [shot_script("script", KEEPER, 620), encode("encode")]),
-        group("Film", 3, [node("memory", "LongLiveSinkMemory"), sampler("sampler", 832, 480, 7)]),
+        group("Film", 3, [node("memory", "LongLiveSinkMemory", kv_format="nvfp4"), sampler("sampler", 832, 480, 7)]),
         group("File", 4, [decode("decode", "LongLive_5b_nvfp4", size=(560, 620))]),
     ],
     [*five_b_links(), ["tiny", "VAE", "decode", "preview_vae"]],
