@@ -99,3 +99,13 @@ def test_the_choice_ends_with_its_block() -> None:
     with use_backend("triton"), use_backend("eager"):
         kernels.rms_norm(x, torch.ones(8), 1e-6)
     kernels.rms_norm(x, torch.ones(8), 1e-6)
+
+
+def test_a_compiler_sees_plain_torch() -> None:
+    """torch.compile of a model must not break its graph at every op."""
+
+    def twice(x: Tensor) -> Tensor:
+        return 2 * kernels.rms_norm(x, torch.ones(8), 1e-6)
+
+    x = torch.randn(2, 3, 8)
+    assert torch.allclose(torch.compile(twice, backend="eager", fullgraph=True)(x), twice(x))
