@@ -1,28 +1,35 @@
-"""The command line: `longlive render | plan | convert | verify | eval | train`. The only module that prints."""
+"""The command line: `longlive render | retake | takes | plan | convert | verify | eval | train`.
+
+The only module that prints.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
 from .engine import NotFiniteError
-from .memory import KV_FORMATS, MemoryConfig
 from .plan_command import add_arguments as plan_arguments
 from .plan_command import plan_text
 from .progress import ProgressBar
+from .render_command import add_arguments as render_arguments
+from .render_command import how_to_resume, render_order
+from .take_command import retake_arguments, retake_lines, retake_order, takes_arguments, takes_lines
 from .weights.convert import ConversionStopped, ConvertProgress
 from .weights.convert_report import add_arguments as convert_arguments
 from .weights.convert_report import convert_lines, progress_line
+
+if TYPE_CHECKING:
+    from .job import Job
 
 FAILED, WRONG, STOPPED = 1, 2, 130
 
@@ -47,7 +54,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="longlive", description="Long films of several shots, block by block.")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     parts = parser.add_subparsers(required=True, metavar="COMMAND")
-    _render_arguments(parts.add_parser("render", help="turn a shot script into a film"))
+    part = parts.add_parser("render", help="turn a shot script into a film")
+    render_arguments(part)
+    part.set_defaults(run=_render)
+
+    part = parts.add_parser("retake", help="make one shot of a film again")
+    retake_arguments(part)
+    part.set_defaults(run=_retake)
+
+    part = parts.add_parser("takes", help="what is kept of films: list, show, choose, prune")
+    takes_arguments(part)
+    part.set_defaults(run=_takes)
 
     part = parts.add_parser("plan", help="what a film takes of a card's memory, and what to change if it does not fit")
     plan_arguments(part)
@@ -77,91 +94,74 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _render_arguments(part: argparse.ArgumentParser) -> None:
-    part.add_argument("script", type=Path, help="a ShotScript file")
-    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILM.mp4")
-    part.add_argument("--model", default="mini", help="mini, a folder that `train mini` made, or a checkpoint")
-    part.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA, run beside the layers")
-    part.add_argument("--strength", type=float, default=1.0, help="of the LoRA (1)")
-    part.add_argument("--fp8", action="store_true", help="weights and activations of linear layers in FP8, row by row")
-    part.add_argument("--seed", type=int, default=0)
-    part.add_argument("--steps", type=int, default=4, help="model calls a block; distilled models use 2, 3 or 4")
-    part.add_argument("--size", metavar="HxW", help="pixels, multiples of 32 (the model's own)")
-    part.add_argument("--window", type=int, default=32, help="latent frames of memory, sinks included (32)")
-    part.add_argument("--sink", type=int, default=8, help="latent frames at the start that are never forgotten (8)")
-    part.add_argument("--no-shot-sink", action="store_true", help="do not keep the first block of the current shot")
-    part.add_argument("--rope-offset", type=float, default=8.0, help="latent frames of time that a cut adds (8)")
-    part.add_argument("--kv-format", default="bf16", help=f"how memory is kept: {', '.join(KV_FORMATS)} (bf16)")
-    part.add_argument("--guidance", type=float, default=1.0, help="1 is off; above, --negative is steered away from")
-    part.add_argument("--negative", default="", metavar="TEXT")
-    part.add_argument("--contact-sheet", action="store_true", help="also a picture with one still per shot (FILM.png)")
-    part.add_argument("--save-latents", action="store_true", help="keep blocks and state in FILM.latents")
-    part.add_argument("--resume", type=Path, metavar="FOLDER", help="go on from the folder that --save-latents made")
-    part.add_argument("--threads", type=int, help="CPU threads (as many as torch likes)")
-    part.set_defaults(run=_render)
+def _render(args: argparse.Namespace, _: list[str]) -> int:
+    from .job import Job
+
+    _threads(args)
+    order = render_order(args)
+    with _polite_stop() as stop, _shown() as (bar, tell):
+        job = Job(order, on_progress=bar.show, on_note=tell, should_stop=stop)
+        return _make(job, bar, args)
 
 
-def _render(args: argparse.Namespace, words: list[str]) -> int:
-    from .job import Job, Order
+def _retake(args: argparse.Namespace, _: list[str]) -> int:
+    from .job import Job
 
-    if args.threads is not None and args.threads < 1:
-        raise ValueError(f"--threads {args.threads} must be at least 1")
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    memory = MemoryConfig(
-        window=args.window,
-        sink=args.sink,
-        shot_sink=not args.no_shot_sink,
-        rope_offset=args.rope_offset,
-        kv_format=args.kv_format,
-    )
-    order = Order(
-        script=args.script,
-        output=args.output,
-        model=args.model,
-        lora=args.lora,
-        strength=args.strength,
-        fp8=args.fp8,
-        seed=args.seed,
-        steps=args.steps,
-        size=args.size,
-        memory=memory,
-        guidance=args.guidance,
-        negative=args.negative,
-        contact_sheet=args.contact_sheet,
-        latents=args.save_latents,
-        resume=args.resume,
-    )
-    bar = ProgressBar(sys.stderr)
-    with _polite_stop() as stop:
-        job = Job(order, on_progress=bar.show, should_stop=stop)
-        for note in job.notes:
-            print(f"note: {note}")
-        plan = job.plan
-        print(f"{plan.shots} shots, {len(plan.blocks)} blocks, {plan.seconds:.1f} s at {plan.fps:g} fps", flush=True)
-        try:
-            complete = job.run()
-        except BaseException:
-            bar.end()
-            print(job.kept, file=sys.stderr)
-            raise
+    _threads(args)
+    order, changed = retake_order(args)
+    with _polite_stop() as stop, _shown() as (bar, tell):
+        job = Job(order, take=changed.take, on_progress=bar.show, on_note=tell, should_stop=stop)
+        code = _make(job, bar, args)
+    for line in retake_lines(job, changed, args.mode):
+        print(line)
+    return code
+
+
+def _make(job: Job, bar: ProgressBar, args: argparse.Namespace) -> int:
+    """Makes the film and tells how it went."""
+    plan = job.plan
+    for note in job.notes:
+        print(f"note: {note}")
+    print(f"{plan.shots} shots, {len(plan.blocks)} blocks, {plan.seconds:.1f} s at {plan.fps:g} fps", flush=True)
+    try:
+        complete = job.run()
+    except BaseException:
+        bar.end()
+        print(job.kept, file=sys.stderr)
+        raise
     bar.end()
     if complete:
-        print(f"{args.output}: {job.plan.seconds:.1f} s, made at {bar.pace:.0f} frames per second")
+        print(f"{job.order.output}: {plan.seconds:.1f} s, made at {bar.pace:.0f} frames per second")
         return 0
     print(job.kept)
-    print(_how_to_resume(words, job.latents.folder if job.latents is not None else None))
+    print(how_to_resume(args, job))
     return STOPPED
 
 
-def _how_to_resume(words: list[str], folder: Path | None) -> str:
-    """What to type to get the rest of a film that was stopped."""
-    command = ["longlive", *words]
-    if folder is None:
-        return f"stopped; this makes the film anew and can be resumed:\n  {shlex.join([*command, '--save-latents'])}"
-    if "--resume" not in command:
-        command += ["--resume", str(folder)]
-    return f"stopped; this makes the rest:\n  {shlex.join(command)}"
+def _takes(args: argparse.Namespace, _: list[str]) -> int:
+    for line in takes_lines(args):
+        print(line)
+    return 0
+
+
+def _threads(args: argparse.Namespace) -> None:
+    if args.threads is None:
+        return
+    if args.threads < 1:
+        raise ValueError(f"--threads {args.threads} must be at least 1")
+    torch.set_num_threads(args.threads)
+
+
+@contextmanager
+def _shown() -> Generator[tuple[ProgressBar, Callable[[str], None]], None, None]:
+    """The bar, and a way to say a line while it is drawn."""
+    bar = ProgressBar(sys.stderr)
+
+    def tell(line: str) -> None:
+        bar.end()
+        print(f"note: {line}", flush=True)
+
+    yield bar, tell
 
 
 @contextmanager

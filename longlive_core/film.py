@@ -46,10 +46,28 @@ class Film:
         self._earlier = earlier
         self._blocks: list[Block] = []
 
+    @classmethod
+    def known(cls, plan: BlockPlan, latents: Tensor) -> Film:
+        """A film that is made already, of `latents` `[1, C, F, H, W]` normalised: no model is asked for any block.
+
+        Raises ValueError where they are not the plan's frames.
+        """
+        if latents.shape[2] != plan.latent_frames:
+            raise ValueError(f"{latents.shape[2]} latent frames are no film of {plan.latent_frames}: plan their length")
+        film = cls(plan, _nothing_left)
+        pieces = latents.to("cpu", torch.float32).split(plan.block_frames, dim=2)
+        film._blocks = [Block(spec, piece.clone()) for spec, piece in zip(plan.blocks, pieces, strict=True)]
+        return film
+
     @property
     def finished(self) -> int:
         """How many blocks are made."""
         return len(self._blocks)
+
+    @property
+    def kept(self) -> int:
+        """How many blocks the next draw replays: those made here, else those of the earlier film."""
+        return self.finished or (0 if self._earlier is None else self._earlier.kept)
 
     @property
     def complete(self) -> bool:
@@ -90,3 +108,11 @@ class Film:
             return self._start
         made = torch.cat([block.latents for block in self._blocks], dim=2)
         return made if self._start is None else torch.cat([made, self._start[:, :, made.shape[2] :].to(made)], dim=2)
+
+
+def _nothing_left(
+    prefix: Tensor | None,  # noqa: ARG001
+    on_step: OnStep | None,  # noqa: ARG001
+    should_stop: ShouldStop | None,  # noqa: ARG001
+) -> Generation:
+    raise RuntimeError("a film that is made already has nothing to begin")

@@ -2,107 +2,81 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from .contact_sheet import ContactSheet
 from .engine import Generation, generate
-from .latents import LatentFolder
-from .memory import DEFAULT_MEMORY, MemoryConfig
-from .mini import MINI_DIT, Mini, load_mini
+from .loading import change_linears, load_model, weights_digest
+from .mini import Mini
 from .mini.text import split_words
-from .model import CausalWan
-from .model.linears import quantise_linears
+from .order import BLOCK_FRAMES, FILES, FPS, Order, check_settings, latent_size, machine
 from .render import Progress, Render
 from .script import ShotScript
-from .types import SPACE_FACTOR, Block, round_to
-from .weights import inspect_checkpoint, load_checkpoint, read_lora
+from .take import Take, TakeRun
+from .take.blocks import Settings
+from .take.take import SUFFIX
+from .types import Block
 
-FPS, BLOCK_FRAMES = 24, 8
-SIZE_UNIT = 2 * SPACE_FACTOR
-# What of an order changes a block's bits.
-BITS = ("model", "lora", "strength", "fp8", "seed", "steps", "guidance", "negative")
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a user asks for.
-
-    model: "mini", the folder of a trained embedded model, or a checkpoint of its shape. lora: run beside the layers,
-    with `strength`; fp8: linear layers in FP8, W8A8. size: "HxW" in pixels, None for the model's own. latents: keep
-    blocks and state beside the film. resume: the folder of a film to go on with.
-    """
-
-    script: Path
-    output: Path
-    model: str = "mini"
-    lora: Path | None = None
-    strength: float = 1.0
-    fp8: bool = False
-    seed: int = 0
-    steps: int = 4
-    size: str | None = None
-    memory: MemoryConfig = DEFAULT_MEMORY
-    guidance: float = 1.0
-    negative: str = ""
-    contact_sheet: bool = False
-    latents: bool = False
-    resume: Path | None = None
+__all__ = ["Job", "Order"]
 
 
 class Job:
-    """An order that can be run. `notes` is what the user should know before."""
+    """An order that can be run. `notes` is what the user should know before; `mini` the model it runs with."""
 
     def __init__(
         self,
         order: Order,
         *,
         mini: Mini | None = None,
+        take: Take | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         """Reads, loads and checks everything, and opens the film's file last. `mini` stands in for the order's model.
 
-        Raises ValueError (ScriptError and CheckpointError among them) and OSError for whatever is wrong.
+        take: an edited one to go on with, saved when all is checked, in place of what `order.resume` holds. on_note:
+        told what is made anew while the film is made. Raises ValueError (ScriptError and CheckpointError among them)
+        and OSError for whatever is wrong.
         """
         self.order = order
-        script = ShotScript.read(order.script)
+        if take is None and order.resume is not None:
+            take = Take.load(order.resume)
+        script = take.script if take is not None else _read(order.script)
         self.plan = script.plan(FPS, BLOCK_FRAMES)
         _check_output(order.output)
-        mini = mini or load_model(order.model)
-        notes = _change_linears(mini.model, order)
-        size = latent_size(order.size, mini.pixel_size)
-        self.notes = (*self.plan.notes, *notes, *_word_notes(script, mini))
-        self.generation: Generation = generate(
-            mini.model,
-            self.plan,
-            mini.encode_text,
-            order.memory,
-            size=size,
-            steps=order.steps,
-            seed=order.seed,
-            guidance=order.guidance,
-            negative=order.negative,
-            should_stop=should_stop,
-        )
-        self.latents = self._latent_folder()
+        self.mini = mini or load_model(order.model)
+        weights = weights_digest(self.mini, order.lora) if order.take or take is not None else ""
+        notes = change_linears(self.mini.model, order.fp8, order.lora, order.strength)
+        self._size = latent_size(order.size, self.mini.pixel_size)
+        self._should_stop = should_stop
+        self.notes = (*self.plan.notes, *notes, *_word_notes(script, self.mini))
+        self.run_of_take: TakeRun | None = None
+        self._blocks: Iterator[Block] = self._begin(None)  # which checks the settings, even where blocks are on disk
+        if order.take or take is not None:
+            take = self._prepare(take, script, order.settings(self._size, weights))
+            self.run_of_take = TakeRun(take, self._begin, on_note)
+            self._blocks = self.run_of_take.blocks()
         self.sheet = (
             ContactSheet(self.plan.blocks, [shot.prompt for shot in script.shots]) if order.contact_sheet else None
         )
         self.film = Render(
             self.plan,
-            mini.vae,
+            self.mini.vae,
             order.output,
-            size=size,
+            size=self._size,
             sheet=self.sheet,
             on_progress=on_progress,
             should_stop=should_stop,
         )
+
+    @property
+    def take(self) -> Take | None:
+        """Where the blocks are kept."""
+        return None if self.run_of_take is None else self.run_of_take.take
 
     @property
     def kept(self) -> str:
@@ -120,76 +94,48 @@ class Job:
         Raises NotFiniteError that names the block, and OSError where a disk is full.
         """
         try:
-            return self.film.run(self._blocks())
+            return self.film.run(self._blocks)
         finally:
             if self.sheet is not None and self.film.video_frames:
                 self.sheet.save(self.sheet_path)
 
-    def _blocks(self) -> Iterator[Block]:
-        if self.latents is None:
-            return self.generation
-        done = self.plan.blocks[: self.generation.position]
-        return chain(self.latents.blocks(done), self.latents.record(self.generation))
-
-    def _latent_folder(self) -> LatentFolder | None:
-        """The folder of blocks, and the run taken to where an earlier one stopped."""
-        if not self.order.latents and self.order.resume is None:
-            return None
+    def _begin(self, prefix: Tensor | None) -> Generation:
         order = self.order
-        # The plan's part is kept with each block, the memory's with the snapshot.
-        settings = {name: str(asdict(order)[name]) for name in BITS}
-        folder = LatentFolder(order.resume or order.output.with_suffix(".latents"), settings)
-        if order.resume is not None:
-            self.generation.restore(folder.snapshot())
-            folder.check(self.plan.blocks[: self.generation.position])
-        folder.prepare()
-        return folder
-
-
-def load_model(name: str) -> Mini:
-    """The embedded model, a trained folder of it, or the embedded model with the transformer of a checkpoint.
-
-    Raises FileNotFoundError or ValueError; a full-size checkpoint is refused before its weights are read.
-    """
-    if name == "mini":
-        return load_mini()
-    path = Path(name)
-    if path.is_dir():
-        return load_mini(path)
-    config = inspect_checkpoint(path).config
-    own = MINI_DIT
-    if (config.text_dim, config.channels) != (own.text_dim, own.channels):
-        raise ValueError(
-            f"checkpoint {path} takes text of width {config.text_dim} (dim {config.dim}, {config.num_layers} layers); "
-            f"the command line renders models of the embedded text encoder's width {own.text_dim}. "
-            "LongLive 5B runs inside ComfyUI"
+        return generate(
+            self.mini.model,
+            self.plan,
+            self.mini.encode_text,
+            order.memory,
+            size=self._size,
+            steps=order.steps,
+            seed=order.seed,
+            guidance=order.guidance,
+            negative=order.negative,
+            prefix=prefix,
+            should_stop=self._should_stop,
         )
-    return replace(load_mini(), model=load_checkpoint(path, dtype=torch.float32, text_len=own.text_len))
+
+    def _prepare(self, take: Take | None, script: ShotScript, settings: Settings) -> Take:
+        """The take on disk, ready for blocks."""
+        here = machine()
+        if take is None:
+            take = Take.new(self.order.output.with_suffix(SUFFIX), script, settings, here)
+            take.begin()
+            return take
+        check_settings(take, {name: value for name, value in settings.items() if name not in FILES})
+        other = [f"{name} {was} (now {here.get(name)})" for name, was in take.machine.items() if was != here.get(name)]
+        if other:
+            note = f"the take was begun with {', '.join(other)}: what is sampled now may differ in its last bits"
+            self.notes = (*self.notes, note)
+        take.remove_partial_files()
+        take.save()
+        return take
 
 
-def _change_linears(model: CausalWan, order: Order) -> tuple[str, ...]:
-    """Rounds the model's layers and puts the LoRA beside them, as ordered; what was done, in words."""
-    notes: list[str] = []
-    if order.fp8:
-        notes.append(f"fp8: {quantise_linears(model, 'fp8')} layers with weights and activations in FP8")
-    if order.lora is not None:
-        notes.append(f"lora beside the layers: {read_lora(order.lora).beside(model, order.strength).text()}")
-    return tuple(notes)
-
-
-def latent_size(size: str | None, limit: int) -> tuple[int, int]:
-    """(height, width) in latent cells of "HxW" pixels; None is the largest, `limit` both ways. Raises ValueError."""
-    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", size or f"{limit}x{limit}")
-    if found is None:
-        raise ValueError(f"size '{size}' is not HEIGHTxWIDTH in pixels, as in {limit}x{limit}")
-    height, width = int(found[1]), int(found[2])
-    if any(side % SIZE_UNIT or not 0 < side <= limit for side in (height, width)):
-        fit = "x".join(str(min(limit, round_to(side, SIZE_UNIT))) for side in (height, width))
-        raise ValueError(
-            f"size {height}x{width} (height x width): this model makes multiples of {SIZE_UNIT} up to {limit}; "
-            f"try {fit}"
-        )
-    return height // SPACE_FACTOR, width // SPACE_FACTOR
+def _read(script: Path | None) -> ShotScript:
+    if script is None:
+        raise ValueError("a film needs a script, or --resume with the take of one that was begun")
+    return ShotScript.read(script)
 
 
 def _check_output(path: Path) -> None:

@@ -79,7 +79,9 @@ class VideoWriter:
             self._container = av.open(self._file, "w", format="mp4", options=_muxer_options(bool(metadata)))
             self._container.metadata.update(metadata or {})
             options = {**CODECS[codec].encoders[encoder], "crf": str(crf)}
-            stream = self._container.add_stream(encoder, rate=fps, options=options, width=width, height=height)
+            # 29.97 as a float has a denominator that no container can hold; broadcast rates are whole over 1001.
+            rate = Fraction(fps).limit_denominator(1001)
+            stream = self._container.add_stream(encoder, rate=rate, options=options, width=width, height=height)
             assert isinstance(stream, VideoStream)
             self._stream = stream
             _describe(stream, CODECS[codec].tag)

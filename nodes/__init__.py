@@ -6,11 +6,13 @@ from comfy_api.latest import ComfyExtension, io
 
 from .convert import ConvertCheckpoint
 from .decoder import AsyncDecode
+from .extend import ExtendVideo
 from .loaders import MiniModel, ModelLoader
 from .lora import DMDLora
 from .memory import SinkMemory
 from .outputs import StreamToImages, StreamToLatent
 from .sampler import StreamingSampler
+from .shot import ShotNode
 from .shots import EncodeShots, ShotScriptNode
 
 NODES: list[type[io.ComfyNode]] = [
@@ -25,6 +27,8 @@ NODES: list[type[io.ComfyNode]] = [
     StreamToLatent,
     StreamToImages,
     ConvertCheckpoint,
+    ShotNode,
+    ExtendVideo,
 ]
 
 

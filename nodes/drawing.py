@@ -36,7 +36,7 @@ class Drawing:
             for block in drawing:
                 ...                 # long work on a block calls drawing.tick() now and then
 
-    On a GPU later blocks are sampled in a thread meanwhile. Progress shows on the sampler's node.
+    On a GPU later blocks are sampled in a thread meanwhile. Progress shows on the node whose block is being made.
     beside: models that the caller runs; memory: bytes that it needs for them; both are loaded with the stream's own.
     preview: frames `[T, h, w, 3]` uint8 of a block in place of the latents' colours.
     """
@@ -75,7 +75,8 @@ class Drawing:
             except (ValueError, RuntimeError) as error:
                 if comfy.model_management.is_oom(error):
                     raise
-                raise RuntimeError(f"LongLive Streaming Sampler (node {self._stream.sampler}): {error}") from error
+                at = self._stream.maker(self._stream.film.kept)
+                raise RuntimeError(f"{at.title} (node {at.node}): {error}") from error
             self.tick()
             if block is None:
                 return
@@ -109,16 +110,19 @@ class Drawing:
 @contextmanager
 def _loaded(stream: Stream, beside: list[comfy.model_patcher.ModelPatcher], memory: int) -> Iterator[None]:
     """The models on their device, the film's loaded only where there is something to sample."""
-    sampling = stream.models
-    comfy.model_management.load_models_gpu(
-        [*sampling, *beside], memory_required=memory + (stream.memory if sampling else 0)
-    )
-    for model in sampling:
+    unfinished = stream.unfinished
+    models: list[comfy.model_patcher.ModelPatcher] = []
+    for one in unfinished:
+        if not any(one.model is model for model in models):
+            models.append(one.model)
+    needed = max((one.bytes for one in unfinished), default=0)
+    comfy.model_management.load_models_gpu([*models, *beside], memory_required=memory + needed)
+    for model in models:
         model.pre_run()
     try:
         yield
     finally:
-        for model in sampling:
+        for model in models:
             model.cleanup()
         comfy.model_management.soft_empty_cache()
 
@@ -140,73 +144,85 @@ class LatentColours:
 
 
 class Board:
-    """What the user sees on the sampler's node: steps, a line of text, and the newest block played in a loop."""
+    """What the user sees on the node of each shot: steps, a line of text, and its newest block played in a loop."""
 
     def __init__(self, stream: Stream, preview: Preview) -> None:
         self._stream, self._preview = stream, preview
         self._blocks = stream.film.plan.blocks
-        self._total = len(self._blocks) * stream.steps
-        self._done = stream.film.finished * stream.steps
-        self._first = stream.film.finished
+        self._first = stream.film.kept
+        self._made = float(self._first)
         self._began = perf_counter()
+        self._shown: set[str] = set()
+        self._pictured: set[str] = set()
         self._frames: list[Image.Image] = []
-        self._shown = 0.0
+        self._playing = stream
+        self._moved = 0.0
         self._next = 0
 
     def __enter__(self) -> Board:
-        self._progress(None)
+        at = self._stream.maker(self._first)
+        self._progress(at, None)
         if self._first:
-            self._say(f"{self._first} of {len(self._blocks)} blocks are kept from before")
+            self._say(at, f"{self._first} of {len(self._blocks)} blocks are kept from before")
         return self
 
     def __exit__(self, *_: object) -> None:
-        # The sampler's own execution ended long ago: nobody else would end what was shown on it since.
-        get_progress_state().finish_progress(self._stream.sampler)
+        # Those nodes' own executions ended long ago: nobody else would end what was shown on them since.
+        for node in self._shown:
+            get_progress_state().finish_progress(node)
 
     def step(self, step: Step) -> None:
-        """A denoising step is done; the first block shows as it forms."""
-        self._done = step.block.index * self._stream.steps + step.index
+        """A denoising step is done; the first block of a node shows as it forms."""
+        at = self._stream.maker(step.block.index)
+        self._made = step.block.index + step.index / step.steps
         image = None
-        if not self._frames:
+        if at.node not in self._pictured:
             colours = LatentColours(self._stream.latent_format).colours(step.x0[:, :, -1:])
             image = self._picture(colours[0])
-        self._progress(image)
-        self._say(self.line(step.block))
+        self._progress(at, image)
+        self._say(at, self.line(step.block))
 
     def block(self, block: Block) -> None:
-        """A block is finished."""
-        self._done = max(self._done, (block.index + 1) * self._stream.steps)
+        """A block is finished, now or before."""
+        at = self._playing = self._stream.maker(block.index)
+        self._made = max(self._made, float(block.index + 1))
         self._frames, self._next = [self._picture(frame) for frame in self._preview(block)], 0
-        self._progress(None)
-        if block.index + 1 == len(self._blocks):
-            self._say(self.line(block.spec))
+        self._pictured.add(at.node)
+        self._progress(at, None)
+        last = block.index + 1 == len(at.film.plan.blocks)
+        if last and (at is self._stream or block.index >= self._first):
+            self._say(at, self.line(block.spec))
 
     def tick(self) -> None:
         """Moves the preview on, at the film's own pace."""
         per_second = self._stream.film.plan.fps / TIME_FACTOR * max(1, len(self._frames) // self._stream.shape.frames)
-        if not self._frames or perf_counter() - self._shown < 1 / per_second:
+        if not self._frames or perf_counter() - self._moved < 1 / per_second:
             return
-        self._shown = perf_counter()
-        self._progress(self._frames[self._next % len(self._frames)])
+        self._moved = perf_counter()
+        self._progress(self._playing, self._frames[self._next % len(self._frames)])
         self._next += 1
 
     def line(self, block: BlockSpec) -> str:
         """`shot 2/5 · block 7/24 · 11 fps · 0:42 left`"""
         plan, seconds = self._stream.film.plan, perf_counter() - self._began
-        made = block.index - self._first + (self._done - block.index * self._stream.steps) / self._stream.steps
+        made = self._made - self._first
         text = f"shot {block.shot + 1}/{plan.shots} · block {block.index + 1}/{len(self._blocks)}"
         if made <= 0 or seconds <= 0:
             return text
         pace = made / seconds
-        left = (len(self._blocks) - self._first - made) / pace
+        left = (len(self._blocks) - self._made) / pace
         return f"{text} · {pace * block.frames * TIME_FACTOR:.0f} fps · {clock(left)} left"
 
-    def _progress(self, image: Image.Image | None) -> None:
+    def _progress(self, at: Stream, image: Image.Image | None) -> None:
+        """Steps of the node's own blocks."""
+        blocks = len(at.film.plan.blocks) - at.first
+        done = round(min(max(self._made - at.first, 0), blocks) * at.steps)
+        self._shown.add(at.node)
         preview = None if image is None else ("JPEG", image, PREVIEW_PIXELS)
-        get_progress_state().update_progress(self._stream.sampler, self._done, self._total, preview)
+        get_progress_state().update_progress(at.node, done, blocks * at.steps, preview)
 
-    def _say(self, text: str) -> None:
-        PromptServer.instance.send_progress_text(text, self._stream.sampler)
+    def _say(self, at: Stream, text: str) -> None:
+        PromptServer.instance.send_progress_text(text, at.node)
 
     def _picture(self, frame: Tensor) -> Image.Image:
         """A frame `[h, w, 3]` in the film's proportions, at most PREVIEW_PIXELS wide or high."""

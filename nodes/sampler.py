@@ -43,8 +43,8 @@ class StreamingSampler(io.ComfyNode):
                     "model", tooltip="From LongLive Model Loader or LongLive Mini, perhaps through LoRA loaders."
                 ),
                 ConditioningType.Input("conditioning", tooltip="From LongLive Encode Shots."),
-                _side("width", 1280, "Width in pixels, a multiple of 32. LongLive Mini: up to 128."),
-                _side("height", 704, "Height in pixels, a multiple of 32. LongLive Mini: up to 128."),
+                side_input("width", 1280, "Width in pixels, a multiple of 32. LongLive Mini: up to 128."),
+                side_input("height", 704, "Height in pixels, a multiple of 32. LongLive Mini: up to 128."),
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -66,7 +66,9 @@ class StreamingSampler(io.ComfyNode):
                     "the time and memory.",
                 ),
                 MemoryType.Input(
-                    "memory", optional=True, tooltip="From LongLive Sink Memory; without it, its defaults."
+                    "memory",
+                    optional=True,
+                    tooltip="From LongLive Sink Memory; without it, that of the film to go on from, or its defaults.",
                 ),
                 io.Image.Input("start_image", optional=True, tooltip="The film begins with this picture. Needs vae."),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
@@ -108,32 +110,60 @@ class StreamingSampler(io.ComfyNode):
         vae: comfy.sd.VAE | None = None,
         state: Stream | None = None,
     ) -> io.NodeOutput:
-        model = as_causal(model)
-        memory = memory or DEFAULT_MEMORY
-        plan = conditioning.plan if state is None else state.film.plan.then(conditioning.plan)
-        shape = PixelShape(1, 1, height, width).latent.with_frames(plan.block_frames)
-        check_size(model, shape, state)
-        earlier = {} if state is None else state.embeddings
-        turn = nullcontext() if model.load_device.type == "cpu" else Lock()
-        recipe = Recipe(
+        stream = make_stream(
             model,
-            {**earlier, **conditioning.embeddings},
-            conditioning.negative,
-            plan,
-            shape,
-            seed,
-            steps,
-            guidance,
-            memory,
-            turn,
-        )
-        recipe.check()
-        start = None if state is not None else encode_start(start_image, vae, model, shape)
-        film = Film(plan, recipe, start, None if state is None else state.film)
-        stream = Stream(
-            film, model, shape, steps, recipe.bytes, str(cls.hidden.unique_id), recipe.embeddings, turn, state
+            conditioning,
+            size=(width, height),
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            memory=memory,
+            picture=(start_image, vae),
+            state=state,
+            node=str(cls.hidden.unique_id),
+            title="LongLive Streaming Sampler",
         )
         return io.NodeOutput(stream, stream)
+
+
+def make_stream(
+    model: comfy.model_patcher.ModelPatcher,
+    conditioning: ShotConditioning,
+    *,
+    size: tuple[int, int],
+    seed: int,
+    steps: int,
+    guidance: float,
+    memory: MemoryConfig | None,
+    picture: tuple[Tensor | None, comfy.sd.VAE | None],
+    state: Stream | None,
+    node: str,
+    title: str,
+    cut: bool = True,
+) -> Stream:
+    """The film of these shots, or of another film and these shots behind it.
+
+    size: (width, height) in pixels. memory: without one, that of the film that goes on, or the defaults. picture: the
+    start image and its VAE, of a film that begins here. cut: whether these shots begin with a cut. node, title: who
+    makes it. Raises ValueError for what cannot be made.
+    """
+    model = as_causal(model)
+    memory = memory or (DEFAULT_MEMORY if state is None else state.memory)
+    plan = conditioning.plan if state is None else state.film.plan.then(conditioning.plan, cut)
+    shape = PixelShape(1, 1, size[1], size[0]).latent.with_frames(plan.block_frames)
+    check_size(model, shape, state)
+    embeddings = conditioning.embeddings if state is None else {**state.embeddings, **conditioning.embeddings}
+    turn = make_turn(model) if state is None else state.turn
+    recipe = Recipe(model, embeddings, conditioning.negative, plan, shape, seed, steps, guidance, memory, turn)
+    recipe.check()
+    start = encode_start(*picture, model, shape) if state is None else None
+    film = Film(plan, recipe, start, None if state is None else state.film)
+    return Stream(film, model, shape, steps, memory, recipe.bytes, node, title, embeddings, turn, state)
+
+
+def make_turn(model: comfy.model_patcher.ModelPatcher) -> Turn:
+    """See `Turn`: on a CPU there is one thread, which waits for nobody."""
+    return nullcontext() if model.load_device.type == "cpu" else Lock()
 
 
 @dataclass(frozen=True)
@@ -165,8 +195,8 @@ class Recipe:
 
     def check(self) -> None:
         """Raises ValueError where the text belongs to another model."""
-        width = next(iter(self.embeddings.values())).shape[-1]
-        if width != self.config.text_dim:
+        widths = {embedding.shape[-1] for embedding in self.embeddings.values()}
+        if width := next(iter(widths - {self.config.text_dim}), None):
             raise ValueError(
                 f"the conditioning is {width} wide, this model reads text of width {self.config.text_dim}: encode the "
                 "shots with the model's own text encoder (umt5-xxl, type wan, for LongLive 5B; LongLive Mini's CLIP "
@@ -233,5 +263,5 @@ def activation_bytes(config: WanConfig, shape: LatentShape) -> int:
     return shape.frames * down * across * (2 * config.ffn_dim + 12 * config.dim) * 4
 
 
-def _side(name: str, default: int, tooltip: str) -> io.Int.Input:
+def side_input(name: str, default: int, tooltip: str) -> io.Int.Input:
     return io.Int.Input(name, default=default, min=SIZE_UNIT, max=4096, step=SIZE_UNIT, tooltip=tooltip)

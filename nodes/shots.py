@@ -111,30 +111,34 @@ class EncodeShots(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: comfy.sd.CLIP | None, shots: Shots, negative: str) -> io.NodeOutput:
-        if clip is None:
-            raise ValueError(
-                "CLIP is empty: this checkpoint has no text encoder; use Load CLIP with umt5-xxl, type wan"
-            )
-        prompts = distinct_prompts(shots.plan, negative)
-        progress = comfy.utils.ProgressBar(len(prompts))
-        embeddings: dict[str, Tensor] = {}
-        for prompt in prompts:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            embeddings[prompt] = clip.encode_from_tokens(clip.tokenize(prompt))[0].cpu()
-            progress.update(1)
-        said = notes(clip, shots)
-        return io.NodeOutput(
-            ShotConditioning(shots.plan, embeddings, negative), ui=ui.PreviewText("\n".join(said)) if said else None
-        )
+        conditioning = encode_shots(clip, shots.plan, negative)
+        said = [
+            f"shot {number}: {note}"
+            for number, shot in enumerate(shots.script.shots, 1)
+            for note in unread(clip, shot.prompt)
+        ]
+        return io.NodeOutput(conditioning, ui=ui.PreviewText("\n".join(said)) if said else None)
 
 
-def notes(clip: comfy.sd.CLIP, shots: Shots) -> list[str]:
-    """Words that LongLive Mini cannot read; other text encoders read everything."""
+def encode_shots(clip: comfy.sd.CLIP | None, plan: BlockPlan, negative: str = "") -> ShotConditioning:
+    """The plan with each of its prompts encoded once. Raises ValueError without a text encoder."""
+    if clip is None:
+        raise ValueError("CLIP is empty: this checkpoint has no text encoder; use Load CLIP with umt5-xxl, type wan")
+    prompts = distinct_prompts(plan, negative)
+    progress = comfy.utils.ProgressBar(len(prompts))
+    embeddings: dict[str, Tensor] = {}
+    for prompt in prompts:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        embeddings[prompt] = clip.encode_from_tokens(clip.tokenize(prompt))[0].cpu()
+        progress.update(1)
+    return ShotConditioning(plan, embeddings, negative)
+
+
+def unread(clip: comfy.sd.CLIP, prompt: str) -> list[str]:
+    """A note on words that LongLive Mini cannot read; other text encoders read everything."""
     encoder = clip.cond_stage_model
-    if not isinstance(encoder, MiniTextModel):
-        return []
-    unknown = [encoder.text.unknown_words(shot.prompt) for shot in shots.script.shots]
-    return [f"shot {i}: LongLive Mini does not know {', '.join(words)}" for i, words in enumerate(unknown, 1) if words]
+    words = encoder.text.unknown_words(prompt) if isinstance(encoder, MiniTextModel) else []
+    return [f"LongLive Mini does not know {', '.join(words)}"] if words else []
 
 
 def distinct_prompts(plan: BlockPlan, negative: str) -> list[str]:

@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..longlive_core.film import Film
+from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, ShotScript
 from ..longlive_core.types import LatentShape
 
@@ -42,26 +43,38 @@ Turn = AbstractContextManager[Any]
 class Stream:
     """A film that is made when it is drawn.
 
-    shape: of one block, in latent cells. memory: bytes that sampling needs beside the weights. sampler: id of the node
-    that shows the progress. embeddings: prompt → `[L, text_dim]` of the whole film. turn: held while the device is
-    given work. earlier: the stream that this one's film goes on from.
+    shape: of one block, in latent cells. bytes: what sampling needs beside the weights. node, title: id and name of the
+    node that makes it and shows the progress. embeddings: prompt → `[L, text_dim]` of the whole film. turn: held while
+    the device is given work; one for a whole chain. earlier: the stream that this one's film goes on from.
     """
 
     film: Film
     model: ModelPatcher
     shape: LatentShape
     steps: int
-    memory: int
-    sampler: str
+    memory: MemoryConfig
+    bytes: int
+    node: str
+    title: str
     embeddings: Mapping[str, Tensor]
     turn: Turn
     earlier: Stream | None = None
 
     @property
-    def models(self) -> list[ModelPatcher]:
-        """Those that the next draw samples with; none where it replays only."""
-        before = [] if self.earlier is None else self.earlier.models
-        return [*before, *([self.model] if self.film.needs_model and self.model not in before else [])]
+    def unfinished(self) -> list[Stream]:
+        """The streams of the chain that the next draw samples; none where it replays only."""
+        if not self.film.needs_model:
+            return []
+        return [*([] if self.earlier is None else self.earlier.unfinished), self]
+
+    @property
+    def first(self) -> int:
+        """Index of the first block that is this stream's own; those before it are of earlier ones."""
+        return 0 if self.earlier is None else len(self.earlier.film.plan.blocks)
+
+    def maker(self, block: int) -> Stream:
+        """The stream of the chain whose own a block of this film is."""
+        return self if self.earlier is None or block >= self.first else self.earlier.maker(block)
 
     @property
     def latent_format(self) -> LatentFormat:

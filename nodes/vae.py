@@ -38,6 +38,23 @@ class HostedVAE:
             return self._tiny(latents, state)
         return self._wan(latents, state)
 
+    def encode_chunk(self, video: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (each VAE's own)
+        """What `WanVAE.encode` does for a whole clip, with its feature cache kept between pieces: see `ChunkEncoder`.
+
+        Raises ValueError for a tiny decoder.
+        """
+        video = video.to(self._device, self._dtype)
+        if isinstance(self._model, WanVAE):
+            return self._model.encode_chunk(video, state)
+        if isinstance(self._model, TAEHV):
+            raise ValueError("this VAE is a tiny one, for previews only: connect wan2.2_vae.safetensors to encode")
+        cache = [None] * wan22.count_conv3d(self._model.encoder) if state is None else state
+        moments = self._model.encoder(wan22.patchify(video, patch_size=2), feat_cache=cache, feat_idx=[0])
+        return self._model.conv1(moments).chunk(2, dim=1)[0], cache
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        return self._format.process_in(latents)
+
     def _wan(self, latents: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
         """What `WanVAE.decode` does for a whole clip, with its feature cache kept between pieces."""
         first = state is None

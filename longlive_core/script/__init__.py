@@ -2,7 +2,7 @@
 
 from .length import Length
 from .plan import CUT_PREFIX, BlockPlan
-from .shots import Shot, ShotScript
+from .shots import Shot, ShotScript, plan_shot
 from .source import ScriptError
 
-__all__ = ["CUT_PREFIX", "BlockPlan", "Length", "ScriptError", "Shot", "ShotScript"]
+__all__ = ["CUT_PREFIX", "BlockPlan", "Length", "ScriptError", "Shot", "ShotScript", "plan_shot"]

@@ -62,8 +62,11 @@ class BlockPlan:
             lines.append(f"shot {shot + 1}: {start} to {end}, {last - first} blocks: {run[0].prompt}")
         return "\n".join([*lines, *self.notes])
 
-    def then(self, other: BlockPlan) -> BlockPlan:
-        """This film and, after a cut, the other: one film. Raises ValueError where their rasters differ."""
+    def then(self, other: BlockPlan, cut: bool = True) -> BlockPlan:
+        """This film and, after a cut, the other: one film. Raises ValueError where their rasters differ.
+
+        cut: false lets the other go on in the same scene, as a shot that says `continue` does.
+        """
         if (self.fps, self.block_frames) != (other.fps, other.block_frames):
             raise ValueError(
                 f"a film of {self.fps:g} fps in blocks of {self.block_frames} latent frames cannot go on with "
@@ -75,8 +78,8 @@ class BlockPlan:
                 index=len(self.blocks) + block.index,
                 shot=self.shots + block.shot,
                 start=self.latent_frames + block.start,
-                cut=block.cut or block.index == 0,
-                prompt=cut_prompt(block.prompt) if block.index == 0 else block.prompt,
+                cut=block.cut or (cut and block.index == 0),
+                prompt=cut_prompt(block.prompt) if cut and block.index == 0 else block.prompt,
             )
             for block in other.blocks
         ]

@@ -9,7 +9,7 @@ from .length import Length, short
 from .plan import DEFAULT_SECONDS, BlockPlan, make_plan
 from .reader import STYLE, Draft, Reader
 from .source import Line, Passage, ScriptError
-from .text import REFERENCE, check_size, expand, parse_text
+from .text import MAX_CHARACTERS, REFERENCE, check_size, expand, parse_text
 
 MAX_FILE_BYTES = 16 * 1024 * 1024
 SENTENCE_ENDS = (".", "!", "?", "…", ",", ";", ":")
@@ -157,10 +157,36 @@ def _shot(draft: Draft, definitions: Definitions) -> Shot:
         raise draft.source.error("a shot without text", "write what it shows")
     prompt = expand(parsed.text, definitions.full_names, passage)
     if definitions.full_style:
-        prompt += (" " if prompt.endswith(SENTENCE_ENDS) else ", ") + definitions.full_style
+        prompt = _styled(prompt, definitions.full_style)
         check_size(len(prompt), passage)
     timing = draft.timing
     return Shot(parsed.text, prompt, timing.duration, timing.start, parsed.seed, draft.continues, draft.source)
+
+
+def _styled(prompt: str, style: str) -> str:
+    return prompt + (" " if prompt.endswith(SENTENCE_ENDS) else ", ") + style
+
+
+def plan_shot(
+    prompt: str,
+    length: Length,
+    seed: int | None = None,
+    style: str = "",
+    fps: float = 24,
+    block_frames: int = 8,
+) -> BlockPlan:
+    """The plan of a film of one shot. Its texts are taken as they are: no sign in them has a meaning.
+
+    Raises ValueError without a prompt and beyond 10,000 characters, and as `ShotScript.plan` does.
+    """
+    text, added = (" ".join(part.split()) for part in (prompt, style))
+    if not text:
+        raise ValueError("the prompt is empty: write what the shot shows")
+    if added:
+        text = _styled(text, added)
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"the prompt has {len(text)} characters, the limit is {MAX_CHARACTERS}; shorten it")
+    return make_plan([Shot(text, text, length, seed=seed)], fps, block_frames, [], DEFAULT_SECONDS)
 
 
 def _no_shots(definitions: list[Draft]) -> ScriptError:

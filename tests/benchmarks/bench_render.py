@@ -121,7 +121,9 @@ def streamed_row(seconds: float, folder: Path) -> Row:
     mini, _ = model()
     (folder / "script.txt").write_text(script(seconds))
     clock = Clock()
-    job = Job(Order(folder / "script.txt", folder / "film.mp4", memory=MEMORY), mini=mini, on_progress=clock.tick)
+    job = Job(
+        Order(folder / "script.txt", folder / "film.mp4", memory=MEMORY, take=False), mini=mini, on_progress=clock.tick
+    )
     return clock.row(job.run)
 
 

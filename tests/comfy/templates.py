@@ -82,6 +82,14 @@ def decode(key: str, prefix: str, title: str | None = None, size: tuple[int, int
     return node(key, "LongLiveAsyncDecode", title=title, size=size, filename_prefix=f"video/{prefix}")
 
 
+def shot(key: str, title: str, prompt: str, seed: int, **widgets: object) -> Json:
+    """One LongLive Shot of LongLive Mini's size."""
+    size = {"width": 128, "height": 128}
+    return node(key, "LongLiveShot", title=title, size=(340, 640)) | {
+        "widgets": size | {"prompt": prompt, "seed": seed, **widgets}
+    }
+
+
 def text_encoder() -> Json:
     return loader("clip", "CLIPLoader", "umt5", "clip_name", type="wan")
 
@@ -91,13 +99,17 @@ def vae() -> Json:
 
 
 def from_mini(*keys: str) -> list[list[str]]:
-    """Links from `mini` to the encoders, samplers and decoders whose keys end so: `encode2`, `sampler2`, `decode2`."""
+    """Links from `mini` to the nodes whose keys begin so: `encode2`, `sampler2`, `shot2`, `extend`, `decode2`."""
     links: list[list[str]] = []
     for key in keys:
         if key.startswith("encode"):
             links.append(["mini", "CLIP", key, "clip"])
         elif key.startswith("sampler"):
             links.append(["mini", "MODEL", key, "model"])
+        elif key.startswith(("shot", "extend")):
+            links += [["mini", "MODEL", key, "model"], ["mini", "CLIP", key, "clip"]]
+            if key == "extend":
+                links.append(["mini", "VAE", key, "vae"])
         else:
             links.append(["mini", "VAE", key, "vae"])
     return links
@@ -133,6 +145,46 @@ Shot 2 (4s): it bobs in the middle against a plain wine wall
 Shot 3 (4s): the hero circles at the top in front of a checked forest background
 Shot 4 (4s): the same hero rests on the right against a striped grey wall
 Shot 5 (4s): it hops near the bottom in front of a plain black background
+"""
+
+MINI_SHOTS = (
+    "a big yellow square sways on the left in front of a striped navy wall",
+    "a big yellow square bobs in the middle against a plain wine wall",
+    "a big yellow square circles at the top in front of a checked forest background",
+    "a big yellow square hops near the bottom in front of a plain black background",
+)
+
+MINI_CLIP = "a big green ring sways on the left in front of a striped navy wall"
+MINI_AFTER = "the hero bobs in the middle against a plain wine wall"
+
+RETAKE_NOTE = """\
+## LongLive Mini: retake a shot
+
+Press **Run**. No download, no GPU.
+
+**Expect** a film of four shots, 16 s. Each *LongLive Shot* shows its own progress and plays its newest block.
+
+Then change shot 3's *prompt* or *seed* and press **Run** again: shots 1 and 2 are not made again, to the bit, only \
+shot 3 and shot 4, which remembers it. A cancelled film goes on the same way.
+
+Mini knows the colours *red, orange, yellow, green, cyan, blue, purple, white*, the walls *black, navy, forest, wine, \
+brown, grey* and the places *left, right, top, bottom, middle*.
+
+For another shot, copy one: *STATE* into *state*, its *STREAM* into the decoder.
+"""
+
+EXTEND_NOTE = """\
+## LongLive Mini: a video goes on
+
+Press **Run**. No download, no GPU.
+
+A video of 4 s is made and read back from its file: it stands for any video. *LongLive Extend Video* encodes it, and \
+two shots go on from it: first the same scene (*cut* off, the same prompt), then a cut that only says *the hero*.
+
+**Expect** two files: the video, and a film of 12 s that begins with it.
+
+For a video of your own put core's *Load Video* in place of the group *A video*, and describe it in *prompt*. With \
+Mini it should show Mini's world; the same graph works with LongLive 5B and any video.
 """
 
 KEEPER = """\
@@ -347,6 +399,57 @@ MINI_MEMORY_ON_AND_OFF = Template(
     across=4,
 )
 
+MINI_RETAKE = Template(
+    "longlive_mini_retake_a_shot",
+    [
+        note(RETAKE_NOTE),
+        group("Model", 1, [node("mini", "LongLiveMini")]),
+        group("Shots", 2, *([shot(f"shot{i}", f"Shot {i}", text, i)] for i, text in enumerate(MINI_SHOTS, 1))),
+        group("File", 3, [decode("decode", "LongLive_mini_retake", "Film")]),
+    ],
+    [
+        *from_mini("shot1", "shot2", "shot3", "shot4", "decode"),
+        *([f"shot{i}", "STATE", f"shot{i + 1}", "state"] for i in (1, 2, 3)),
+        ["shot4", "STREAM", "decode", "stream"],
+    ],
+    [("Film", 40), ("Film", 140), ("Film", 236), ("Film", 340)],
+)
+
+MINI_EXTEND = Template(
+    "longlive_mini_extend_video",
+    [
+        note(EXTEND_NOTE),
+        group("Model", 1, [node("mini", "LongLiveMini")]),
+        group(
+            "A video",
+            2,
+            [shot("shot1", "Stands for any video", MINI_CLIP, 3)],
+            [
+                decode("decode1", "LongLive_mini_video", "Video", (340, 420)),
+                node("parts", "GetVideoComponents", size=(340, 120)),
+            ],
+        ),
+        group(
+            "It goes on",
+            3,
+            [node("extend", "LongLiveExtendVideo", size=(340, 480), prompt=MINI_CLIP, width=128, height=128)],
+            [shot("shot2", "The same scene goes on", MINI_CLIP, 4, cut=False)],
+            [shot("shot3", "A cut", MINI_AFTER, 5)],
+        ),
+        group("File", 4, [decode("decode2", "LongLive_mini_extended", "Film")]),
+    ],
+    [
+        *from_mini("shot1", "decode1", "extend", "shot2", "shot3", "decode2"),
+        ["shot1", "STREAM", "decode1", "stream"],
+        ["decode1", "VIDEO", "parts", "video"],
+        ["parts", "images", "extend", "frames"],
+        ["extend", "STATE", "shot2", "state"],
+        ["shot2", "STATE", "shot3", "state"],
+        ["shot3", "STREAM", "decode2", "stream"],
+    ],
+    [("Film", 40), ("Film", 89), ("Film", 140), ("Film", 240)],
+)
+
 NVFP4 = Template(
     "longlive_5b_nvfp4_multi_shot",
     [
@@ -406,7 +509,16 @@ IMAGE_TO_FILM = Template(
     [*five_b_links(), ["picture", "IMAGE", "sampler", "start_image"], ["vae", "VAE", "sampler", "vae"]],
 )
 
-TEMPLATES = (MINI_TEXT_TO_FILM, MINI_IMAGE_TO_FILM, MINI_MEMORY_ON_AND_OFF, NVFP4, DMD_LORA, IMAGE_TO_FILM)
+TEMPLATES = (
+    MINI_TEXT_TO_FILM,
+    MINI_IMAGE_TO_FILM,
+    MINI_MEMORY_ON_AND_OFF,
+    MINI_RETAKE,
+    MINI_EXTEND,
+    NVFP4,
+    DMD_LORA,
+    IMAGE_TO_FILM,
+)
 
 
 def blueprint_nodes(title: str) -> tuple[Json, Json]:

@@ -48,6 +48,9 @@ NODES = {
     "LongLiveAsyncDecode",
     "LongLiveStreamToLatent",
     "LongLiveStreamToImages",
+    "LongLiveConvertCheckpoint",
+    "LongLiveShot",
+    "LongLiveExtendVideo",
 }
 LINE = re.compile(r"shot (\d+)/2 · block (\d+)/6 · \d+ fps · \d+:\d\d left")
 SEED = 21
@@ -63,7 +66,7 @@ def made(comfy: Host) -> Run:
 
 
 def test_every_node_explains_itself(comfy: Host) -> None:
-    """All ten nodes are there, each with a description, search words and a tooltip on every input and named output."""
+    """All nodes are there, each with a description, search words and a tooltip on every input and named output."""
     info = {name: entry for name, entry in comfy.get("/object_info").items() if name.startswith("LongLive")}
     assert set(info) == NODES
     for name, entry in info.items():

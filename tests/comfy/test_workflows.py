@@ -42,6 +42,20 @@ WIDGETS = {
     "LongLiveAsyncDecode": ["filename_prefix", "codec", "quality"],
     "LongLiveStreamToLatent": [],
     "LongLiveStreamToImages": ["first_frame", "frame_count"],
+    "LongLiveConvertCheckpoint": ["model_name", "format", "lora_name", "strength", "output_name"],
+    "LongLiveShot": [
+        "prompt",
+        "seconds",
+        "seed",
+        "control_after_generate",
+        "width",
+        "height",
+        "steps",
+        "guidance",
+        "style",
+        "cut",
+    ],
+    "LongLiveExtendVideo": ["prompt", "width", "height", "fps"],
 }
 SCALARS = ("STRING", "INT", "FLOAT", "BOOLEAN", "COMBO")
 
@@ -78,8 +92,20 @@ def readings(frames: NDArray[np.uint8], script: str) -> list[list[Reading]]:
     ]
 
 
+def shots_of(prompt: dict[str, Json], node: str) -> Iterator[str]:
+    """The shots of a chain, `(4s): a big red ring …`; an extended video counts as those that it was made of."""
+    inputs = prompt[node]["inputs"]
+    for name in ("stream", "state", "frames", "video"):
+        if name in inputs:
+            yield from shots_of(prompt, inputs[name][0])
+    if prompt[node]["class_type"] == "LongLiveShot":
+        yield f"({inputs['seconds']}s): {inputs['prompt']}"
+
+
 def script_of(prompt: dict[str, Json], node: str) -> str:
-    """The script of the film that a node writes."""
+    """The script of the film that a node writes, written down from its shots where there is none."""
+    if shots := list(shots_of(prompt, node)):
+        return "\n".join(f"Shot {number} {shot}" for number, shot in enumerate(shots, 1))
     while prompt[node]["class_type"] != "LongLiveShotScript":
         inputs = prompt[node]["inputs"]
         node = next(inputs[name] for name in ("stream", "conditioning", "shots") if name in inputs)[0]
@@ -87,8 +113,8 @@ def script_of(prompt: dict[str, Json], node: str) -> str:
 
 
 def test_what_is_shipped() -> None:
-    """Three templates of Mini and three of 5B, each with a picture of its name, and nothing else."""
-    assert [len(MINI), len(LARGE)] == [3, 3]
+    """Five templates of Mini and three of 5B, each with a picture of its name, and nothing else."""
+    assert [len(MINI), len(LARGE)] == [5, 3]
     names = {file.name for path in WORKFLOWS for file in (path, path.with_suffix(".jpg"))}
     assert {path.name for path in (ROOT / "workflows").iterdir()} == names
 

@@ -59,11 +59,11 @@ def test_render_makes_a_film_with_everything_beside_it(
 ) -> None:
     film = tmp_path / "film.mp4"
     words = ("render", script, "-o", film, "--model", folder, "--size", "64x32", "--steps", "1")
-    code, out, err = longlive(capsys, *words, "--contact-sheet", "--save-latents")
+    code, out, err = longlive(capsys, *words, "--contact-sheet")
     assert code == 0
     assert read_video(film).shape == (61, 64, 32, 3)
     assert (tmp_path / "film.png").is_file()
-    assert len(list((tmp_path / "film.latents").glob("block_*.safetensors"))) == 2
+    assert len(list((tmp_path / "film.take").rglob("block_*.safetensors"))) == 2
     assert "note: shot 2: 1.4 s becomes 1 block, 1.33 s" in out
     assert "note: shot 2: the model does not know zooms" in out
     assert "2 shots, 2 blocks, 2.5 s at 24 fps" in out
@@ -99,7 +99,8 @@ def test_the_same_seed_makes_the_same_file(
         (["--kv-format", "int3"], r"kv_format 'int3'.*choose one of"),
         (["--threads", "0"], r"--threads 0 must be at least 1"),
         (["--model", "nowhere.safetensors"], r"nowhere\.safetensors does not exist"),
-        (["--resume", "nowhere"], r"nowhere has no snapshot"),
+        (["--resume", "nowhere"], r"nowhere is no take"),
+        (["--resume", "nowhere", "--no-take"], r"leave one of them out"),
         (["-o", "nowhere/film.mp4"], r"folder nowhere does not exist"),
         (["-o", "film.webm"], r"a film is an mp4; name it film\.mp4"),
         (["-o", "/dev/null/film.mp4"], r"/dev/null does not exist|Not a directory"),
@@ -162,9 +163,9 @@ def children_cpu_seconds() -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("latents", [False, True])
+@pytest.mark.parametrize("take", [False, True])
 def test_ctrl_c_ends_within_a_second_with_a_playing_film(
-    script: Path, folder: Path, tmp_path: Path, root: Path, latents: bool
+    script: Path, folder: Path, tmp_path: Path, root: Path, take: bool
 ) -> None:
     """The line that says how to resume is typed back, word for word, and makes the rest."""
     total = 29 + 7 * 32
@@ -176,7 +177,7 @@ def test_ctrl_c_ends_within_a_second_with_a_playing_film(
     words = ["render", script, "-o", "film.mp4", "--model", folder, "--size", "32x32", "--steps", "1"]
     before = children_cpu_seconds()
     with subprocess.Popen(
-        [*program, *words, *(["--save-latents"] if latents else [])],
+        [*program, *words, *([] if take else ["--no-take"])],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
@@ -201,13 +202,14 @@ def test_ctrl_c_ends_within_a_second_with_a_playing_film(
     assert 0 < frames < total
     assert f"film.mp4 plays: {frames} of {total} frames" in out
     command = re.search(r"^  longlive (.*)$", out, re.MULTILINE)
+    if not take:
+        assert command is None and "without --no-take can be resumed" in out
+        assert not (tmp_path / "film.take").exists()
+        return
     assert command is not None
-    if latents:
-        assert "--resume film.latents" in command[1]
-        subprocess.run([*program, *command[1].split()], cwd=tmp_path, env=environment, check=True, capture_output=True)
-        assert len(read_video(tmp_path / "film.mp4")) == total
-    else:
-        assert command[1].endswith("--save-latents")
+    assert command[1] == "render --resume film.take"
+    subprocess.run([*program, *command[1].split()], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert len(read_video(tmp_path / "film.mp4")) == total
 
 
 def test_verify_judges_every_file_and_fails_beyond_tolerance(

@@ -8,6 +8,7 @@ import resource
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -87,6 +88,15 @@ def test_colours_are_kept(tmp_path: Path, colour: tuple[int, int, int]) -> None:
     film = torch.tensor(colour, dtype=torch.uint8).expand(4, SIZE, SIZE, 3).contiguous()
     write(tmp_path / "film.mp4", film)
     assert (read_video(tmp_path / "film.mp4").int() - film.int()).abs().max() <= 4
+
+
+@pytest.mark.parametrize(("fps", "rate"), [(30000 / 1001, "30000/1001"), (29.97, "2997/100"), (24.0, "24")])
+def test_broadcast_rates_are_kept(tmp_path: Path, fps: float, rate: str) -> None:
+    """A rate that comes as a float, as of a video that is gone on from, is the file's to the frame."""
+    with VideoWriter(tmp_path / "film.mp4", width=SIZE, height=SIZE, fps=Fraction(fps)) as writer:
+        writer.write(moving(5))
+    with av.open(str(tmp_path / "film.mp4")) as file:
+        assert file.streams.video[0].average_rate == Fraction(rate)
 
 
 def test_the_stream_says_what_it_is(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import { app } from "../../../scripts/app.js";
 const VERSION = "0.1.0"; // a test keeps it equal to pyproject.toml
 const NEW_SIZE = "LongLive.Sampler.NewSize";
 const SIZES = { "5B 1280x704": [1280, 704], "5B 832x480": [832, 480], "Mini 128x128": [128, 128] };
+const SIZED = ["LongLiveStreamingSampler", "LongLiveShot", "LongLiveExtendVideo"];
 
 app.registerExtension({
   name: "LongLive",
@@ -13,7 +14,7 @@ app.registerExtension({
       category: ["LongLive", "LongLiveSampler", "NewSize"],
       name: "Size of new samplers",
       tooltip:
-        "Width and height that a LongLive Streaming Sampler starts with when it is added. Nodes of loaded workflows keep theirs.",
+        "Width and height that a LongLive Streaming Sampler, Shot or Extend Video starts with when it is added. Nodes of loaded workflows keep theirs.",
       type: "combo",
       options: Object.keys(SIZES),
       defaultValue: "5B 1280x704",
@@ -22,7 +23,7 @@ app.registerExtension({
   aboutPageBadges: [{ label: `LongLive v${VERSION}`, url: "https://arxiv.org/abs/2605.18739", icon: "pi pi-video" }],
   nodeCreated(node) {
     // While a workflow is loaded its own values are on their way; a pasted node gets its own after this.
-    if (node.comfyClass !== "LongLiveStreamingSampler" || app.configuringGraph) return;
+    if (!SIZED.includes(node.comfyClass) || app.configuringGraph) return;
     const [width, height] = SIZES[app.extensionManager.setting.get(NEW_SIZE)] ?? SIZES["5B 1280x704"];
     for (const widget of node.widgets ?? []) {
       if (widget.name === "width") widget.value = width;

@@ -1,0 +1,19 @@
+"""Takes: a film on disk, block by block and version by version, to be resumed, retaken and cut again."""
+
+from .blocks import BadBlock
+from .edit import Retake, choose, prune, retake
+from .run import TakeRun
+from .take import Shot, Take, Version, takes_in
+
+__all__ = [
+    "BadBlock",
+    "Retake",
+    "Shot",
+    "Take",
+    "TakeRun",
+    "Version",
+    "choose",
+    "prune",
+    "retake",
+    "takes_in",
+]

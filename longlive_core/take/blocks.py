@@ -1,0 +1,127 @@
+"""One block in one file: its latents, what made it, and the fingerprint of the blocks before it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..types import Block, BlockSpec
+
+FORMAT = "longlive-block-2"
+PARTIAL = ".partial"
+
+Setting = str | int | float | bool | None
+Settings = Mapping[str, Setting]
+"""What changes a block's bits, name → value."""
+
+
+class History(NamedTuple):
+    """Fingerprint of all blocks before a point of the film: equal only where their latents are, bit for bit."""
+
+    digest: str = ""
+
+    def then(self, block: str) -> History:
+        """The history behind a block of this digest."""
+        return History(hashlib.sha256(f"{self.digest}/{block}".encode()).hexdigest()[:32])
+
+
+class Facts(NamedTuple):
+    """What is written with a block: the history it was made on, and the digest of its own latents."""
+
+    history: History
+    digest: str
+
+
+class BadBlock(ValueError):
+    """A block's file that cannot be used; the message says why."""
+
+
+def save_block(path: Path, block: Block, settings: Settings, history: History) -> str:
+    """Writes a block, whole or not at all, and returns its digest. Raises OSError, with nothing left behind."""
+    latents = block.latents.detach().to("cpu", torch.float32).contiguous()
+    digest = latents_digest(latents)
+    facts = {
+        "format": FORMAT,
+        "spec": json.dumps(asdict(block.spec)),
+        "settings": json.dumps(dict(settings)),
+        "history": history.digest,
+        "digest": digest,
+    }
+    write_whole(path, lambda partial: save_file({"latents": latents}, partial, facts))
+    return digest
+
+
+def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, Facts]:
+    """A block of exactly this spec and these settings, and what is known of it.
+
+    Raises FileNotFoundError, and BadBlock for a file that is damaged or of another film.
+    """
+    kept, facts = _read_facts(path)
+    now = {**asdict(spec), **settings}
+    differences = [
+        f"{key} was {kept.get(key)!r}, now {value!r}" for key, value in now.items() if value != kept.get(key)
+    ]
+    if differences:
+        raise BadBlock(f"{path} belongs to another film: {'; '.join(differences)}")
+    try:
+        with safe_open(path, "pt") as file:
+            latents = file.get_tensor("latents")
+    except (SafetensorError, OSError) as error:
+        raise BadBlock(f"{path} is damaged ({error})") from error
+    if latents_digest(latents) != facts.digest:
+        raise BadBlock(f"{path} is damaged (its latents are not those that were written)")
+    return Block(spec, latents), facts
+
+
+def block_facts(path: Path) -> Facts | None:
+    """What is written with a block, its latents unread; None for no block or a damaged one."""
+    try:
+        return _read_facts(path)[1]
+    except (FileNotFoundError, BadBlock):
+        return None
+
+
+def latents_digest(latents: Tensor) -> str:
+    """Fingerprint of latents on the CPU: shape, dtype and every bit."""
+    digest = hashlib.sha256(f"{tuple(latents.shape)} {latents.dtype}".encode())
+    digest.update(latents.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """A file is complete or absent: it is written beside its name and moved there. Raises OSError."""
+    partial = path.with_suffix(PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        os.replace(partial, path)
+    except (SafetensorError, OSError) as error:  # the library has its own error for a full disk
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OSError(f"cannot keep {path} ({why}); free some space and resume, or leave the take out") from error
+
+
+def _read_facts(path: Path) -> tuple[dict[str, object], Facts]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise BadBlock(f"{path} is no block of a LongLive film (format {metadata.get('format')!r})")
+        made_by = {**json.loads(metadata["spec"]), **json.loads(metadata["settings"])}
+        return made_by, Facts(History(metadata["history"]), metadata["digest"])
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise BadBlock(f"{path} is damaged ({error})") from error

@@ -1,0 +1,151 @@
+"""What is done to a take: another version of a shot, an earlier one chosen, the others thrown away."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from ..sampling import MAX_SEED
+from .blocks import History
+from .take import Shot, Take, Version, bytes_in
+
+Mode = Literal["ripple", "keep"]
+
+
+class Retake(NamedTuple):
+    """A take with a new version of a shot (from 0), not yet made nor saved."""
+
+    take: Take
+    shot: int
+    version: int
+
+
+def retake(
+    take: Take, number: int, seed: int | None = None, prompt: str | None = None, mode: Mode = "ripple"
+) -> Retake:
+    """A new version of shot `number` (from 1), chosen; what was made stays beside it.
+
+    With neither seed nor prompt the shot gets a seed it has not had. ripple: the shots after it get new versions too,
+    which follow from it; keep: they stay as they are, spliced behind it. Raises ValueError and ScriptError.
+    """
+    index = shot_index(take, number)
+    shot = take.shots[index]
+    old = shot.versions[shot.chosen]
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed {seed} is outside 0 … {MAX_SEED}")
+    if seed is None and prompt is None:
+        used = {version.seed for version in shot.versions}
+        seed = next(fresh for fresh in range(1, len(used) + 2) if fresh not in used)
+    new = Version(old.text if prompt is None else prompt, old.seed if seed is None else seed, mode)
+    changed = _with_new(take, index, new)
+    # As the script reads it: a prompt may bring a seed of its own.
+    written = changed.script.shots[index]
+    if (written.text, written.seed) == (old.text, old.seed):
+        raise ValueError(f"shot {number} has that very text and seed; give another --seed or --prompt")
+    shots = list(changed.shots)
+    versions = (*shot.versions, Version(written.text, written.seed, mode))
+    shots[index] = Shot(versions, len(versions) - 1)
+    changed = replace(changed, shots=tuple(shots))
+    for later in range(index + 1, len(shots)):
+        following = changed.shots[later]
+        if mode == "ripple":
+            changed = _with_new(changed, later, replace(following.versions[following.chosen], made=mode))
+        else:
+            changed = changed.with_shot(later, replace(following, spliced=True))
+    return Retake(changed, index, len(versions) - 1)
+
+
+def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]]:
+    """The take with another version of shot `number` (from 1), and what follows from it in words; not yet saved.
+
+    Later shots go to the version that was made after the one chosen, where there is one, or stay spliced. Raises
+    ValueError where the film would be neither what the model made nor a splice that was asked for.
+    """
+    index = shot_index(take, number)
+    if not 0 <= version < len(take.shots[index].versions):
+        had = len(take.shots[index].versions)
+        raise ValueError(f"shot {number} has no version {version}; it has {had}, numbered from 0")
+    chosen = take.shots[index].versions[version]
+    history, said = _history(take, index), list[str]()
+    if history is None:
+        raise ValueError(f"blocks before shot {number} are yet to be made; `longlive render --resume` makes them")
+    made_on = _made_on(take, index, version)
+    spliced = take.shots[index].spliced
+    if made_on is not None and made_on != history and not spliced:
+        raise ValueError(f"version {version} of shot {number} was made after other blocks than now stand before it")
+    fits = made_on in (None, history)
+    take = take.with_shot(index, replace(take.shots[index], chosen=version, spliced=not fits))
+    for later in range(index + 1, len(take.shots)):
+        fit = _fitting(take, later, _history(take, later), chosen.made == "keep" or spliced)
+        if fit.chosen != take.shots[later].chosen:
+            said.append(f"shot {later + 1} goes to version {fit.chosen}, which was made after this one")
+        if fit.spliced:
+            said.append(f"shot {later + 1} stays as it is, spliced: it was made after other blocks")
+        take = take.with_shot(later, fit)
+    return take, tuple(said)
+
+
+def prune(take: Take) -> int:
+    """Removes the blocks of versions that are not chosen, and half-written files; returns the bytes it freed.
+
+    The versions' texts and seeds stay in the take: a version chosen later is made again. Raises OSError.
+    """
+    before = bytes_in(take.folder)
+    for index, shot in enumerate(take.shots):
+        for version in range(len(shot.versions)):
+            folder = take.shot_folder(index, version)
+            if version != shot.chosen and folder.is_dir():
+                shutil.rmtree(folder)
+    take.remove_partial_files()
+    return before - bytes_in(take.folder)
+
+
+def shot_index(take: Take, number: int) -> int:
+    """From 0. Raises ValueError for a shot that the film does not have."""
+    if not 1 <= number <= len(take.shots):
+        raise ValueError(f"shot {number}: this film has {len(take.shots)}, numbered from 1")
+    return number - 1
+
+
+def _with_new(take: Take, index: int, version: Version) -> Take:
+    shot = take.shots[index]
+    return take.with_shot(index, Shot((*shot.versions, version), len(shot.versions)))
+
+
+def _history(take: Take, index: int) -> History | None:
+    """The history before a shot as chosen; None where a block before it is yet to be made."""
+    history = History()
+    for spec in take.plan.blocks:
+        if spec.shot == index:
+            break
+        facts = take.facts(spec)
+        if facts is None:
+            return None
+        history = history.then(facts.digest)
+    return history
+
+
+def _made_on(take: Take, index: int, version: int) -> History | None:
+    """The history that a version was made on; None where its first block is yet to be made."""
+    first = next(spec for spec in take.plan.blocks if spec.shot == index)
+    facts = take.facts(first, version)
+    return None if facts is None else facts.history
+
+
+def _fitting(take: Take, index: int, history: History | None, may_splice: bool) -> Shot:
+    """A later shot behind what now stands before it."""
+    shot = take.shots[index]
+    newest_first = (shot.chosen, *(v for v in reversed(range(len(shot.versions))) if v != shot.chosen))
+    made_on = {version: _made_on(take, index, version) for version in newest_first}
+    for version in newest_first:
+        if history is not None and made_on[version] == history:
+            return replace(shot, chosen=version, spliced=False)
+    if made_on[shot.chosen] is None:
+        return replace(shot, spliced=False)
+    if shot.spliced or may_splice:
+        return replace(shot, spliced=True)
+    raise ValueError(
+        f"shot {index + 1} was made after other blocks, and no version of it after these; "
+        f"`longlive retake` makes one, with --mode keep on an earlier shot it is spliced"
+    )

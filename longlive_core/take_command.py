@@ -1,0 +1,142 @@
+"""`longlive retake` and `longlive takes`: shots made again, and what is kept of films."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .order import Order
+from .render_command import add_output_arguments
+from .take import Retake, Take, choose, prune, retake, takes_in
+
+if TYPE_CHECKING:
+    from .job import Job
+
+
+def retake_arguments(part: argparse.ArgumentParser) -> None:
+    """Everything that `retake_order` reads."""
+    part.add_argument("take", type=Path, metavar="TAKE", help="the FILM.take of a render")
+    part.add_argument("--shot", type=int, required=True, metavar="N", help="which, from 1")
+    part.add_argument("--seed", type=int, help="of the shot (with no --prompt either: one it has not had)")
+    part.add_argument("--prompt", metavar="TEXT", help="of the shot, as in a script (what it had)")
+    modes = {"ripple": "the shots after it are made again too", "keep": "they stay, spliced behind it"}
+    help_text = "; ".join(f"{name}: {text}" for name, text in modes.items())
+    part.add_argument("--mode", choices=list(modes), default="ripple", help=f"{help_text} (ripple)")
+    add_output_arguments(part)
+
+
+def retake_order(args: argparse.Namespace) -> tuple[Order, Retake]:
+    """The order of a retake and the take as it will be. Raises ValueError and ScriptError for a retake of nothing."""
+    changed = retake(Take.load(args.take), args.shot, args.seed, args.prompt, args.mode)
+    return Order.resumed(args.take, args.output, contact_sheet=args.contact_sheet), changed
+
+
+def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
+    """What a retake made and what it left, and how a spliced shot joins it."""
+    run, take, number = job.run_of_take, changed.take, changed.shot + 1
+    if run is None:
+        return
+    seed = take.shots[changed.shot].versions[changed.version].seed
+    yield f"shot {number} is version {changed.version}" + ("" if seed is None else f", seed {seed}")
+    blocks = len(job.plan.blocks)
+    yield (
+        f"kept {_ranges(run.kept)}; sampled {_ranges(run.sampled)}: {len(run.sampled)} of {blocks} blocks, "
+        f"{run.share_of_calls(job.order.steps):.0%} of a whole render's model calls"
+    )
+    if mode == "keep" and number < len(take.shots) and take.complete:
+        from .take.seam import seam_flicker
+
+        found = seam_flicker(take, job.mini.vae, changed.shot)
+        yield (
+            f"shot {number + 1} is spliced behind shot {number}; step across the seam {found.seam:.1f} levels of 255, "
+            f"across other latent frames {found.boundary:.1f}: {found.seam / max(found.boundary, 1e-6):.2f} times"
+        )
+
+
+def takes_arguments(part: argparse.ArgumentParser) -> None:
+    """Everything that `takes_lines` reads."""
+    kinds = part.add_subparsers(required=True, metavar="WHAT", dest="what")
+    kind = kinds.add_parser("list", help="the takes in a folder")
+    kind.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="FOLDER")
+    for name, text in (
+        ("show", "shots, versions, seeds, sizes"),
+        ("choose", "put another version of a shot into the film"),
+        ("prune", "remove the blocks of versions that are not in the film, and half-written files"),
+    ):
+        kind = kinds.add_parser(name, help=text)
+        kind.add_argument("take", type=Path, metavar="TAKE", help="the FILM.take of a render")
+        if name == "choose":
+            kind.add_argument("--shot", type=int, required=True, metavar="N", help="which, from 1")
+            kind.add_argument("--version", type=int, required=True, metavar="N", help="which, from 0")
+
+
+def takes_lines(args: argparse.Namespace) -> Iterator[str]:
+    """What `longlive takes` says, doing what was asked. Raises ValueError and OSError."""
+    if args.what == "list":
+        yield from _list(args.folder)
+        return
+    take = Take.load(args.take)
+    if args.what == "show":
+        yield from _show(take)
+    elif args.what == "prune":
+        yield f"freed {_size(prune(take))}; {_size(take.size)} are left"
+    else:
+        changed, said = choose(take, args.shot, args.version)
+        changed.save()
+        yield f"shot {args.shot} is version {args.version}"
+        yield from said
+        yield f"`longlive render --resume {args.take}` writes the film"
+
+
+def _list(folder: Path) -> Iterator[str]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder")
+    found = takes_in(folder)
+    if not found:
+        yield f"no takes in {folder}"
+    for path in found:
+        try:
+            yield _line(Take.load(path))
+        except ValueError as error:
+            yield f"{path}: {error}"
+
+
+def _show(take: Take) -> Iterator[str]:
+    yield _line(take)
+    yield ", ".join(f"{name} {take.settings.get(name)}" for name in ("size", "seed", "steps", "kv_format", "model"))
+    for shot, blocks in groupby(take.plan.blocks, key=lambda block: block.shot):
+        total, kept = len(list(blocks)), take.shots[shot]
+        yield f"shot {shot + 1}{', spliced: made after other blocks' if kept.spliced else ''}"
+        for number, version in enumerate(kept.versions):
+            mark = "*" if number == kept.chosen else " "
+            seed = "the film's seed" if version.seed is None else f"seed {version.seed}"
+            made, size = take.made(shot, number), _size(take.size_of(shot, number))
+            yield f" {mark} version {number}: {seed}, {made} of {total} blocks, {size}, {version.made}: {version.text}"
+    partial = sum(1 for _ in take.partial_files())
+    if partial:
+        yield f"{partial} half-written files; `longlive takes prune` removes them"
+
+
+def _line(take: Take) -> str:
+    plan, made = take.plan, take.made()
+    state = "complete" if made == len(plan.blocks) else f"{made} of {len(plan.blocks)} blocks"
+    return f"{take.folder}: {plan.shots} shots, {plan.seconds:.1f} s, {state}, {_size(take.size)}"
+
+
+def _ranges(indices: list[int]) -> str:
+    """Blocks in words: "blocks 0 to 2, 5", "no block"."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    words = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
+    return f"block{'s' if len(indices) > 1 else ''} {', '.join(words)}" if words else "no block"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

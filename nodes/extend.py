@@ -1,0 +1,122 @@
+"""The node that makes a film to go on from out of any video."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..longlive_core.extend import encode_clip, plan_clip, whole_blocks
+from ..longlive_core.film import Film
+from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
+from ..longlive_core.types import LatentShape, PixelShape
+from .model import as_causal
+from .sampler import SIZE_UNIT, check_size, make_turn, side_input
+from .shots import encode_shots
+from .types import CATEGORY, MemoryType, StateType, Stream, StreamType
+from .vae import HostedVAE, check_pair
+
+BLOCK_FRAMES = 8
+
+
+class ExtendVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveExtendVideo",
+            display_name="LongLive Extend Video",
+            category=CATEGORY,
+            description="Any video as the beginning of a film: its frames are encoded, and LongLive Shot or LongLive "
+            "Streaming Sampler goes on from them. What it shows becomes the film's memory.",
+            search_aliases=["longlive", "continue video", "extend video", "video to video", "load video", "append"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will go on."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors, or the VAE of LongLive Mini for Mini."),
+                io.Image.Input("frames", tooltip="29 frames or more, as of core's Load Video, Get Video Components."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    default="",
+                    tooltip="What the video shows. The next shots may speak of it.",
+                ),
+                side_input("width", 1280, "Of the film; the video is scaled and cropped to it. LongLive Mini: to 128."),
+                side_input("height", 704, "Of the film; the video is scaled and cropped to it. LongLive Mini: to 128."),
+                io.Float.Input(
+                    "fps",
+                    default=24.0,
+                    min=1.0,
+                    max=120.0,
+                    step=1.0,
+                    tooltip="Frames per second of the video, and so of the film. The models were trained at 24.",
+                ),
+                MemoryType.Input(
+                    "memory", optional=True, tooltip="From LongLive Sink Memory, for the film; else its defaults."
+                ),
+            ],
+            outputs=[
+                StreamType.Output(display_name="STREAM", tooltip="The video itself, encoded."),
+                StateType.Output(display_name="STATE", tooltip="For LongLive Shot or LongLive Streaming Sampler."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, prompt: str | None = None, width: int | None = None, height: int | None = None
+    ) -> bool | str:
+        """What comes over a wire is None here: it is checked when it runs."""
+        try:
+            if prompt is not None:
+                plan_clip(1, prompt)
+            _ = PixelShape(1, 1, height or SIZE_UNIT, width or SIZE_UNIT).latent
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        clip: comfy.sd.CLIP | None,
+        vae: comfy.sd.VAE,
+        frames: Tensor,
+        prompt: str,
+        width: int,
+        height: int,
+        fps: float,
+        memory: MemoryConfig | None = None,
+    ) -> io.NodeOutput:
+        model = as_causal(model)
+        shape = PixelShape(1, 1, height, width).latent.with_frames(BLOCK_FRAMES)
+        check_size(model, shape, None)
+        check_pair(vae, model.model.latent_format)
+        blocks, dropped = whole_blocks(len(frames), BLOCK_FRAMES)
+        plan = plan_clip(blocks, prompt, fps, BLOCK_FRAMES)
+        film = Film.known(plan, _encode(frames, vae, model, shape))
+        embeddings = encode_shots(clip, film.plan).embeddings
+        node, title = str(cls.hidden.unique_id), "LongLive Extend Video"
+        kept = memory or DEFAULT_MEMORY
+        stream = Stream(film, model, shape, 1, kept, 0, node, title, embeddings, make_turn(model))
+        told = f"{film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
+        if dropped:
+            told += f": the first {dropped} are left out, because a film goes on from whole blocks"
+        return io.NodeOutput(stream, stream, ui=ui.PreviewText(told))
+
+
+def _encode(frames: Tensor, vae: comfy.sd.VAE, model: comfy.model_patcher.ModelPatcher, shape: LatentShape) -> Tensor:
+    """The latents of the video's whole blocks, with the host's progress and interrupts."""
+    pixels = shape.pixels
+    needed = vae.memory_used_encode((1, 3, 5, pixels.height, pixels.width), vae.vae_dtype)
+    comfy.model_management.load_models_gpu([vae.patcher], memory_required=int(needed))
+    progress = comfy.utils.ProgressBar((len(frames) + 3) // 4)
+
+    def on_piece() -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        progress.update(1)
+
+    return encode_clip(frames, HostedVAE(vae, model.model.latent_format), shape, on_piece)

@@ -1,0 +1,176 @@
+"""One shot as one node: chained, a change to one leaves those before it as they are."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import comfy.model_patcher
+import comfy.sd
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..longlive_core.memory import MemoryConfig
+from ..longlive_core.sampling import MAX_SEED
+from ..longlive_core.script import BlockPlan, Length, plan_shot
+from ..longlive_core.types import PixelShape
+from .sampler import SIZE_UNIT, make_stream, side_input
+from .shots import encode_shots, unread
+from .types import CATEGORY, MemoryType, StateType, Stream, StreamType
+
+FPS = 24.0
+# What the noise is drawn from beside the shot's own seed: a script with `@seed` in each shot, its sampler at this seed,
+# is the same film.
+FILM_SEED = 0
+EXAMPLE = "a big red ring sways on the left in front of a striped navy wall"
+
+
+class ShotNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveShot",
+            display_name="LongLive Shot",
+            category=CATEGORY,
+            description="One shot of a film, from its prompt. Chain them, STATE to state: change the prompt or seed of "
+            "one, and only that shot and those behind it are made again.",
+            search_aliases=["longlive", "retake", "next shot", "extend", "continue video", "multi shot", "chain"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="From LongLive Model Loader or LongLive Mini, perhaps through LoRA loaders."
+                ),
+                io.Clip.Input(
+                    "clip", tooltip="umt5-xxl (Load CLIP, type wan) for LongLive 5B, or the CLIP of LongLive Mini."
+                ),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    default=EXAMPLE,
+                    tooltip="What this shot shows. A cut is announced to the model by itself.",
+                ),
+                io.Float.Input(
+                    "seconds",
+                    default=4.0,
+                    min=1.0,
+                    max=3600.0,
+                    step=0.1,
+                    tooltip="Length in seconds, rounded to whole blocks of 1.33 s (at 24 fps).",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Of this shot: another seed is another take of it.",
+                ),
+                side_input("width", 1280, "Of a first shot. With state, the size of its film holds."),
+                side_input("height", 704, "Of a first shot. With state, the size of its film holds."),
+                io.Int.Input(
+                    "steps", default=4, min=1, max=50, tooltip="Denoising steps a block: 4, or 2 with a two-step LoRA."
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=1.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    tooltip="1 for distilled models. Any other value takes twice the time and memory.",
+                ),
+                MemoryType.Input(
+                    "memory",
+                    optional=True,
+                    tooltip="From LongLive Sink Memory; without it, that of the film to go on from, or its defaults.",
+                ),
+                io.Image.Input(
+                    "start_image", optional=True, tooltip="A first shot begins with this picture. Needs vae."
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
+                StateType.Input(
+                    "state", optional=True, tooltip="Of the shot before, of a sampler, or of LongLive Extend Video."
+                ),
+                io.String.Input(
+                    "style", optional=True, default="", tooltip="Added to the prompt, as 'style:' in a script is."
+                ),
+                io.Boolean.Input(
+                    "cut",
+                    optional=True,
+                    default=True,
+                    tooltip="With state: on, the shot begins with a cut. Off, the scene before goes on, best under the "
+                    "same prompt.",
+                ),
+            ],
+            outputs=[
+                StreamType.Output(display_name="STREAM", tooltip="The film up to the end of this shot."),
+                StateType.Output(display_name="STATE", tooltip="For the next shot."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        prompt: str | None = None,
+        seconds: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        style: str | None = None,
+    ) -> bool | str:
+        """What comes over a wire is None here: it is checked when it runs."""
+        try:
+            plan_shot(EXAMPLE if prompt is None else prompt, _length(seconds or 4.0), style=style or "")
+            _ = PixelShape(1, 1, height or SIZE_UNIT, width or SIZE_UNIT).latent
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: comfy.model_patcher.ModelPatcher,
+        clip: comfy.sd.CLIP | None,
+        prompt: str,
+        seconds: float,
+        seed: int,
+        width: int,
+        height: int,
+        steps: int,
+        guidance: float,
+        memory: MemoryConfig | None = None,
+        start_image: Tensor | None = None,
+        vae: comfy.sd.VAE | None = None,
+        state: Stream | None = None,
+        style: str = "",
+        cut: bool = True,
+    ) -> io.NodeOutput:
+        size, fps = (width, height), FPS
+        if state is not None:
+            pixels = state.shape.pixels
+            size, fps = (pixels.width, pixels.height), state.film.plan.fps
+        conditioning = encode_shots(clip, plan_shot(prompt, _length(seconds), seed, style, fps))
+        stream = make_stream(
+            model,
+            conditioning,
+            size=size,
+            seed=FILM_SEED,
+            steps=steps,
+            guidance=guidance,
+            memory=memory,
+            picture=(start_image, vae),
+            state=state,
+            node=str(cls.hidden.unique_id),
+            title="LongLive Shot",
+            cut=cut,
+        )
+        told = "\n".join([_place(stream.film.plan, stream.first), *unread(clip, prompt)]) if clip else ""
+        return io.NodeOutput(stream, stream, ui=ui.PreviewText(told))
+
+
+def _length(seconds: float) -> Length:
+    return Length(Decimal(str(seconds)), "s")
+
+
+def _place(plan: BlockPlan, first: int) -> str:
+    """Where the shot that begins with block `first` lies in its film."""
+    start = plan.blocks[first].video_start / plan.fps
+    return f"shot {plan.shots}: {start:.2f} s to {plan.seconds:.2f} s, {len(plan.blocks) - first} blocks"

@@ -1,0 +1,77 @@
+"""Films of six small blocks in five shots, their takes, and what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from longlive.longlive_core.job import Job, Order
+from longlive.longlive_core.mini import Mini
+from longlive.longlive_core.model import WanConfig
+from longlive.longlive_core.take import Take, retake
+from longlive.longlive_core.take.edit import Mode
+from longlive.longlive_core.vae import VAEConfig
+from safetensors.torch import load_file
+
+SCRIPT = """\
+thing: the hero
+Shot 1 (2 blocks): {thing}
+Shot 2 (1 block): the other
+Shot 3 (1 block): {thing} @seed=4
+Shot 4 (1 block): the other
+Shot 5 (1 block): the hero
+"""
+BLOCKS = 6
+MODEL = WanConfig(dim=48, ffn_dim=96, num_heads=2, num_layers=1, freq_dim=32, text_dim=32, text_len=16)
+VAE = VAEConfig(dim=4, dec_dim=4, num_res_blocks=1, mean=(0.0,) * 48, std=(1.0,) * 48)
+
+
+def make_mini() -> Mini:
+    mini = Mini.random(0, ["the", "hero", "other"], MODEL, VAE)
+    # An untrained head predicts no flow at all, and every film would be its noise.
+    torch.nn.init.normal_(mini.model.head.head.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+    return mini
+
+
+def make_order(folder: Path) -> Order:
+    (folder / "script.txt").write_text(SCRIPT)
+    return Order(folder / "script.txt", folder / "film.mp4", size="32x32", steps=2)
+
+
+def make_take(mini: Mini, order: Order) -> Take:
+    """A whole film's."""
+    job = Job(order, mini=mini)
+    assert job.run() and job.take is not None
+    return job.take
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """A question that is answered yes from the `calls`-th time on."""
+    answers = iter([False] * calls)
+    return lambda: next(answers, True)
+
+
+def latents(take: Take) -> list[torch.Tensor]:
+    """The film's blocks as chosen, straight from the files, and independent of them."""
+    return [load_file(take.path(spec))["latents"].clone() for spec in take.plan.blocks]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> list[bool]:
+    return [torch.equal(a, b) for a, b in zip(one, other, strict=True)]
+
+
+def resume(take: Take, mini: Mini) -> tuple[Job, list[str]]:
+    """The film's rest, and what was said on the way."""
+    said: list[str] = []
+    job = Job(Order.resumed(take.folder), mini=mini, on_note=said.append)
+    assert job.run()
+    assert not list(take.partial_files())
+    return job, said
+
+
+def remade(take: Take, mini: Mini, number: int, mode: Mode, **change: object) -> Job:
+    changed = retake(take, number, mode=mode, **change)  # type: ignore[arg-type]
+    job = Job(Order.resumed(take.folder), take=changed.take, mini=mini)
+    assert job.run()
+    return job
