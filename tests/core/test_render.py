@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-import resource
 import struct
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,8 @@ from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.vae import VAEConfig
 from longlive.longlive_core.video import read_video
 from torch import Tensor
+
+from .full_disk import files_no_larger_than
 
 SCRIPT = "Shot 1 (2 blocks): the hero\nShot 2 (1 block): the other\nShot 3 (2 blocks): the hero\n"
 BLOCKS = 5
@@ -135,20 +136,9 @@ def test_nan_stops_at_its_block_and_keeps_the_rest(mini: Mini, order: Order, who
     assert torch.equal(played, whole[: len(played)])
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Callable[[int], None]]:
-    """No file may grow beyond a size: what a full disk does to whoever writes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_in_mid_film_leaves_what_was_written(
-    mini: Mini, order: Order, whole: Tensor, small_disk: Callable[[int], None]
-) -> None:
+def test_a_full_disk_in_mid_film_leaves_what_was_written(mini: Mini, order: Order, whole: Tensor) -> None:
     job = Job(order, mini=mini)
-    small_disk(100_000)
-    with pytest.raises(OSError, match="stopped growing"):
+    with files_no_larger_than(100_000), pytest.raises(OSError, match="stopped growing"):
         job.run()
     played = read_video(order.output)
     assert 0 < len(played) < FRAMES

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from longlive.longlive_core.take import Take
 from longlive.longlive_core.video import read_video
 from safetensors.torch import load_file
 
+from .full_disk import files_no_larger_than
 from .takes import BLOCKS, MODEL, SCRIPT, VAE, after, latents, make_mini, make_order, make_take, remade, resume, same
 
 NO_SETTINGS = json.dumps(
@@ -167,20 +167,9 @@ def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, order: Order
     assert sorted(names) == ["block_00000.safetensors", "take.json"]
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Callable[[int], None]]:
-    """No file may grow beyond a size: what a full disk does to whoever writes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(
-    mini: Mini, order: Order, small_disk: Callable[[int], None]
-) -> None:
+def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, order: Order) -> None:
     job = Job(order, mini=mini)
-    small_disk(5_000)
-    with pytest.raises(OSError, match=r"cannot keep .*block_00000.*free some space"):
+    with files_no_larger_than(5_000), pytest.raises(OSError, match=r"cannot keep .*block_00000.*free some space"):
         job.run()
     assert job.take is not None and not list(job.take.folder.rglob("*_00000*"))
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +17,8 @@ from longlive.longlive_core.contact_sheet import MARGIN, STILL_WIDTH, ContactShe
 from longlive.longlive_core.types import BlockSpec
 from longlive.longlive_core.video import FRAGMENT_SECONDS, VideoWriter, read_video
 from torch import Tensor
+
+from .full_disk import files_no_larger_than
 
 SIZE = 64
 
@@ -60,17 +59,6 @@ def fragments(data: bytes) -> list[tuple[int, int]]:
             found.append((at + size, samples))
         at += size
     return found
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """What a full disk does to whoever writes: the kernel refuses bytes beyond `size`."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_every_frame_comes_back_in_order(tmp_path: Path) -> None:
