@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "golden"
 WEIGHTS = "weights_small"
 CASES = [
     "generate_roll", "generate_relative_rope", "generate_guidance", "generate_image", "generate_clean_recache",
-    "teacher_forcing", "vae",
+    "teacher_forcing", "vae", "nvfp4",
 ]  # fmt: skip
 
 
@@ -47,6 +47,7 @@ def test_the_weights_are_skipped_with_the_reason() -> None:
         ("teacher_forcing", "tf.flow"),
         ("vae", "decoded"),
         ("vae", "encoded"),
+        ("nvfp4", "x.static_4.dequant"),
     ],
 )
 def test_one_altered_number_fails(tmp_path: Path, name: str, tensor: str) -> None:

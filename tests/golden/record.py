@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from longlive.kernels import RULES
 from longlive.longlive_core.engine import generate
 from longlive.longlive_core.evaluation.recorded import FORMAT, Recorded
 from longlive.longlive_core.evaluation.replay import case_memory, case_plan
+from longlive.longlive_core.evaluation.vectors import quantised
 from longlive.longlive_core.memory import BlockMemory
 from longlive.longlive_core.model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
 from longlive.longlive_core.sampling import film_noise
@@ -94,6 +96,7 @@ def record(folder: Path) -> None:
         record_film(folder / f"generate_{name}.safetensors", model, film, RUN | changes, seed)
     record_teacher_forcing(folder / "teacher_forcing.safetensors", model, seed=2)
     record_vae(folder / "vae.safetensors", seed=3)
+    record_nvfp4(folder / "nvfp4.safetensors", seed=4)
 
 
 def record_film(path: Path, model: CausalWan, film: str, run: dict[str, Any], seed: int) -> None:
@@ -180,6 +183,17 @@ def record_vae(path: Path, seed: int) -> None:
     facts = {name: value for name, value in model.items() if name not in ("mean", "std")}
     weights = {f"weights.{name}": value for name, value in vae.state_dict().items()}
     write(path, tensors | weights, {"format": FORMAT, "kind": "vae", "source": source(), "model": facts})
+
+
+def record_nvfp4(path: Path, seed: int) -> None:
+    """A matrix of odd size by every rule, with an outlier, a row of zeros and values that round to zero."""
+    x = torch.randn(40, 80, generator=torch.Generator().manual_seed(seed))
+    x[0, 0], x[3] = 40.0, 0.0
+    x[5, :16] *= 1e-4
+    tensors = {"x": x.bfloat16()}
+    for rule in (*RULES, "mse2d", "static6_2d"):
+        tensors |= {f"x.{rule}.{part}": value for part, value in quantised(tensors["x"], rule).items()}
+    write(path, tensors, {"format": FORMAT, "kind": "nvfp4", "source": source()})
 
 
 def randomise(model: nn.Module, seed: int) -> None:
