@@ -15,8 +15,8 @@ from .description import causality, described
 from .fouroversix import as_comfy
 from .known import PATCH, other_model
 from .names import listed, strip_prefixes
-from .packed import packed_to
 from .quantised import Wanted, companions, packed, quantised_layers, unpacked
+from .quantised_linear import quantised_linear
 from .source import CheckpointError, TensorSource, TensorSpec, open_source
 
 FLOAT_FORMATS = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
@@ -44,8 +44,9 @@ def load_checkpoint(
     dtype = dtype if dtype is not None else tensors[found.names["head.modulation"]].dtype
     state = {wan: tensors[name].to(device) for wan, name in found.names.items()}
     skeleton, scratch, linears = found.skeleton, Scratch(), found.linears
-    for layer, form in found.quantised.items():
-        packed_to(skeleton, layer, form, state, linears[layer], scratch, dtype, activations)
+    for layer in found.quantised:
+        linear = quantised_linear(layer, state, linears[layer], scratch, dtype, activations)
+        skeleton.set_submodule(layer, linear)
     floats = skeleton.state_dict()
     held = {name: value for name, value in floats.items() if not value.is_meta}
     skeleton.load_state_dict(

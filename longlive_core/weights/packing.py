@@ -16,10 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...kernels import NVFP4, dequantize_nvfp4, quantize_nvfp4
-from ...kernels.nvfp4_format import padded_shape
 from .quantised import packed
 from .source import TensorSpec
 
@@ -71,20 +69,18 @@ def pack(weight: Tensor, form: str, rule: str) -> Parts:
 
 def unpack(parts: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
     """The weight `[N, K]` in float32 that `parts` stand for, of either format."""
-    weight = parts["weight"]
-    if weight.dtype == torch.uint8:
-        width = padded_shape(*shape, swizzled=True)[1]
-        values = F.pad(weight, (0, width // 2 - weight.shape[1]))
-        floats = dequantize_nvfp4(
-            NVFP4(values, parts["weight_scale"].reshape(-1), parts["weight_scale_2"], 1.0),
-            shape,
-            torch.float32,
-            high_first=True,
-        )
+    if parts["weight"].dtype == torch.uint8:
+        floats = dequantize_nvfp4(as_nvfp4(parts), shape, torch.float32, high_first=True)
     else:
-        floats = weight.float().mul_(parts["weight_scale"])
+        floats = parts["weight"].float().mul_(parts["weight_scale"])
     # ComfyUI multiplies the layer's input with it instead, which is the same as the weight's columns.
     return floats * parts["pre_quant_scale"].float() if "pre_quant_scale" in parts else floats
+
+
+def as_nvfp4(parts: Mapping[str, Tensor]) -> NVFP4:
+    """The parts of an nvfp4 layer, high nibble first; the file's one factor is amax / denominator."""
+    scales = parts["weight_scale"].view(torch.float8_e4m3fn).flatten()
+    return NVFP4(parts["weight"], scales, parts["weight_scale_2"].float().reshape(()), 1.0)
 
 
 def _e4m3(x: Tensor) -> Tensor:

@@ -294,6 +294,16 @@ def test_every_layout_of_fp8_passes(tmp_path: Path, weights: Tensors, layout: st
     assert torch.allclose(loaded.weight_in(torch.float32), factor * parts["weight"].float())
 
 
+def test_a_scale_that_only_comfyui_uses_is_not_passed_over(tmp_path: Path, weights: Tensors) -> None:
+    """The layer would be wrong without it: the host loads such a file, we say what to do."""
+    scale = {"pre_quant_scale": torch.full((128,), 2.0)}
+    parts = {**nvfp4(64, 128), "comfy_quant": note("nvfp4"), **scale}
+    save_file(with_layer(weights, "blocks.0.ffn.0", parts), tmp_path / "m.safetensors")
+    assert inspect_checkpoint(tmp_path / "m.safetensors").format == "nvfp4"
+    with pytest.raises(CheckpointError, match=r"blocks\.0\.ffn\.0 has a pre_quant_scale.*--format bf16"):
+        load_checkpoint(tmp_path / "m.safetensors")
+
+
 def test_two_quantised_formats_are_mixed(tmp_path: Path, weights: Tensors) -> None:
     """A file with nvfp4 and fp8 layers says of each which it is."""
     state = with_layer(weights, "blocks.0.ffn.0", {**nvfp4(64, 128), "comfy_quant": note("nvfp4")})

@@ -1,0 +1,38 @@
+"""A quantised layer of a checkpoint in ComfyUI's formats, as a layer that computes with its weight where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..model.linears import Activations, FP8Linear, NVFP4Linear, Scratch
+from .packing import as_nvfp4
+from .source import CheckpointError
+
+
+def quantised_linear(
+    layer: str,
+    state: Mapping[str, Tensor],
+    shape: tuple[int, ...],
+    scratch: Scratch,
+    dtype: torch.dtype,
+    activations: Activations = "float",
+) -> nn.Module:
+    """The linear layer `[out, in]` of the tensors that `state` has of it (Wan's names).
+
+    dtype: of the bias; activations: of an nvfp4 layer. Raises CheckpointError for a layer whose inputs are scaled too.
+    """
+    parts = {name.removeprefix(f"{layer}."): tensor for name, tensor in state.items() if name.startswith(f"{layer}.")}
+    if "pre_quant_scale" in parts:
+        raise CheckpointError(
+            f"layer {layer} has a pre_quant_scale, which only ComfyUI computes with; make floats of the checkpoint "
+            "with `longlive convert IN OUT --format bf16`"
+        )
+    bias = parts["bias"].to(dtype) if "bias" in parts else None
+    if parts["weight"].dtype == torch.uint8:
+        size = (shape[0], shape[1])
+        return NVFP4Linear(as_nvfp4(parts), size, bias, scratch, high_first=True, activations=activations)
+    scale = parts.get("weight_scale", parts.get("scale_weight", torch.ones((), device=parts["weight"].device)))
+    return FP8Linear(parts["weight"], scale.float().reshape(1, 1).expand(shape[0], 1).contiguous(), bias, scratch)
