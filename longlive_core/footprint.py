@@ -166,15 +166,18 @@ def weight_scratch_bytes(model: WanConfig, weights: str) -> int:
     return 0 if weights == "bf16" else 2 * BYTES * model.dim * model.ffn_dim
 
 
-def activation_bytes(model: WanConfig, block: LatentShape) -> int:
-    """Of one pass over a block: the feed-forward's hidden layer before and after GELU, `STREAMS` and `LATENTS`."""
+def activation_bytes(model: WanConfig, block: LatentShape, number: int = BYTES) -> int:
+    """Of one pass over a block: the feed-forward's hidden layer before and after GELU, `STREAMS` and `LATENTS`.
+
+    number: bytes of one, here and in `prompt_bytes`.
+    """
     down, across = model.grid(block.height, block.width)
     tokens = block.batch * block.frames * down * across
     return tokens * (
-        BYTES * (2 * model.ffn_dim + STREAMS * model.dim) + LATENTS * 4 * prod(model.patch) * model.channels
+        number * (2 * model.ffn_dim + STREAMS * model.dim) + LATENTS * 4 * prod(model.patch) * model.channels
     )
 
 
-def prompt_bytes(model: WanConfig, prompts: int) -> int:
+def prompt_bytes(model: WanConfig, prompts: int, number: int = BYTES) -> int:
     """Cross-attention keys and values of the prompts in use; the last shot's are still there when the next begins."""
-    return prompts * model.num_layers * 2 * model.text_len * model.dim * BYTES
+    return prompts * model.num_layers * 2 * model.text_len * model.dim * number

@@ -13,10 +13,11 @@ from ..longlive_core.extend import encode_clip, plan_clip, whole_blocks
 from ..longlive_core.film import Film
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.types import LatentShape, PixelShape
+from .inputs import check_sides, memory_input, side_input
 from .model import as_causal
-from .sampler import SIZE_UNIT, check_size, make_turn, side_input
+from .sampler import check_size, make_turn
 from .shots import encode_shots
-from .types import CATEGORY, MemoryType, StateType, Stream, StreamType
+from .types import CATEGORY, StateType, Stream, StreamType
 from .vae import HostedVAE, check_pair
 
 BLOCK_FRAMES = 8
@@ -54,9 +55,7 @@ class ExtendVideo(io.ComfyNode):
                     step=1.0,
                     tooltip="Frames per second of the video, and so of the film. The models were trained at 24.",
                 ),
-                MemoryType.Input(
-                    "memory", optional=True, tooltip="From LongLive Sink Memory, for the film; else its defaults."
-                ),
+                memory_input("memory", "From LongLive Sink Memory, for the film; else its defaults."),
             ],
             outputs=[
                 StreamType.Output(display_name="STREAM", tooltip="The video itself, encoded."),
@@ -73,7 +72,7 @@ class ExtendVideo(io.ComfyNode):
         try:
             if prompt is not None:
                 plan_clip(1, prompt)
-            _ = PixelShape(1, 1, height or SIZE_UNIT, width or SIZE_UNIT).latent
+            check_sides(width, height)
         except ValueError as error:
             return str(error)
         return True

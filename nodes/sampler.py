@@ -15,17 +15,17 @@ from torch import Tensor
 
 from ..longlive_core.engine import Generation, generate
 from ..longlive_core.film import Film, OnStep, ShouldStop
+from ..longlive_core.footprint import activation_bytes, prompt_bytes
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.mini import PIXELS as MINI_PIXELS
 from ..longlive_core.model import WanConfig
 from ..longlive_core.sampling import MAX_SEED
 from ..longlive_core.script import BlockPlan
 from ..longlive_core.types import LatentShape, PixelShape
+from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
 from .model import HostedModel, as_causal
-from .types import CATEGORY, ConditioningType, MemoryType, ShotConditioning, StateType, Stream, StreamType, Turn
+from .types import CATEGORY, ConditioningType, ShotConditioning, StateType, Stream, StreamType, Turn
 from .vae import MiniLatents, check_pair
-
-SIZE_UNIT = 32
 
 
 class StreamingSampler(io.ComfyNode):
@@ -53,22 +53,14 @@ class StreamingSampler(io.ComfyNode):
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="The same seed makes the same film; a longer film begins with the shorter one.",
                 ),
-                io.Int.Input(
-                    "steps", default=4, min=1, max=50, tooltip="Denoising steps a block: 4, or 2 with a two-step LoRA."
-                ),
-                io.Float.Input(
+                steps_input("steps"),
+                guidance_input(
                     "guidance",
-                    default=1.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    tooltip="1 for distilled models. Any other value runs the negative prompt beside and takes twice "
+                    "1 for distilled models. Any other value runs the negative prompt beside and takes twice "
                     "the time and memory.",
                 ),
-                MemoryType.Input(
-                    "memory",
-                    optional=True,
-                    tooltip="From LongLive Sink Memory; without it, that of the film to go on from, or its defaults.",
+                memory_input(
+                    "memory", "From LongLive Sink Memory; without it, that of the film to go on from, or its defaults."
                 ),
                 io.Image.Input("start_image", optional=True, tooltip="The film begins with this picture. Needs vae."),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
@@ -88,9 +80,9 @@ class StreamingSampler(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width: int = SIZE_UNIT, height: int = SIZE_UNIT) -> bool | str:
+    def validate_inputs(cls, width: int | None = None, height: int | None = None) -> bool | str:
         try:
-            _ = PixelShape(1, 1, height, width).latent
+            check_sides(width, height)
         except ValueError as error:
             return str(error)
         return True
@@ -188,10 +180,14 @@ class Recipe:
     @property
     def bytes(self) -> int:
         """Memory of a draw beside the weights. Raises ValueError where the memory cannot keep such blocks."""
-        blocks = len(self.plan.blocks)
-        kept = self.memory.bytes(self.config, self.shape, blocks, 1 if self.guidance == 1.0 else 2)
-        scratch = self.memory.scratch_bytes(self.config, self.shape, blocks)
-        return kept + scratch + activation_bytes(self.config, self.shape)
+        blocks, branches = len(self.plan.blocks), 1 if self.guidance == 1.0 else 2
+        dtype = self.model.model.get_dtype_inference()
+        return (
+            self.memory.bytes(self.config, self.shape, blocks, branches)
+            + self.memory.scratch_bytes(self.config, self.shape, blocks, dtype)
+            + activation_bytes(self.config, self.shape, dtype.itemsize)
+            + prompt_bytes(self.config, 1 + branches, dtype.itemsize)
+        )
 
     def check(self) -> None:
         """Raises ValueError where the text belongs to another model."""
@@ -255,13 +251,3 @@ def encode_start(
     fitted = comfy.utils.common_upscale(image[:1].movedim(-1, 1), pixels.width, pixels.height, "bilinear", "center")
     latent = vae.encode(fitted.movedim(1, -1)[..., :3])
     return model.model.latent_format.process_in(latent.float())
-
-
-def activation_bytes(config: WanConfig, shape: LatentShape) -> int:
-    """An upper estimate of what one model call needs: the feed-forward's hidden layer and a dozen streams of tokens."""
-    down, across = config.grid(shape.height, shape.width)
-    return shape.frames * down * across * (2 * config.ffn_dim + 12 * config.dim) * 4
-
-
-def side_input(name: str, default: int, tooltip: str) -> io.Int.Input:
-    return io.Int.Input(name, default=default, min=SIZE_UNIT, max=4096, step=SIZE_UNIT, tooltip=tooltip)

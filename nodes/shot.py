@@ -12,10 +12,10 @@ from torch import Tensor
 from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.sampling import MAX_SEED
 from ..longlive_core.script import BlockPlan, Length, plan_shot
-from ..longlive_core.types import PixelShape
-from .sampler import SIZE_UNIT, make_stream, side_input
+from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
+from .sampler import make_stream
 from .shots import encode_shots, unread
-from .types import CATEGORY, MemoryType, StateType, Stream, StreamType
+from .types import CATEGORY, StateType, Stream, StreamType
 
 FPS = 24.0
 # What the noise is drawn from beside the shot's own seed: a script with `@seed` in each shot, its sampler at this seed,
@@ -66,21 +66,10 @@ class ShotNode(io.ComfyNode):
                 ),
                 side_input("width", 1280, "Of a first shot. With state, the size of its film holds."),
                 side_input("height", 704, "Of a first shot. With state, the size of its film holds."),
-                io.Int.Input(
-                    "steps", default=4, min=1, max=50, tooltip="Denoising steps a block: 4, or 2 with a two-step LoRA."
-                ),
-                io.Float.Input(
-                    "guidance",
-                    default=1.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    tooltip="1 for distilled models. Any other value takes twice the time and memory.",
-                ),
-                MemoryType.Input(
-                    "memory",
-                    optional=True,
-                    tooltip="From LongLive Sink Memory; without it, that of the film to go on from, or its defaults.",
+                steps_input("steps"),
+                guidance_input("guidance", "1 for distilled models. Any other value takes twice the time and memory."),
+                memory_input(
+                    "memory", "From LongLive Sink Memory; without it, that of the film to go on from, or its defaults."
                 ),
                 io.Image.Input(
                     "start_image", optional=True, tooltip="A first shot begins with this picture. Needs vae."
@@ -119,7 +108,7 @@ class ShotNode(io.ComfyNode):
         """What comes over a wire is None here: it is checked when it runs."""
         try:
             plan_shot(EXAMPLE if prompt is None else prompt, _length(seconds or 4.0), style=style or "")
-            _ = PixelShape(1, 1, height or SIZE_UNIT, width or SIZE_UNIT).latent
+            check_sides(width, height)
         except ValueError as error:
             return str(error)
         return True
