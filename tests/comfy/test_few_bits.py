@@ -83,7 +83,7 @@ def test_a_lora_does_to_nvfp4_what_it_does_to_bf16(
 def test_a_film_with_a_small_memory_is_nearly_the_same(
     comfy: Host, kv_format: str, tell: Callable[[str, str], None]
 ) -> None:
-    """Its first block is the same to the bit, for nothing is remembered yet; the rest stays close."""
+    """The film that remembers in few bits stays close to the one in bf16, and is another one."""
     plain = made(comfy, latent(SCRIPT, 5))
     prompt = latent(SCRIPT, 5)
     prompt[MEMORY]["inputs"]["kv_format"] = kv_format
