@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from .attention import Attention, default_attention
-from .generation import Generation, NotFiniteError, Plan, Step
+from .generation import Generation, KnownLatents, NotFiniteError, Plan, Step
 from .memory import DEFAULT_MEMORY, FilmMemory, MemoryConfig, TextEncoder
 from .model import FlowModel
 from .sampling import MAX_SEED, NoiseSource, block_noise, unipc
 from .snapshot import Snapshot
-from .types import LatentShape
+from .types import BlockSpec, LatentShape
 
 __all__ = ["Generation", "NotFiniteError", "Plan", "Step", "generate"]
 
@@ -32,10 +32,12 @@ def generate(
     batch: int = 1,
     shift: float = 5.0,
     prefix: Tensor | None = None,
+    known: KnownLatents | None = None,
     noise: NoiseSource | None = None,
     attention: Attention | None = None,
     on_step: Callable[[Step], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    free: Callable[[], None] | None = None,
     resume: Snapshot | None = None,
 ) -> Generation:
     """Makes the plan's blocks one by one, as they are asked for.
@@ -43,9 +45,11 @@ def generate(
     text: prompt → `[L, text_dim]`, called once per distinct prompt. size: (height, width) in latent cells, 1/16 of
     pixels. guidance: 1 runs one branch; any other value runs `negative` beside it, with a memory of its own.
     prefix: known latents at the start of the film, `[B, C, F, H, W]` normalised: one frame is image to video, whole
-    blocks are a film to be continued; they come out as blocks too. noise: where noise comes from, by default from the
+    blocks are a film to be continued; they come out as blocks too. known: asked for the latents of every block behind
+    the prefix, `[B, C, F, H, W]`; what it gives is not sampled. noise: where noise comes from, by default from the
     seeds. on_step is told of every step; what it raises passes through. should_stop is asked before every model call:
-    when true the iteration ends, and asking for the next block again makes the unfinished one anew.
+    when true the iteration ends, and asking for the next block again makes the unfinished one anew. free: called
+    where the device has no room, before the one further try; see `with_room`.
     resume: a snapshot of a run of the same kind; its blocks are not made again.
 
     Raises ValueError, before any work, for settings that cannot be run; `NotFiniteError` from the iteration.
@@ -75,9 +79,10 @@ def generate(
         shape,
         guidance,
         noise or block_noise(seed),
-        start,
+        _known_latents(start, known),
         on_step,
         should_stop,
+        free,
     )
     if resume is not None:
         generation.restore(resume)
@@ -95,6 +100,14 @@ def _check_plan(plan: Plan) -> None:
             )
     if plan.blocks[0].cut:
         raise ValueError("the first block of a film cannot be a cut: there is nothing to cut from")
+
+
+def _known_latents(start: Tensor, known: KnownLatents | None) -> KnownLatents:
+    def latents(block: BlockSpec) -> Tensor | None:
+        given = start[:, :, block.start : block.start + block.frames]
+        return given if given.shape[2] or known is None else known(block)
+
+    return latents
 
 
 def _checked_prefix(prefix: Tensor | None, plan: Plan, shape: LatentShape) -> Tensor:

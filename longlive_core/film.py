@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .generation import Generation, Step
+from .generation import Generation, KnownLatents, Step
 from .script import BlockPlan
-from .types import Block
+from .types import Block, BlockSpec
 
 OnStep = Callable[[Step], None]
 ShouldStop = Callable[[], bool]
 
 
-class Begin(Protocol):
-    """Starts a generation of the film's plan whose first latent frames are known."""
+Drawn = Generator[Block, None, Generation | None]
+"""Blocks of a draw; at its end the generation that stands behind the last one, if there was any."""
 
-    def __call__(self, prefix: Tensor | None, on_step: OnStep | None, should_stop: ShouldStop | None) -> Generation: ...
+
+class Begin(Protocol):
+    """Starts a generation of a plan that asks for what is known of each block."""
+
+    def __call__(
+        self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
+    ) -> Generation: ...
 
 
 class Film:
@@ -83,35 +89,42 @@ class Film:
 
         Only one draw may be under way at a time.
         """
-        yield from self._take_over(on_step, should_stop)
+        yield from self._drawn(on_step, should_stop)
+
+    def _drawn(self, on_step: OnStep | None, should_stop: ShouldStop | None) -> Drawn:
+        before = yield from self._take_over(on_step, should_stop)
         if self.complete or (self._earlier is not None and not self._earlier.complete):
-            return
-        generation = self._begin(self._known(), on_step, should_stop)
-        for block in generation:
+            return before
+        generation = self._begin(self.plan, self._known, on_step, should_stop)
+        if before is not None:
+            generation.take_over(before)
+        while not self.complete and (block := next(generation, None)) is not None:
             if block.index >= self.finished:
                 kept = Block(block.spec, block.latents.to("cpu", torch.float32))
                 self._blocks.append(kept)
                 yield kept
+        return generation
 
-    def _take_over(self, on_step: OnStep | None, should_stop: ShouldStop | None) -> Iterator[Block]:
+    def _take_over(self, on_step: OnStep | None, should_stop: ShouldStop | None) -> Drawn:
         """The blocks that need not be made here: our own finished ones, else those of the earlier film."""
         if self._blocks or self._earlier is None:
             yield from tuple(self._blocks)
-            return
-        yield from self._earlier.draw(on_step, should_stop)
+            return None
+        before = yield from self._earlier._drawn(on_step, should_stop)
         if self._earlier.complete:
             self._blocks = list(self._earlier._blocks)
+        return before
 
-    def _known(self) -> Tensor | None:
-        """Latents of the finished blocks, and what the start holds beyond them."""
-        if not self._blocks:
-            return self._start
-        made = torch.cat([block.latents for block in self._blocks], dim=2)
-        return made if self._start is None else torch.cat([made, self._start[:, :, made.shape[2] :].to(made)], dim=2)
+    def _known(self, block: BlockSpec) -> Tensor | None:
+        """Latents of a finished block, or what the start holds of one that is not."""
+        if block.index < self.finished:
+            return self._blocks[block.index].latents
+        return None if self._start is None else self._start[:, :, block.start : block.start + block.frames]
 
 
 def _nothing_left(
-    prefix: Tensor | None,  # noqa: ARG001
+    plan: BlockPlan,  # noqa: ARG001
+    known: KnownLatents,  # noqa: ARG001
     on_step: OnStep | None,  # noqa: ARG001
     should_stop: ShouldStop | None,  # noqa: ARG001
 ) -> Generation:

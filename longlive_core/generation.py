@@ -12,9 +12,13 @@ from torch import Tensor
 
 from .memory import FilmMemory
 from .model import FlowModel
+from .room import with_room
 from .sampling import NoiseSource, Schedule
 from .snapshot import Snapshot
 from .types import Block, BlockSpec, LatentShape
+
+KnownLatents = Callable[[BlockSpec], Tensor | None]
+"""The latents of a block that need not be sampled, `[B, C, F, H, W]` normalised: all its frames, its first or none."""
 
 
 class Plan(Protocol):
@@ -52,8 +56,10 @@ class NotFiniteError(RuntimeError):
 class Generation(Iterator[Block]):
     """A film in the making: an iterator of blocks that survives what interrupts it.
 
-    After an exception, an interrupt or a stop, `next` goes on with the block that was unfinished and makes it exactly
-    as if nothing had happened.
+    A block is handed on as soon as it is denoised, so that decoding it can begin; its clean pass runs when the next
+    one is asked for, that of the last block at the iterator's end. After an exception, an interrupt or a stop, `next`
+    goes on where it was, exactly as if nothing had happened. A device that has no room is freed of what it can spare
+    and asked once more.
     """
 
     def __init__(
@@ -65,9 +71,10 @@ class Generation(Iterator[Block]):
         shape: LatentShape,
         guidance: float,
         noise: NoiseSource,
-        prefix: Tensor,
+        known: KnownLatents,
         on_step: Callable[[Step], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        free: Callable[[], None] | None = None,
     ) -> None:
         self.plan = plan
         self._model = model
@@ -76,12 +83,13 @@ class Generation(Iterator[Block]):
         self._shape = shape
         self._guidance = guidance
         self._noise = noise
-        self._prefix = prefix
+        self._known_latents = known
         self._on_step = on_step
         self._should_stop = should_stop or (lambda: False)
+        self._free = free
         self._cuts = tuple(accumulate(int(block.cut) for block in plan.blocks))
         self._position = 0
-        self._draft: Tensor | None = None
+        self._newest: Block | None = None
 
     @property
     def position(self) -> int:
@@ -95,25 +103,33 @@ class Generation(Iterator[Block]):
 
     @torch.no_grad()
     def __next__(self) -> Block:
-        if self.done or self._should_stop():
+        if self._should_stop():
+            raise StopIteration
+        self.settle()
+        if self.done:
             raise StopIteration
         block = self.plan.blocks[self._position]
         self._memory.begin(block)
-        # The draft outlives an interrupted clean pass, which may already have dropped what the block was made from.
-        if self._draft is None:
-            self._draft = self._denoise(block)
-        latents = self._draft
-        self._memory.forget_before_cut(block)
-        self._remember(block, latents)
-        self._memory.end(block)
-        self._draft = None
+        latents = with_room(lambda: self._denoise(block), self._free, f"block {block.index} (shot {block.shot + 1})")
+        self._newest = Block(block, latents)
         self._position += 1
-        return Block(block, latents)
+        return self._newest
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Runs the clean pass of the newest block, where it is still to be run."""
+        if self._newest is None:
+            return
+        block, latents = self._newest.spec, self._newest.latents
+        # The block outlives an interrupted clean pass, which may already have dropped what it was made from.
+        self._memory.forget_before_cut(block)
+        with_room(lambda: self._remember(block, latents), self._free, f"the clean pass of block {block.index}")
+        self._memory.end(block)
+        self._newest = None
 
     def snapshot(self) -> Snapshot:
-        """The state before the next block. Raises RuntimeError if an interrupt left a block half remembered."""
-        if self._draft is not None:
-            raise RuntimeError(f"block {self._position} is half remembered; draw it with next() before a snapshot")
+        """The state before the next block; the newest one's clean pass is run for it where it is to be run."""
+        self.settle()
         return Snapshot(self._kind(), self._memory.window.state(), self._memory.tensors())
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -127,7 +143,23 @@ class Generation(Iterator[Block]):
                 f"the snapshot stands at block {snapshot.next_block}, the plan ends at {len(self.plan.blocks)}"
             )
         self._memory.restore(snapshot.window, snapshot.pools)
-        self._position, self._draft = snapshot.next_block, None
+        self._position, self._newest = snapshot.next_block, None
+
+    def take_over(self, other: Generation) -> bool:
+        """Goes on from where `other` stands, in its very memory, as `restore` does from a copy; `other` has ended.
+
+        For a film that goes on from another in one go. False, and nothing is changed, where the runs are of two kinds
+        or of two models: what another model remembers would not be what this one does.
+        """
+        alike = self._model == other._model and self._kind() == other._kind()
+        if not alike or other._position > len(self.plan.blocks):
+            return False
+        other.settle()
+        if not self._memory.take_over(other._memory):
+            return False
+        self._position, self._newest = other._position, None
+        other._position = len(other.plan.blocks)
+        return True
 
     def _denoise(self, block: BlockSpec) -> Tensor:
         known = self._known(block)
@@ -171,8 +203,12 @@ class Generation(Iterator[Block]):
         return torch.full((self._shape.batch, self._shape.frames), t, device=self._model.device)
 
     def _known(self, block: BlockSpec) -> Tensor:
-        # Kept on the host: a film that goes on after a long stop has all its blocks in here.
-        return self._prefix[:, :, block.start : block.start + block.frames].to(self._model.device)
+        """The block's first frames that need not be sampled: none, some or all of them."""
+        # Kept on the host: a film that goes on after a long stop has all its blocks there.
+        known = self._known_latents(block)
+        if known is None:
+            known = torch.empty(self._shape.with_frames(0).as_tuple())
+        return known.to(self._model.device, torch.float32)
 
     def _kind(self) -> dict[str, str]:
         return {

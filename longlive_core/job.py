@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torch import Tensor
-
 from .contact_sheet import ContactSheet
 from .engine import Generation, generate
+from .generation import KnownLatents
 from .loading import change_linears, load_model, weights_digest
 from .mini import Mini
 from .mini.text import split_words
@@ -58,7 +57,7 @@ class Job:
         self._blocks: Iterator[Block] = self._begin(None)  # which checks the settings, even where blocks are on disk
         if order.take or take is not None:
             take = self._prepare(take, script, order.settings(self._size, weights))
-            self.run_of_take = TakeRun(take, self._begin, on_note)
+            self.run_of_take = TakeRun(take, self._begin, on_note, snapshots=order.snapshots)
             self._blocks = self.run_of_take.blocks()
         self.sheet = (
             ContactSheet(self.plan.blocks, [shot.prompt for shot in script.shots]) if order.contact_sheet else None
@@ -99,7 +98,7 @@ class Job:
             if self.sheet is not None and self.film.video_frames:
                 self.sheet.save(self.sheet_path)
 
-    def _begin(self, prefix: Tensor | None) -> Generation:
+    def _begin(self, known: KnownLatents | None) -> Generation:
         order = self.order
         return generate(
             self.mini.model,
@@ -111,7 +110,7 @@ class Job:
             seed=order.seed,
             guidance=order.guidance,
             negative=order.negative,
-            prefix=prefix,
+            known=known,
             should_stop=self._should_stop,
         )
 

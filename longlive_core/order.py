@@ -30,7 +30,7 @@ class Order:
     script: of a new film; None with `resume`, the take of a film to go on with, which has its own. model: "mini", the
     folder of a trained embedded model, or a checkpoint of its shape. lora: run beside the layers, with `strength`;
     fp8: linear layers in FP8, W8A8. size: "HxW" in pixels, None for the model's own. take: keep every block in a
-    take beside the film.
+    take beside the film; snapshots: and the memory at the beginning of every shot, from which a retake begins at once.
     """
 
     script: Path | None
@@ -47,6 +47,7 @@ class Order:
     negative: str = ""
     contact_sheet: bool = False
     take: bool = True
+    snapshots: bool = True
     resume: Path | None = None
 
     @classmethod

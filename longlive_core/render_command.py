@@ -24,6 +24,7 @@ def add_arguments(part: argparse.ArgumentParser) -> None:
     add_output_arguments(part)
     part.add_argument("--resume", type=Path, metavar="TAKE", help="go on with a film: the FILM.take of its render")
     part.add_argument("--no-take", action="store_true", help="keep no blocks in FILM.take: nothing to resume or retake")
+    part.add_argument("--no-snapshots", action="store_true", help="keep no memory in it: a retake remembers anew first")
     setting = part.add_argument_group("settings, which a take keeps")
 
     def add(name: str, text: str, **options: Any) -> None:  # noqa: ANN401
@@ -65,7 +66,14 @@ def render_order(args: argparse.Namespace) -> Order:
         raise ValueError("a film needs a SCRIPT, or --resume with the take of one that was begun")
     if args.output is None:
         raise ValueError("name the film: -o FILM.mp4")
-    return Order.of(args.script, args.output, given, contact_sheet=args.contact_sheet, take=not args.no_take)
+    return Order.of(
+        args.script,
+        args.output,
+        given,
+        contact_sheet=args.contact_sheet,
+        take=not args.no_take,
+        snapshots=not args.no_snapshots,
+    )
 
 
 def how_to_resume(args: argparse.Namespace, job: Job) -> str:

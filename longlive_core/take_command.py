@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .order import Order
 from .render_command import add_output_arguments
-from .take import Retake, Take, choose, prune, retake, takes_in
+from .take import Retake, Take, choose, lock, prune, retake, takes_in
 
 if TYPE_CHECKING:
     from .job import Job
@@ -64,13 +64,18 @@ def takes_arguments(part: argparse.ArgumentParser) -> None:
     for name, text in (
         ("show", "shots, versions, seeds, sizes"),
         ("choose", "put another version of a shot into the film"),
+        ("lock", "keep a shot as it is when shots before it are made again"),
+        ("unlock", "let it be made again"),
         ("prune", "remove the blocks of versions that are not in the film, and half-written files"),
     ):
         kind = kinds.add_parser(name, help=text)
         kind.add_argument("take", type=Path, metavar="TAKE", help="the FILM.take of a render")
-        if name == "choose":
+        if name in ("choose", "lock", "unlock"):
             kind.add_argument("--shot", type=int, required=True, metavar="N", help="which, from 1")
+        if name == "choose":
             kind.add_argument("--version", type=int, required=True, metavar="N", help="which, from 0")
+        if name == "prune":
+            kind.add_argument("--memory", action="store_true", help="and the memory kept at the beginning of each shot")
 
 
 def takes_lines(args: argparse.Namespace) -> Iterator[str]:
@@ -82,7 +87,10 @@ def takes_lines(args: argparse.Namespace) -> Iterator[str]:
     if args.what == "show":
         yield from _show(take)
     elif args.what == "prune":
-        yield f"freed {_size(prune(take))}; {_size(take.size)} are left"
+        yield f"freed {_size(prune(take, args.memory))}; {_size(take.size)} are left"
+    elif args.what in ("lock", "unlock"):
+        lock(take, args.shot, args.what == "lock").save()
+        yield f"shot {args.shot} is {args.what}ed"
     else:
         changed, said = choose(take, args.shot, args.version)
         changed.save()
@@ -109,12 +117,16 @@ def _show(take: Take) -> Iterator[str]:
     yield ", ".join(f"{name} {take.settings.get(name)}" for name in ("size", "seed", "steps", "kv_format", "model"))
     for shot, blocks in groupby(take.plan.blocks, key=lambda block: block.shot):
         total, kept = len(list(blocks)), take.shots[shot]
-        yield f"shot {shot + 1}{', spliced: made after other blocks' if kept.spliced else ''}"
+        marks = ", locked" * kept.locked + ", spliced: made after other blocks" * kept.spliced
+        yield f"shot {shot + 1}{marks}"
         for number, version in enumerate(kept.versions):
             mark = "*" if number == kept.chosen else " "
             seed = "the film's seed" if version.seed is None else f"seed {version.seed}"
             made, size = take.made(shot, number), _size(take.size_of(shot, number))
             yield f" {mark} version {number}: {seed}, {made} of {total} blocks, {size}, {version.made}: {version.text}"
+    if memories := take.memories():
+        size = sum(path.stat().st_size for path in memories)
+        yield f"memory at the beginning of shots: {len(memories)} files, {_size(size)}; `longlive takes prune --memory`"
     partial = sum(1 for _ in take.partial_files())
     if partial:
         yield f"{partial} half-written files; `longlive takes prune` removes them"

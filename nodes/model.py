@@ -60,6 +60,7 @@ class HostedModel:
     """A `FlowModel` over a MODEL that is loaded: what the engine calls goes through the host's patches and wrappers."""
 
     def __init__(self, patcher: comfy.model_patcher.ModelPatcher, turn: Turn) -> None:
+        self._patcher = patcher
         self._model: CausalWanModel = patcher.model
         self._turn = turn
         self._options = comfy.model_patcher.create_model_options_clone(patcher.model_options)["transformer_options"]
@@ -67,6 +68,12 @@ class HostedModel:
         self.config: WanConfig = self._model.diffusion_model.config
         self.device: torch.device = patcher.load_device
         self.dtype: torch.dtype = self._model.get_dtype_inference()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostedModel) and self._patcher is other._patcher
+
+    def __hash__(self) -> int:
+        return id(self._patcher)
 
     def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
         inputs = {"text": text, "kv": kv, "positions": positions}

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..longlive_core.engine import Generation, generate
 from ..longlive_core.film import Film, OnStep, ShouldStop
 from ..longlive_core.footprint import activation_bytes, prompt_bytes
+from ..longlive_core.generation import KnownLatents
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.mini import PIXELS as MINI_PIXELS
 from ..longlive_core.model import WanConfig
@@ -199,11 +200,13 @@ class Recipe:
                 "for Mini)"
             )
 
-    def __call__(self, prefix: Tensor | None, on_step: OnStep | None, should_stop: ShouldStop | None) -> Generation:
+    def __call__(
+        self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
+    ) -> Generation:
         model = HostedModel(self.model, self.turn)
         return generate(
             model,
-            self.plan,
+            plan,
             self.embeddings.__getitem__,
             self.memory,
             size=(self.shape.height, self.shape.width),
@@ -211,7 +214,7 @@ class Recipe:
             seed=self.seed,
             guidance=self.guidance,
             negative=self.negative,
-            prefix=prefix,
+            known=known,
             attention=model.attention,
             on_step=on_step,
             should_stop=should_stop,

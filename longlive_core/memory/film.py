@@ -55,17 +55,30 @@ class FilmMemory:
         slots = config.window // shape.frames
         self.window = Window(slots, sinks=config.sink // shape.frames, shot_sink=config.pins_shots)
         tokens = shape.frames * self._grid[0] * self._grid[1]
-        pool = PoolShape.of(model.config, batch=shape.batch, slots=min(slots, blocks), block_tokens=tokens)
+        self._room = PoolShape.of(model.config, batch=shape.batch, slots=min(slots, blocks), block_tokens=tokens)
+        # Taken when the first block begins: a film that takes over another's memory never has two. What could not be
+        # made is said now.
+        self._taken: tuple[Pool, ...] | None = None
+        self._make(torch.device("meta"))
         branches = 1 if negative is None else 2
-        self._pools: tuple[Pool, ...] = make_pools(
-            config.kv_format, pool, model.device, model.dtype, smoothing=config.smoothing, count=branches
-        )
 
         def text_keys(text: Tensor) -> tuple[KeyValue, ...]:
             return model.text_keys(text.to(model.device, model.dtype))
 
         # Not a method: the memory would hold itself, and its gigabytes until a garbage collection.
         self._prompts = PromptMemory(encode, text_keys, attention, keep=1 + branches)
+
+    @property
+    def _pools(self) -> tuple[Pool, ...]:
+        """One for each branch of guidance."""
+        if self._taken is None:
+            self._taken = self._make(self._model.device)
+        return self._taken
+
+    def _make(self, device: torch.device) -> tuple[Pool, ...]:
+        count = 1 if self._negative is None else 2
+        form, smoothing = self.config.kv_format, self.config.smoothing
+        return make_pools(form, self._room, device, self._model.dtype, smoothing=smoothing, count=count)
 
     def begin(self, block: BlockSpec) -> None:
         """Makes room for the block; again for a block that was begun and interrupted."""
@@ -110,6 +123,17 @@ class FilmMemory:
         for pool, tensors in zip(self._pools, pools, strict=True):
             restore_pool(pool, tensors, len(window.blocks))
         self.window.restore(window)
+
+    def take_over(self, other: FilmMemory) -> bool:
+        """Goes on in the memory of another film of the same model and settings, which is left without one.
+
+        False, and nothing is changed, where it has other room.
+        """
+        if self._room != other._room or self._model.device != other._model.device:
+            return False
+        self._taken, other._taken = other._taken, None
+        self.window.restore(other.window.state())
+        return True
 
     def _key_rope(self) -> KeyRope:
         return KeyRope.of_window(

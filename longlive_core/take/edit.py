@@ -1,9 +1,11 @@
-"""What is done to a take: another version of a shot, an earlier one chosen, the others thrown away."""
+"""What is done to a take: another version of a shot, an earlier one chosen, a shot locked, the rest thrown away."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..sampling import MAX_SEED
@@ -27,10 +29,13 @@ def retake(
     """A new version of shot `number` (from 1), chosen; what was made stays beside it.
 
     With neither seed nor prompt the shot gets a seed it has not had. ripple: the shots after it get new versions too,
-    which follow from it; keep: they stay as they are, spliced behind it. Raises ValueError and ScriptError.
+    which follow from it, but for those that are locked; keep: they stay as they are, spliced behind it. Raises
+    ValueError and ScriptError.
     """
     index = shot_index(take, number)
     shot = take.shots[index]
+    if shot.locked:
+        raise ValueError(f"shot {number} is locked; `longlive takes unlock` first, or retake another shot")
     old = shot.versions[shot.chosen]
     if seed is not None and not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed {seed} is outside 0 … {MAX_SEED}")
@@ -49,7 +54,7 @@ def retake(
     changed = replace(changed, shots=tuple(shots))
     for later in range(index + 1, len(shots)):
         following = changed.shots[later]
-        if mode == "ripple":
+        if mode == "ripple" and not following.locked:
             changed = _with_new(changed, later, replace(following.versions[following.chosen], made=mode))
         else:
             changed = changed.with_shot(later, replace(following, spliced=True))
@@ -86,12 +91,23 @@ def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]
     return take, tuple(said)
 
 
-def prune(take: Take) -> int:
+def lock(take: Take, number: int, locked: bool) -> Take:
+    """The take with shot `number` (from 1) locked against retakes of the shots before it, or not. Raises ValueError."""
+    index = shot_index(take, number)
+    return take.with_shot(index, replace(take.shots[index], locked=locked))
+
+
+def prune(take: Take, memory: bool = False) -> int:
     """Removes the blocks of versions that are not chosen, and half-written files; returns the bytes it freed.
 
-    The versions' texts and seeds stay in the take: a version chosen later is made again. Raises OSError.
+    The versions' texts and seeds stay in the take: a version chosen later is made again. Memories of what is not
+    chosen go too; memory: those of the film as well, which a retake would have begun from. Raises OSError.
     """
     before = bytes_in(take.folder)
+    kept = set[Path]() if memory else set(_memories_in_use(take))
+    for path in take.memories():
+        if path not in kept:
+            path.unlink()
     for index, shot in enumerate(take.shots):
         for version in range(len(shot.versions)):
             folder = take.shot_folder(index, version)
@@ -106,6 +122,17 @@ def shot_index(take: Take, number: int) -> int:
     if not 1 <= number <= len(take.shots):
         raise ValueError(f"shot {number}: this film has {len(take.shots)}, numbered from 1")
     return number - 1
+
+
+def _memories_in_use(take: Take) -> Iterator[Path]:
+    """Where the memory before each shot of the film as chosen lies, as far as its blocks are made."""
+    history = History()
+    for spec in take.plan.blocks:
+        yield take.memory_path(spec, history)
+        facts = take.facts(spec)
+        if facts is None:
+            return
+        history = history.then(facts.digest)
 
 
 def _with_new(take: Take, index: int, version: Version) -> Take:

@@ -5,39 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from ..generation import Generation
+from ..generation import Generation, KnownLatents
+from ..snapshot import Snapshot
 from ..types import Block, BlockSpec
-from .blocks import BadBlock, Facts, History, load_block, save_block
+from .blocks import BadBlock, Facts, History, load_block, save_block, write_whole
 from .take import Take
 
 
 class Begin(Protocol):
-    """Starts a generation of the take's film whose first blocks are known."""
+    """Starts a generation of the take's film that asks for what is known of each block."""
 
-    def __call__(self, prefix: Tensor | None) -> Generation: ...
+    def __call__(self, known: KnownLatents) -> Generation: ...
 
 
 class TakeRun:
     """One way through a take's film.
 
     Where blocks are missing, damaged or made after others than now stand before them, they are sampled anew. The
-    memory is rebuilt for it by the clean passes of all blocks before, in order, which leaves the very memory that
+    memory is rebuilt for it by the clean passes of the blocks before, in order, which leaves the very memory that
     their own run left: a block made so is the uninterrupted run's, bit for bit, on the same device and precision.
+    A snapshot of the memory at the beginning of a shot, where one of this very history is kept, saves the clean
+    passes before it.
 
     `kept` and `sampled` are the blocks so far by index, `replayed` counts clean passes run only to remember.
     """
 
-    def __init__(self, take: Take, begin: Begin, on_note: Callable[[str], None] | None = None) -> None:
-        """on_note: told in words, when it happens, what is made anew and why."""
+    def __init__(
+        self, take: Take, begin: Begin, on_note: Callable[[str], None] | None = None, *, snapshots: bool = False
+    ) -> None:
+        """on_note: told in words, when it happens, what is made anew and why. snapshots: keep them at shots."""
         self.take = take
         self.kept: list[int] = []
         self.sampled: list[int] = []
         self.replayed = 0
         self._begin = begin
         self._on_note = on_note
+        self._snapshots = snapshots
+        self._histories: list[History] = []
 
     def share_of_calls(self, steps: int) -> float:
         """Model calls so far over those that would have sampled the same blocks: `steps` and a clean pass each."""
@@ -51,15 +57,15 @@ class TakeRun:
         """
         history, generation = History(), None
         for spec in self.take.plan.blocks:
+            self._histories.append(history)
             found = self._find(spec, history)
             if found is not None:
                 block, facts = found
-                digest, generation = facts.digest, None
+                digest = facts.digest
                 self.kept.append(spec.index)
             else:
                 generation = generation or self._remember(spec)
-                # A stop while memory was rebuilt leaves the generation at an earlier block.
-                block = next(generation, None) if generation.position == spec.index else None
+                block = self._make(generation, spec)
                 if block is None:
                     return
                 digest = save_block(self.take.path(spec), block, self.take.settings, history)
@@ -79,7 +85,7 @@ class TakeRun:
         except BadBlock as error:
             self._tell(f"{error}: block {spec.index} is made anew")
             return None
-        if facts.history != history and not self.take.shots[spec.shot].spliced:
+        if facts.history != history and not self.take.stands_anywhere(spec):
             self._tell(f"{path} was made after other blocks: block {spec.index} is made anew")
             return None
         return block, facts
@@ -88,20 +94,53 @@ class TakeRun:
         """Whether a block is missing that was there once: later ones are, and its version is not being made."""
         if spec.index - 1 in self.sampled or not self.take.path(spec).parent.is_dir():
             return False
-        return any(self.take.path(later).is_file() for later in self.take.plan.blocks[spec.index + 1 :])
+        later = self.take.plan.blocks[spec.index + 1 :]
+        return any(self.take.path(one).is_file() and not self.take.is_preview(one) for one in later)
 
     def _tell(self, note: str) -> None:
         if self._on_note is not None:
             self._on_note(note)
 
+    def _known(self, spec: BlockSpec) -> Tensor | None:
+        """Latents of the blocks that were found, from disk: a long film's are not held in memory."""
+        if spec.index not in self.kept:
+            return None
+        return load_block(self.take.path(spec), spec, self.take.settings)[0].latents
+
+    def _make(self, generation: Generation, spec: BlockSpec) -> Block | None:
+        """The block, sampled behind those before it; None after a stop."""
+        while generation.position < spec.index:
+            if next(generation, None) is None:
+                return None
+            self.replayed += 1
+        if self._snapshots and spec.index and self.take.plan.begins_shot(spec):
+            self._keep_memory(generation, spec)
+        return next(generation, None)
+
     def _remember(self, spec: BlockSpec) -> Generation:
-        """A generation that stands before this block."""
-        before = self.take.plan.blocks[: spec.index]
-        if not before:
-            return self._begin(None)
-        self._tell(f"memory is rebuilt, exactly, from the {len(before)} blocks before block {spec.index}")
-        known = [load_block(self.take.path(one), one, self.take.settings)[0].latents for one in before]
-        generation = self._begin(torch.cat(known, dim=2))
-        for _ in before:
-            self.replayed += next(generation, None) is not None
+        """A generation that can be brought to this block: at the newest shot whose memory is kept, or at the start."""
+        generation, before = self._begin(self._known), self.take.plan.blocks[1 : spec.index + 1]
+        for shot in reversed([block for block in before if self.take.plan.begins_shot(block)]):
+            path = self.take.memory_path(shot, self._histories[shot.index])
+            try:
+                generation.restore(Snapshot.load(path))
+            except FileNotFoundError:
+                continue
+            except ValueError as error:
+                self._tell(f"{error}: the memory before shot {shot.shot + 1} is rebuilt")
+                continue
+            break
+        if generation.position < spec.index:
+            blocks = spec.index - generation.position
+            self._tell(f"memory is rebuilt, exactly, from the {blocks} blocks before block {spec.index}")
         return generation
+
+    def _keep_memory(self, generation: Generation, spec: BlockSpec) -> None:
+        """The memory at the beginning of a shot. A film is not lost for want of it: a failure is only told."""
+        path = self.take.memory_path(spec, self._histories[spec.index])
+        if path.is_file():
+            return
+        try:
+            write_whole(path, generation.snapshot().save)
+        except OSError as error:
+            self._tell(f"no memory is kept before shot {spec.shot + 1}: {error}")

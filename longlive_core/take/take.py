@@ -6,22 +6,27 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..script import BlockPlan, ShotScript
 from ..types import BlockSpec
-from .blocks import PARTIAL, Facts, Settings, block_facts, write_whole
+from .blocks import PARTIAL, Facts, History, Setting, Settings, block_facts, write_whole
 
 FORMAT = "longlive-take-1"
 SUFFIX = ".take"
 FILE = "take.json"
+MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One making of a shot: its text and seed as the script has them; `made` is render, ripple or keep."""
+    """One making of a shot: its text and seed as the script has them; `made` is render, ripple, keep, preview or video.
+
+    preview: its first block was made for the storyboard, behind the first blocks of the shots before it. video: its
+    blocks are those of a given video.
+    """
 
     text: str
     seed: int | None = None
@@ -33,18 +38,21 @@ class Shot:
     """The versions of a shot and which one is in the film.
 
     spliced: its blocks may stand behind others than those they were made after; the seam before it is no continuation.
+    locked: it stays as it is, spliced, when shots before it are made again.
     """
 
     versions: tuple[Version, ...]
     chosen: int = 0
     spliced: bool = False
+    locked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
     """What `take.json` says. Values, like the shots, are replaced, never changed; `save` makes them true on disk.
 
-    script: the film as chosen. settings: what changes a block's bits. machine: what it was first made with.
+    script: the film as chosen. settings: what changes a block's bits. machine: what it was first made with. output:
+    the film's file beside the folder ("name") and how it is compressed.
     """
 
     folder: Path
@@ -52,12 +60,15 @@ class Take:
     settings: Settings
     machine: Settings
     shots: tuple[Shot, ...]
+    output: Settings = field(default_factory=dict[str, Setting])
 
     @classmethod
-    def new(cls, folder: Path, script: ShotScript, settings: Settings, machine: Settings) -> Take:
+    def new(
+        cls, folder: Path, script: ShotScript, settings: Settings, machine: Settings, output: Settings | None = None
+    ) -> Take:
         """The take of a film that is about to be made; nothing is written."""
         shots = tuple(Shot((Version(shot.text, shot.seed),)) for shot in script.shots)
-        return cls(folder, script, settings, machine, shots)
+        return cls(folder, script, settings, machine, shots, output or {})
 
     @classmethod
     def load(cls, folder: Path) -> Take:
@@ -70,13 +81,18 @@ class Take:
             if kept["format"] != FORMAT:
                 raise ValueError(f"its format is {kept['format']!r}, this version reads {FORMAT!r}")
             shots = tuple(
-                Shot(tuple(Version(**version) for version in shot["versions"]), shot["chosen"], shot["spliced"])
+                Shot(
+                    tuple(Version(**version) for version in shot["versions"]),
+                    shot["chosen"],
+                    shot["spliced"],
+                    shot.get("locked", False),
+                )
                 for shot in kept["shots"]
             )
             script = ShotScript.parse(kept["script"])
             if len(shots) != len(script.shots) or any(not 0 <= shot.chosen < len(shot.versions) for shot in shots):
                 raise ValueError("its shots are not those of its script")
-            take = cls(folder, script, kept["settings"], kept["machine"], shots)
+            take = cls(folder, script, kept["settings"], kept["machine"], shots, kept.get("output", {}))
             _ = take.plan  # which raises for settings that no film has
             return take
         except (KeyError, TypeError, ValueError) as error:
@@ -91,6 +107,7 @@ class Take:
             "script": self.script.format(),
             "settings": dict(self.settings),
             "machine": dict(self.machine),
+            "output": dict(self.output),
             "plan": facts,
             "shots": [asdict(shot) for shot in self.shots],
         }
@@ -106,7 +123,7 @@ class Take:
     def film(self) -> Path:
         """Where the film itself lies, if nobody moved it."""
         folder = self.folder if self.folder.suffix == SUFFIX else self.folder.resolve()
-        return folder.with_suffix(".mp4")
+        return folder.with_name(str(self.output.get("name") or folder.with_suffix(".mp4").name))
 
     @property
     def retaken(self) -> bool:
@@ -130,6 +147,23 @@ class Take:
         """The file of a block, by default of the version that is chosen."""
         chosen = self.shots[spec.shot].chosen if version is None else version
         return self.shot_folder(spec.shot, chosen) / f"block_{spec.index:05}.safetensors"
+
+    def memory_path(self, spec: BlockSpec, history: History) -> Path:
+        """The file of the memory before a block that begins a shot, as these very blocks before it left it."""
+        return self.folder / MEMORY / f"before_{spec.index:05}.{history.digest}.safetensors"
+
+    def memories(self) -> tuple[Path, ...]:
+        """All memories that are kept, whatever history they are of."""
+        return tuple(sorted((self.folder / MEMORY).glob("before_*.safetensors")))
+
+    def is_preview(self, spec: BlockSpec) -> bool:
+        """Whether the block is one of the storyboard's: the first of a shot that was made for it."""
+        shot = self.shots[spec.shot]
+        return shot.versions[shot.chosen].made == "preview" and self.plan.begins_shot(spec)
+
+    def stands_anywhere(self, spec: BlockSpec) -> bool:
+        """Whether the block may stand behind others than those it was made after."""
+        return self.shots[spec.shot].spliced or self.is_preview(spec)
 
     def facts(self, spec: BlockSpec, version: int | None = None) -> Facts | None:
         """What is written with a block; None where it is missing or damaged."""
@@ -164,7 +198,8 @@ class Take:
                 f"{self.folder} holds retakes that a new render would lose; name another film with -o, remove that "
                 "folder, or render without a take"
             )
-        shutil.rmtree(self.folder / "shots", ignore_errors=True)
+        for made in ("shots", MEMORY):
+            shutil.rmtree(self.folder / made, ignore_errors=True)
         self.save()
         self.remove_partial_files()
 

@@ -76,8 +76,8 @@ def test_events_come_in_order(tiny: Tiny, depth: int) -> None:
     """Every block of the film once, each behind its own steps, then the end; the film is that of a plain draw."""
     film = Film(
         tiny.plan(PLAN),
-        lambda prefix, on_step, should_stop: tiny.generate(
-            PLAN, prefix=prefix, on_step=on_step, should_stop=should_stop
+        lambda _, known, on_step, should_stop: tiny.generate(
+            PLAN, known=known, on_step=on_step, should_stop=should_stop
         ),
     )
     with Ahead(film.draw, depth) as ahead:

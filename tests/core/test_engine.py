@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from longlive.longlive_core.engine import NotFiniteError, Step
 from longlive.longlive_core.model import FrameMemory, TextMemory
+from longlive.longlive_core.room import OutOfRoomError
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.snapshot import Snapshot
 from longlive.longlive_core.types import Block, BlockSpec
@@ -112,7 +114,99 @@ def test_nothing_is_made_before_it_is_asked_for(tiny: Tiny) -> None:
     film = tiny.generate(SHOTS, model=model)
     assert model.calls == 0
     next(film)
-    assert (model.calls, film.position, film.done) == (3, 1, False)
+    assert (model.calls, film.position, film.done) == (2, 1, False)
+
+
+def test_a_block_is_handed_on_before_its_clean_pass(tiny: Tiny) -> None:
+    """So that it is decoded meanwhile. The last block's runs at the iterator's end: a snapshot of it is whole."""
+    model = Proxy(tiny)
+    film = tiny.generate("A |B", model=model)
+    calls: list[int] = []
+    for _ in film:
+        calls.append(model.calls)
+    assert calls == [2, 2 + 1 + 2] and model.calls == 2 * (2 + 1)
+    early = tiny.generate("A |B")
+    next(early), next(early)
+    for one, other in zip(film.snapshot().pools[0], early.snapshot().pools[0], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("changes", MEMORIES, ids=str)
+@pytest.mark.parametrize("at", [4, 6])
+def test_a_film_takes_over_anothers_memory(tiny: Tiny, changes: dict[str, object], at: int) -> None:
+    """A film that goes on from another in one go runs no clean pass twice; the other one has ended."""
+    memory, model = tiny.memory(**changes), Proxy(tiny)
+    plan = tiny.plan(SHOTS)
+    first = tiny.generate("", memory, plan=replace(plan, blocks=plan.blocks[:at]), model=model)
+    film = [next(first).latents for _ in range(at)]
+    second = tiny.generate(SHOTS, memory, model=model)
+    assert second.take_over(first) and second.position == at
+    film += [block.latents for block in second]
+    assert torch.equal(torch.cat(film, dim=2), tiny.film(SHOTS, memory))
+    assert model.calls == len(plan.blocks) * (2 + 1)
+    assert next(first, None) is None
+
+
+def test_memory_of_another_kind_or_model_is_not_taken_over(tiny: Tiny) -> None:
+    first = tiny.generate("A A A A A")
+    next(first)
+    for other in (
+        tiny.generate(SHOTS, model=Proxy(tiny)),
+        tiny.generate(SHOTS, tiny.memory(window=12)),
+        tiny.generate(SHOTS, guidance=2.0),
+    ):
+        assert not other.take_over(first) and other.position == 0
+    rest = torch.cat([block.latents for block in first], dim=2)
+    assert torch.equal(rest, tiny.film("A A A A A")[:, :, 2:])
+
+
+@pytest.mark.parametrize("bad", range(9))
+def test_a_device_without_room_is_asked_once_more(tiny: Tiny, bad: int) -> None:
+    """In a step or in a clean pass: what can be freed is freed, and the film is the same."""
+
+    class Full(Proxy):
+        def __call__(self, x: Tensor, *rest: object) -> Tensor:
+            if self.calls == bad:
+                self.calls += 1
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().__call__(x, *rest)  # type: ignore[arg-type]
+
+        def remember(self, x: Tensor, *rest: object) -> None:
+            if self.calls == bad:
+                self.calls += 1
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            super().remember(x, *rest)  # type: ignore[arg-type]
+
+    freed: list[int] = []
+    film = tiny.film("A |B |C", model=Full(tiny), free=lambda: freed.append(1))
+    assert torch.equal(film, tiny.film("A |B |C")) and freed == [1]
+
+
+def test_a_device_that_stays_full_names_the_block(tiny: Tiny) -> None:
+    class Full(Proxy):
+        def __call__(self, x: Tensor, *rest: object) -> Tensor:
+            if self.calls >= 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().__call__(x, *rest)  # type: ignore[arg-type]
+
+    film = tiny.generate("A |B |C", model=Full(tiny), free=lambda: None)
+    next(film)
+    with pytest.raises(OutOfRoomError, match=r"block 1 \(shot 2\) ran out of memory"):
+        next(film)
+    assert film.position == 1
+
+
+def test_known_blocks_are_not_sampled(tiny: Tiny) -> None:
+    """Wherever they lie: only their clean pass runs, and what follows was made on them."""
+    model, film = Proxy(tiny), tiny.film(SHOTS)
+    known = {index: film[:, :, 2 * index : 2 * index + 2] for index in (0, 3, 4)}
+    known[5] = torch.zeros_like(known[0])
+    made = tiny.film(SHOTS, model=model, known=lambda block: known.get(block.index))
+    assert torch.equal(made[:, :, :10], film[:, :, :10])
+    assert torch.equal(made[:, :, 10:12], known[5])
+    assert not torch.equal(made[:, :, 12:14], film[:, :, 12:14])
+    blocks = film.shape[2] // 2
+    assert model.calls == 2 * (blocks - 4) + blocks
 
 
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
@@ -208,11 +302,15 @@ def test_an_interrupt_at_any_call_costs_nothing(tiny: Tiny, changes: dict[str, o
             self.model.remember(x, t, text, kv, positions)
 
     film, blocks, interrupts = tiny.generate(SHOTS, memory, model=Nervous()), list[Block](), 0
-    while not film.done:
+    while True:
         try:
-            blocks.append(next(film))
+            block = next(film, None)
         except Interrupt:
             interrupts += 1
+            continue
+        if block is None:
+            break
+        blocks.append(block)
     assert interrupts == 9 * 3
     assert torch.equal(torch.cat([block.latents for block in blocks], dim=2), tiny.film(SHOTS, memory))
 

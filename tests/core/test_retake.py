@@ -9,7 +9,7 @@ import torch
 from longlive.longlive_core.cli import main
 from longlive.longlive_core.job import Job, Order
 from longlive.longlive_core.mini import Mini
-from longlive.longlive_core.take import Take, choose, prune, retake
+from longlive.longlive_core.take import Take, choose, lock, prune, retake
 from longlive.longlive_core.take.edit import Mode
 
 from .takes import SCRIPT, after, latents, make_mini, make_order, make_take, remade, resume, same
@@ -37,7 +37,7 @@ def test_a_ripple_changes_its_shot_and_those_after(mini: Mini, take: Take) -> No
     assert job.take is not None and job.run_of_take is not None
     assert same(latents(job.take), whole) == [True] * 3 + [False] * 3
     assert (job.run_of_take.kept, job.run_of_take.sampled) == ([0, 1, 2], [3, 4, 5])
-    assert job.run_of_take.share_of_calls(2) == (3 * 3 + 3) / 18
+    assert job.run_of_take.share_of_calls(2) == 3 * 3 / 18
     assert all(same(latents(take), whole))
     script = take.folder.parent / "changed.txt"
     script.write_text(SCRIPT.replace("@seed=4", "@seed=9"))
@@ -55,6 +55,40 @@ def test_keep_changes_its_shot_only(mini: Mini, take: Take) -> None:
     assert job.run_of_take.sampled == [3]
     assert [shot.spliced for shot in job.take.shots] == [False, False, False, True, True]
     assert job.take.script.shots[2].prompt == "the other the hero"
+
+
+def test_a_retake_begins_from_the_memory_of_its_shot(mini: Mini, take: Take) -> None:
+    """With it nothing is remembered anew; without, or where it is damaged or of other blocks, everything is: the film
+    is the same to the bit."""
+    memories = take.memories()
+    assert [path.name[:12] for path in memories] == [f"before_{index:05}" for index in (2, 3, 4, 5)]
+    kept = {path: path.read_bytes() for path in memories}
+
+    def made(replayed: int) -> list[torch.Tensor]:
+        job = remade(Take.load(take.folder), mini, 4, "ripple", seed=9)
+        assert job.run_of_take is not None and job.run_of_take.replayed == replayed
+        film = latents(job.take or take)
+        take.save()
+        for path in take.folder.glob("shots/*/v1/*"):
+            path.unlink()
+        return film
+
+    expected = made(0)
+    memories[2].write_bytes(kept[memories[2]][:-9])
+    assert all(same(made(1), expected))  # from the memory of the shot before, and its block
+    for path in memories:
+        path.unlink(missing_ok=True)
+    memories[2].with_name(memories[2].name.replace(".", ".0", 1)).write_bytes(kept[memories[2]])
+    assert all(same(made(4), expected))
+
+
+def test_a_locked_shot_stays_when_those_before_it_are_made_again(mini: Mini, take: Take) -> None:
+    whole = latents(take)
+    lock(take, 4, True).save()
+    job = remade(Take.load(take.folder), mini, 3, "ripple", seed=9)
+    assert same(latents(job.take or take), whole) == [True] * 3 + [False, True, False]
+    with pytest.raises(ValueError, match="shot 4 is locked"):
+        retake(Take.load(take.folder), 4, seed=1)
 
 
 @pytest.mark.parametrize("mode", ["ripple", "keep"])
@@ -148,14 +182,19 @@ def test_the_command_line_from_render_to_prune(
     longlive("render", order.script or "", "-o", order.output, *common)
     assert "film.take: 5 shots, 7.9 s, complete" in longlive("takes", "list", tmp_path)
     said = longlive("retake", folder, "--shot", "3", "--seed", "9", "--mode", "keep", "-o", tmp_path / "b.mp4")
-    assert "kept blocks 0 to 2, 4 to 5; sampled block 3: 1 of 6 blocks, 42% of a whole" in said
+    assert "kept blocks 0 to 2, 4 to 5; sampled block 3: 1 of 6 blocks, 17% of a whole" in said
     assert "shot 4 is spliced behind shot 3; step across the seam" in said
     assert (tmp_path / "b.mp4").read_bytes() != order.output.read_bytes()
     assert "* version 1: seed 9, 1 of 1 blocks" in longlive("takes", "show", folder)
     assert "shot 3 is version 0" in longlive("takes", "choose", folder, "--shot", "3", "--version", "0")
     longlive("render", "--resume", folder, "-o", tmp_path / "c.mp4")
     assert (tmp_path / "c.mp4").read_bytes() == order.output.read_bytes()
-    assert "freed" in longlive("takes", "prune", folder)
+    assert "memory at the beginning of shots: 4 files" in longlive("takes", "show", folder)
+    assert "freed" in longlive("takes", "prune", folder) and len(Take.load(folder).memories()) == 4
+    assert "freed" in longlive("takes", "prune", folder, "--memory") and not Take.load(folder).memories()
+    assert "shot 5 is locked" in longlive("takes", "lock", folder, "--shot", "5")
+    assert "shot 5, locked" in longlive("takes", "show", folder)
+    longlive("takes", "unlock", folder, "--shot", "5")
     said = longlive("retake", folder, "--shot", "1", "--mode", "keep")
     assert "sampled blocks 0 to 1" in said and "is not there" not in said
     assert main(["retake", str(folder), "--shot", "9"]) == 2
