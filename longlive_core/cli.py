@@ -1,4 +1,4 @@
-"""The command line: `longlive render | retake | takes | plan | convert | verify | eval | train`.
+"""The command line: `longlive render | retake | extend | takes | plan | convert | verify | eval | train`.
 
 The only module that prints.
 """
@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from .engine import NotFiniteError
+from .extend_command import extend_arguments, extend_job, extend_lines
+from .pipeline import StageError, in_words
 from .plan_command import add_arguments as plan_arguments
 from .plan_command import plan_text
 from .progress import ProgressBar
 from .render_command import add_arguments as render_arguments
-from .render_command import how_to_resume, render_order
+from .render_command import how_to_go_on, how_to_resume, kind_of_job, render_order
+from .room import OutOfRoomError
 from .take_command import retake_arguments, retake_lines, retake_order, takes_arguments, takes_lines
 from .weights.convert import ConversionStopped, ConvertProgress
 from .weights.convert_report import add_arguments as convert_arguments
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from .job import Job
 
 FAILED, WRONG, STOPPED = 1, 2, 130
+BAD_NEWS = (ValueError, OSError, NotFiniteError, OutOfRoomError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,10 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nlonglive: stopped", file=sys.stderr)
         return STOPPED
-    except (ValueError, OSError, NotFiniteError) as error:
-        if args.traceback:
+    except (*BAD_NEWS, StageError) as error:
+        # An error of our own in a stage is for us to see whole.
+        if args.traceback or (isinstance(error, StageError) and not isinstance(error.__cause__, BAD_NEWS)):
             raise
-        print(f"longlive: {_sentence(error)}", file=sys.stderr)
+        print(f"longlive: {in_words(error)}", file=sys.stderr)
         return WRONG
 
 
@@ -61,6 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     part = parts.add_parser("retake", help="make one shot of a film again")
     retake_arguments(part)
     part.set_defaults(run=_retake)
+
+    part = parts.add_parser("extend", help="more shots behind a film that was made, or behind any video")
+    extend_arguments(part)
+    part.set_defaults(run=_extend)
 
     part = parts.add_parser("takes", help="what is kept of films: list, show, choose, prune")
     takes_arguments(part)
@@ -95,24 +104,38 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _render(args: argparse.Namespace, _: list[str]) -> int:
-    from .job import Job
-
     _threads(args)
     order = render_order(args)
     with _polite_stop() as stop, _shown() as (bar, tell):
-        job = Job(order, on_progress=bar.show, on_note=tell, should_stop=stop)
+        job = kind_of_job(args)(order, on_progress=bar.show, on_note=tell, should_stop=stop)
         return _make(job, bar, args)
 
 
 def _retake(args: argparse.Namespace, _: list[str]) -> int:
-    from .job import Job
-
     _threads(args)
     order, changed = retake_order(args)
     with _polite_stop() as stop, _shown() as (bar, tell):
-        job = Job(order, take=changed.take, on_progress=bar.show, on_note=tell, should_stop=stop)
+        job = kind_of_job(args)(order, take=changed.take, on_progress=bar.show, on_note=tell, should_stop=stop)
         code = _make(job, bar, args)
     for line in retake_lines(job, changed, args.mode):
+        print(line)
+    return code
+
+
+def _extend(args: argparse.Namespace, _: list[str]) -> int:
+    from .clip import ClipStopped
+
+    _threads(args)
+    with _polite_stop() as stop, _shown() as (bar, tell):
+        try:
+            job, shot = extend_job(args, on_progress=bar.show, on_note=tell, should_stop=stop)
+        except ClipStopped:
+            bar.end()
+            print("longlive: stopped; nothing was written", file=sys.stderr)
+            return STOPPED
+        bar.end()
+        code = _make(job, bar, args)
+    for line in extend_lines(job, shot):
         print(line)
     return code
 
@@ -131,7 +154,9 @@ def _make(job: Job, bar: ProgressBar, args: argparse.Namespace) -> int:
         raise
     bar.end()
     if complete:
-        print(f"{job.order.output}: {plan.seconds:.1f} s, made at {bar.pace:.0f} frames per second")
+        print(f"{job.written.output}: {plan.seconds:.1f} s, made at {bar.pace:.0f} frames per second")
+        if args.preview:
+            print(how_to_go_on(args, job))
         return 0
     print(job.kept)
     print(how_to_resume(args, job))
@@ -257,13 +282,6 @@ def _train(args: argparse.Namespace, _: list[str]) -> int:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def _sentence(error: BaseException) -> str:
-    """An error in one line; OSErrors of the system lose their number and keep their path."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
 
 
 def program() -> NoReturn:

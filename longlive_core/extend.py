@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -48,15 +48,24 @@ def encode_clip(frames: Tensor, vae: ChunkEncoder, shape: LatentShape, on_piece:
     on_piece: called before each latent frame; what it raises passes through. Raises ValueError as `whole_blocks` does.
     """
     _, surplus = whole_blocks(len(frames), shape.frames)
-    whole = frames[surplus:]
+    return torch.cat(list(encode_pieces(_pieces(frames[surplus:]), vae, shape, on_piece)), dim=2)
+
+
+def encode_pieces(
+    pieces: Iterable[Tensor], vae: ChunkEncoder, shape: LatentShape, on_piece: Callable[[], None]
+) -> Iterator[Tensor]:
+    """A latent frame `[1, C, 1, h, w]` for each piece of a clip: its first frame, then four at a time.
+
+    Frames and latents as in `encode_clip`, in the memory of one piece.
+    """
     pixels, state = shape.pixels, None
-    latents: list[Tensor] = []
-    for piece in _pieces(whole):
+    for piece in pieces:
         on_piece()
         video = fitted(piece, pixels.width, pixels.height).mul(2).sub(1).movedim(0, 1)[None]
-        latent, state = vae.encode_chunk(video, state)
-        latents.append(vae.normalise(latent.float()).to("cpu", torch.float32))
-    return torch.cat(latents, dim=2)
+        with torch.no_grad():
+            latent, state = vae.encode_chunk(video, state)
+            normal = vae.normalise(latent.float()).to("cpu", torch.float32)
+        yield normal
 
 
 def fitted(frames: Tensor, width: int, height: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .generation import Generation, KnownLatents, Step
+from .live import LiveScript
 from .script import BlockPlan
 from .types import Block, BlockSpec
 
@@ -28,6 +29,33 @@ class Begin(Protocol):
     ) -> Generation: ...
 
 
+class Drawable(Protocol):
+    """What is drawn as a film and gone on from as one; `Film` says what each part does."""
+
+    @property
+    def plan(self) -> BlockPlan: ...
+
+    @property
+    def finished(self) -> int: ...
+
+    @property
+    def kept(self) -> int: ...
+
+    @property
+    def complete(self) -> bool: ...
+
+    @property
+    def needs_model(self) -> bool: ...
+
+    def draw(self, on_step: OnStep | None = None, should_stop: ShouldStop | None = None) -> Iterator[Block]: ...
+
+    def drawn(self, on_step: OnStep | None, should_stop: ShouldStop | None) -> Drawn: ...
+
+    def made(self) -> Sequence[Block]: ...
+
+    def resume(self, blocks: Sequence[Block]) -> None: ...
+
+
 class Film:
     """A lazy, memoised sequence of blocks.
 
@@ -43,10 +71,19 @@ class Film:
 
     start: known latents at the film's beginning, `[1, C, F, H, W]` normalised, as of a start image.
     earlier: a film that this one goes on from; its blocks are this one's first.
+    live: its script, which may change meanwhile; `plan` follows it at the beginning of every shot.
     """
 
-    def __init__(self, plan: BlockPlan, begin: Begin, start: Tensor | None = None, earlier: Film | None = None) -> None:
+    def __init__(
+        self,
+        plan: BlockPlan,
+        begin: Begin,
+        start: Tensor | None = None,
+        earlier: Drawable | None = None,
+        live: LiveScript | None = None,
+    ) -> None:
         self.plan = plan
+        self.live = live
         self._begin = begin
         self._start = start
         self._earlier = earlier
@@ -91,6 +128,29 @@ class Film:
         """
         yield from self._drawn(on_step, should_stop)
 
+    def drawn(self, on_step: OnStep | None, should_stop: ShouldStop | None) -> Drawn:
+        """As `draw`, for a film that goes on from this one: it can take over the generation that stands at the end."""
+        return self._drawn(on_step, should_stop)
+
+    def made(self) -> Sequence[Block]:
+        """The finished blocks."""
+        return tuple(self._blocks)
+
+    def resume(self, blocks: Sequence[Block]) -> None:
+        """Takes first blocks of the film that were kept elsewhere as made; those made here already stay.
+
+        Raises ValueError for blocks of another film.
+        """
+        if tuple(block.spec for block in blocks) != self.plan.blocks[: len(blocks)]:
+            raise ValueError("these blocks are no beginning of this film: plan the film that they were made for")
+        if self._earlier is not None:
+            before = len(self._earlier.plan.blocks)
+            self._earlier.resume(blocks[:before])
+            if len(blocks) < before or not self._earlier.complete:
+                return
+        if len(blocks) > self.finished:
+            self._blocks = [Block(block.spec, block.latents.to("cpu", torch.float32)) for block in blocks]
+
     def _drawn(self, on_step: OnStep | None, should_stop: ShouldStop | None) -> Drawn:
         before = yield from self._take_over(on_step, should_stop)
         if self.complete or (self._earlier is not None and not self._earlier.complete):
@@ -98,7 +158,11 @@ class Film:
         generation = self._begin(self.plan, self._known, on_step, should_stop)
         if before is not None:
             generation.take_over(before)
-        while not self.complete and (block := next(generation, None)) is not None:
+        while not self.complete:
+            generation = self._followed(generation, on_step, should_stop)
+            block = next(generation, None)
+            if block is None:
+                break
             if block.index >= self.finished:
                 kept = Block(block.spec, block.latents.to("cpu", torch.float32))
                 self._blocks.append(kept)
@@ -110,10 +174,24 @@ class Film:
         if self._blocks or self._earlier is None:
             yield from tuple(self._blocks)
             return None
-        before = yield from self._earlier._drawn(on_step, should_stop)
+        before = yield from self._earlier.drawn(on_step, should_stop)
         if self._earlier.complete:
-            self._blocks = list(self._earlier._blocks)
+            self._blocks = list(self._earlier.made())
+            self.plan = self.plan.behind(self._earlier.plan.blocks)
         return before
+
+    def _followed(self, generation: Generation, on_step: OnStep | None, should_stop: ShouldStop | None) -> Generation:
+        """At the beginning of a shot: a generation that goes on by the script as it is now."""
+        at = generation.position
+        if self.live is None or at != self.finished or not self.plan.begins_shot(self.plan.blocks[at]):
+            return generation
+        plan = self.live.begin(self.plan.blocks[at].shot).behind(self.plan.blocks[:at])
+        if plan.blocks == self.plan.blocks:
+            return generation
+        self.plan = plan
+        changed = self._begin(plan, self._known, on_step, should_stop)
+        changed.take_over(generation)
+        return changed
 
     def _known(self, block: BlockSpec) -> Tensor | None:
         """Latents of a finished block, or what the start holds of one that is not."""

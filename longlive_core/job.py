@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from .contact_sheet import ContactSheet
@@ -13,11 +14,16 @@ from .mini import Mini
 from .mini.text import split_words
 from .order import BLOCK_FRAMES, FILES, FPS, Order, check_settings, latent_size, machine
 from .render import Progress, Render
-from .script import ShotScript
+from .sampling import NoiseSource, block_noise
+from .script import BlockPlan, ShotScript
 from .take import Take, TakeRun
 from .take.blocks import Settings
+from .take.claim import Claim
+from .take.footage import Cutting, Delivery
+from .take.of_video import check_video
 from .take.take import SUFFIX
 from .types import Block
+from .video import CODECS, check_path
 
 __all__ = ["Job", "Order"]
 
@@ -45,31 +51,50 @@ class Job:
         if take is None and order.resume is not None:
             take = Take.load(order.resume)
         script = take.script if take is not None else _read(order.script)
-        self.plan = script.plan(FPS, BLOCK_FRAMES)
-        _check_output(order.output)
+        self.plan = self._plan(script)
+        _check_output(order.output, order.codec)
+        self._should_stop = should_stop
+        with ExitStack() as held:
+            if order.take or take is not None:
+                held.enter_context(Claim(order.output.with_suffix(SUFFIX) if take is None else take.folder))
+            self._open(script, take, mini, on_progress, on_note)
+            self._held = held.pop_all()
+
+    def _open(
+        self,
+        script: ShotScript,
+        take: Take | None,
+        mini: Mini | None,
+        on_progress: Callable[[Progress], None] | None,
+        on_note: Callable[[str], None] | None,
+    ) -> None:
+        """What is left to do once no other process can come between."""
+        order = self.order
         self.mini = mini or load_model(order.model)
         weights = weights_digest(self.mini, order.lora) if order.take or take is not None else ""
         notes = change_linears(self.mini.model, order.fp8, order.lora, order.strength)
         self._size = latent_size(order.size, self.mini.pixel_size)
-        self._should_stop = should_stop
         self.notes = (*self.plan.notes, *notes, *_word_notes(script, self.mini))
         self.run_of_take: TakeRun | None = None
         self._blocks: Iterator[Block] = self._begin(None)  # which checks the settings, even where blocks are on disk
         if order.take or take is not None:
             take = self._prepare(take, script, order.settings(self._size, weights))
-            self.run_of_take = TakeRun(take, self._begin, on_note, snapshots=order.snapshots)
+            self.run_of_take = self._take_run(take, on_note)
             self._blocks = self.run_of_take.blocks()
-        self.sheet = (
-            ContactSheet(self.plan.blocks, [shot.prompt for shot in script.shots]) if order.contact_sheet else None
-        )
+        captions = [shot.prompt for shot in script.shots]
+        self.sheet = ContactSheet(self.plan.blocks, captions) if self.written.contact_sheet else None
         self.film = Render(
             self.plan,
             self.mini.vae,
-            order.output,
+            self.written.output,
             size=self._size,
+            mode=order.decode,
+            codec=self.written.codec,
+            quality=order.quality,
+            cutting=self._cutting(),
             sheet=self.sheet,
             on_progress=on_progress,
-            should_stop=should_stop,
+            should_stop=self._should_stop,
         )
 
     @property
@@ -78,23 +103,30 @@ class Job:
         return None if self.run_of_take is None else self.run_of_take.take
 
     @property
+    def written(self) -> Order:
+        """The order as its file is written."""
+        return self.order
+
+    @property
     def kept(self) -> str:
         """What the film's file holds, in words."""
         frames, total = self.film.video_frames, self.plan.video_frames
-        return f"{self.order.output} plays: {frames} of {total} frames, {frames / self.plan.fps:.1f} s"
+        return f"{self.written.output} plays: {frames} of {total} frames, {frames / self.plan.fps:.1f} s"
 
     @property
     def sheet_path(self) -> Path:
-        return self.order.output.with_suffix(".png")
+        return self.written.output.with_suffix(".png")
 
     def run(self) -> bool:
         """Makes the film; whether it is complete. However it ends, the file plays and the sheet shows what it holds.
 
-        Raises NotFiniteError that names the block, and OSError where a disk is full.
+        Raises StageError: its cause is NotFiniteError, which names the block, OSError where a disk is full, or
+        OutOfRoomError.
         """
         try:
             return self.film.run(self._blocks)
         finally:
+            self._held.close()
             if self.sheet is not None and self.film.video_frames:
                 self.sheet.save(self.sheet_path)
 
@@ -111,24 +143,46 @@ class Job:
             guidance=order.guidance,
             negative=order.negative,
             known=known,
+            noise=self._noise(),
             should_stop=self._should_stop,
         )
 
+    def _cutting(self) -> Cutting | None:
+        if self.take is None:
+            return None
+        return Cutting(self.take, self.written.output, Delivery(self.written.codec, self.order.quality))
+
+    def _plan(self, script: ShotScript) -> BlockPlan:
+        return script.plan(FPS, BLOCK_FRAMES)
+
+    def _noise(self) -> NoiseSource:
+        return block_noise(self.order.seed)
+
+    def _take_run(self, take: Take, on_note: Callable[[str], None] | None) -> TakeRun:
+        return TakeRun(take, self._begin, on_note, snapshots=self.order.snapshots)
+
     def _prepare(self, take: Take | None, script: ShotScript, settings: Settings) -> Take:
         """The take on disk, ready for blocks."""
-        here = machine()
         if take is None:
-            take = Take.new(self.order.output.with_suffix(SUFFIX), script, settings, here)
+            take = new_take(self.order, script, settings)
             take.begin()
             return take
+        here = machine()
         check_settings(take, {name: value for name, value in settings.items() if name not in FILES})
         other = [f"{name} {was} (now {here.get(name)})" for name, was in take.machine.items() if was != here.get(name)]
         if other:
             note = f"the take was begun with {', '.join(other)}: what is sampled now may differ in its last bits"
             self.notes = (*self.notes, note)
+        check_video(take)
         take.remove_partial_files()
         take.save()
         return take
+
+
+def new_take(order: Order, script: ShotScript, settings: Settings) -> Take:
+    """The take of a film that is about to be made, beside its file; nothing is written."""
+    output: Settings = {"name": order.output.name, "codec": order.codec, "quality": order.quality}
+    return Take.new(order.output.with_suffix(SUFFIX), script, settings, machine(), output)
 
 
 def _read(script: Path | None) -> ShotScript:
@@ -137,11 +191,10 @@ def _read(script: Path | None) -> ShotScript:
     return ShotScript.read(script)
 
 
-def _check_output(path: Path) -> None:
+def _check_output(path: Path, codec: str) -> None:
     """Raises ValueError or OSError for a film that could never be written, before a model is loaded."""
-    if path.suffix.lower() != ".mp4":
-        raise ValueError(f"output {path}: a film is an mp4; name it {path.with_suffix('.mp4')}")
-    if path.is_dir():
+    check_path(path, codec)
+    if path.is_dir() and CODECS[codec].extension:
         raise IsADirectoryError(f"output {path} is a folder; name a file in it")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"output {path}: the folder {path.parent} does not exist; make it first")

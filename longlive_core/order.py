@@ -12,15 +12,19 @@ from typing import Any
 import torch
 
 from .memory import DEFAULT_MEMORY, MemoryConfig
+from .pipeline import Mode
 from .take import Take
 from .take.blocks import Setting, Settings
 from .types import SPACE_FACTOR, round_to
+from .video import film_path
 
 FPS, BLOCK_FRAMES = 24, 8
 SIZE_UNIT = 2 * SPACE_FACTOR
 MEMORY = tuple(field.name for field in fields(MemoryConfig))
 # Files can be moved; their bytes are compared instead.
 FILES = ("model", "lora")
+# What a film's file is, and no block of it.
+OUTPUT = ("codec", "quality")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,10 @@ class Order:
 
     script: of a new film; None with `resume`, the take of a film to go on with, which has its own. model: "mini", the
     folder of a trained embedded model, or a checkpoint of its shape. lora: run beside the layers, with `strength`;
-    fp8: linear layers in FP8, W8A8. size: "HxW" in pixels, None for the model's own. take: keep every block in a
-    take beside the film; snapshots: and the memory at the beginning of every shot, from which a retake begins at once.
+    fp8: linear layers in FP8, W8A8. size: "HxW" in pixels, None for the model's own. codec and quality: of the film's
+    file, names in `video.CODECS` and `video.QUALITIES`. decode: how it goes along with sampling, see `Mode`. take: keep
+    every block in a take beside the film; snapshots: and the memory at the beginning of every shot, from which a retake
+    begins at once.
     """
 
     script: Path | None
@@ -45,7 +51,10 @@ class Order:
     memory: MemoryConfig = DEFAULT_MEMORY
     guidance: float = 1.0
     negative: str = ""
+    codec: str = "h264"
+    quality: str = "high"
     contact_sheet: bool = False
+    decode: Mode = "async"
     take: bool = True
     snapshots: bool = True
     resume: Path | None = None
@@ -60,18 +69,25 @@ class Order:
 
     @classmethod
     def resumed(
-        cls, folder: Path, output: Path | None = None, given: Settings | None = None, *, contact_sheet: bool = False
+        cls,
+        folder: Path,
+        output: Path | None = None,
+        given: Settings | None = None,
+        **more: Any,  # noqa: ANN401
     ) -> Order:
         """The order of a take, to be written to the take's own film or another.
 
         given: settings that the user names again; a file may lie elsewhere now, the rest must be those of the take.
+        more: fields that are no settings, as `decode`.
         Raises ValueError that names each difference, and what `Take.load` raises.
         """
         take, given = Take.load(folder), given or {}
-        check_settings(take, {name: value for name, value in given.items() if name not in FILES})
-        moved = {name: given[name] for name in FILES if name in given}
-        settings = {**take.settings, **moved}
-        return cls.of(None, output or take.film, settings, contact_sheet=contact_sheet, resume=folder)
+        check_settings(take, {name: value for name, value in given.items() if name not in (*FILES, *OUTPUT)})
+        moved = {name: given[name] for name in (*FILES, *OUTPUT) if name in given}
+        written = {name: take.output[name] for name in OUTPUT if name in take.output}
+        settings = {**take.settings, **written, **moved}
+        film = output or (film_path(take.film, str(given["codec"])) if "codec" in given else take.film)
+        return cls.of(None, film, settings, resume=folder, **more)
 
     def settings(self, size: tuple[int, int], weights: str) -> Settings:
         """What changes a block's bits. size: (height, width) in latent cells; weights: their fingerprint."""

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from .contact_sheet import ContactSheet
+from .pipeline import Mode, Pipeline, in_stage, staged
+from .recut import Recut, Written
 from .script import BlockPlan
+from .take.footage import Cutting
 from .types import SPACE_FACTOR, Block, BlockSpec
-from .vae import DecodeStream, WanVAE
-from .video import VideoWriter
+from .vae import Copy, DecodeStream, WanVAE
+from .video import FilmWriter, open_film
+
+# Decoded latent frames that may wait to be written: half a block.
+DEPTH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,14 @@ class Progress:
         return (self.total - self.video_frames) * self.seconds / self.video_frames
 
 
+class Piece(NamedTuple):
+    """A decoded latent frame of a block; `first` of its block."""
+
+    block: BlockSpec
+    first: bool
+    frames: Copy
+
+
 class Render:
     """One film on its way into a file.
 
@@ -51,6 +69,9 @@ class Render:
 
     However it ends — complete, stopped, NaN from the model, disk full — every frame that was decoded is in the file,
     the file is closed and plays, and `video_frames` says how much of it there is.
+
+    Frames are encoded and written in a thread of their own; with mode "async" sampling and decoding have one each too.
+    What comes out is the same to the bit in every mode.
     """
 
     def __init__(
@@ -60,21 +81,38 @@ class Render:
         path: Path | str,
         *,
         size: tuple[int, int],
+        mode: Mode = "async",
+        codec: str = "h264",
+        quality: str = "high",
+        cutting: Cutting | None = None,
         sheet: ContactSheet | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Opens the file. size: (height, width) in latent cells. `should_stop` is asked before every latent frame.
+        """Opens the file. size: (height, width) in latent cells. `should_stop` is asked before every latent frame, in
+        the thread that decodes; `sheet` and `on_progress` are called in the thread of `run`.
 
-        Raises OSError that names the path where it cannot be written.
+        cutting: of the film's take: blocks that its film held before are copied, not decoded, unless a sheet is wanted.
+
+        Raises ValueError for a path of another codec's films, and OSError that names it where it cannot be written.
         """
-        self.plan, self.sheet, self.video_frames = plan, sheet, 0
+        self.plan, self.mode, self.sheet, self.video_frames = plan, mode, sheet, 0
         height, width = (SPACE_FACTOR * side for side in size)
-        self._stream = DecodeStream(vae)
+        device = vae.conv2.weight.device
+        self._stream = DecodeStream(vae, lane=decode_lane(device) if mode == "async" else None)
         self._on_progress = on_progress
         self._should_stop = should_stop or (lambda: False)
-        self._writer = VideoWriter(path, width=width, height=height, fps=Fraction(plan.fps))
+        copy = sheet is None
+        self._recut = None if cutting is None else Recut(cutting, vae, plan.block_frames, copy=copy)
+        self._writer = open_film(path, width=width, height=height, fps=Fraction(plan.fps), codec=codec, quality=quality)
+        if self._recut is not None:
+            self._recut.check(self._writer)
         self._began = perf_counter()
+
+    @property
+    def copied(self) -> int:
+        """How many blocks were copied from the film as it was."""
+        return 0 if self._recut is None else self._recut.copied
 
     @property
     def complete(self) -> bool:
@@ -84,25 +122,108 @@ class Render:
     def run(self, blocks: Iterable[Block]) -> bool:
         """Decodes and writes the blocks, and closes the file; returns `complete`.
 
-        What `blocks` raises (NaN, a full disk) passes through after the file was closed.
+        What goes wrong is raised as StageError, of "sampling", "decoding" or "writing", after the file was closed; its
+        cause is what `blocks` (NaN), the VAE (OutOfRoomError) or the writer (a full disk) raised.
         """
-        with self._writer:
-            for block in blocks:
-                self._writer.start_block()
-                for latent in block.latents.split(1, dim=2):
-                    if self._should_stop():
-                        return self.complete
-                    self._stream.feed(latent)
-                    for frames in self._stream.flush():
-                        self._write(block.spec, frames)
+        with self._closed_at_last(), Pipeline() as line:
+            try:
+                shown = 0
+                for piece in line.stage("writing", self._counted(self._written(line, blocks)), DEPTH):
+                    self._show(piece, shown)
+                    shown += piece.video_frames
+            except BaseException:
+                # Of this thread, as Ctrl-C: what is decoded by now is still written.
+                line.finish()
+                raise
         return self.complete
 
-    def _write(self, block: BlockSpec, frames: Tensor) -> None:
-        self._writer.write(frames)
-        if self.sheet is not None:
-            self.sheet.add(self.video_frames, frames)
-        self.video_frames += len(frames)
+    def _written(self, line: Pipeline, blocks: Iterable[Block]) -> Iterator[Written]:
+        if self.mode == "async":
+            # On the host they are finished, whatever stream of the device they were made in.
+            sampled = line.stage("sampling", (Block(one.spec, one.latents.cpu()) for one in blocks))
+        else:
+            sampled = staged("sampling", blocks if self.mode != "off" else all_first(blocks))
+        if self._recut is not None:
+            pieces = line.stage("decoding", self._recut.decode(sampled, self._stream, self._should_stop), DEPTH)
+            return self._recut.write(pieces, self._writer)
+        decoded = line.stage("decoding", decode(sampled, self._stream, self._should_stop), DEPTH)
+        return (Written(piece.block, len(frames), frames) for piece, frames in write(decoded, self._writer))
+
+    def _counted(self, written: Iterable[Written]) -> Iterator[Written]:
+        for piece in written:
+            self.video_frames += piece.video_frames
+            yield piece
+
+    def _show(self, piece: Written, start: int) -> None:
+        """Frames that are in the file now, the first of them number `start`."""
+        if self.sheet is not None and piece.frames is not None:
+            self.sheet.add(start, piece.frames)
         if self._on_progress is not None:
             blocks, shots, total = len(self.plan.blocks), self.plan.shots, self.plan.video_frames
             seconds = perf_counter() - self._began
-            self._on_progress(Progress(block, blocks, shots, self.video_frames, total, seconds))
+            self._on_progress(Progress(piece.block, blocks, shots, start + piece.video_frames, total, seconds))
+
+    @contextmanager
+    def _closed_at_last(self) -> Generator[None, None, None]:
+        try:
+            yield
+        finally:
+            with in_stage("writing"):
+                self._writer.close()
+                if self._recut is not None:
+                    self._recut.close(self.video_frames)
+
+
+def decode(
+    blocks: Iterable[Block],
+    stream: DecodeStream,
+    should_stop: Callable[[], bool] = lambda: False,
+    turn: AbstractContextManager[Any] | None = None,
+) -> Iterator[Piece]:
+    """The blocks' latent frames, each handed on when it is decoded. turn: entered for each; see `stream` for errors."""
+    for block in blocks:
+        for index, latent in enumerate(block.latents.split(1, dim=2)):
+            if should_stop():
+                return
+            with turn or nullcontext():
+                stream.feed(latent)
+            for frames in stream.copies():
+                yield Piece(block.spec, index == 0, frames)
+
+
+def write(pieces: Iterable[Piece], writer: FilmWriter) -> Iterator[tuple[Piece, Tensor]]:
+    """The pieces and their frames `[T, H, W, 3]` uint8 as they are written, blocks beginning with key frames."""
+    for piece in pieces:
+        if piece.first:
+            writer.start_block()
+        frames = piece.frames.wait()
+        writer.write(frames)
+        yield piece, frames
+
+
+def decode_lane(device: torch.device) -> torch.cuda.Stream | None:
+    """A CUDA stream to decode in beside the sampler's; None where there are none. Work begun before it is awaited."""
+    if device.type != "cuda":
+        return None
+    lane = torch.cuda.Stream(device)
+    lane.wait_stream(torch.cuda.current_stream(device))
+    return lane
+
+
+def all_first(blocks: Iterable[Block]) -> Iterator[Block]:
+    """The blocks, on the host, all made before the first is handed on; what went wrong is raised behind them."""
+    made: deque[Block] = deque()
+    failed: Exception | None = None
+    try:
+        for block in blocks:
+            made.append(Block(block.spec, block.latents.cpu()))
+    except Exception as error:
+        failed = error
+    while made:
+        yield made.popleft()
+    try:
+        if failed is not None:
+            raise failed
+    finally:
+        # Its traceback holds this frame: a cycle would keep the model's memory.
+        del failed

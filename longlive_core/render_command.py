@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .memory import KV_FORMATS
-from .order import FILES, MEMORY, Order
+from .order import FILES, MEMORY, OUTPUT, Order
+from .pipeline import MODES
 from .script import ShotScript
 from .take import Take
+from .video import CODECS, QUALITIES
 
 if TYPE_CHECKING:
     from .job import Job
 
-SETTINGS = (*FILES, "strength", "fp8", "seed", "steps", "size", "guidance", "negative", *MEMORY)
+SETTINGS = (*FILES, "strength", "fp8", "seed", "steps", "size", "guidance", "negative", *MEMORY, *OUTPUT)
 
 
 def add_arguments(part: argparse.ArgumentParser) -> None:
@@ -25,6 +27,11 @@ def add_arguments(part: argparse.ArgumentParser) -> None:
     part.add_argument("--resume", type=Path, metavar="TAKE", help="go on with a film: the FILM.take of its render")
     part.add_argument("--no-take", action="store_true", help="keep no blocks in FILM.take: nothing to resume or retake")
     part.add_argument("--no-snapshots", action="store_true", help="keep no memory in it: a retake remembers anew first")
+    add_setting_arguments(part)
+
+
+def add_setting_arguments(part: argparse.ArgumentParser) -> None:
+    """What a new film is made with."""
     setting = part.add_argument_group("settings, which a take keeps")
 
     def add(name: str, text: str, **options: Any) -> None:  # noqa: ANN401
@@ -49,7 +56,21 @@ def add_arguments(part: argparse.ArgumentParser) -> None:
 def add_output_arguments(part: argparse.ArgumentParser) -> None:
     """What a render and a retake share."""
     part.add_argument("-o", "--output", type=Path, metavar="FILM.mp4", help="the film (of a take: beside it)")
+    kinds = "h264, h265, av1 (FILM.mp4), vp9 (FILM.webm), prores (FILM.mov), png (a folder FILM of pictures)"
+    part.add_argument("--codec", choices=list(CODECS), default=argparse.SUPPRESS, help=f"{kinds} (h264)")
+    part.add_argument("--quality", choices=list(QUALITIES), default=argparse.SUPPRESS, help="of the film's file (high)")
+    part.add_argument(
+        "--preview",
+        action="store_true",
+        help="only a storyboard, the first block of every shot (FILM.preview.mp4, .png); the film can begin with these",
+    )
     part.add_argument("--contact-sheet", action="store_true", help="also a picture with one still per shot (FILM.png)")
+    part.add_argument(
+        "--decode",
+        choices=MODES,
+        default="async",
+        help="async: while sampling goes on; sequential: in turn with it; off: when all is sampled (async)",
+    )
     part.add_argument("--threads", type=int, help="CPU threads (as many as torch likes)")
 
 
@@ -61,7 +82,7 @@ def render_order(args: argparse.Namespace) -> Order:
             raise ValueError("--resume goes on with a take, --no-take keeps none; leave one of them out")
         if args.script is not None:
             _check_script(Take.load(args.resume), ShotScript.read(args.script))
-        return Order.resumed(args.resume, args.output, given, contact_sheet=args.contact_sheet)
+        return Order.resumed(args.resume, args.output, given, contact_sheet=args.contact_sheet, decode=args.decode)
     if args.script is None:
         raise ValueError("a film needs a SCRIPT, or --resume with the take of one that was begun")
     if args.output is None:
@@ -71,23 +92,55 @@ def render_order(args: argparse.Namespace) -> Order:
         args.output,
         given,
         contact_sheet=args.contact_sheet,
+        decode=args.decode,
         take=not args.no_take,
         snapshots=not args.no_snapshots,
     )
+
+
+def kind_of_job(args: argparse.Namespace) -> type[Job]:
+    """What makes the order: a film, or its storyboard."""
+    from .job import Job
+    from .storyboard_job import StoryboardJob
+
+    return StoryboardJob if args.preview else Job
 
 
 def how_to_resume(args: argparse.Namespace, job: Job) -> str:
     """What to type to get the rest of a film that was stopped."""
     if job.take is None:
         return "stopped; a render without --no-take can be resumed"
-    command = ["longlive", "render", "--resume", str(job.take.folder)]
-    if job.order.output != job.take.film:
+    return f"stopped; this makes the rest:\n  {_resume(args, job, job.take, preview=args.preview)}"
+
+
+def how_to_go_on(args: argparse.Namespace, job: Job) -> str:
+    """What to type once a preview is made: to get the film, or another beginning of a shot."""
+    if job.take is None:
+        return ""
+    retake = shlex.join(["longlive", "retake", str(job.take.folder)])
+    return (
+        f"{job.sheet_path} shows it; this makes the film whose shots begin so:\n"
+        f"  {_resume(args, job, job.take, preview=False)}\n"
+        f"and this another beginning of shot N:\n  {retake} --shot N --preview"
+    )
+
+
+def _resume(args: argparse.Namespace, job: Job, take: Take, *, preview: bool) -> str:
+    command = ["longlive", "render", "--resume", str(take.folder)]
+    if preview:
+        command.append("--preview")
+    if job.order.output != take.film:
         command += ["-o", str(job.order.output)]
+    for name in OUTPUT:
+        if getattr(job.order, name) != take.output.get(name):
+            command += [f"--{name}", getattr(job.order, name)]
     if args.contact_sheet:
         command.append("--contact-sheet")
+    if args.decode != "async":
+        command += ["--decode", args.decode]
     if args.threads is not None:
         command += ["--threads", str(args.threads)]
-    return f"stopped; this makes the rest:\n  {shlex.join(command)}"
+    return shlex.join(command)
 
 
 def _check_script(take: Take, script: ShotScript) -> None:

@@ -8,9 +8,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .order import Order
+from .order import OUTPUT, Order
 from .render_command import add_output_arguments
 from .take import Retake, Take, choose, lock, prune, retake, takes_in
+from .take.board import retake_board
+from .take.claim import Claim
 
 if TYPE_CHECKING:
     from .job import Job
@@ -30,8 +32,15 @@ def retake_arguments(part: argparse.ArgumentParser) -> None:
 
 def retake_order(args: argparse.Namespace) -> tuple[Order, Retake]:
     """The order of a retake and the take as it will be. Raises ValueError and ScriptError for a retake of nothing."""
-    changed = retake(Take.load(args.take), args.shot, args.seed, args.prompt, args.mode)
-    return Order.resumed(args.take, args.output, contact_sheet=args.contact_sheet), changed
+    take = Take.load(args.take)
+    if args.preview:
+        if args.mode == "keep":
+            raise ValueError("--preview makes one block and leaves the other shots as they are: leave --mode out")
+        changed = retake_board(take, args.shot, args.seed, args.prompt)
+    else:
+        changed = retake(take, args.shot, args.seed, args.prompt, args.mode)
+    given = {name: getattr(args, name) for name in OUTPUT if hasattr(args, name)}
+    return Order.resumed(args.take, args.output, given, contact_sheet=args.contact_sheet, decode=args.decode), changed
 
 
 def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
@@ -46,6 +55,8 @@ def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
         f"kept {_ranges(run.kept)}; sampled {_ranges(run.sampled)}: {len(run.sampled)} of {blocks} blocks, "
         f"{run.share_of_calls(job.order.steps):.0%} of a whole render's model calls"
     )
+    copied = job.film.copied
+    yield f"the film: {copied} of {blocks} blocks copied as they were compressed, {blocks - copied} decoded"
     if mode == "keep" and number < len(take.shots) and take.complete:
         from .take.seam import seam_flicker
 
@@ -89,11 +100,13 @@ def takes_lines(args: argparse.Namespace) -> Iterator[str]:
     elif args.what == "prune":
         yield f"freed {_size(prune(take, args.memory))}; {_size(take.size)} are left"
     elif args.what in ("lock", "unlock"):
-        lock(take, args.shot, args.what == "lock").save()
+        with Claim(take.folder):
+            lock(take, args.shot, args.what == "lock").save()
         yield f"shot {args.shot} is {args.what}ed"
     else:
         changed, said = choose(take, args.shot, args.version)
-        changed.save()
+        with Claim(take.folder):
+            changed.save()
         yield f"shot {args.shot} is version {args.version}"
         yield from said
         yield f"`longlive render --resume {args.take}` writes the film"

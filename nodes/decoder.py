@@ -17,11 +17,11 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
-from ..longlive_core.audio import Audio
-from ..longlive_core.codecs import CODECS, QUALITIES
+from ..longlive_core.pipeline import MODES, Mode
+from ..longlive_core.render import DEPTH, write
 from ..longlive_core.types import Block
 from ..longlive_core.vae import DecodeStream
-from ..longlive_core.video import VideoWriter
+from ..longlive_core.video import CODECS, QUALITIES, Audio, FilmWriter, film_path, open_film
 from .drawing import Drawing, Preview
 from .types import CATEGORY, Stream, StreamType
 from .vae import check_pair, decoder, slice_bytes
@@ -49,9 +49,10 @@ class AsyncDecode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "codec",
-                    options=list(CODECS),
+                    options=[name for name, codec in CODECS.items() if codec.container],
                     default="h264",
-                    tooltip="h264 plays everywhere; h265 and av1 are smaller and slower to write.",
+                    tooltip="h264 plays everywhere; h265 and av1 are smaller and slower to write. vp9 makes a webm, "
+                    "prores a mov for editing, which has no preview here.",
                 ),
                 io.Combo.Input(
                     "quality", options=list(QUALITIES), default="high", tooltip="Better quality makes larger files."
@@ -63,6 +64,15 @@ class AsyncDecode(io.ComfyNode):
                     "the latents.",
                 ),
                 io.Audio.Input("audio", optional=True, tooltip="Put into the file, cut to the film's length."),
+                io.Combo.Input(
+                    "decode",
+                    options=list(MODES),
+                    default="async",
+                    optional=True,
+                    advanced=True,
+                    tooltip="async: while sampling goes on; sequential: in turn with it, for little VRAM; off: when "
+                    "all is sampled. The film is the same.",
+                ),
             ],
             outputs=[io.Video.Output(tooltip="The film's file.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -79,11 +89,12 @@ class AsyncDecode(io.ComfyNode):
         quality: str,
         preview_vae: comfy.sd.VAE | None = None,
         audio: Mapping[str, Any] | None = None,
+        decode: Mode = "async",
     ) -> io.NodeOutput:
-        frames = DecodeStream(decoder(vae, stream.latent_format))
+        coder = decoder(vae, stream.latent_format)
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
-        target = FilmFile(filename_prefix, stream)
-        writer = VideoWriter(
+        target = FilmFile(filename_prefix, stream, codec)
+        writer = open_film(
             target.path,
             width=target.width,
             height=target.height,
@@ -97,34 +108,32 @@ class AsyncDecode(io.ComfyNode):
             stream,
             beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
             memory=slice_bytes(vae, stream.shape),
+            mode=decode,
             preview=preview,
         )
         with writer, drawing, target.told(writer):
-            for block in drawing:
-                writer.start_block()
-                for latent in block.latents.split(1, dim=2):
-                    drawing.tick()
-                    with stream.turn:
-                        frames.feed(latent)
-                    for piece in frames.flush():
-                        writer.write(piece)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=ui.PreviewVideo([target.saved]))
+            pieces = drawing.stage("decoding", drawing.decoded(coder), DEPTH)
+            for _ in drawing.shown(drawing.stage("writing", write(pieces, writer), DEPTH)):
+                pass
+        return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=target.preview)
 
 
 class FilmFile:
     """Where a film goes: the next free number under a prefix, as the host counts."""
 
-    def __init__(self, prefix: str, stream: Stream) -> None:
+    def __init__(self, prefix: str, stream: Stream, codec: str) -> None:
         pixels = stream.shape.pixels
         self.width, self.height, self.frames = pixels.width, pixels.height, stream.film.plan.video_frames
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), self.width, self.height
         )
-        self.path = Path(folder) / f"{name}_{counter:05}_.mp4"
-        self.saved = ui.SavedResult(self.path.name, subfolder, io.FolderType.output)
+        self.path = film_path(Path(folder) / f"{name}_{counter:05}_", codec)
+        saved = ui.SavedResult(self.path.name, subfolder, io.FolderType.output)
+        # Browsers play no ProRes: where the film lies is all that the node can show.
+        self.preview = ui.PreviewText(str(self.path)) if codec == "prores" else ui.PreviewVideo([saved])
 
     @contextmanager
-    def told(self, writer: VideoWriter) -> Iterator[None]:
+    def told(self, writer: FilmWriter) -> Iterator[None]:
         """Whatever ends the film early, the log says where the finished part is."""
         try:
             yield

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
+from threading import Event
 from time import perf_counter
 from types import TracebackType
+from typing import TypeVar
 
 import comfy.model_management
 import comfy.model_patcher
@@ -16,16 +19,22 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..longlive_core.ahead import Ahead
 from ..longlive_core.generation import Step
+from ..longlive_core.live import LiveScript
+from ..longlive_core.pipeline import Mode, Pipeline, Stage, StageError, staged
 from ..longlive_core.progress import clock
+from ..longlive_core.render import Piece, all_first, decode, decode_lane
+from ..longlive_core.room import OutOfRoomError, free_memory
 from ..longlive_core.types import SPACE_FACTOR, TIME_FACTOR, Block, BlockSpec
+from ..longlive_core.vae import ChunkDecoder, DecodeStream
+from .live import studio
 from .types import Stream
 
 # How often the host is asked for an interrupt and the preview moves on while nothing else happens, in seconds.
 TICK = 0.04
 PREVIEW_PIXELS = 512
 
+T = TypeVar("T")
 Preview = Callable[[Block], Tensor]
 
 
@@ -33,12 +42,18 @@ class Drawing:
     """A film being drawn.
 
         with Drawing(stream, beside=[vae.patcher], memory=bytes) as drawing:
-            for block in drawing:
-                ...                 # long work on a block calls drawing.tick() now and then
+            pieces = drawing.stage("decoding", drawing.decoded(coder))
+            for piece in drawing.shown(pieces):
+                ...
 
-    On a GPU later blocks are sampled in a thread meanwhile. Progress shows on the node whose block is being made.
-    beside: models that the caller runs; memory: bytes that it needs for them; both are loaded with the stream's own.
-    preview: frames `[T, h, w, 3]` uint8 of a block in place of the latents' colours.
+    Stages run in threads of their own; `shown` passes on the last one's items, moves the previews and obeys interrupts
+    meanwhile. Progress shows on the node whose block is being made.
+
+    beside: models that the caller's stages run; memory: bytes that they need for them. mode: how these share the
+    devices with the film's own: "async" has all loaded, "sequential" loads them in turn for every block, "off" samples
+    the whole film before they are loaded.
+    preview: frames `[T, h, w, 3]` uint8 of a block in place of the latents' colours; in async mode only, since its
+    models are not there while others are.
     """
 
     def __init__(
@@ -47,84 +62,142 @@ class Drawing:
         *,
         beside: Sequence[comfy.model_patcher.ModelPatcher] = (),
         memory: int = 0,
+        mode: Mode = "async",
         preview: Preview | None = None,
     ) -> None:
-        self._stream, self._beside, self._memory = stream, list(beside), memory
-        self._board = Board(stream, preview or LatentColours(stream.latent_format))
+        self._stream, self._beside, self._memory, self._mode = stream, list(beside), memory, mode
+        colours = LatentColours(stream.latent_format)
+        self._board = Board(stream, preview if preview is not None and mode == "async" else colours)
+        self._models: list[comfy.model_patcher.ModelPatcher] = []
+        for one in stream.unfinished:
+            if not any(one.model is model for model in self._models):
+                self._models.append(one.model)
+        self._line = Pipeline()
+        self._leaving = Event()
+        self._news: SimpleQueue[Step | Block] = SimpleQueue()
         self._exit = ExitStack()
-        self._ahead = Ahead(stream.film.draw) if stream.model.load_device.type != "cpu" else None
 
     def __enter__(self) -> Drawing:
         with ExitStack() as entered:
-            entered.enter_context(_loaded(self._stream, self._beside, self._memory))
+            entered.enter_context(self._loaded())
+            entered.enter_context(studio().making(_scripts(self._stream)))
             entered.enter_context(self._board)
-            if self._ahead is not None:
-                entered.enter_context(self._ahead)
+            entered.enter_context(self._line)
+            entered.callback(self._leaving.set)
             self._exit = entered.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._exit.close()
+        if error is not None and isinstance(error.__cause__, OutOfRoomError):
+            # As the host does for an error that it knows: the next run begins with all memory free.
+            comfy.model_management.unload_all_models()
 
     def __iter__(self) -> Iterator[Block]:
-        """The blocks in order. Raises as `tick` does, and what sampling raises with the sampler's name before it."""
-        blocks = self._in_turn() if self._ahead is None else self._from(self._ahead)
-        while True:
-            try:
-                block = next(blocks, None)
-            except (ValueError, RuntimeError) as error:
-                if comfy.model_management.is_oom(error):
-                    raise
-                at = self._stream.maker(self._stream.film.kept)
-                raise RuntimeError(f"{at.title} (node {at.node}): {error}") from error
+        """The blocks in order, as `shown`, for work on them that is short."""
+        return self.shown(self.stage("sampling", self._drawn()))
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks in order, for one stage to take."""
+        if self._mode == "async":
+            return self.stage("sampling", self._drawn())
+        drawn = self._drawn() if self._mode == "sequential" else all_first(self._drawn())
+        return self._swapped(staged("sampling", drawn))
+
+    def stage(self, name: str, items: Iterable[T], depth: int = 1) -> Stage[T]:
+        """The items, made in a thread."""
+        return self._line.stage(name, items, depth)
+
+    def shown(self, stage: Stage[T]) -> Iterator[T]:
+        """The items of the last stage. Raises as `tick` does, and what sampling raises behind the sampler's name.
+
+        However it ends, what earlier stages have finished is worked off first.
+        """
+        try:
+            while not stage.done:
+                self.tick()
+                item = stage.take(TICK)
+                if item is not None:
+                    yield item
             self.tick()
-            if block is None:
-                return
-            self._board.block(block)
-            yield block
+        except StageError as error:
+            if error.stage != "sampling":
+                raise
+            at = self._stream.maker(self._stream.film.kept)
+            raise RuntimeError(f"{at.title} (node {at.node}): {error.__cause__}") from error.__cause__
+        except BaseException:
+            self._leaving.set()
+            self._line.finish()
+            raise
 
-    def _from(self, ahead: Ahead) -> Iterator[Block]:
-        while not ahead.done:
-            self.tick()
-            event = ahead.take(TICK)
-            if isinstance(event, Step):
-                self._board.step(event)
-            elif isinstance(event, Block):
-                yield event
+    def decoded(self, coder: ChunkDecoder) -> Iterator[Piece]:
+        """The blocks' latent frames, for one stage to take; models in `beside` are the coder's.
 
-    def _in_turn(self) -> Iterator[Block]:
-        """Without a thread: on a CPU, two would only take the cores from each other."""
-
-        def on_step(step: Step) -> None:
-            self._board.step(step)
-            self.tick()
-
-        return self._stream.film.draw(on_step, comfy.model_management.processing_interrupted)
+        Beside the sampler, in a CUDA stream of its own, where all weights stay where they are; else in turn with it.
+        """
+        models = [*self._models, *self._beside]
+        still = self._mode == "async" and not any(one.is_dynamic() or one.model.model_lowvram for one in models)
+        lane = decode_lane(self._beside[0].load_device) if still else None
+        stream = DecodeStream(coder, lane=lane, free=_free)
+        return decode(self.blocks(), stream, self._leaving.is_set, None if still else self._stream.turn)
 
     def tick(self) -> None:
-        """Moves the preview on. Raises the host's interrupt where the user asked for one."""
+        """Moves what the user sees on. Raises the host's interrupt where the user asked for one."""
         comfy.model_management.throw_exception_if_processing_interrupted()
+        while not self._news.empty():
+            news = self._news.get()
+            if isinstance(news, Step):
+                self._board.step(news)
+            else:
+                self._board.block(news)
         self._board.tick()
 
+    def _drawn(self) -> Iterator[Block]:
+        for block in self._stream.film.draw(self._news.put, self._leaving.is_set):
+            self._news.put(block)
+            yield block
 
-@contextmanager
-def _loaded(stream: Stream, beside: list[comfy.model_patcher.ModelPatcher], memory: int) -> Iterator[None]:
-    """The models on their device, the film's loaded only where there is something to sample."""
-    unfinished = stream.unfinished
-    models: list[comfy.model_patcher.ModelPatcher] = []
-    for one in unfinished:
-        if not any(one.model is model for model in models):
-            models.append(one.model)
-    needed = max((one.bytes for one in unfinished), default=0)
-    comfy.model_management.load_models_gpu([*models, *beside], memory_required=memory + needed)
-    for model in models:
-        model.pre_run()
-    try:
-        yield
-    finally:
-        for model in models:
-            model.cleanup()
-        comfy.model_management.soft_empty_cache()
+    def _swapped(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        """The film's models are on their devices while a block is made, those beside it while one is worked on."""
+        while True:
+            if self._mode == "sequential":
+                self._load(self._models)
+            block = next(blocks, None)
+            if block is None:
+                return
+            self._load(self._beside)
+            yield block
+
+    def _load(self, models: list[comfy.model_patcher.ModelPatcher]) -> None:
+        """Onto their devices, the film's only where there is something to sample, with the memory that they need."""
+        sampling = max((one.bytes for one in self._stream.unfinished), default=0)
+        both = self._mode == "async"
+        needed = self._memory + sampling if both else sampling if models is self._models else self._memory
+        if models:
+            comfy.model_management.load_models_gpu(models, memory_required=needed)
+
+    @contextmanager
+    def _loaded(self) -> Iterator[None]:
+        self._load([*self._models, *self._beside] if self._mode == "async" else self._models)
+        for model in self._models:
+            model.pre_run()
+        try:
+            yield
+        finally:
+            for model in self._models:
+                model.cleanup()
+            comfy.model_management.soft_empty_cache()
+
+
+def _scripts(stream: Stream) -> dict[str, LiveScript]:
+    """Of the shots that are still to be made, by the id of their node."""
+    return {one.node: one.live for one in stream.unfinished if one.live is not None}
+
+
+def _free() -> None:
+    """Before work that ran out of memory is done once more."""
+    free_memory()
+    comfy.model_management.soft_empty_cache()
 
 
 class LatentColours:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import comfy.model_management
 import comfy.sd
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..longlive_core.types import Block
-from ..longlive_core.vae import DecodeStream
+from ..longlive_core.render import DEPTH
 from .drawing import Drawing
 from .memory import gigabytes
-from .types import CATEGORY, Stream, StreamType, Turn
+from .types import CATEGORY, Stream, StreamType
 from .vae import decoder, slice_bytes
 
 
@@ -77,13 +74,13 @@ class StreamToImages(io.ComfyNode):
         pixels = stream.shape.pixels
         check_room(4 * 3 * len(wanted) * pixels.height * pixels.width, f"{len(wanted)} frames")
         images = torch.empty(len(wanted), pixels.height, pixels.width, 3)
-        frames = DecodeStream(decoder(vae, stream.latent_format))
+        coder = decoder(vae, stream.latent_format)
         with Drawing(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as drawing:
             start = 0
-            for block in drawing:
-                for piece in _decoded(block, frames, drawing, stream.turn):
-                    _place(images, piece, start - wanted.start)
-                    start += len(piece)
+            for piece in drawing.shown(drawing.stage("decoding", drawing.decoded(coder), DEPTH)):
+                frames = piece.frames.wait()
+                _place(images, frames, start - wanted.start)
+                start += len(frames)
         return io.NodeOutput(images)
 
 
@@ -106,14 +103,6 @@ def check_room(needed: int, what: str) -> None:
             f"{what} take {gigabytes(needed)} of memory, {gigabytes(free)} are free: use LongLive Async Decode, which "
             "writes a file as it goes, or take fewer frames"
         )
-
-
-def _decoded(block: Block, frames: DecodeStream, drawing: Drawing, turn: Turn) -> Iterator[Tensor]:
-    for latent in block.latents.split(1, dim=2):
-        drawing.tick()
-        with turn:
-            frames.feed(latent)
-        yield from frames.flush()
 
 
 def _place(images: Tensor, piece: Tensor, at: int) -> None:

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from threading import Lock
+from typing import Literal, get_args
 
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..longlive_core.engine import Generation, generate
-from ..longlive_core.film import Film, OnStep, ShouldStop
+from ..longlive_core.film import Drawable, Film, OnStep, ShouldStop
 from ..longlive_core.footprint import activation_bytes, prompt_bytes
 from ..longlive_core.generation import KnownLatents
+from ..longlive_core.live import LiveScript
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.mini import PIXELS as MINI_PIXELS
 from ..longlive_core.model import WanConfig
-from ..longlive_core.sampling import MAX_SEED
+from ..longlive_core.sampling import MAX_SEED, NoiseSource, block_noise
 from ..longlive_core.script import BlockPlan
+from ..longlive_core.script.of_plan import script_of
+from ..longlive_core.storyboard import StoryboardFilm, board_noise
+from ..longlive_core.storyboard import storyboard as board_plan
+from ..longlive_core.take.blocks import Settings, latents_digest
 from ..longlive_core.types import LatentShape, PixelShape
 from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
 from .model import HostedModel, as_causal
 from .types import CATEGORY, ConditioningType, ShotConditioning, StateType, Stream, StreamType, Turn
 from .vae import MiniLatents, check_pair
+
+Storyboard = Literal["off", "only", "first"]
 
 
 class StreamingSampler(io.ComfyNode):
@@ -70,6 +80,14 @@ class StreamingSampler(io.ComfyNode):
                     optional=True,
                     tooltip="Of another sampler: its film goes on, after a cut, with these shots.",
                 ),
+                io.Combo.Input(
+                    "storyboard",
+                    options=list(get_args(Storyboard)),
+                    default="off",
+                    optional=True,
+                    tooltip="only: the first block of every shot, to judge a script by in seconds. first: they are "
+                    "made first, then the film whose shots begin with these very blocks.",
+                ),
             ],
             outputs=[
                 StreamType.Output(display_name="STREAM", tooltip="The film, made while it is drawn."),
@@ -102,6 +120,7 @@ class StreamingSampler(io.ComfyNode):
         start_image: Tensor | None = None,
         vae: comfy.sd.VAE | None = None,
         state: Stream | None = None,
+        storyboard: Storyboard = "off",
     ) -> io.NodeOutput:
         stream = make_stream(
             model,
@@ -115,6 +134,7 @@ class StreamingSampler(io.ComfyNode):
             state=state,
             node=str(cls.hidden.unique_id),
             title="LongLive Streaming Sampler",
+            storyboard=storyboard,
         )
         return io.NodeOutput(stream, stream)
 
@@ -133,12 +153,13 @@ def make_stream(
     node: str,
     title: str,
     cut: bool = True,
+    storyboard: Storyboard = "off",
 ) -> Stream:
     """The film of these shots, or of another film and these shots behind it.
 
     size: (width, height) in pixels. memory: without one, that of the film that goes on, or the defaults. picture: the
     start image and its VAE, of a film that begins here. cut: whether these shots begin with a cut. node, title: who
-    makes it. Raises ValueError for what cannot be made.
+    makes it. storyboard: of these shots, see `make_film`. Raises ValueError for what cannot be made.
     """
     model = as_causal(model)
     memory = memory or (DEFAULT_MEMORY if state is None else state.memory)
@@ -148,14 +169,25 @@ def make_stream(
     embeddings = conditioning.embeddings if state is None else {**state.embeddings, **conditioning.embeddings}
     turn = make_turn(model) if state is None else state.turn
     recipe = Recipe(model, embeddings, conditioning.negative, plan, shape, seed, steps, guidance, memory, turn)
+    recipe = replace(recipe, encode=conditioning.encode)
     recipe.check()
     start = encode_start(*picture, model, shape) if state is None else None
-    film = Film(plan, recipe, start, None if state is None else state.film)
-    return Stream(film, model, shape, steps, memory, recipe.bytes, node, title, embeddings, turn, state)
+    film = make_film(recipe, start, None if state is None else state.film, storyboard)
+    if storyboard == "off":
+        film.live = LiveScript(conditioning.script or script_of(conditioning.plan), plan)
+    asked: Settings = {
+        **recipe.asked,
+        "start": None if start is None else f"image {latents_digest(start.to('cpu', torch.float32))}",
+        "storyboard": storyboard,
+    }
+    script = conditioning.script if state is None else None
+    return Stream(
+        film, model, shape, steps, memory, recipe.bytes, node, title, embeddings, turn, state, asked, script, film.live
+    )
 
 
 def make_turn(model: comfy.model_patcher.ModelPatcher) -> Turn:
-    """See `Turn`: on a CPU there is one thread, which waits for nobody."""
+    """See `Turn`: on a CPU weights stay where they are, and nobody waits."""
     return nullcontext() if model.load_device.type == "cpu" else Lock()
 
 
@@ -173,10 +205,18 @@ class Recipe:
     guidance: float
     memory: MemoryConfig
     turn: Turn
+    noise: NoiseSource | None = None
+    encode: Callable[[str], Tensor] | None = None
 
     @property
     def config(self) -> WanConfig:
         return self.model.model.diffusion_model.config
+
+    @property
+    def asked(self) -> Settings:
+        """What changes a block's bits, but for the weights, the text and the size."""
+        own = {"seed": self.seed, "steps": self.steps, "guidance": self.guidance, "negative": self.negative}
+        return {**own, **asdict(self.memory)}
 
     @property
     def bytes(self) -> int:
@@ -200,6 +240,15 @@ class Recipe:
                 "for Mini)"
             )
 
+    def text(self, prompt: str) -> Tensor:
+        """The embedding of a prompt; one that came while the film is made is encoded now, and the model comes back."""
+        if prompt in self.embeddings or self.encode is None:
+            return self.embeddings[prompt]
+        with self.turn:
+            embedding = self.encode(prompt)
+            comfy.model_management.load_models_gpu([self.model], memory_required=self.bytes)
+        return embedding
+
     def __call__(
         self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
     ) -> Generation:
@@ -207,7 +256,7 @@ class Recipe:
         return generate(
             model,
             plan,
-            self.embeddings.__getitem__,
+            self.text,
             self.memory,
             size=(self.shape.height, self.shape.width),
             steps=self.steps,
@@ -215,10 +264,21 @@ class Recipe:
             guidance=self.guidance,
             negative=self.negative,
             known=known,
+            noise=self.noise,
             attention=model.attention,
             on_step=on_step,
             should_stop=should_stop,
         )
+
+
+def make_film(recipe: Recipe, start: Tensor | None, earlier: Drawable | None, storyboard: Storyboard) -> Film:
+    """The recipe's film, or in its place ("only") or before it ("first") a storyboard of the shots behind `earlier`."""
+    if storyboard == "off":
+        return Film(recipe.plan, recipe, start, earlier)
+    after = 0 if earlier is None else len(earlier.plan.blocks)
+    noise = board_noise(recipe.plan, block_noise(recipe.seed), after)
+    board = Film(board_plan(recipe.plan, after), replace(recipe, noise=noise), start, earlier)
+    return board if storyboard == "only" else StoryboardFilm(recipe.plan, recipe, board, start, earlier)
 
 
 def check_size(model: comfy.model_patcher.ModelPatcher, shape: LatentShape, state: Stream | None) -> None:

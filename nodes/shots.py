@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import comfy.model_management
 import comfy.sd
 import comfy.utils
@@ -111,7 +114,7 @@ class EncodeShots(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: comfy.sd.CLIP | None, shots: Shots, negative: str) -> io.NodeOutput:
-        conditioning = encode_shots(clip, shots.plan, negative)
+        conditioning = replace(encode_shots(clip, shots.plan, negative), script=shots.script)
         said = [
             f"shot {number}: {note}"
             for number, shot in enumerate(shots.script.shots, 1)
@@ -122,16 +125,21 @@ class EncodeShots(io.ComfyNode):
 
 def encode_shots(clip: comfy.sd.CLIP | None, plan: BlockPlan, negative: str = "") -> ShotConditioning:
     """The plan with each of its prompts encoded once. Raises ValueError without a text encoder."""
+    embeddings = encode_prompts(clip, distinct_prompts(plan, negative))
+    return ShotConditioning(plan, embeddings, negative, lambda prompt: encode_prompts(clip, [prompt])[prompt])
+
+
+def encode_prompts(clip: comfy.sd.CLIP | None, prompts: Sequence[str]) -> dict[str, Tensor]:
+    """Prompt → `[1, L, text_dim]`, with the host's progress and interrupts. Raises as `encode_shots` does."""
     if clip is None:
         raise ValueError("CLIP is empty: this checkpoint has no text encoder; use Load CLIP with umt5-xxl, type wan")
-    prompts = distinct_prompts(plan, negative)
     progress = comfy.utils.ProgressBar(len(prompts))
     embeddings: dict[str, Tensor] = {}
     for prompt in prompts:
         comfy.model_management.throw_exception_if_processing_interrupted()
         embeddings[prompt] = clip.encode_from_tokens(clip.tokenize(prompt))[0].cpu()
         progress.update(1)
-    return ShotConditioning(plan, embeddings, negative)
+    return embeddings
 
 
 def unread(clip: comfy.sd.CLIP, prompt: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +12,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..longlive_core.film import Film
+from ..longlive_core.film import Drawable
+from ..longlive_core.live import LiveScript
 from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, ShotScript
+from ..longlive_core.take.blocks import Settings
 from ..longlive_core.types import LatentShape
 
 
@@ -28,11 +30,16 @@ class Shots:
 
 @dataclass(frozen=True)
 class ShotConditioning:
-    """A plan with the embedding `[L, text_dim]` of each distinct prompt; `negative` is what guidance avoids."""
+    """A plan with the embedding `[L, text_dim]` of each distinct prompt; `negative` is what guidance avoids.
+
+    script: what the plan was made of, where it was written as one. encode: for prompts that come later.
+    """
 
     plan: BlockPlan
     embeddings: Mapping[str, Tensor]
     negative: str
+    encode: Callable[[str], Tensor]
+    script: ShotScript | None = None
 
 
 # The host's weight streaming is not made for two threads: where weights move, model calls and VAE slices take turns.
@@ -45,10 +52,12 @@ class Stream:
 
     shape: of one block, in latent cells. bytes: what sampling needs beside the weights. node, title: id and name of the
     node that makes it and shows the progress. embeddings: prompt → `[L, text_dim]` of the whole film. turn: held while
-    the device is given work; one for a whole chain. earlier: the stream that this one's film goes on from.
+    the device is given work; one for a whole chain. earlier: the stream that this one's film goes on from. asked: the
+    settings of its node that change a block's bits; None where nothing is sampled. script: of the whole film, if there
+    is one. live: that of the shots of its node, which can change while they are made.
     """
 
-    film: Film
+    film: Drawable
     model: ModelPatcher
     shape: LatentShape
     steps: int
@@ -59,6 +68,9 @@ class Stream:
     embeddings: Mapping[str, Tensor]
     turn: Turn
     earlier: Stream | None = None
+    asked: Settings | None = None
+    script: ShotScript | None = None
+    live: LiveScript | None = None
 
     @property
     def unfinished(self) -> list[Stream]:
@@ -86,5 +98,6 @@ ConditioningType = io.Custom("LONGLIVE_SHOT_CONDITIONING")
 MemoryType = io.Custom("LONGLIVE_MEMORY")
 StreamType = io.Custom("LONGLIVE_STREAM")
 StateType = io.Custom("LONGLIVE_STATE")
+TakeType = io.Custom("LONGLIVE_TAKE")
 
 CATEGORY = "LongLive"

@@ -58,7 +58,8 @@ class HostedVAE:
     def _wan(self, latents: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
         """What `WanVAE.decode` does for a whole clip, with its feature cache kept between pieces."""
         first = state is None
-        cache = [None] * wan22.count_conv3d(self._model.decoder) if state is None else state
+        # A copy: what was handed in stays good for another try.
+        cache = [None] * wan22.count_conv3d(self._model.decoder) if state is None else list(state)
         pieces: list[Tensor] = []
         for frame in self._model.conv2(latents).split(1, dim=2):
             pieces.append(self._model.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=first))

@@ -51,6 +51,10 @@ class BlockPlan:
         """How many shots the film has, `continue` shots counted."""
         return self.blocks[-1].shot + 1
 
+    def behind(self, blocks: tuple[BlockSpec, ...]) -> BlockPlan:
+        """This plan with other first blocks: those that were made."""
+        return replace(self, blocks=(*blocks, *self.blocks[len(blocks) :]))
+
     def begins_shot(self, block: BlockSpec) -> bool:
         """Whether a block is the first one of its shot, after a cut or not."""
         return block.index == 0 or self.blocks[block.index - 1].shot != block.shot

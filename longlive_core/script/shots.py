@@ -8,10 +8,9 @@ from pathlib import Path
 from .length import Length, short
 from .plan import DEFAULT_SECONDS, BlockPlan, make_plan
 from .reader import STYLE, Draft, Reader
-from .source import Line, Passage, ScriptError
+from .source import Line, Passage, ScriptError, read_text
 from .text import MAX_CHARACTERS, REFERENCE, check_size, expand, parse_text
 
-MAX_FILE_BYTES = 16 * 1024 * 1024
 SENTENCE_ENDS = (".", "!", "?", "…", ",", ";", ":")
 
 
@@ -62,30 +61,14 @@ class ShotScript:
         reader.read(text)
         if not reader.shots:
             raise _no_shots(reader.definitions)
-        definitions = _read_definitions(reader.definitions)
-        shots = tuple(_shot(draft, definitions) for draft in reader.shots)
+        definitions = read_definitions(reader.definitions)
+        shots = tuple(read_shot(draft, definitions) for draft in reader.shots)
         return cls(shots, definitions.style, definitions.names)
 
     @classmethod
     def read(cls, path: str | Path) -> ShotScript:
         """Read a UTF-8 text file. Raises ScriptError where it cannot be read, is too large or is no text."""
-        try:
-            with Path(path).open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise ScriptError(f"cannot read {path}: {error.strerror or error}", remedy="check the path") from error
-        if len(data) > MAX_FILE_BYTES:
-            limit = f"the limit for a script is {MAX_FILE_BYTES // 2**20} MiB"
-            raise ScriptError(
-                f"{path} is too large; {limit}", remedy="give the text of the shots, not a video or model"
-            )
-        try:
-            return cls.parse(data.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            line, start = data.count(b"\n", 0, error.start) + 1, data.rfind(b"\n", 0, error.start) + 1
-            column = len(data[start : error.start].decode("utf-8")) + 1
-            what = f"{path} is not a UTF-8 text file: byte 0x{data[error.start]:02x} at offset {error.start}"
-            raise ScriptError(what, line, column, "save the script as plain UTF-8 text") from error
+        return cls.parse(read_text(path))
 
     def format(self) -> str:
         """The script in canonical text: parsing it gives this script again."""
@@ -124,7 +107,7 @@ class Definitions:
     full_names: dict[str, str]
 
 
-def _read_definitions(drafts: list[Draft]) -> Definitions:
+def read_definitions(drafts: list[Draft]) -> Definitions:
     """Raises ScriptError at a second definition of one name, and at one without text. A name may use those above it."""
     lines: dict[str, int] = {}
     texts: dict[str, tuple[str, str]] = {}
@@ -150,7 +133,8 @@ def _read_definitions(drafts: list[Draft]) -> Definitions:
     return Definitions(written, tuple(texts.values()), full_style, full)
 
 
-def _shot(draft: Draft, definitions: Definitions) -> Shot:
+def read_shot(draft: Draft, definitions: Definitions) -> Shot:
+    """Raises ScriptError, for an unknown name and a shot without text among others."""
     passage = draft.passage
     parsed = parse_text(passage)
     if not parsed.text:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
+MAX_FILE_BYTES = 16 * 1024 * 1024
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -66,3 +68,22 @@ def lines_of(text: str) -> list[Line]:
                 f"control character U+{ord(control[0]):04X}", "save the script as plain UTF-8 text", control.start()
             )
     return found
+
+
+def read_text(path: str | Path) -> str:
+    """A script's file. Raises ScriptError where it cannot be read, is too large or is no UTF-8 text."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ScriptError(f"cannot read {path}: {error.strerror or error}", remedy="check the path") from error
+    if len(data) > MAX_FILE_BYTES:
+        limit = f"the limit for a script is {MAX_FILE_BYTES // 2**20} MiB"
+        raise ScriptError(f"{path} is too large; {limit}", remedy="give the text of the shots, not a video or model")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line, start = data.count(b"\n", 0, error.start) + 1, data.rfind(b"\n", 0, error.start) + 1
+        column = len(data[start : error.start].decode("utf-8")) + 1
+        what = f"{path} is not a UTF-8 text file: byte 0x{data[error.start]:02x} at offset {error.start}"
+        raise ScriptError(what, line, column, "save the script as plain UTF-8 text") from error

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from ..sampling import MAX_SEED
 from .blocks import History
+from .claim import Claim
 from .take import Shot, Take, Version, bytes_in
 
 Mode = Literal["ripple", "keep"]
@@ -32,7 +33,7 @@ def retake(
     which follow from it, but for those that are locked; keep: they stay as they are, spliced behind it. Raises
     ValueError and ScriptError.
     """
-    index = shot_index(take, number)
+    index = _sampled_index(take, number)
     shot = take.shots[index]
     if shot.locked:
         raise ValueError(f"shot {number} is locked; `longlive takes unlock` first, or retake another shot")
@@ -67,15 +68,15 @@ def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]
     Later shots go to the version that was made after the one chosen, where there is one, or stay spliced. Raises
     ValueError where the film would be neither what the model made nor a splice that was asked for.
     """
-    index = shot_index(take, number)
+    index = _sampled_index(take, number)
     if not 0 <= version < len(take.shots[index].versions):
         had = len(take.shots[index].versions)
         raise ValueError(f"shot {number} has no version {version}; it has {had}, numbered from 0")
     chosen = take.shots[index].versions[version]
     history, said = _history(take, index), list[str]()
-    if history is None:
+    made_on = _made_on(take, index, version, history)
+    if history is None and made_on is not None:
         raise ValueError(f"blocks before shot {number} are yet to be made; `longlive render --resume` makes them")
-    made_on = _made_on(take, index, version)
     spliced = take.shots[index].spliced
     if made_on is not None and made_on != history and not spliced:
         raise ValueError(f"version {version} of shot {number} was made after other blocks than now stand before it")
@@ -101,19 +102,21 @@ def prune(take: Take, memory: bool = False) -> int:
     """Removes the blocks of versions that are not chosen, and half-written files; returns the bytes it freed.
 
     The versions' texts and seeds stay in the take: a version chosen later is made again. Memories of what is not
-    chosen go too; memory: those of the film as well, which a retake would have begun from. Raises OSError.
+    chosen go too; memory: those of the film as well, which a retake would have begun from. Raises OSError, for a take
+    that is being made among others.
     """
     before = bytes_in(take.folder)
-    kept = set[Path]() if memory else set(_memories_in_use(take))
-    for path in take.memories():
-        if path not in kept:
-            path.unlink()
-    for index, shot in enumerate(take.shots):
-        for version in range(len(shot.versions)):
-            folder = take.shot_folder(index, version)
-            if version != shot.chosen and folder.is_dir():
-                shutil.rmtree(folder)
-    take.remove_partial_files()
+    with Claim(take.folder):
+        kept = set[Path]() if memory else set(_memories_in_use(take))
+        for path in take.memories():
+            if path not in kept:
+                path.unlink()
+        for index, shot in enumerate(take.shots):
+            for version in range(len(shot.versions)):
+                folder = take.shot_folder(index, version)
+                if version != shot.chosen and folder.is_dir():
+                    shutil.rmtree(folder)
+        take.remove_partial_files()
     return before - bytes_in(take.folder)
 
 
@@ -122,6 +125,15 @@ def shot_index(take: Take, number: int) -> int:
     if not 1 <= number <= len(take.shots):
         raise ValueError(f"shot {number}: this film has {len(take.shots)}, numbered from 1")
     return number - 1
+
+
+def _sampled_index(take: Take, number: int) -> int:
+    """As `shot_index`, and raises ValueError for a given video: it has no other version and cannot have one."""
+    index = shot_index(take, number)
+    shot = take.shots[index]
+    if shot.versions[shot.chosen].made == "video":
+        raise ValueError(f"shot {number} is a given video: it was not sampled, so there is nothing to make again")
+    return index
 
 
 def _memories_in_use(take: Take) -> Iterator[Path]:
@@ -153,18 +165,25 @@ def _history(take: Take, index: int) -> History | None:
     return history
 
 
-def _made_on(take: Take, index: int, version: int) -> History | None:
-    """The history that a version was made on; None where its first block is yet to be made."""
-    first = next(spec for spec in take.plan.blocks if spec.shot == index)
+def _made_on(take: Take, index: int, version: int, before: History | None) -> History | None:
+    """The history that a version was made on; None where its first block is yet to be made.
+
+    A storyboard's block stands anywhere, so `before` the shot too, unless its second block was made after others.
+    """
+    first, *rest = (spec for spec in take.plan.blocks if spec.shot == index)
     facts = take.facts(first, version)
-    return None if facts is None else facts.history
+    if facts is None or take.shots[index].versions[version].made != "preview":
+        return None if facts is None else facts.history
+    second = take.facts(rest[0], version) if rest else None
+    stands = second is None or (before is not None and second.history == before.then(facts.digest))
+    return before if stands else facts.history
 
 
 def _fitting(take: Take, index: int, history: History | None, may_splice: bool) -> Shot:
     """A later shot behind what now stands before it."""
     shot = take.shots[index]
     newest_first = (shot.chosen, *(v for v in reversed(range(len(shot.versions))) if v != shot.chosen))
-    made_on = {version: _made_on(take, index, version) for version in newest_first}
+    made_on = {version: _made_on(take, index, version, history) for version in newest_first}
     for version in newest_first:
         if history is not None and made_on[version] == history:
             return replace(shot, chosen=version, spliced=False)

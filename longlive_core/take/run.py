@@ -110,6 +110,9 @@ class TakeRun:
     def _make(self, generation: Generation, spec: BlockSpec) -> Block | None:
         """The block, sampled behind those before it; None after a stop."""
         while generation.position < spec.index:
+            before = self.take.plan.blocks[generation.position]
+            if self._snapshots and before.index and self.take.is_preview(before):
+                self._keep_memory(generation, before)
             if next(generation, None) is None:
                 return None
             self.replayed += 1

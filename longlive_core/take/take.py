@@ -18,14 +18,15 @@ FORMAT = "longlive-take-1"
 SUFFIX = ".take"
 FILE = "take.json"
 MEMORY = "memory"
+FOOTAGE = "footage"
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One making of a shot: its text and seed as the script has them; `made` is render, ripple, keep, preview or video.
+    """One making of a shot: its text and seed as the script has them; `made` says how.
 
     preview: its first block was made for the storyboard, behind the first blocks of the shots before it. video: its
-    blocks are those of a given video.
+    blocks are those of a given video. live: its text came while the film was made.
     """
 
     text: str
@@ -198,7 +199,7 @@ class Take:
                 f"{self.folder} holds retakes that a new render would lose; name another film with -o, remove that "
                 "folder, or render without a take"
             )
-        for made in ("shots", MEMORY):
+        for made in ("shots", MEMORY, FOOTAGE):
             shutil.rmtree(self.folder / made, ignore_errors=True)
         self.save()
         self.remove_partial_files()

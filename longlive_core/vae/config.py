@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import ceil
 from typing import Any, cast
 
 
@@ -30,6 +31,22 @@ class VAEConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def decoder_reach(self) -> int:
+        """How many latent frames before a latent frame its pixels depend on: 40 of Wan2.2.
+
+        Every convolution in time looks two frames back, at the rate of its stage: the first one and the two middle
+        blocks at that of the latents, then each stage's blocks and its doubling. A film decoded from that many frames
+        before is equal to the bit; two more are for its first frames, which are decoded otherwise.
+        """
+        look, rate = 2.0 + 2 * 4, 1
+        for doubled in (*reversed(self.temporal_downsample), False):
+            look += 4 * (self.num_res_blocks + 1) / rate
+            if doubled:
+                look += 2 / rate
+                rate *= 2
+        return ceil(look + 2 / rate) + 2
 
 
 # Per-channel statistics of the released Wan2.2 VAE.

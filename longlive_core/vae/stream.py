@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ...kernels import to_uint8
+from ..room import with_room
 
 
 class ChunkDecoder(Protocol):
@@ -26,13 +28,14 @@ class ChunkDecoder(Protocol):
 
 
 @dataclass(frozen=True)
-class _Copy:
-    """Frames on their way to the host; `ready` is None where they never left it."""
+class Copy:
+    """Frames `[T, H, W, 3]` uint8 on their way to the host; `ready` is None where they never left it."""
 
     frames: Tensor
     ready: torch.cuda.Event | None
 
     def wait(self) -> Tensor:
+        """The frames, when they have arrived; any thread may wait."""
         if self.ready is not None:
             self.ready.synchronize()
         return self.frames
@@ -52,27 +55,55 @@ class DecodeStream:
     Frames wait in the stream one latent frame at a time; what is not taken stays in host memory.
     """
 
-    def __init__(self, vae: ChunkDecoder, on_slice: Callable[[], None] | None = None) -> None:
-        """`on_slice` is called before every latent frame; what it raises (a cancel) leaves the stream usable."""
+    def __init__(
+        self,
+        vae: ChunkDecoder,
+        on_slice: Callable[[], None] | None = None,
+        *,
+        lane: torch.cuda.Stream | None = None,
+        free: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_slice` is called before every latent frame; what it raises (a cancel) leaves the stream usable.
+
+        lane: the CUDA stream to decode in, beside what else the device does; latents on a device must then be finished
+        there, those on the host always are. free: called where memory runs out, before a latent frame is decoded once
+        more; see `with_room`.
+        """
         self.vae = vae
         self.on_slice = on_slice
+        self._lane = lane
+        self._free = free
         self.reset()
 
     def reset(self) -> None:
         """Forget the film: the next latent frame is a first one."""
         self.state: Any = None
-        self._copies: deque[_Copy] = deque()
+        self._fed = 0
+        self._copies: deque[Copy] = deque()
 
     @torch.inference_mode()
     def feed(self, latents: Tensor) -> None:
-        """Decode the next normalised latents [1, C, F, H, W], F >= 1. Raises ValueError for a batch."""
+        """Decode the next normalised latents [1, C, F, H, W], F >= 1.
+
+        Raises ValueError for a batch, and OutOfRoomError where memory runs out twice: what was fed before is decoded.
+        """
         if latents.ndim != 5 or latents.shape[0] != 1:
             raise ValueError(f"a stream decodes one film of shape [1, C, F, H, W], not {list(latents.shape)}")
-        for frame in self.vae.enter(latents).split(1, dim=2):
-            if self.on_slice is not None:
-                self.on_slice()
-            video, self.state = self.vae.decode_chunk(frame, self.state)
-            self._copies.append(_to_host(to_uint8(video)))
+        with torch.cuda.stream(self._lane):
+            if self._lane is not None and latents.is_cuda:
+                latents.record_stream(self._lane)
+            for frame in self.vae.enter(latents).split(1, dim=2):
+                if self.on_slice is not None:
+                    self.on_slice()
+                work, what = partial(self._decode, frame), f"decoding latent frame {self._fed}"
+                copy, self.state = with_room(work, self._free, what)
+                self._copies.append(copy)
+                self._fed += 1
+
+    def _decode(self, frame: Tensor) -> tuple[Copy, Any]:
+        """One latent frame and the state after it; the stream itself is as before, so that it can be done again."""
+        video, state = self.vae.decode_chunk(frame, self.state)
+        return _to_host(to_uint8(video)), state
 
     def take(self) -> Tensor | None:
         """The oldest decoded frames [T, H, W, 3] uint8 on the host, T = 1 first and 4 later; None when none wait."""
@@ -80,16 +111,20 @@ class DecodeStream:
 
     def flush(self) -> list[Tensor]:
         """All decoded frames not yet taken, oldest first."""
-        waiting = [copy.wait() for copy in self._copies]
+        return [copy.wait() for copy in self.copies()]
+
+    def copies(self) -> list[Copy]:
+        """As `flush`, for another thread to wait for."""
+        waiting = list(self._copies)
         self._copies.clear()
         return waiting
 
 
-def _to_host(frames: Tensor) -> _Copy:
+def _to_host(frames: Tensor) -> Copy:
     if not frames.is_cuda:
-        return _Copy(frames, None)
+        return Copy(frames, None)
     host = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
     host.copy_(frames, non_blocking=True)
     ready = torch.cuda.Event()
-    ready.record()
-    return _Copy(host, ready)
+    ready.record(torch.cuda.current_stream(frames.device))
+    return Copy(host, ready)

@@ -152,6 +152,17 @@ def test_another_codec_draws_the_same_film_again(comfy: Host, made: Run) -> None
     assert torch.equal(film_frames(comfy, replayed), film_frames(comfy, made))
 
 
+@pytest.mark.parametrize(("decode", "ending"), [("sequential", "\n"), ("off", "\n\n")])
+def test_every_way_to_decode_gives_the_same_film(comfy: Host, made: Run, decode: str, ending: str) -> None:
+    """Sampled anew with the models in turn, the film is the same to the bit."""
+    prompt = film(SCRIPT + ending, SEED)  # the same film to the model, another one to the cache
+    prompt[FILM]["inputs"]["decode"] = decode
+    run = comfy.run(prompt, 90)
+    assert run.ok, run.error
+    assert sampled(run)
+    assert torch.equal(film_frames(comfy, run), film_frames(comfy, made))
+
+
 def test_another_shot_is_sampled(comfy: Host, made: Run) -> None:
     """A changed line of the script makes a film anew; the model is not loaded again."""
     assert made.ok

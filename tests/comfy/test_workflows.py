@@ -39,7 +39,7 @@ WIDGETS = {
     "LongLiveEncodeShots": ["negative"],
     "LongLiveSinkMemory": ["window", "global_sink", "shot_sink", "rope_offset", "kv_format", "clean_recache"],
     "LongLiveStreamingSampler": ["width", "height", "seed", "control_after_generate", "steps", "guidance"],
-    "LongLiveAsyncDecode": ["filename_prefix", "codec", "quality"],
+    "LongLiveAsyncDecode": ["filename_prefix", "codec", "quality", "decode"],
     "LongLiveStreamToLatent": [],
     "LongLiveStreamToImages": ["first_frame", "frame_count"],
     "LongLiveConvertCheckpoint": ["model_name", "format", "lora_name", "strength", "output_name"],

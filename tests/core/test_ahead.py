@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from time import perf_counter, sleep
 from weakref import ref
 
 import pytest
 import torch
-from longlive.longlive_core.ahead import Ahead
 from longlive.longlive_core.film import Film
 from longlive.longlive_core.generation import Step
+from longlive.longlive_core.pipeline import Make, Pipeline, Stage
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import Block
 
 from .conftest import Tiny
 
 PLAN = "A A |B B B |C"
+Events = Stage[Step | Block]
 OnStep = Callable[[Step], None]
 ShouldStop = Callable[[], bool]
 
@@ -47,7 +49,14 @@ class Slow:
             self.closed = True
 
 
-def events(film: Ahead) -> Iterator[Step | Block]:
+@contextmanager
+def ahead(draw: Make[Step | Block], depth: int = 1) -> Generator[Events, None, None]:
+    """The draw, in a thread."""
+    with Pipeline() as line:
+        yield line.draw("sampling", draw, depth)
+
+
+def events(film: Events) -> Iterator[Step | Block]:
     """All that comes; fails rather than hang."""
     end = perf_counter() + 20
     while not film.done:
@@ -58,7 +67,7 @@ def events(film: Ahead) -> Iterator[Step | Block]:
 
 
 def samplers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "longlive-sampler"]
+    return [thread for thread in threading.enumerate() if thread.name == "longlive-sampling"]
 
 
 def settle(count: Callable[[], int]) -> int:
@@ -80,9 +89,9 @@ def test_events_come_in_order(tiny: Tiny, depth: int) -> None:
             PLAN, known=known, on_step=on_step, should_stop=should_stop
         ),
     )
-    with Ahead(film.draw, depth) as ahead:
-        got = list(events(ahead))
-        assert ahead.done and ahead.take(0.01) is None
+    with ahead(film.draw, depth) as drawn:
+        got = list(events(drawn))
+        assert drawn.done and drawn.take(0.01) is None
     told = [(event.block.index, event.index) if isinstance(event, Step) else (event.index, None) for event in got]
     assert told == [(block, step) for block in range(6) for step in (1, 2, None)]
     blocks = [event for event in got if isinstance(event, Block)]
@@ -94,7 +103,7 @@ def test_events_come_in_order(tiny: Tiny, depth: int) -> None:
 def test_at_most_depth_blocks_wait(tiny: Tiny, depth: int) -> None:
     """While nobody takes, sampling halts with `depth` finished blocks; each block taken makes room for one more."""
     draw = Slow(tiny.plan(PLAN))
-    with Ahead(draw, depth) as film:
+    with ahead(draw, depth) as film:
         assert settle(lambda: draw.made) == depth
         for taken, event in enumerate((event for event in events(film) if isinstance(event, Block)), 1):
             assert event.index == taken - 1
@@ -103,7 +112,7 @@ def test_at_most_depth_blocks_wait(tiny: Tiny, depth: int) -> None:
 
 def test_nothing_comes_in_time(tiny: Tiny) -> None:
     """`take` waits no longer than its timeout, and None is not the end."""
-    with Ahead(Slow(tiny.plan("A"), step=0.3)) as film:
+    with ahead(Slow(tiny.plan("A"), step=0.3)) as film:
         before = perf_counter()
         assert film.take(0.02) is None and not film.done
         assert perf_counter() - before < 0.2
@@ -113,7 +122,7 @@ def test_nothing_comes_in_time(tiny: Tiny) -> None:
 def test_leaving_early_ends_the_thread(tiny: Tiny, taken: int) -> None:
     """A slow draw is stopped between two steps and closed; the caller gets control back well under a second."""
     draw = Slow(tiny.plan(PLAN), step=0.1)
-    with Ahead(draw, depth=9) as film:
+    with ahead(draw, depth=9) as film:
         while draw.made < taken:
             film.take(0.02)
         sleep(0.05)
@@ -126,7 +135,7 @@ def test_leaving_early_ends_the_thread(tiny: Tiny, taken: int) -> None:
 def test_leaving_while_blocks_wait_ends_the_thread(tiny: Tiny) -> None:
     """A sampler that waits for room looks up, and closes its draw."""
     draw = Slow(tiny.plan(PLAN))
-    with Ahead(draw) as film:
+    with ahead(draw) as film:
         assert settle(lambda: draw.made) and film.take(1) is not None
         left = perf_counter()
     assert perf_counter() - left < 0.5
@@ -136,7 +145,7 @@ def test_leaving_while_blocks_wait_ends_the_thread(tiny: Tiny) -> None:
 def test_an_error_outside_ends_the_thread(tiny: Tiny) -> None:
     """The host's interrupt, raised between two events, passes through and leaves no sampler behind."""
     draw = Slow(tiny.plan(PLAN), step=0.05)
-    with pytest.raises(KeyboardInterrupt), Ahead(draw) as film:
+    with pytest.raises(KeyboardInterrupt), ahead(draw) as film:
         film.take(1)
         raise KeyboardInterrupt
     assert draw.closed and not samplers()
@@ -146,7 +155,7 @@ def test_an_error_outside_ends_the_thread(tiny: Tiny) -> None:
 def test_an_error_of_the_draw_comes_after_its_blocks(tiny: Tiny, bad: int) -> None:
     """`take` raises it once, when the good blocks are taken; then the film is done."""
     got: list[int] = []
-    with Ahead(Slow(tiny.plan(PLAN), bad=bad)) as film:
+    with ahead(Slow(tiny.plan(PLAN), bad=bad)) as film:
         with pytest.raises(RuntimeError, match=f"block {bad} went wrong"):
             got.extend(event.index for event in events(film) if isinstance(event, Block))
         assert film.done and film.take(0.01) is None
@@ -168,7 +177,7 @@ def test_what_a_failed_draw_held_goes_with_its_error(tiny: Tiny) -> None:
         raise RuntimeError("went wrong")
 
     def run() -> None:
-        with Ahead(draw) as film:
+        with ahead(draw) as film:
             try:
                 list(events(film))
             except RuntimeError:
@@ -192,7 +201,7 @@ def test_the_draw_runs_in_inference_mode(tiny: Tiny) -> None:
         yield from Slow(tiny.plan("A A"))(on_step, should_stop)
         modes.append(torch.is_inference_mode_enabled())
 
-    with Ahead(draw) as film:
+    with ahead(draw) as film:
         blocks = [event for event in events(film) if isinstance(event, Block)]
     assert modes == [True, True] and all(block.latents.is_inference() for block in blocks)
     assert not torch.is_inference_mode_enabled()

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
+from longlive.longlive_core.cli import main
+from longlive.longlive_core.clip import Clip, ClipStopped
 from longlive.longlive_core.extend import encode_clip, fitted, plan_clip, whole_blocks
+from longlive.longlive_core.extend_job import ExtendJob
 from longlive.longlive_core.film import Film
-from longlive.longlive_core.mini import load_mini
+from longlive.longlive_core.job import Job, Order
+from longlive.longlive_core.mini import Mini, load_mini
 from longlive.longlive_core.script import Length, ScriptError, plan_shot
+from longlive.longlive_core.take import Take, choose, retake
 from longlive.longlive_core.types import LatentShape
+from longlive.longlive_core.video import VideoWriter, read_video
+
+from .full_disk import files_no_larger_than
+from .takes import after, latents, make_mini, resume, same
+
+BEHIND = """\
+thing: the hero
+Shot 1 (1 block) continue: {thing}
+Shot 2 (1 block): the other @seed=4
+"""
+FRAMES = 63
+BLOCKS = 4
 
 
 @pytest.mark.parametrize(("frames", "blocks", "surplus"), [(29, 1, 0), (30, 1, 1), (60, 1, 31), (61, 2, 0)])
@@ -84,3 +105,149 @@ def test_a_film_goes_on_without_a_cut_where_it_is_asked_to() -> None:
     with_cut, without = first.then(second).blocks[-1], first.then(second, cut=False).blocks[-1]
     assert (with_cut.cut, with_cut.prompt, with_cut.shot) == (True, "The scene transitions. a hare", 1)
     assert (without.cut, without.prompt, without.shot) == (False, "a hare", 1)
+
+
+@pytest.fixture(scope="module")
+def mini() -> Mini:
+    return make_mini()
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "clip.mp4")
+
+
+def write_video(path: Path, frames: int = FRAMES, fps: int | Fraction = 24) -> Path:
+    """A grey that grows brighter frame by frame, wider than high."""
+    levels = torch.linspace(20, 230, frames).to(torch.uint8)
+    with VideoWriter(path, width=64, height=48, fps=fps) as writer:
+        writer.write(levels[:, None, None, None].expand(-1, 48, 64, 3).contiguous())
+    return path
+
+
+def order(video: Path, **more: object) -> Order:
+    return Order(None, video.with_name("film.mp4"), size="32x32", steps=2, **more)  # type: ignore[arg-type]
+
+
+def extended(video: Path, mini: Mini, stop: Callable[[], bool] = lambda: False) -> ExtendJob:
+    return ExtendJob(order(video), video, "{thing}", BEHIND, mini=mini, should_stop=stop)
+
+
+def test_a_clip_at_the_films_rate_is_every_frame(video: Path) -> None:
+    """In pieces of one frame, then four, from any frame on."""
+    clip = Clip(video, 24)
+    for start in (0, 2):
+        pieces = list(clip.pieces(start))
+        assert [len(piece) for piece in pieces[:3]] == [1, 4, 4]
+        assert torch.equal(torch.cat(pieces), read_video(video)[start:])
+    assert clip.frames == FRAMES
+
+
+@pytest.mark.parametrize("fps", [12, 25, 30, Fraction(30000, 1001), 60])
+def test_a_clip_of_another_rate_keeps_its_time(tmp_path: Path, fps: int | Fraction) -> None:
+    """Of each moment it shows the nearest frame, for as long as the clip lasts."""
+    source = read_video(write_video(tmp_path / "clip.mp4", 40, fps))
+    clip = Clip(tmp_path / "clip.mp4", 24)
+    assert clip.frames == round(40 / fps * 24)
+    shown = torch.cat(list(clip.pieces()))
+    nearest = [min(range(40), key=lambda i: (abs(i / fps - Fraction(n, 24)), i)) for n in range(clip.frames)]
+    assert torch.equal(shown, source[nearest])
+
+
+def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("the hero")
+    with pytest.raises(ValueError, match=r"text\.mp4 cannot be read as a video"):
+        Clip(tmp_path / "text.mp4", 24)
+    with pytest.raises(FileNotFoundError):
+        Clip(tmp_path / "none.mp4", 24)
+
+
+def test_a_video_is_the_beginning_of_a_film(video: Path, mini: Mini) -> None:
+    """All its whole blocks are in the film as the VAE sees them, and the shots behind it are made after them."""
+    job = extended(video, mini)
+    assert job.run() and job.run_of_take is not None and job.take is not None
+    assert (job.run_of_take.kept, job.run_of_take.sampled) == ([0, 1], [2, 3])
+    assert any("the first 2 frames of the video, 0.08 s, are left out" in note for note in job.notes)
+    with torch.no_grad():
+        clip = encode_clip(read_video(video), mini.vae, LatentShape(1, 48, 8, 2, 2), lambda: None)
+    take = Take.load(job.take.folder)
+    assert torch.equal(torch.cat(latents(take)[:2], dim=2), clip)
+    assert take.complete and [shot.versions[0].made for shot in take.shots] == ["video", "render", "render"]
+    assert take.plan.blocks[0].prompt == "the hero"
+    assert len(read_video(take.film)) == take.plan.video_frames
+    again, said = resume(take, mini)
+    assert again.run_of_take is not None and not again.run_of_take.sampled and not said
+
+
+@pytest.mark.parametrize("made", [2, 3])
+def test_a_video_is_extended_to_the_bit_after_a_stop(video: Path, mini: Mini, made: int) -> None:
+    """It was stopped when that many blocks were kept, those of the video among them."""
+    whole = extended(video, mini)
+    assert whole.run() and whole.take is not None
+    expected, folder = latents(whole.take), whole.take.folder
+    shutil.rmtree(folder)
+    stopped = extended(video, mini, stop=lambda: len(list(folder.rglob("block_*.safetensors"))) >= made)
+    assert not stopped.run() and stopped.take is not None
+    assert stopped.take.made() == made
+    job, _ = resume(stopped.take, mini)
+    assert job.run_of_take is not None and len(job.run_of_take.sampled) == BLOCKS - made
+    assert all(same(latents(stopped.take), expected))
+
+
+@pytest.mark.parametrize("calls", [0, 30, FRAMES + 1, FRAMES + 12])
+def test_a_stop_before_the_video_is_kept_leaves_nothing(video: Path, mini: Mini, calls: int) -> None:
+    with pytest.raises(ClipStopped):
+        extended(video, mini, stop=after(calls))
+    assert [path.name for path in video.parent.iterdir()] == [video.name]
+
+
+def test_a_disk_too_full_for_the_video_leaves_nothing(video: Path, mini: Mini) -> None:
+    with files_no_larger_than(5_000), pytest.raises(OSError, match="free some space"):
+        extended(video, mini)
+    assert [path.name for path in video.parent.iterdir()] == [video.name]
+
+
+def test_a_given_video_is_not_made_again(video: Path, mini: Mini) -> None:
+    job = extended(video, mini)
+    assert job.run() and job.take is not None
+    take = job.take
+    for change in (lambda: retake(take, 1), lambda: choose(take, 1, 0)):
+        with pytest.raises(ValueError, match="shot 1 is a given video"):
+            change()
+    take.path(take.plan.blocks[1]).unlink()
+    with pytest.raises(ValueError, match=r"block_00001.* is missing: it is part of a given video"):
+        Job(Order.resumed(take.folder), mini=mini)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (" ", "no prompt"),
+        ("the hero | the other", "more than one shot"),
+        ("{nobody}", r"the video's prompt: unknown name \{nobody\}"),
+    ],
+)
+def test_a_bad_prompt_is_refused_before_anything_is_written(video: Path, mini: Mini, prompt: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ExtendJob(order(video), video, prompt, BEHIND, mini=mini)
+    assert [path.name for path in video.parent.iterdir()] == [video.name]
+
+
+def test_the_command_line_extends_a_video(
+    capsys: pytest.CaptureFixture[str], video: Path, mini: Mini, tmp_path: Path
+) -> None:
+    mini.save(tmp_path / "mini", torch.float32)
+    script, film = tmp_path / "script.txt", tmp_path / "film.mp4"
+    script.write_text(BEHIND)
+    words = ["extend", str(video), str(script), "--model", str(tmp_path / "mini"), "--size", "32x32", "--steps", "1"]
+    for missing in (["-o", str(film)], ["--prompt", "the hero"], ["-o", str(video), "--prompt", "the hero"]):
+        assert main([*words, *missing]) == 2
+    assert not film.exists() and not film.with_suffix(".take").exists()
+    assert main([*words, "-o", str(film), "--prompt", "{thing}"]) == 0
+    said = capsys.readouterr().out
+    assert "kept 2 blocks, sampled 2, of 4" in said
+    assert "shot 2 goes on from shot 1; step across the seam" in said
+    assert len(read_video(film)) == 29 + 3 * 32
+    assert main(["extend", str(film.with_suffix(".take")), str(script)]) == 0
+    assert "kept 4 blocks, sampled 2, of 6" in capsys.readouterr().out
+    assert main(["retake", str(film.with_suffix(".take")), "--shot", "1"]) == 2

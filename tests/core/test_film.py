@@ -12,9 +12,10 @@ import pytest
 import torch
 from longlive.longlive_core.film import Film, OnStep, ShouldStop
 from longlive.longlive_core.generation import Generation, KnownLatents, Step
+from longlive.longlive_core.live import LiveScript
 from longlive.longlive_core.memory import MemoryConfig
 from longlive.longlive_core.model import WAN22_TI2V_5B, FrameMemory, TextMemory
-from longlive.longlive_core.script import BlockPlan
+from longlive.longlive_core.script import BlockPlan, ShotScript
 from longlive.longlive_core.types import Block, LatentShape
 from torch import Tensor
 
@@ -43,7 +44,13 @@ class Studio:
         self.clean += 1
         self.model.remember(x, t, text, kv, positions)
 
-    def film(self, plan: BlockPlan, start: Tensor | None = None, earlier: Film | None = None) -> Film:
+    def film(
+        self,
+        plan: BlockPlan,
+        start: Tensor | None = None,
+        earlier: Film | None = None,
+        live: LiveScript | None = None,
+    ) -> Film:
         def begin(
             plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
         ) -> Generation:
@@ -53,7 +60,7 @@ class Studio:
             self.alive += [ref(made), ref(made._memory)]
             return made
 
-        return Film(plan, begin, start, earlier)
+        return Film(plan, begin, start, earlier, live)
 
     def cost(self, draw: Callable[[], object]) -> tuple[int, int]:
         """Steps and clean passes that `draw` takes."""
@@ -295,3 +302,39 @@ def test_the_full_models_memory() -> None:
     assert MemoryConfig().bytes(WAN22_TI2V_5B, shape) / 1e9 == pytest.approx(10.38, abs=0.01)
     with pytest.raises(ValueError, match="not a multiple of the block"):
         MemoryConfig(window=30).bytes(WAN22_TI2V_5B, shape)
+
+
+def lived(tiny: Tiny, text: str) -> BlockPlan:
+    return ShotScript.parse(text).plan(block_frames=tiny.block_frames)
+
+
+def test_a_film_follows_its_script_from_the_next_shot_on(tiny: Tiny) -> None:
+    """Changed while shot 1 is made, shot 2 is that of the new script, and nothing is remembered twice."""
+    text = "Shot 1 (2 blocks): A\nShot 2 (2 blocks): B\nShot 3 (1 block): C @seed=1\n"
+    changed = text.replace(": B", ": D").replace("@seed=1", "@seed=2")
+    for at in range(2):
+        studio, script = Studio(tiny), ShotScript.parse(text)
+        film = studio.film(plan := lived(tiny, text), live=LiveScript(script, plan))
+        draw, blocks = film.draw(), list[Block]()
+        blocks += [next(draw) for _ in range(at + 1)]
+        assert film.live is not None and film.live.change(changed) == 1
+        blocks += draw
+        assert torch.equal(joined(blocks), tiny.film("", plan=lived(tiny, changed)))
+        assert film.plan.blocks == lived(tiny, changed).blocks == tuple(block.spec for block in blocks)
+        assert (studio.sampled, studio.clean) == (5 * STEPS, 4)
+
+
+def test_a_later_film_follows_what_an_earlier_one_became(tiny: Tiny) -> None:
+    """The script of the earlier film changes while both are drawn in one go."""
+    first, second = "Shot 1 (1 block): A\nShot 2 (1 block): B\n", "Shot 1 (2 blocks): C\n"
+    changed = first.replace(": B", ": D")
+    plan = lived(tiny, first)
+    studio = Studio(tiny)
+    earlier = studio.film(plan, live=LiveScript(ShotScript.parse(first), plan))
+    film = studio.film(plan.then(lived(tiny, second)), earlier=earlier)
+    draw = film.draw()
+    blocks = [next(draw)]
+    assert earlier.live is not None and earlier.live.change(changed) == 1
+    blocks += draw
+    whole = lived(tiny, changed).then(lived(tiny, second))
+    assert film.plan.blocks == whole.blocks and torch.equal(joined(blocks), tiny.film("", plan=whole))

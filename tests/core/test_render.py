@@ -17,6 +17,7 @@ from longlive.longlive_core.engine import NotFiniteError, generate
 from longlive.longlive_core.job import Job, Order
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import CausalWan, WanConfig
+from longlive.longlive_core.pipeline import StageError
 from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.vae import VAEConfig
 from longlive.longlive_core.video import read_video
@@ -129,8 +130,9 @@ def test_nan_stops_at_its_block_and_keeps_the_rest(mini: Mini, order: Order, who
     model.load_state_dict(mini.model.state_dict())
     model.bad_from, model.value = 7, value  # 2 steps a block: the fourth block's second step
     job = Job(order, mini=replace(mini, model=model))
-    with pytest.raises(NotFiniteError, match=r"block 3 \(shot 3.*NaN or infinite"):
+    with pytest.raises(StageError, match=r"^sampling: block 3 \(shot 3.*NaN or infinite") as raised:
         job.run()
+    assert isinstance(raised.value.__cause__, NotFiniteError)
     played = read_video(order.output)
     assert len(played) == job.film.video_frames == 29 + 2 * 32
     assert torch.equal(played, whole[: len(played)])
@@ -138,8 +140,9 @@ def test_nan_stops_at_its_block_and_keeps_the_rest(mini: Mini, order: Order, who
 
 def test_a_full_disk_in_mid_film_leaves_what_was_written(mini: Mini, order: Order, whole: Tensor) -> None:
     job = Job(order, mini=mini)
-    with files_no_larger_than(100_000), pytest.raises(OSError, match="stopped growing"):
+    with files_no_larger_than(100_000), pytest.raises(StageError, match=r"^writing: .*stopped growing") as raised:
         job.run()
+    assert isinstance(raised.value.__cause__, OSError)
     played = read_video(order.output)
     assert 0 < len(played) < FRAMES
     assert torch.equal(played, whole[: len(played)])

@@ -99,7 +99,7 @@ def test_a_stopped_retake_goes_on_or_back(mini: Mini, take: Take, mode: Mode) ->
     for path in take.folder.glob("shots/*/v1/*"):
         path.unlink()
     changed = retake(take, 2, seed=9, mode=mode).take
-    assert not Job(Order.resumed(take.folder), take=changed, mini=mini, should_stop=after(22)).run()
+    assert not Job(Order.resumed(take.folder), take=changed, mini=mini, should_stop=after(6)).run()
     job, _ = resume(take, mini)
     assert all(same(latents(job.take or take), expected))
     back, _ = choose(Take.load(take.folder), 2, 0)

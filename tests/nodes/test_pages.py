@@ -247,6 +247,8 @@ def _suspicious(tree: ast.Module, path: str) -> Iterator[str]:
             modules = [name.name.split(".")[0] for name in found.names]
         elif isinstance(found, ast.ImportFrom) and not found.level:
             modules = [(found.module or "").split(".")[0]]
+            if path == "nodes/live.py" and ast.unparse(found) == "from aiohttp import web":
+                continue  # the host's own server, which calls nobody
         yield from (module for module in modules if module in FORBIDDEN_MODULES)
         if "pickle" in modules and (path != "longlive_core/weights/source.py" or isinstance(found, ast.ImportFrom)):
             yield "pickle"
@@ -265,7 +267,15 @@ def _suspicious(tree: ast.Module, path: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "code", ["eval('1')", "import subprocess", "import pickle", "from urllib.request import urlopen", "torch.load(f)"]
+    "code",
+    [
+        "eval('1')",
+        "import subprocess",
+        "from aiohttp import web",
+        "import pickle",
+        "from urllib.request import urlopen",
+        "torch.load(f)",
+    ],
 )
 def test_the_scan_sees(code: str) -> None:
     """The scan below finds what it looks for."""

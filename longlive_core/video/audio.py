@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import count
 from typing import cast
 
 import torch
@@ -13,10 +14,11 @@ from av.audio.stream import AudioStream
 from av.codec import Codec
 from av.container import OutputContainer
 from torch import Tensor
+from torch.nn.functional import pad
 
 BITS_PER_CHANNEL = 96_000
-# Samples that are handed to the encoder at once.
-CHUNK = 16_384
+# Samples that are handed to the encoder at once. PCM makes a packet of each chunk.
+CHUNK, PCM_CHUNK = 16_384, 1_024
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,25 @@ class Audio:
 
 
 class AudioTrack:
-    """The AAC stream of one film. Packets are encoded when they are asked for."""
+    """The sound of one film in the codec of its container. Packets are encoded when they are asked for."""
 
-    def __init__(self, container: OutputContainer, audio: Audio) -> None:
-        """Adds the stream to a container that has not begun to encode."""
-        rates = Codec("aac", "w").audio_rates or []
+    def __init__(self, container: OutputContainer, audio: Audio, codec: str = "aac") -> None:
+        """Adds the stream to a container that has not begun to encode. codec: "aac", "libopus" or "pcm_s16le"."""
+        rates = Codec(codec, "w").audio_rates
         layout = ("mono", "stereo")[audio.waveform.shape[0] - 1]
-        rate = audio.rate if audio.rate in rates else 48_000
-        self._stream = container.add_stream("aac", rate=rate, layout=layout)
-        self._stream.bit_rate = BITS_PER_CHANNEL * audio.waveform.shape[0]
-        # The encoder's packet of silence before 0 would need an edit list, which a header written first cannot hold;
+        rate = audio.rate if rates is None or audio.rate in rates else 48_000
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        assert isinstance(stream, AudioStream)
+        self._stream = stream
+        if rates is not None:
+            self._stream.bit_rate = BITS_PER_CHANNEL * audio.waveform.shape[0]
+        # Webm would store the empty packets that stand for no sound: there silence follows it.
+        self._endless = codec == "libopus"
+        packets = _encode(self._stream, audio, CHUNK if rates else PCM_CHUNK, self._endless)
+        # AAC's packet of silence before 0 would need an edit list, which a header written first cannot hold;
         # kept without one it delays all sound by its length. Dropped, it costs the first 1,024 samples a fade-in.
-        self._packets = (packet for packet in _encode(self._stream, audio) if (packet.pts or 0) >= 0)
+        # Opus has room for it in the header.
+        self._packets = (packet for packet in packets if self._endless or (packet.pts or 0) >= 0)
         self._next: Packet[AudioStream] | None = None
         self._rate, self._started = rate, False
 
@@ -59,12 +68,12 @@ class AudioTrack:
         """What is due before `end` and was not given yet; [start, end) is one picture's time in seconds.
 
         The muxer holds a picture back until it has seen as late a packet of sound. Where there is none in the
-        picture's time, an empty packet, which is not stored, stands for it.
+        picture's time, an empty packet, which is not stored, stands for it; in webm, the packet after it.
         """
         if not self._started:
             self._next, self._started = next(self._packets, None), True
         reached = False
-        while self._next is not None and (self._next.pts or 0) < end * self._rate:
+        while self._next is not None and ((self._next.pts or 0) < end * self._rate or (self._endless and not reached)):
             reached = (self._next.pts or 0) >= start * self._rate
             yield self._next
             self._next = next(self._packets, None)
@@ -75,10 +84,13 @@ class AudioTrack:
             yield empty
 
 
-def _encode(stream: AudioStream, audio: Audio) -> Iterator[Packet[AudioStream]]:
-    for start in range(0, audio.waveform.shape[1], CHUNK):
-        samples = audio.waveform[:, start : start + CHUNK].clamp(-1, 1).cpu().contiguous().numpy()
-        frame = AudioFrame.from_ndarray(samples, format="fltp", layout=stream.layout.name)
+def _encode(stream: AudioStream, audio: Audio, chunk: int, endless: bool) -> Iterator[Packet[AudioStream]]:
+    samples = audio.waveform.shape[1]
+    for start in count(0, chunk) if endless else range(0, samples, chunk):
+        piece = audio.waveform[:, start : start + chunk].clamp(-1, 1).cpu()
+        if endless:
+            piece = pad(piece, (0, chunk - piece.shape[1]))
+        frame = AudioFrame.from_ndarray(piece.contiguous().numpy(), format="fltp", layout=stream.layout.name)
         frame.sample_rate, frame.time_base, frame.pts = audio.rate, Fraction(1, audio.rate), start
         yield from stream.encode(frame)
     yield from stream.encode(None)

@@ -1,0 +1,122 @@
+"""A film written again: blocks that its file held before are copied as they are compressed, the others decoded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from math import ceil
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .take.blocks import latents_digest
+from .take.footage import Cutting
+from .types import Block, BlockSpec
+from .vae import Copy, DecodeStream, WanVAE
+from .video import FilmWriter
+
+
+class CutPiece(NamedTuple):
+    """A decoded latent frame of a block, `first` or `last` of it; without frames, a whole block to be copied."""
+
+    block: BlockSpec
+    digest: str
+    frames: Copy | None = None
+    first: bool = True
+    last: bool = True
+
+
+class Written(NamedTuple):
+    """So many video frames of a block are in the file; `frames` `[T, H, W, 3]` uint8 where they were decoded for it."""
+
+    block: BlockSpec
+    video_frames: int
+    frames: Tensor | None
+
+
+class Recut:
+    """The stages of decoding and writing for a film that may have been written before.
+
+    What comes out is what decoding every block gives, to the bit: a block is copied where all blocks that its pixels
+    depend on are the same, and where decoding begins anew it begins that far before.
+    """
+
+    def __init__(self, cutting: Cutting, vae: WanVAE, block_frames: int, *, copy: bool = True) -> None:
+        """copy: false notes what the new file holds and decodes everything. Moves the old film out of the way."""
+        self._reach = ceil(vae.config.decoder_reach / block_frames)
+        self._cutting = cutting
+        self._footage = cutting.open(self._reach) if copy else None
+        self._log = cutting.log()
+        self.copied = 0
+
+    def check(self, writer: FilmWriter) -> None:
+        """The new film's writer is known: frames that do not fit it are not copied."""
+        if self._footage is not None and not writer.fits(self._footage.reel):
+            self._footage = None
+
+    def decode(
+        self, blocks: Iterable[Block], stream: DecodeStream, should_stop: Callable[[], bool]
+    ) -> Iterator[CutPiece]:
+        """As `render.decode`, but blocks that can be copied come as one piece."""
+        digests: list[str] = []
+        before: deque[Tensor] = deque(maxlen=self._reach)
+        decoded = True
+        for block in blocks:
+            if should_stop():
+                return
+            digests.append(latents_digest(block.latents.cpu()))
+            if self._footage is not None and self._footage.has(block.spec, digests):
+                self.copied += 1
+                decoded = False
+                yield CutPiece(block.spec, digests[-1])
+            else:
+                if not decoded and not _warm_up(stream, before, should_stop):
+                    return
+                decoded = True
+                yield from _decoded(block, digests[-1], stream, should_stop)
+            before.append(block.latents)
+
+    def write(self, pieces: Iterable[CutPiece], writer: FilmWriter) -> Iterator[Written]:
+        """As `render.write`; copied blocks have no frames to show."""
+        for piece in pieces:
+            if piece.first:
+                writer.start_block()
+            if piece.frames is not None:
+                frames = piece.frames.wait()
+                writer.write(frames)
+                written = Written(piece.block, len(frames), frames)
+            else:
+                assert self._footage is not None
+                start, count = piece.block.video_start, piece.block.video_frames
+                writer.copy(self._footage.reel, start, start + count)
+                written = Written(piece.block, count, None)
+            if piece.last:
+                self._log.add(piece.digest)
+            yield written
+
+    def close(self, video_frames: int) -> None:
+        """The new film is closed and has so many frames."""
+        self._log.close()
+        self._cutting.close(video_frames)
+
+
+def _warm_up(stream: DecodeStream, before: Iterable[Tensor], should_stop: Callable[[], bool]) -> bool:
+    """The stream stands behind these latents, as if the film had been decoded; false after a stop."""
+    stream.reset()
+    for latents in before:
+        for latent in latents.split(1, dim=2):
+            if should_stop():
+                return False
+            stream.feed(latent)
+            stream.copies()
+    return True
+
+
+def _decoded(block: Block, digest: str, stream: DecodeStream, should_stop: Callable[[], bool]) -> Iterator[CutPiece]:
+    latents = block.latents.split(1, dim=2)
+    for index, latent in enumerate(latents):
+        if should_stop():
+            return
+        stream.feed(latent)
+        for frames in stream.copies():
+            yield CutPiece(block.spec, digest, frames, index == 0, index + 1 == len(latents))

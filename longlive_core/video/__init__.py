@@ -1,0 +1,22 @@
+"""Frames into a film while they come, and back; parts of one film into another."""
+
+from .audio import Audio
+from .codecs import CODECS, QUALITIES, check_path, film_path
+from .film import FilmWriter, open_film
+from .reader import read_video
+from .reel import Reel
+from .writer import FRAGMENT_SECONDS, VideoWriter
+
+__all__ = [
+    "CODECS",
+    "FRAGMENT_SECONDS",
+    "QUALITIES",
+    "Audio",
+    "FilmWriter",
+    "Reel",
+    "VideoWriter",
+    "check_path",
+    "film_path",
+    "open_film",
+    "read_video",
+]

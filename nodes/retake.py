@@ -1,0 +1,125 @@
+"""Nodes that go on with a take: as it is, or with one of its shots made again."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import comfy.model_patcher
+import comfy.sd
+from comfy_api.latest import io, ui
+
+from ..longlive_core.sampling import MAX_SEED
+from ..longlive_core.take import Take
+from ..longlive_core.take.again import retake_once, with_versions_of
+from ..longlive_core.take.edit import Mode
+from .take_folders import check_take, take_digest, take_folder, takes_found
+from .take_settings import stream_of, told
+from .types import CATEGORY, StateType, StreamType, TakeType
+
+
+class LoadTake(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveLoadTake",
+            display_name="LongLive Load Take",
+            category=CATEGORY,
+            description="A film from disk, block by block, as it was kept by LongLive Save Take or by a render on the "
+            "command line. What is missing in it is made with the settings that it was begun with.",
+            search_aliases=["longlive", "resume", "load latent", "continue", "extend"],
+            inputs=[
+                io.Combo.Input("take", options=takes_found(), tooltip="A take in the output folder, newest first."),
+                io.Model.Input("model", tooltip="The model that made it, with the same LoRAs."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+            ],
+            outputs=[
+                StreamType.Output(display_name="STREAM", tooltip="The film as chosen in the take."),
+                StateType.Output(display_name="STATE", tooltip="For another shot or sampler to go on from."),
+                TakeType.Output(display_name="TAKE", tooltip="For LongLive Retake."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, take: str | None = None) -> bool | str:
+        return check_take(take)
+
+    @classmethod
+    def fingerprint_inputs(cls, take: str, **_: object) -> str:
+        return take_digest(take)
+
+    @classmethod
+    def execute(cls, take: str, model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP | None) -> io.NodeOutput:
+        loaded = Take.load(take_folder(take))
+        stream, notes = stream_of(loaded, model, clip, str(cls.hidden.unique_id), "LongLive Load Take")
+        return io.NodeOutput(stream, stream, loaded, ui=ui.PreviewText(told(loaded, stream, notes)))
+
+
+class Retake(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveRetake",
+            display_name="LongLive Retake",
+            category=CATEGORY,
+            description="One shot of a take made again, with another seed or prompt. The shots before it stay to the "
+            "bit; those behind it follow from it (ripple) or stay too (keep). Every version is kept.",
+            search_aliases=["longlive", "regenerate shot", "another take", "fix shot", "inpaint"],
+            inputs=[
+                TakeType.Input(
+                    "take", tooltip="From LongLive Load Take, LongLive Save Take, or another LongLive Retake."
+                ),
+                io.Model.Input("model", tooltip="The model that made it, with the same LoRAs."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Int.Input("shot", default=1, min=1, max=1000, tooltip="Which one, from 1."),
+                io.Int.Input(
+                    "seed",
+                    default=1,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Of this shot. A seed and prompt that it had already are not made again, but chosen.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    default="",
+                    tooltip="What the shot shows, as a line of the take's script; empty: as it is now.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(get_args(Mode)),
+                    default="ripple",
+                    tooltip="ripple: the shots behind it are made again, so that they follow from it. keep: they stay "
+                    "as they are.",
+                ),
+            ],
+            outputs=[
+                StreamType.Output(display_name="STREAM", tooltip="The film with this shot."),
+                StateType.Output(display_name="STATE", tooltip="For another shot or sampler to go on from."),
+                TakeType.Output(display_name="TAKE", tooltip="For another LongLive Retake."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        take: Take,
+        model: comfy.model_patcher.ModelPatcher,
+        clip: comfy.sd.CLIP | None,
+        shot: int,
+        seed: int,
+        prompt: str,
+        mode: Mode,
+    ) -> io.NodeOutput:
+        saved = Take.load(take.folder)
+        changed = retake_once(with_versions_of(take, saved), shot, seed, prompt, mode)
+        stream, notes = stream_of(changed, model, clip, str(cls.hidden.unique_id), "LongLive Retake")
+        # Before anything is made: a retake that is cancelled, or cut off, goes on in this very version.
+        if changed != saved:
+            changed.save()
+        chosen = changed.shots[shot - 1].chosen
+        notes = [f"shot {shot} is version {chosen} of {len(changed.shots[shot - 1].versions)}, from 0", *notes]
+        return io.NodeOutput(stream, stream, changed, ui=ui.PreviewText(told(changed, stream, notes)))

@@ -1,0 +1,73 @@
+"""Where takes lie in the host's output folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import folder_paths
+
+from ..longlive_core.take import Take
+from ..longlive_core.take.take import FILE, SUFFIX
+
+
+def takes_found() -> list[str]:
+    """Names of the takes below the output folder, as `takes/LongLive_00001.take`; the newest first."""
+    output = Path(folder_paths.get_output_directory())
+    found = sorted(_folders(output), key=lambda folder: (folder / FILE).stat().st_mtime, reverse=True)
+    return [folder.relative_to(output).as_posix() for folder in found]
+
+
+def take_folder(name: str) -> Path:
+    """The folder of a take by its name. Raises ValueError for one outside the output folder."""
+    output = Path(folder_paths.get_output_directory()).resolve()
+    folder = (output / name).resolve()
+    if not folder.is_relative_to(output):
+        raise ValueError(f"{name} is not in the output folder: pick a take from the list")
+    return folder
+
+
+def check_take(name: str | None) -> bool | str:
+    """True, or what is wrong with a take that was picked; None is a name not known at the queue yet."""
+    if name is None:
+        return True
+    try:
+        Take.load(take_folder(name))
+    except FileNotFoundError:
+        return f"{name} is not in the output folder; refresh the list (R), or make it with LongLive Save Take"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return True
+
+
+def take_digest(name: str) -> str:
+    """Another one whenever the take was edited; its blocks take no part."""
+    try:
+        return hashlib.sha256((take_folder(name) / FILE).read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
+def numbered(prefix: str, width: int, height: int) -> tuple[list[Path], Path]:
+    """The takes under a prefix, newest first, and the folder of the next one.
+
+    width, height: in pixels, for `%width%` and `%height%` in the prefix. Raises what the host raises for a prefix
+    outside the output folder.
+    """
+    folder, name, *_ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory(), width, height)
+    pattern = re.compile(rf"{re.escape(name)}_(\d+){re.escape(SUFFIX)}")
+    found = sorted(
+        (int(match[1]), path) for path in Path(folder).iterdir() if (match := pattern.fullmatch(path.name)) is not None
+    )
+    number = found[-1][0] + 1 if found else 1
+    return [path for _, path in reversed(found)], Path(folder) / f"{name}_{number:05}{SUFFIX}"
+
+
+def _folders(output: Path) -> Iterator[Path]:
+    for folder, below, files in os.walk(output):
+        if FILE in files:
+            below.clear()
+            yield Path(folder)

@@ -1,0 +1,172 @@
+"""The settings of a take that is made here, and a film of a take's settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import fields, replace
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+
+from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
+from ..longlive_core.order import latent_size, machine
+from ..longlive_core.take import Take
+from ..longlive_core.take.blocks import Setting, Settings, latents_digest
+from ..longlive_core.take.kept import TakeFilm, as_first_made
+from ..longlive_core.types import LATENT_CHANNELS, LatentShape
+from .fingerprint import text_digest, weights_digest
+from .model import as_causal
+from .sampler import Recipe, check_size, make_turn
+from .shots import distinct_prompts, encode_prompts
+from .types import Stream
+from .vae import MiniLatents
+
+log = logging.getLogger(__name__)
+
+# In place of a file's name: the host does not tell which one a MODEL came from.
+MODEL = "ComfyUI"
+# Before the values of a setting that is not one for the whole film.
+ALONG = "along the film: "
+MAX_SIDE = 4096
+
+
+def settings_of(stream: Stream) -> Settings:
+    """What changes the bits of a stream's blocks, by the names of a render on the command line.
+
+    Where the nodes of a chain differ in one, it has all their values.
+    """
+    plan, pixels = stream.film.plan, stream.shape.pixels
+    chain = list(_chain(stream))
+    asked = [one.asked for one in chain if one.asked is not None]
+    models = {id(one.model): one.model for one in chain if one.asked is not None}
+    told: dict[str, Setting] = {name: _joined([one[name] for one in asked]) for name in (asked[0] if asked else {})}
+    told["start"] = _start(chain[0])
+    return {
+        "model": MODEL,
+        "lora": None,
+        "weights": _joined([f"{MODEL}-{weights_digest(model)}" for model in models.values()]),
+        "strength": 1.0,
+        "fp8": False,
+        **told,
+        "size": f"{pixels.height}x{pixels.width}",
+        "fps": plan.fps,
+        "block_frames": plan.block_frames,
+        "text": text_digest((block.prompt for block in plan.blocks), stream.embeddings),
+    }
+
+
+def machine_of(model: comfy.model_patcher.ModelPatcher) -> Settings:
+    """Where bits come from besides the settings."""
+    return {**machine(), "device": comfy.model_management.get_torch_device_name(model.load_device)}
+
+
+def machine_notes(take: Take, model: comfy.model_patcher.ModelPatcher) -> list[str]:
+    here = machine_of(model)
+    other = [f"{name} {was} (now {here.get(name)})" for name, was in take.machine.items() if was != here.get(name)]
+    return [f"begun with {', '.join(other)}: what is sampled now may differ in its last bits"] if other else []
+
+
+def stream_of(
+    take: Take, model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP | None, node: str, title: str
+) -> tuple[Stream, list[str]]:
+    """The film of a take as chosen, and notes for the user. What is missing in it is made with the take's settings.
+
+    Raises ValueError where something is missing that this model and text encoder would not make as the take's were.
+    """
+    model, plan, settings = as_causal(model), take.plan, take.settings
+    height, width = latent_size(str(settings.get("size")), MAX_SIDE)
+    shape = LatentShape(1, LATENT_CHANNELS, plan.block_frames, height, width)
+    check_size(model, shape, None)
+    negative = str(settings.get("negative") or "")
+    seed, steps = (int(_number(settings, name, usual)) for name, usual in (("seed", 0), ("steps", 4)))
+    first = as_first_made(take).plan
+    prompts = [*distinct_prompts(plan, negative), *(block.prompt for block in first.blocks)]
+    embeddings = encode_prompts(clip, list(dict.fromkeys(prompts)))
+    memory, turn = _memory(settings), make_turn(model)
+    guidance = _number(settings, "guidance", 1.0)
+    recipe = Recipe(model, embeddings, negative, plan, shape, seed, steps, guidance, memory, turn)
+    film = TakeFilm(take, recipe, lambda note: log.info("LongLive: %s", note))
+    notes: list[str] = []
+    if film.needs_model:
+        recipe.check()
+        text = text_digest((block.prompt for block in first.blocks), embeddings)
+        notes = [*_check_makes(take, model, text), *machine_notes(take, model)]
+    asked = {**recipe.asked, "start": _versions(take), "storyboard": "off"}
+    stream = Stream(
+        film, model, shape, steps, memory, recipe.bytes, node, title, embeddings, turn, asked=asked, script=take.script
+    )
+    return stream, notes
+
+
+def told(take: Take, stream: Stream, notes: list[str]) -> str:
+    """Where a take is and how much of its film is there."""
+    total = len(stream.film.plan.blocks)
+    return "\n".join([f"{take.folder}", f"{take.made()} of {total} blocks are there", *notes])
+
+
+def _chain(stream: Stream) -> Iterator[Stream]:
+    """First to last."""
+    if stream.earlier is not None:
+        yield from _chain(stream.earlier)
+    yield stream
+
+
+def _start(first: Stream) -> Setting:
+    """What the film begins with, if that is not sampled."""
+    if first.asked is not None:
+        return first.asked["start"]
+    digests = [latents_digest(block.latents) for block in first.film.made()]
+    return f"video {' '.join(digests)}"
+
+
+def _versions(take: Take) -> str:
+    return f"take {take.folder.name}: {' '.join(str(shot.chosen) for shot in take.shots)}"
+
+
+def _joined(values: list[Setting]) -> Setting:
+    if len(set(values)) == 1:
+        return values[0]
+    return ALONG + ", ".join(map(str, values)) if values else None
+
+
+def _number(settings: Settings, name: str, usual: float) -> float:
+    value = settings.get(name)
+    return usual if value is None or isinstance(value, str) else value
+
+
+def _memory(settings: Settings) -> MemoryConfig:
+    told = {field.name: settings[field.name] for field in fields(MemoryConfig) if field.name in settings}
+    return replace(DEFAULT_MEMORY, **{name: value for name, value in told.items() if not _changes(value)})
+
+
+def _changes(value: Setting) -> bool:
+    return isinstance(value, str) and value.startswith(ALONG)
+
+
+def _check_makes(take: Take, model: comfy.model_patcher.ModelPatcher, text: str) -> list[str]:
+    """Notes on blocks that will be made for the take. Raises ValueError where they would be another film's.
+
+    text: the fingerprint of what the take was begun with, as the text encoder at hand has it.
+    """
+    settings, name = take.settings, take.folder.name
+    if mixed := [key for key, value in settings.items() if _changes(value)]:
+        raise ValueError(
+            f"{name} was made by nodes that differ in {', '.join(mixed)}, so a part of it cannot be made here: queue "
+            "the workflow that made it, and change the shot there"
+        )
+    if settings.get("storyboard", "off") == "only":
+        raise ValueError(f"{name} is a storyboard, whose blocks are made by its own workflow only: queue that one")
+    if settings.get("model") != MODEL:
+        if not isinstance(model.model.latent_format, MiniLatents):
+            raise ValueError(f"{name} was made on the command line, with LongLive Mini: connect LongLive Mini")
+        made_with = ", ".join(f"{key} {settings.get(key)}" for key in ("model", "lora", "fp8"))
+        return [f"made on the command line with {made_with}: whether this MODEL is the same is not checked"]
+    if settings.get("weights") != f"{MODEL}-{weights_digest(model)}":
+        raise ValueError(
+            f"{name} was made with other weights: connect the MODEL that made it, with the same LoRAs and precision"
+        )
+    if settings.get("text") != text:
+        raise ValueError(f"{name} was made with another text encoder: connect the CLIP that made it")
+    return []
