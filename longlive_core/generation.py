@@ -33,12 +33,16 @@ class Plan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Progress: step `index` of `steps` of a block is done; `x0` `[B, C, F, H, W]` is what it will look like."""
+    """Progress: step `index` of `steps` of a block is done; `x0` `[B, C, F, H, W]` is what it will look like.
+
+    storyboard: the block is made before its turn, for the film to begin a shot with.
+    """
 
     block: BlockSpec
     index: int
     steps: int
     x0: Tensor
+    storyboard: bool = False
 
 
 class NotFiniteError(RuntimeError):

@@ -25,6 +25,8 @@ MEMORY = tuple(field.name for field in fields(MemoryConfig))
 FILES = ("model", "lora")
 # What a film's file is, and no block of it.
 OUTPUT = ("codec", "quality")
+# The model of a take that was made in ComfyUI, which does not tell a MODEL's file.
+COMFYUI = "ComfyUI"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Order:
         Raises ValueError that names each difference, and what `Take.load` raises.
         """
         take, given = Take.load(folder), given or {}
+        if take.settings.get("model") == COMFYUI:
+            raise ValueError(f"{folder} was made in ComfyUI: LongLive Load Take opens it there, or LongLive Retake")
         check_settings(take, {name: value for name, value in given.items() if name not in (*FILES, *OUTPUT)})
         moved = {name: given[name] for name in (*FILES, *OUTPUT) if name in given}
         written = {name: take.output[name] for name in OUTPUT if name in take.output}

@@ -42,8 +42,7 @@ def board_noise(film: BlockPlan, noise: NoiseSource, after: int = 0) -> NoiseSou
 class StoryboardFilm(Film):
     """A film whose shots begin with the blocks of its storyboard, to the bit; the storyboard is made first.
 
-    board: of `storyboard(plan, blocks of earlier)`. Steps on it are told with its blocks; they are handed on when
-    the film comes to them.
+    board: of `storyboard(plan, blocks of earlier)`. Its blocks are handed on when the film comes to them.
     """
 
     def __init__(
@@ -67,12 +66,20 @@ class StoryboardFilm(Film):
 
     def _drawn(self, on_step: OnStep | None, should_stop: ShouldStop | None) -> Drawn:
         if self.needs_model:
-            for block in self._board.draw(on_step, should_stop):
+            for block in self._board.draw(self._told(on_step), should_stop):
                 self._openings[self._places[block.index]] = block.latents
             if not self._board.complete:
                 yield from self._take_over(on_step, lambda: True)
                 return None
         return (yield from super()._drawn(on_step, should_stop))
+
+    def _told(self, on_step: OnStep | None) -> OnStep | None:
+        """Steps of the storyboard, told with the blocks of the film that they make."""
+        if on_step is None:
+            return None
+        return lambda step: on_step(
+            replace(step, block=self.plan.blocks[self._places[step.block.index]], storyboard=True)
+        )
 
     def _known(self, block: BlockSpec) -> Tensor | None:
         return self._openings.get(block.index) if block.index >= self.finished else super()._known(block)

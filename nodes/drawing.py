@@ -247,13 +247,15 @@ class Board:
     def step(self, step: Step) -> None:
         """A denoising step is done; the first block of a node shows as it forms."""
         at = self._stream.maker(step.block.index)
-        self._made = step.block.index + step.index / step.steps
+        if not step.storyboard:
+            self._made = step.block.index + step.index / step.steps
         image = None
         if at.node not in self._pictured:
             colours = LatentColours(self._stream.latent_format).colours(step.x0[:, :, -1:])
             image = self._picture(colours[0])
         self._progress(at, image)
-        self._say(at, self.line(step.block))
+        shots = self._stream.film.plan.shots
+        self._say(at, f"storyboard · shot {step.block.shot + 1}/{shots}" if step.storyboard else self.line(step.block))
 
     def block(self, block: Block) -> None:
         """A block is finished, now or before."""

@@ -11,6 +11,7 @@ import comfy.model_patcher
 import comfy.sd
 
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
+from ..longlive_core.order import COMFYUI as MODEL
 from ..longlive_core.order import latent_size, machine
 from ..longlive_core.take import Take
 from ..longlive_core.take.blocks import Setting, Settings, latents_digest
@@ -25,8 +26,6 @@ from .vae import MiniLatents
 
 log = logging.getLogger(__name__)
 
-# In place of a file's name: the host does not tell which one a MODEL came from.
-MODEL = "ComfyUI"
 # Before the values of a setting that is not one for the whole film.
 ALONG = "along the film: "
 MAX_SIDE = 4096

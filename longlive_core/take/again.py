@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..script import Shot as ScriptShot
-from .blocks import History
 from .edit import Mode, retake, shot_index
+from .histories import history_before, made_after
 from .of_video import MADE as GIVEN
 from .take import Shot, Take, Version, with_text
 
@@ -27,8 +27,10 @@ def retake_once(take: Take, number: int, seed: int, prompt: str = "", mode: Mode
         raise ValueError(f"shot {number} is a given video, which no model made: retake one of the shots behind it")
     wanted = with_text(take.script, index, Version(prompt.strip() or now.text, seed)).shots[index]
     alike = [v for v in _newest_first(shot) if (shot.versions[v].text, shot.versions[v].seed) == _said(wanted)]
-    history = _history(take, index)
-    version = next((v for v in alike if v == shot.chosen or _made_on(take, index, v) in (None, history)), None)
+    history = history_before(take, index)
+    version = next(
+        (v for v in alike if v == shot.chosen or made_after(take, index, v, history) in (None, history)), None
+    )
     if mode == "keep" and version != shot.chosen:
         _check_made(take, index + 1)
     if version is None:
@@ -72,10 +74,10 @@ def _check_made(take: Take, index: int) -> None:
 
 def _rippled(take: Take, index: int) -> Shot:
     """A shot in a version that follows from what stands before it: one that is there, else a new one."""
-    shot, history = take.shots[index], _history(take, index)
+    shot, history = take.shots[index], history_before(take, index)
     now = shot.versions[shot.chosen]
     alike = [v for v in _newest_first(shot) if _said(shot.versions[v]) == _said(now)]
-    made_on = {version: _made_on(take, index, version) for version in alike}
+    made_on = {version: made_after(take, index, version, history) for version in alike}
     if history is not None:
         for version in alike:
             if made_on[version] == history:
@@ -96,23 +98,3 @@ def _newest_first(shot: Shot) -> Iterator[int]:
     """Version numbers, the chosen one before all."""
     yield shot.chosen
     yield from (v for v in reversed(range(len(shot.versions))) if v != shot.chosen)
-
-
-def _history(take: Take, index: int) -> History | None:
-    """The history before a shot as chosen; None where a block before it is yet to be made."""
-    history = History()
-    for spec in take.plan.blocks:
-        if spec.shot == index:
-            break
-        facts = take.facts(spec)
-        if facts is None:
-            return None
-        history = history.then(facts.digest)
-    return history
-
-
-def _made_on(take: Take, index: int, version: int) -> History | None:
-    """The history that a version was made on; None where its first block is yet to be made."""
-    first = next(spec for spec in take.plan.blocks if spec.shot == index)
-    facts = take.facts(first, version)
-    return None if facts is None else facts.history

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from ..sampling import MAX_SEED
 from .blocks import History
 from .claim import Claim
+from .histories import history_before, made_after
 from .take import Shot, Take, Version, bytes_in
 
 Mode = Literal["ripple", "keep"]
@@ -73,8 +74,8 @@ def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]
         had = len(take.shots[index].versions)
         raise ValueError(f"shot {number} has no version {version}; it has {had}, numbered from 0")
     chosen = take.shots[index].versions[version]
-    history, said = _history(take, index), list[str]()
-    made_on = _made_on(take, index, version, history)
+    history, said = history_before(take, index), list[str]()
+    made_on = made_after(take, index, version, history)
     if history is None and made_on is not None:
         raise ValueError(f"blocks before shot {number} are yet to be made; `longlive render --resume` makes them")
     spliced = take.shots[index].spliced
@@ -83,7 +84,7 @@ def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]
     fits = made_on in (None, history)
     take = take.with_shot(index, replace(take.shots[index], chosen=version, spliced=not fits))
     for later in range(index + 1, len(take.shots)):
-        fit = _fitting(take, later, _history(take, later), chosen.made == "keep" or spliced)
+        fit = _fitting(take, later, history_before(take, later), chosen.made == "keep" or spliced)
         if fit.chosen != take.shots[later].chosen:
             said.append(f"shot {later + 1} goes to version {fit.chosen}, which was made after this one")
         if fit.spliced:
@@ -152,38 +153,11 @@ def _with_new(take: Take, index: int, version: Version) -> Take:
     return take.with_shot(index, Shot((*shot.versions, version), len(shot.versions)))
 
 
-def _history(take: Take, index: int) -> History | None:
-    """The history before a shot as chosen; None where a block before it is yet to be made."""
-    history = History()
-    for spec in take.plan.blocks:
-        if spec.shot == index:
-            break
-        facts = take.facts(spec)
-        if facts is None:
-            return None
-        history = history.then(facts.digest)
-    return history
-
-
-def _made_on(take: Take, index: int, version: int, before: History | None) -> History | None:
-    """The history that a version was made on; None where its first block is yet to be made.
-
-    A storyboard's block stands anywhere, so `before` the shot too, unless its second block was made after others.
-    """
-    first, *rest = (spec for spec in take.plan.blocks if spec.shot == index)
-    facts = take.facts(first, version)
-    if facts is None or take.shots[index].versions[version].made != "preview":
-        return None if facts is None else facts.history
-    second = take.facts(rest[0], version) if rest else None
-    stands = second is None or (before is not None and second.history == before.then(facts.digest))
-    return before if stands else facts.history
-
-
 def _fitting(take: Take, index: int, history: History | None, may_splice: bool) -> Shot:
     """A later shot behind what now stands before it."""
     shot = take.shots[index]
     newest_first = (shot.chosen, *(v for v in reversed(range(len(shot.versions))) if v != shot.chosen))
-    made_on = {version: _made_on(take, index, version, history) for version in newest_first}
+    made_on = {version: made_after(take, index, version, history) for version in newest_first}
     for version in newest_first:
         if history is not None and made_on[version] == history:
             return replace(shot, chosen=version, spliced=False)

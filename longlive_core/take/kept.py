@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 
 import torch
@@ -15,7 +15,9 @@ from ..live import LiveScript
 from ..script import BlockPlan
 from ..script.of_plan import script_of
 from ..types import Block, BlockSpec
+from .again import with_versions_of
 from .blocks import BadBlock, Facts, History, latents_digest, load_block, save_block
+from .claim import Claim
 from .of_video import check_video
 from .run import TakeRun
 from .take import Shot, Take, Version
@@ -69,7 +71,10 @@ class KeptFilm:
     def drawn(self, on_step: OnStep | None, should_stop: ShouldStop | None) -> Drawn:
         self._catch_up()
         history = History()
-        with closing(self._film.drawn(on_step, should_stop)) as blocks:
+        with ExitStack() as held:
+            if self._film.needs_model:
+                held.enter_context(Claim(self.take.folder))
+            blocks = held.enter_context(closing(self._film.drawn(on_step, should_stop)))
             while True:
                 try:
                     block = next(blocks)
@@ -95,7 +100,9 @@ class KeptFilm:
     def _keep(self, block: Block, history: History) -> History:
         """Writes the block, where it is not there already, and returns the history behind it."""
         if self._noted[block.index] != block.spec:
-            self.take = followed(self.take, self._film.plan, self._live)
+            # As it is on disk: a retake may have been ordered meanwhile.
+            take = with_versions_of(self.take, Take.load(self.take.folder))
+            self.take = followed(take, self._film.plan, self._live)
             self.take.save()
             self._noted = self.take.plan.blocks
         path, facts = self.take.path(block.spec), Facts(history, latents_digest(block.latents))
@@ -179,8 +186,9 @@ class TakeFilm:
 
             return self._begin(self.plan, known_or_start, on_step, should_stop)
 
-        for block in TakeRun(self.take, begin, self._on_note).blocks():
-            yield Block(block.spec, block.latents.to("cpu", torch.float32))
+        with Claim(self.take.folder) if self.needs_model else nullcontext():
+            for block in TakeRun(self.take, begin, self._on_note).blocks():
+                yield Block(block.spec, block.latents.to("cpu", torch.float32))
 
     def made(self) -> Sequence[Block]:
         return kept_blocks(self.take)

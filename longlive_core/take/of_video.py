@@ -78,7 +78,8 @@ def check_video(take: Take) -> None:
             load_block(take.path(spec), spec, take.settings)
         except (FileNotFoundError, BadBlock) as error:
             raise ValueError(
-                f"{error}: it is part of a given video and cannot be made again; `longlive extend` that video anew"
+                f"{error}: it is part of a given video and cannot be made again; `longlive extend` that video anew, "
+                "or queue the workflow that the video is in"
             ) from error
 
 

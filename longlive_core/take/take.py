@@ -222,6 +222,15 @@ def with_text(script: ShotScript, shot: int, version: Version) -> ShotScript:
     return made
 
 
+def has_board(folder: Path) -> bool:
+    """Whether a take is there that a storyboard was made for, and no film yet."""
+    try:
+        take = Take.load(folder)
+    except (FileNotFoundError, ValueError):
+        return False
+    return 0 < take.made() < len(take.plan.blocks) and any(map(take.is_preview, take.plan.blocks))
+
+
 def takes_in(folder: Path) -> tuple[Path, ...]:
     """The takes of a folder: itself, if it is one, or those right in it."""
     return (folder,) if (folder / FILE).is_file() else tuple(sorted(path.parent for path in folder.glob(f"*/{FILE}")))
