@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -10,8 +11,9 @@ from urllib.request import Request, urlopen
 import pytest
 import torch
 
+from .browser import Front
 from .graphs import SAMPLER, latent, latents
-from .host import Host
+from .host import ROOT, Host
 from .run import Event, Run
 
 pytestmark = pytest.mark.comfy
@@ -24,7 +26,8 @@ Shot 2 (2 blocks): {hero} circles in the middle against a striped navy wall
 Shot 3 (1 block): {hero} rests on the right against a plain wine wall
 """
 CHANGED = SCRIPT.replace("against a striped navy", "against a checked brown").replace("wine", "grey")
-PATH = f"/longlive/takes/{SAMPLER}/script"
+TAKES = "/longlive/takes"
+PATH = f"{TAKES}/{SAMPLER}/script"
 
 
 def ask(host: Host, path: str, content: object = None, **headers: str) -> tuple[int, Any]:
@@ -45,7 +48,7 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
         states = run.progress[SAMPLER]
         if said or not states or states[-1]["max"] == 1 or states[-1]["value"] < 1:
             return
-        said.append(ask(comfy, "/longlive/takes"))
+        said.append(ask(comfy, TAKES))
         said.append(ask(comfy, PATH))
         for elsewhere in ("https://example.com", "http://127.0.0.1:1", "null"):
             said.append(ask(comfy, PATH, {"script": CHANGED}, Origin=elsewhere))
@@ -70,5 +73,43 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
     whole = comfy.run(latent(CHANGED, 41), PATIENCE)
     assert whole.ok, whole.error
     assert torch.equal(latents(comfy, live), latents(comfy, whole))
-    assert ask(comfy, "/longlive/takes") == (200, [])
+    assert ask(comfy, TAKES) == (200, [])
     assert ask(comfy, PATH)[0] == 404
+
+
+def await_films(host: Host, count: int, patience: float = 60) -> None:
+    end = time.monotonic() + patience
+    while len(host.get(TAKES)) != count:
+        assert time.monotonic() < end, f"not {count} films after {patience} s"
+        time.sleep(0.05)
+
+
+MENU = """() => {
+    const node = app.graph.nodes.find((node) => node.comfyClass === "LongLiveShotScript")
+    const items = app.extensions.find(({ name }) => name === "LongLive.Live").getNodeMenuItems(node)
+    return { node, items: items.filter((item) => item) }
+}"""
+
+
+def test_the_script_node_sends_its_text(page: Front) -> None:
+    """From the node's menu, while the film is made: a message says from which shot on, or that nothing is made."""
+    long = SCRIPT.replace("(8 blocks)", "(60 blocks)")
+    page.load(json.loads((ROOT / "workflows" / "longlive_mini_text_to_film.json").read_text("utf-8")))
+    found = "node.widgets.find(({ name }) => name === 'script')"
+    write = f"(text) => {{ const {{ node }} = ({MENU})(); {found}.value = text }}"
+    send = f"async () => {{ const {{ items }} = ({MENU})(); await items[0].callback(); return items[0].content }}"
+    toast = page.page.locator(".p-toast-message")
+    page.page.evaluate(write, long)
+    assert page.page.evaluate(send) == "Send script to the film in the making"
+    toast.filter(has_text="No film of this script is being made").wait_for(timeout=10_000)
+    page.page.evaluate("async () => { await app.queuePrompt(0) }")
+    await_films(page.host, 1)
+    page.page.evaluate(write, long.replace("wine", "grey"))
+    page.page.evaluate(send)
+    toast.filter(has_text="The film follows this script from shot 2 on").wait_for(timeout=10_000)
+    page.page.evaluate(write, long.replace("sways", "hops"))
+    page.page.evaluate(send)
+    toast.filter(has_text="shot 1 has begun").wait_for(timeout=10_000)
+    page.host.interrupt()
+    await_films(page.host, 0)
+    assert page.own_errors() == []
