@@ -61,9 +61,11 @@ def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
         from .take.seam import seam_flicker
 
         found = seam_flicker(take, job.mini.vae, changed.shot)
+        was = seam_flicker(changed.before, job.mini.vae, changed.shot) if changed.before.complete else None
         yield (
             f"shot {number + 1} is spliced behind shot {number}; step across the seam {found.seam:.1f} levels of 255, "
             f"across other latent frames {found.boundary:.1f}: {found.seam / max(found.boundary, 1e-6):.2f} times"
+            + ("" if was is None else f" (before the retake {was.seam:.1f}, {was.boundary:.1f})")
         )
 
 

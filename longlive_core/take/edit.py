@@ -18,11 +18,12 @@ Mode = Literal["ripple", "keep"]
 
 
 class Retake(NamedTuple):
-    """A take with a new version of a shot (from 0), not yet made nor saved."""
+    """A take with a new version of a shot (from 0), not yet made nor saved; `before` is the film as it was."""
 
     take: Take
     shot: int
     version: int
+    before: Take
 
 
 def retake(
@@ -60,7 +61,7 @@ def retake(
             changed = _with_new(changed, later, replace(following.versions[following.chosen], made=mode))
         else:
             changed = changed.with_shot(later, replace(following, spliced=True))
-    return Retake(changed, index, len(versions) - 1)
+    return Retake(changed, index, len(versions) - 1, take)
 
 
 def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]]:

@@ -4,7 +4,7 @@ For developers; the tests do not run it:
 
     cd tests && COMFYUI_PATH=… COMFYUI_PYTHON=… python -m comfy.make_workflows [PART …]
 
-A part is `templates`, the name of one, `blueprint` or `pictures`; without one, all are made.
+A part is `templates`, the name of one, `blueprint`, `pictures` or the name of a node; without one, all are made.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import conftest  # noqa: F401  (makes `longlive` importable)
+from longlive.longlive_core.take.take import FILE
 from longlive.longlive_core.video import read_video
 from PIL import Image
 
@@ -151,8 +152,7 @@ def main(parts: list[str]) -> None:
                     make_template(template, front, host)
             if not parts or "blueprint" in parts:
                 make_blueprint(front)
-            if not parts or "pictures" in parts:
-                make_pictures(front)
+            make_pictures(front, [] if "pictures" in parts else parts)
 
 
 def stand_in(base: Path, folder: Path) -> None:
@@ -161,6 +161,9 @@ def stand_in(base: Path, folder: Path) -> None:
         path = base / "models" / model["directory"] / model["name"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+    take = base / "output" / "takes" / "LongLive_00001.take" / FILE
+    take.parent.mkdir(parents=True)
+    take.touch()
     (base / "input").mkdir()
     shutil.copy(folder / "input" / "example.png", base / "input")
 
@@ -210,14 +213,14 @@ def make_blueprint(front: Front) -> None:
     save(SUBGRAPHS / "longlive_multi_shot.json", workflow, BLUEPRINT)
 
 
-def make_pictures(front: Front) -> None:
-    """One picture of each node of the pack."""
+def make_pictures(front: Front, parts: list[str]) -> None:
+    """One picture of each node of the pack that is named, or of all."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     own = front.page.evaluate(
         "() => Object.keys(LiteGraph.registered_node_types).filter((type) => type.startsWith('LongLive'))"
     )
     sizes = {"LongLiveShotScript": [460, 260], "LongLiveStreamingSampler": [340, 0], "LongLiveAsyncDecode": [340, 0]}
-    for name in own:
+    for name in own if not parts else [name for name in own if name in parts]:
         front.load(EMPTY)
         node = {"key": "node", "type": name, "size": sizes.get(name)}
         front.page.evaluate(BUILD, {"groups": [{"title": None, "cell": [0, 0], "columns": [[node]]}], "links": []})

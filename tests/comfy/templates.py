@@ -73,12 +73,14 @@ def encode(key: str) -> Json:
     return node(key, "LongLiveEncodeShots", size=(300, 90))
 
 
-def sampler(key: str, width: int, height: int, seed: int, title: str | None = None) -> Json:
+def sampler(key: str, width: int, height: int, seed: int, title: str | None = None, **widgets: object) -> Json:
     size = {"width": width, "height": height}
-    return node(key, "LongLiveStreamingSampler", title=title, size=(340, 560)) | {"widgets": size | {"seed": seed}}
+    return node(key, "LongLiveStreamingSampler", title=title, size=(340, 560)) | {
+        "widgets": size | {"seed": seed, **widgets}
+    }
 
 
-def decode(key: str, prefix: str, title: str | None = None, size: tuple[int, int] = (400, 560)) -> Json:
+def decode(key: str, prefix: str, title: str | None = None, size: tuple[int, int] = (400, 590)) -> Json:
     return node(key, "LongLiveAsyncDecode", title=title, size=size, filename_prefix=f"video/{prefix}")
 
 
@@ -99,14 +101,14 @@ def vae() -> Json:
 
 
 def from_mini(*keys: str) -> list[list[str]]:
-    """Links from `mini` to the nodes whose keys begin so: `encode2`, `sampler2`, `shot2`, `extend`, `decode2`."""
+    """Links from `mini` to the nodes whose keys begin so: `encode2`, `sampler2`, `shot2`, `extend`, `retake`, `decode2`."""
     links: list[list[str]] = []
     for key in keys:
         if key.startswith("encode"):
             links.append(["mini", "CLIP", key, "clip"])
         elif key.startswith("sampler"):
             links.append(["mini", "MODEL", key, "model"])
-        elif key.startswith(("shot", "extend")):
+        elif key.startswith(("shot", "extend", "retake")):
             links += [["mini", "MODEL", key, "model"], ["mini", "CLIP", key, "clip"]]
             if key == "extend":
                 links.append(["mini", "VAE", key, "vae"])
@@ -147,6 +149,25 @@ Shot 4 (4s): the same hero rests on the right against a striped grey wall
 Shot 5 (4s): it hops near the bottom in front of a plain black background
 """
 
+MINI_STORYBOARD_SCRIPT = """\
+hero: a big yellow ball
+
+Shot 1 (4s): {hero} sways on the left in front of a striped navy wall
+Shot 2 (4s): {hero} bobs in the middle against a plain wine wall
+Shot 3 (4s): {hero} circles at the top in front of a checked forest background
+Shot 4 (4s): {hero} hops near the bottom in front of a plain grey background
+"""
+
+MINI_TAKE_SCRIPT = """\
+hero: a big cyan ring
+
+Shot 1 (1.33s): {hero} sways on the left in front of a striped navy wall
+Shot 2 (1.33s): {hero} bobs in the middle against a plain wine wall
+Shot 3 (1.33s): {hero} circles at the top in front of a checked forest background
+"""
+
+MINI_AGAIN = "{hero} hops near the bottom in front of a plain grey wall"
+
 MINI_SHOTS = (
     "a big yellow square sways on the left in front of a striped navy wall",
     "a big yellow square bobs in the middle against a plain wine wall",
@@ -171,6 +192,37 @@ Mini knows the colours *red, orange, yellow, green, cyan, blue, purple, white*, 
 brown, grey* and the places *left, right, top, bottom, middle*.
 
 For another shot, copy one: *STATE* into *state*, its *STREAM* into the decoder.
+"""
+
+TAKE_NOTE = """\
+## LongLive Mini: a take, and one shot of it again
+
+Press **Run**. No download, no GPU.
+
+*LongLive Save Take* keeps every block of the film in a folder of the output folder, *takes/LongLive_mini_00001.take*, \
+as soon as it is made. After a crash run again: the film goes on where it was.
+
+*LongLive Retake* makes shot 2 again, with another *prompt* and *seed*; shots 1 and 3 stay (*keep*). Every version is \
+in the take.
+
+**Expect** two films of 4 s that differ in shot 2 only.
+
+Then change *shot*, *seed* or *prompt* of the retake and run again: that shot alone is made. With *ripple* the shots \
+behind it follow from it. In a graph of its own, *LongLive Load Take* gives the film back.
+"""
+
+STORYBOARD_NOTE = """\
+## LongLive Mini: a storyboard, then the film
+
+Press **Run**. No download, no GPU.
+
+*storyboard* is *only* above: the first block of each of the four shots, a third of the work. Below it is *first*: the \
+same storyboard, then the film whose shots begin with these very blocks. Script, *seed* and all else must be the same.
+
+**Expect** a storyboard of 5 s and a film of 16 s.
+
+For a film of your own bypass the group *Film* (Ctrl+B) until the storyboard is right: change the script or the \
+*seed* and run again. Then switch it on, with the same *seed*.
 """
 
 EXTEND_NOTE = """\
@@ -415,6 +467,74 @@ MINI_RETAKE = Template(
     [("Film", 40), ("Film", 140), ("Film", 236), ("Film", 340)],
 )
 
+MINI_STORYBOARD = Template(
+    "longlive_mini_storyboard",
+    [
+        note(STORYBOARD_NOTE),
+        group("Model", 1, [node("mini", "LongLiveMini")]),
+        group("Script", 2, [shot_script("script", MINI_STORYBOARD_SCRIPT), encode("encode")]),
+        group(
+            "Storyboard",
+            3,
+            [sampler("sampler1", 128, 128, 2, "Sampler, storyboard only", storyboard="only")],
+            [decode("decode1", "LongLive_mini_storyboard", "Storyboard")],
+        ),
+        group(
+            "Film",
+            3,
+            [sampler("sampler2", 128, 128, 2, "Sampler, storyboard first", storyboard="first")],
+            [decode("decode2", "LongLive_mini_from_storyboard", "Film")],
+            row=1,
+        ),
+    ],
+    [
+        *from_mini("encode", "sampler1", "sampler2", "decode1", "decode2"),
+        ["script", "SHOTS", "encode", "shots"],
+        *(["encode", "SHOT_CONDITIONING", f"sampler{i}", "conditioning"] for i in (1, 2)),
+        *([f"sampler{i}", "STREAM", f"decode{i}", "stream"] for i in (1, 2)),
+    ],
+    [
+        *(("Storyboard", frame) for frame in (20, 50, 82, 114)),
+        *(("Film", frame) for frame in (60, 156, 250, 345)),
+    ],
+    across=4,
+)
+
+MINI_TAKE = Template(
+    "longlive_mini_take_and_retake",
+    [
+        note(TAKE_NOTE),
+        group("Model", 1, [node("mini", "LongLiveMini")]),
+        group("Script", 2, [shot_script("script", MINI_TAKE_SCRIPT), encode("encode")]),
+        group(
+            "Film",
+            3,
+            [
+                sampler("sampler", 128, 128, 2),
+                node("save", "LongLiveSaveTake", size=(340, 220), name_prefix="takes/LongLive_mini"),
+            ],
+            [decode("decode1", "LongLive_mini_take", "Film")],
+        ),
+        group(
+            "Shot 2 again",
+            4,
+            [node("retake", "LongLiveRetake", size=(340, 480), shot=2, seed=9, prompt=MINI_AGAIN, mode="keep")],
+            [decode("decode2", "LongLive_mini_retaken", "Retake")],
+        ),
+    ],
+    [
+        *from_mini("encode", "sampler", "decode1", "retake", "decode2"),
+        ["script", "SHOTS", "encode", "shots"],
+        ["encode", "SHOT_CONDITIONING", "sampler", "conditioning"],
+        ["sampler", "STREAM", "save", "stream"],
+        ["save", "STREAM", "decode1", "stream"],
+        ["save", "TAKE", "retake", "take"],
+        ["retake", "STREAM", "decode2", "stream"],
+    ],
+    [(film, frame) for film in ("Film", "Retake") for frame in (15, 46, 78)],
+    across=3,
+)
+
 MINI_EXTEND = Template(
     "longlive_mini_extend_video",
     [
@@ -515,6 +635,8 @@ TEMPLATES = (
     MINI_MEMORY_ON_AND_OFF,
     MINI_RETAKE,
     MINI_EXTEND,
+    MINI_TAKE,
+    MINI_STORYBOARD,
     NVFP4,
     DMD_LORA,
     IMAGE_TO_FILM,

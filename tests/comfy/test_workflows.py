@@ -11,7 +11,9 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from longlive.longlive_core.evaluation.probe import Reading, read_frame
-from longlive.longlive_core.script import ShotScript
+from longlive.longlive_core.script import BlockPlan, ShotScript
+from longlive.longlive_core.storyboard import storyboard
+from longlive.longlive_core.take.take import Version, with_text
 from longlive.longlive_core.training.world import BACKGROUNDS, COLOURS
 from longlive.longlive_core.video import read_video
 from numpy.typing import NDArray
@@ -38,7 +40,7 @@ WIDGETS = {
     "LongLiveShotScript": ["script", "default_seconds", "fps"],
     "LongLiveEncodeShots": ["negative"],
     "LongLiveSinkMemory": ["window", "global_sink", "shot_sink", "rope_offset", "kv_format", "clean_recache"],
-    "LongLiveStreamingSampler": ["width", "height", "seed", "control_after_generate", "steps", "guidance"],
+    "LongLiveStreamingSampler": ["width", "height", "seed", "control_after_generate", "steps", "guidance", "storyboard"],
     "LongLiveAsyncDecode": ["filename_prefix", "codec", "quality", "decode"],
     "LongLiveStreamToLatent": [],
     "LongLiveStreamToImages": ["first_frame", "frame_count"],
@@ -56,6 +58,9 @@ WIDGETS = {
         "cut",
     ],
     "LongLiveExtendVideo": ["prompt", "width", "height", "fps"],
+    "LongLiveSaveTake": ["name_prefix"],
+    "LongLiveLoadTake": ["take"],
+    "LongLiveRetake": ["shot", "seed", "control_after_generate", "prompt", "mode"],
 }
 SCALARS = ("STRING", "INT", "FLOAT", "BOOLEAN", "COMBO")
 
@@ -71,19 +76,17 @@ def models(workflow: Json) -> Iterator[tuple[Json, Json]]:
             yield node, model
 
 
-def walls_and_heroes(script: str, shots: int) -> Iterator[tuple[str, str | None]]:
+def walls_and_heroes(plan: BlockPlan) -> Iterator[tuple[str, str | None]]:
     """Of each shot the wall and, where the shot names it, the hero's colour."""
-    plan = ShotScript.parse(script).plan(24.0)
     prompts = {block.shot: block.prompt for block in reversed(plan.blocks)}
-    for shot in range(shots):
+    for shot in range(plan.shots):
         words = prompts[shot].replace(",", " ").split()
         (wall,) = {word for word in words if word in BACKGROUNDS}
         yield wall, next((word for word in words if word in COLOURS), None)
 
 
-def readings(frames: NDArray[np.uint8], script: str) -> list[list[Reading]]:
+def readings(frames: NDArray[np.uint8], plan: BlockPlan) -> list[list[Reading]]:
     """What the probe reads in frames of each shot, away from the cuts."""
-    plan = ShotScript.parse(script).plan(24.0)
     ends = np.cumsum([sum(b.frames * 4 for b in plan.blocks if b.shot == shot) for shot in range(plan.shots)]) - 3
     starts = [0, *ends[:-1]]
     return [
@@ -102,19 +105,30 @@ def shots_of(prompt: dict[str, Json], node: str) -> Iterator[str]:
         yield f"({inputs['seconds']}s): {inputs['prompt']}"
 
 
-def script_of(prompt: dict[str, Json], node: str) -> str:
+def script_of(prompt: dict[str, Json], node: str) -> ShotScript:
     """The script of the film that a node writes, written down from its shots where there is none."""
     if shots := list(shots_of(prompt, node)):
-        return "\n".join(f"Shot {number} {shot}" for number, shot in enumerate(shots, 1))
-    while prompt[node]["class_type"] != "LongLiveShotScript":
-        inputs = prompt[node]["inputs"]
-        node = next(inputs[name] for name in ("stream", "conditioning", "shots") if name in inputs)[0]
-    return prompt[node]["inputs"]["script"]
+        return ShotScript.parse("\n".join(f"Shot {number} {shot}" for number, shot in enumerate(shots, 1)))
+    kind, inputs = prompt[node]["class_type"], prompt[node]["inputs"]
+    if kind == "LongLiveShotScript":
+        return ShotScript.parse(inputs["script"])
+    before = next(inputs[name] for name in ("stream", "take", "conditioning", "shots") if name in inputs)
+    script = script_of(prompt, before[0])
+    if kind == "LongLiveRetake":
+        return with_text(script, inputs["shot"] - 1, Version(inputs["prompt"], inputs["seed"]))
+    return script
+
+
+def film_of(prompt: dict[str, Json], node: str) -> BlockPlan:
+    """The plan of the film that a node writes."""
+    plan = script_of(prompt, node).plan(24.0)
+    sampler = prompt[prompt[node]["inputs"]["stream"][0]]["inputs"]
+    return storyboard(plan) if sampler.get("storyboard") == "only" else plan
 
 
 def test_what_is_shipped() -> None:
-    """Five templates of Mini and three of 5B, each with a picture of its name, and nothing else."""
-    assert [len(MINI), len(LARGE)] == [5, 3]
+    """Seven templates of Mini and three of 5B, each with a picture of its name, and nothing else."""
+    assert [len(MINI), len(LARGE)] == [7, 3]
     names = {file.name for path in WORKFLOWS for file in (path, path.with_suffix(".jpg"))}
     assert {path.name for path in (ROOT / "workflows").iterdir()} == names
 
@@ -229,12 +243,10 @@ def test_mini_makes_the_film(path: Path, page: Front, comfy: Host) -> None:
     assert run.ok, run.error
     films = [node for node, entry in prompt.items() if entry["class_type"] == "LongLiveAsyncDecode"]
     for node in films:
-        script = script_of(prompt, node)
-        plan = ShotScript.parse(script).plan(24.0)
+        plan = film_of(prompt, node)
         frames = read_video(comfy.file(run.outputs[node]["images"][0])).numpy()
         assert len(frames) == plan.video_frames
-        shots = readings(frames, script)
-        for seen, (wall, colour) in zip(shots, walls_and_heroes(script, plan.shots), strict=True):
+        for seen, (wall, colour) in zip(readings(frames, plan), walls_and_heroes(plan), strict=True):
             assert [reading.background for reading in seen] == [wall] * len(seen)
             assert all(reading.found for reading in seen)
             if colour:
