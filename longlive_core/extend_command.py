@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .order import Order
-from .render_command import SETTINGS, add_output_arguments, add_setting_arguments, kind_of_job
+from .render_command import add_output_arguments, add_setting_arguments, given_settings, kind_of_job
 from .script.source import read_text
 from .take import Take
 from .take.append import append
@@ -33,7 +33,7 @@ def extend_job(args: argparse.Namespace, **more: Any) -> tuple[Job, int]:  # noq
     """
     from .extend_job import ExtendJob
 
-    given = {name: getattr(args, name) for name in SETTINGS if hasattr(args, name)}
+    given = given_settings(args)
     written = {"contact_sheet": args.contact_sheet, "decode": args.decode}
     if args.source.is_dir():
         if args.prompt is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from .pipeline import MODES
 from .script import ShotScript
 from .take import Take
 from .video import CODECS, QUALITIES
+from .video.codecs import codec_named
 
 if TYPE_CHECKING:
     from .job import Job
@@ -57,7 +59,8 @@ def add_output_arguments(part: argparse.ArgumentParser) -> None:
     """What a render and a retake share."""
     part.add_argument("-o", "--output", type=Path, metavar="FILM.mp4", help="the film (of a take: beside it)")
     kinds = "h264, h265, av1 (FILM.mp4), vp9 (FILM.webm), prores (FILM.mov), png (a folder FILM of pictures)"
-    part.add_argument("--codec", choices=list(CODECS), default=argparse.SUPPRESS, help=f"{kinds} (h264)")
+    kinds = f"{kinds} (by FILM's name, else h264)"
+    part.add_argument("--codec", choices=list(CODECS), default=argparse.SUPPRESS, help=kinds)
     part.add_argument("--quality", choices=list(QUALITIES), default=argparse.SUPPRESS, help="of the film's file (high)")
     part.add_argument(
         "--preview",
@@ -74,9 +77,16 @@ def add_output_arguments(part: argparse.ArgumentParser) -> None:
     part.add_argument("--threads", type=int, help="CPU threads (as many as torch likes)")
 
 
+def given_settings(args: argparse.Namespace, names: Sequence[str] = SETTINGS) -> dict[str, Any]:
+    """Those of the settings that the user names; the film's name may say the codec."""
+    codec = None if args.output is None else codec_named(args.output)
+    named = {} if codec is None else {"codec": codec}
+    return {**named, **{name: getattr(args, name) for name in names if hasattr(args, name)}}
+
+
 def render_order(args: argparse.Namespace) -> Order:
     """The order in the arguments. Raises ValueError, for a setting or a script that is not the resumed take's too."""
-    given = {name: getattr(args, name) for name in SETTINGS if hasattr(args, name)}
+    given = given_settings(args)
     if args.resume is not None:
         if args.no_take:
             raise ValueError("--resume goes on with a take, --no-take keeps none; leave one of them out")

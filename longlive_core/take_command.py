@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .order import OUTPUT, Order
-from .render_command import add_output_arguments
+from .render_command import add_output_arguments, given_settings
 from .take import Retake, Take, choose, lock, prune, retake, takes_in
 from .take.board import retake_board
 from .take.claim import Claim
@@ -39,8 +39,8 @@ def retake_order(args: argparse.Namespace) -> tuple[Order, Retake]:
         changed = retake_board(take, args.shot, args.seed, args.prompt)
     else:
         changed = retake(take, args.shot, args.seed, args.prompt, args.mode)
-    given = {name: getattr(args, name) for name in OUTPUT if hasattr(args, name)}
-    return Order.resumed(args.take, args.output, given, contact_sheet=args.contact_sheet, decode=args.decode), changed
+    written = {"contact_sheet": args.contact_sheet, "decode": args.decode}
+    return Order.resumed(args.take, args.output, given_settings(args, OUTPUT), **written), changed
 
 
 def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:

@@ -99,6 +99,13 @@ def film_path(path: Path | str, codec: str) -> Path:
     return bare.with_name(bare.name + CODECS[codec].extension)
 
 
+def codec_named(path: Path | str) -> str | None:
+    """The codec that a film's name stands for by itself, as `.webm` for vp9; None where there is a choice."""
+    extension = Path(path).suffix.lower()
+    named = [codec for codec, choice in CODECS.items() if extension and choice.extension == extension]
+    return named[0] if len(named) == 1 else None
+
+
 def check_path(path: Path | str, codec: str) -> None:
     """Raises ValueError for a path that is not named as the codec's films are, and as `film_path` does."""
     path, named = Path(path), film_path(path, codec)

@@ -69,5 +69,6 @@ def test_codec_and_quality_are_words_of_the_command(tmp_path: Path) -> None:
     words = (str(tmp_path / "script.txt"), "-o", "film.mov", "--codec", "prores", "--quality", "best")
     order = render_order(arguments(*words))
     assert (order.codec, order.quality) == ("prores", "best")
-    order = render_order(arguments(*words[:3]))
-    assert (order.codec, order.quality) == ("h264", "high")
+    for film, codec in (("film.mp4", "h264"), ("film.mov", "prores"), ("film.webm", "vp9")):  # the name says it
+        order = render_order(arguments(words[0], "-o", film))
+        assert (order.codec, order.quality) == (codec, "high")
