@@ -18,6 +18,7 @@ from .take import Take
 from .take.append import append
 from .take.blocks import Settings
 from .take.of_video import save_video, take_of_video
+from .take.take import made_in
 from .types import LATENT_CHANNELS, BlockSpec, LatentShape, video_frames
 
 
@@ -49,6 +50,11 @@ class ExtendJob(Job):
     def _prepare(self, take: Take | None, script: ShotScript, settings: Settings) -> Take:
         assert take is not None
         take = replace(take, script=script, settings=settings, machine=machine())
+        if any(made_in(take.folder)) and not _begun_for(take):
+            raise FileExistsError(
+                f"{take.folder} holds another film; name this one otherwise with -o, or put the shots behind that one: "
+                f"`longlive extend {take.folder} SCRIPT`"
+            )
         take.begin()
         stop = self._should_stop or (lambda: False)
         shape = LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, *self._size)
@@ -63,3 +69,9 @@ class ExtendJob(Job):
         if not save_video(take, latents, stop, show):
             raise ClipStopped
         return take
+
+
+def _begun_for(take: Take) -> bool:
+    """Whether what is in the take's folder is this very film, as far as its video was encoded before a kill."""
+    there = Take.load(take.folder)
+    return there.script == take.script and there.settings == take.settings

@@ -158,6 +158,7 @@ class Film:
         generation = self._begin(self.plan, self._known, on_step, should_stop)
         if before is not None:
             generation.take_over(before)
+            before = None  # its memory, where it is not ours now, is not held beside ours
         while not self.complete:
             generation = self._followed(generation, on_step, should_stop)
             block = next(generation, None)

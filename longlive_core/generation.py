@@ -146,7 +146,10 @@ class Generation(Iterator[Block]):
             raise ValueError(
                 f"the snapshot stands at block {snapshot.next_block}, the plan ends at {len(self.plan.blocks)}"
             )
-        self._memory.restore(snapshot.window, snapshot.pools)
+        try:
+            self._memory.restore(snapshot.window, snapshot.pools)
+        except RuntimeError as error:
+            raise ValueError(f"the snapshot is damaged: {error}") from error
         self._position, self._newest = snapshot.next_block, None
 
     def take_over(self, other: Generation) -> bool:

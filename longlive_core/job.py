@@ -21,7 +21,7 @@ from .take.blocks import Settings
 from .take.claim import Claim
 from .take.footage import Cutting, Delivery
 from .take.of_video import check_video
-from .take.take import SUFFIX, has_board
+from .take.take import SUFFIX, made_in
 from .types import Block
 from .video import CODECS, check_path
 
@@ -165,7 +165,8 @@ class Job:
         """The take on disk, ready for blocks."""
         if take is None:
             take = new_take(self.order, script, settings)
-            if has_board(take.folder):
+            film, board = made_in(take.folder)
+            if board and not film:
                 note = (
                     f"the storyboard in {take.folder} is replaced; `longlive render --resume` would have begun with it"
                 )

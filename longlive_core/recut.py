@@ -45,7 +45,8 @@ class Recut:
         """copy: false notes what the new file holds and decodes everything. Moves the old film out of the way."""
         self._reach = ceil(vae.config.decoder_reach / block_frames)
         self._cutting = cutting
-        self._footage = cutting.open(self._reach) if copy else None
+        footage = cutting.open(self._reach)
+        self._footage = footage if copy else None
         self._log = cutting.log()
         self.copied = 0
 
@@ -94,10 +95,19 @@ class Recut:
                 self._log.add(piece.digest)
             yield written
 
-    def close(self, video_frames: int) -> None:
-        """The new film is closed and has so many frames."""
+    def abandon(self) -> None:
+        """There is no new film."""
         self._log.close()
-        self._cutting.close(video_frames)
+        self._cutting.restore()
+
+    def close(self, video_frames: int, *, whole: bool) -> None:
+        """The new film has so many frames; `whole` where its file could be closed as it should be. Raises OSError."""
+        try:
+            if whole:
+                self._log.end()
+        finally:
+            self._log.close()
+            self._cutting.close(video_frames)
 
 
 def _warm_up(stream: DecodeStream, before: Iterable[Tensor], should_stop: Callable[[], bool]) -> bool:

@@ -104,7 +104,14 @@ class Render:
         self._should_stop = should_stop or (lambda: False)
         copy = sheet is None
         self._recut = None if cutting is None else Recut(cutting, vae, plan.block_frames, copy=copy)
-        self._writer = open_film(path, width=width, height=height, fps=Fraction(plan.fps), codec=codec, quality=quality)
+        try:
+            self._writer = open_film(
+                path, width=width, height=height, fps=Fraction(plan.fps), codec=codec, quality=quality
+            )
+        except BaseException:
+            if self._recut is not None:
+                self._recut.abandon()
+            raise
         if self._recut is not None:
             self._recut.check(self._writer)
         self._began = perf_counter()
@@ -168,10 +175,14 @@ class Render:
         try:
             yield
         finally:
+            whole = False
             with in_stage("writing"):
-                self._writer.close()
-                if self._recut is not None:
-                    self._recut.close(self.video_frames)
+                try:
+                    self._writer.close()
+                    whole = True
+                finally:
+                    if self._recut is not None:
+                        self._recut.close(self.video_frames, whole=whole)
 
 
 def decode(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -37,7 +39,7 @@ class Snapshot:
         """Writes one safetensors file."""
         tensors = {f"{pool}.{i}": tensor for pool, kept in enumerate(self.pools) for i, tensor in enumerate(kept)}
         state = {"kind": dict(self.kind), "window": asdict(self.window), "pools": [len(kept) for kept in self.pools]}
-        save_file(tensors, path, {"format": FORMAT, "state": json.dumps(state)})
+        save_file(tensors, path, {"format": FORMAT, "state": json.dumps(state), "digest": _digest(tensors)})
 
     @classmethod
     def load(cls, path: Path) -> Snapshot:
@@ -51,10 +53,12 @@ class Snapshot:
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{path} is no snapshot of a LongLive film (format {metadata.get('format')!r})")
             state = json.loads(metadata["state"])
-            pools = tuple(
-                tuple(file.get_tensor(f"{pool}.{i}") for i in range(count)) for pool, count in enumerate(state["pools"])
-            )
-        window = state["window"]
+            names = [[f"{pool}.{i}" for i in range(count)] for pool, count in enumerate(state["pools"])]
+            # Copies: the file is not held open by tensors that lie in it.
+            tensors = {name: file.get_tensor(name).clone() for pool in names for name in pool}
+        if metadata.get("digest") != _digest(tensors):
+            raise ValueError(f"{path} is damaged (its memory is not what was written)")
+        pools, window = tuple(tuple(tensors[name] for name in pool) for pool in names), state["window"]
         return cls(state["kind"], WindowState(tuple(window["blocks"]), window["pin"], window["next"]), pools)
 
     def check_kind(self, kind: Mapping[str, str]) -> None:
@@ -66,3 +70,12 @@ class Snapshot:
         ]
         if differences:
             raise ValueError(f"the snapshot belongs to another run; {'; '.join(differences)}")
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Fingerprint of tensors on the CPU: names, shapes, dtypes and every bit."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]

@@ -14,6 +14,7 @@ from .storyboard import board_noise, storyboard
 from .take import Take, TakeRun
 from .take.blocks import Settings
 from .take.board import BoardRun, put_on_board
+from .take.take import SUFFIX, made_in
 
 
 class StoryboardJob(Job):
@@ -45,6 +46,12 @@ class StoryboardJob(Job):
         return board_noise(self._whole, super()._noise())
 
     def _prepare(self, take: Take | None, script: ShotScript, settings: Settings) -> Take:
+        folder = self.order.output.with_suffix(SUFFIX)
+        if take is None and made_in(folder)[0]:
+            raise FileExistsError(
+                f"{folder} holds a film that a storyboard would take the place of; name another film with -o, or add "
+                f"the missing blocks with `longlive render --resume {folder} --preview`"
+            )
         take = put_on_board(super()._prepare(take, script, settings))
         take.save()
         return take

@@ -99,16 +99,21 @@ def takes_lines(args: argparse.Namespace) -> Iterator[str]:
     take = Take.load(args.take)
     if args.what == "show":
         yield from _show(take)
-    elif args.what == "prune":
+        return
+    with Claim(args.take):
+        yield from _changed(Take.load(args.take), args)
+
+
+def _changed(take: Take, args: argparse.Namespace) -> Iterator[str]:
+    """What is done to a take that nobody else changes meanwhile, in words."""
+    if args.what == "prune":
         yield f"freed {_size(prune(take, args.memory))}; {_size(take.size)} are left"
     elif args.what in ("lock", "unlock"):
-        with Claim(take.folder):
-            lock(take, args.shot, args.what == "lock").save()
+        lock(take, args.shot, args.what == "lock").save()
         yield f"shot {args.shot} is {args.what}ed"
     else:
         changed, said = choose(take, args.shot, args.version)
-        with Claim(take.folder):
-            changed.save()
+        changed.save()
         yield f"shot {args.shot} is version {args.version}"
         yield from said
         yield f"`longlive render --resume {args.take}` writes the film"

@@ -127,9 +127,9 @@ class FilmMemory:
     def take_over(self, other: FilmMemory) -> bool:
         """Goes on in the memory of another film of the same model and settings, which is left without one.
 
-        False, and nothing is changed, where it has other room.
+        False, and nothing is changed, where it has other room or avoids another prompt.
         """
-        if self._room != other._room or self._model.device != other._model.device:
+        if (self._room, self._negative) != (other._room, other._negative):
             return False
         self._taken, other._taken = other._taken, None
         self.window.restore(other.window.state())

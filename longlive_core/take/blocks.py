@@ -76,7 +76,8 @@ def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, 
         raise BadBlock(f"{path} belongs to another film: {'; '.join(differences)}")
     try:
         with safe_open(path, "pt") as file:
-            latents = file.get_tensor("latents")
+            # A copy: the file is not held open by a tensor that lies in it.
+            latents = file.get_tensor("latents").clone()
     except (SafetensorError, OSError) as error:
         raise BadBlock(f"{path} is damaged ({error})") from error
     if latents_digest(latents) != facts.digest:

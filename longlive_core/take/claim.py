@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ else:
     import fcntl
 
 FILE = "in_use"
+# What systems answer where somebody else holds the lock.
+HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.EWOULDBLOCK)
 
 
 class Claim:
@@ -36,9 +39,11 @@ class Claim:
             _lock(self._file.fileno())
         except OSError as error:
             self._file.close()
-            raise BlockingIOError(
-                f"{folder} is being made by another process; wait for it or stop it, and try again"
-            ) from error
+            if error.errno in HELD:
+                said = f"{folder} is being made by another process; wait for it or stop it, and try again"
+                raise BlockingIOError(said) from error
+            why = f"this disk cannot keep two processes apart ({error.strerror}): put the film elsewhere"
+            raise OSError(error.errno, why, str(folder)) from error
 
     def release(self) -> None:
         """Twice is harmless."""

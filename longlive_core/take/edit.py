@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 
 from ..sampling import MAX_SEED
 from .blocks import History
-from .claim import Claim
 from .histories import history_before, made_after
 from .take import Shot, Take, Version, bytes_in
 
@@ -104,21 +103,20 @@ def prune(take: Take, memory: bool = False) -> int:
     """Removes the blocks of versions that are not chosen, and half-written files; returns the bytes it freed.
 
     The versions' texts and seeds stay in the take: a version chosen later is made again. Memories of what is not
-    chosen go too; memory: those of the film as well, which a retake would have begun from. Raises OSError, for a take
-    that is being made among others.
+    chosen go too; memory: those of the film as well, which a retake would have begun from. The take is claimed, and was
+    loaded since. Raises OSError.
     """
     before = bytes_in(take.folder)
-    with Claim(take.folder):
-        kept = set[Path]() if memory else set(_memories_in_use(take))
-        for path in take.memories():
-            if path not in kept:
-                path.unlink()
-        for index, shot in enumerate(take.shots):
-            for version in range(len(shot.versions)):
-                folder = take.shot_folder(index, version)
-                if version != shot.chosen and folder.is_dir():
-                    shutil.rmtree(folder)
-        take.remove_partial_files()
+    kept = set[Path]() if memory else set(_memories_in_use(take))
+    for path in take.memories():
+        if path not in kept:
+            path.unlink()
+    for index, shot in enumerate(take.shots):
+        for version in range(len(shot.versions)):
+            folder = take.shot_folder(index, version)
+            if version != shot.chosen and folder.is_dir():
+                shutil.rmtree(folder)
+    take.remove_partial_files()
     return before - bytes_in(take.folder)
 
 

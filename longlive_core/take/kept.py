@@ -113,9 +113,11 @@ class KeptFilm:
 
 
 def followed(take: Take, plan: BlockPlan, live: LiveScript | None = None) -> Take:
-    """The take of a film whose script has changed while it was made: shots that differ are new versions, chosen."""
+    """The take of a film whose script has changed while it was made: from the first shot that differs on, shots are new
+    versions, chosen, since they were made after others. The earlier ones stay, as of a ripple."""
     full = script_of(plan)
-    changed = [i for i, shot in enumerate(script_of(take.plan).shots) if shot != full.shots[i]]
+    first = next(i for i, shot in enumerate(script_of(take.plan).shots) if shot != full.shots[i])
+    changed = range(first, len(full.shots))
     written = full if live is None or len(live.script.shots) != len(full.shots) else live.script  # as a person wrote it
     new = {i: Version(written.shots[i].text, written.shots[i].seed, "live") for i in changed}
     try:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -222,13 +223,15 @@ def with_text(script: ShotScript, shot: int, version: Version) -> ShotScript:
     return made
 
 
-def has_board(folder: Path) -> bool:
-    """Whether a take is there that a storyboard was made for, and no film yet."""
+def made_in(folder: Path) -> tuple[int, int]:
+    """How many blocks of a film and of its storyboard a folder holds; none for what is no take."""
     try:
         take = Take.load(folder)
     except (FileNotFoundError, ValueError):
-        return False
-    return 0 < take.made() < len(take.plan.blocks) and any(map(take.is_preview, take.plan.blocks))
+        return 0, 0
+    there = [spec for spec in take.plan.blocks if take.path(spec).is_file()]
+    board = sum(map(take.is_preview, there))
+    return len(there) - board, board
 
 
 def takes_in(folder: Path) -> tuple[Path, ...]:
@@ -238,7 +241,11 @@ def takes_in(folder: Path) -> tuple[Path, ...]:
 
 def bytes_in(folder: Path) -> int:
     """Of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # somebody makes the film: what was half-written has its name now
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def _write_through(path: Path, text: str) -> None:

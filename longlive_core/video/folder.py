@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 SOUND = "sound.wav"
+# What is not whole yet; the next film in the same folder removes it.
+PARTIAL = ".partial"
+OURS = re.compile(rf"\d{{6,}}\.png|{re.escape(SOUND)}|.*{re.escape(PARTIAL)}")
 
 
 def picture(folder: Path, number: int) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import wave
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,14 +17,11 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from .audio import Audio
-from .folder import SOUND, picture
+from .folder import OURS, PARTIAL, SOUND, picture
 from .fragments import cannot_write, stopped_growing
 from .frames import checked_frames
-from .reel import Format, Reel, check_fits, differences
+from .reel import Format, Reel, check_copied, check_fits, differences
 
-# What is not whole yet; the next film in the same folder removes it.
-PARTIAL = ".partial"
-OURS = re.compile(rf"\d{{6,}}\.png|{re.escape(SOUND)}|.*{re.escape(PARTIAL)}")
 # As ComfyUI's own Save Image.
 COMPRESSION = 4
 
@@ -94,8 +90,10 @@ class PictureWriter:
         Raises ValueError where its size is not this film's, before anything is written; OSError as `write` does.
         """
         check_fits(reel, self._format)
+        begun = self.frames
         for piece in reel.pieces(start, stop):
             self._add(lambda file, data=piece.data: _write_bytes(file, data))
+        check_copied(reel, self.frames - begun, stop - start)
 
     def close(self) -> None:
         """Cuts the sound to the film's length; twice is harmless. Raises OSError as `write` does."""

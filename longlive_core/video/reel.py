@@ -138,6 +138,12 @@ def differences(old: Format, film: Format) -> list[str]:
     return found
 
 
+def check_copied(reel: Reel, copied: int, wanted: int) -> None:
+    """Raises OSError where a film gave fewer frames than it has: it is being changed by somebody else."""
+    if copied != wanted:
+        raise OSError(f"{reel.path} gave {copied} of {wanted} frames to copy; somebody changes it: make the film again")
+
+
 def check_fits(reel: Reel, film: Format) -> None:
     """Raises ValueError that names what keeps the reel's frames out of a film."""
     found = differences(reel.format, film)

@@ -25,7 +25,7 @@ from .audio import Audio, AudioTrack
 from .codecs import CODECS, Codec, choose_encoder, choose_quality
 from .fragments import FragmentFile, PatchedFile
 from .frames import checked_frames
-from .reel import Format, Reel, check_fits, differences, film_format
+from .reel import Format, Reel, check_copied, check_fits, differences, film_format
 
 # A fragment holds at most this much film, so that the file is never far behind the frames.
 FRAGMENT_SECONDS = 0.25
@@ -135,12 +135,14 @@ class VideoWriter:
         written; OSError as `write` does.
         """
         check_fits(reel, self._format)
+        begun = self.frames
         for piece in reel.pieces(start, stop):
             packet = cast("Packet[VideoStream]", Packet(piece.data))
             packet.is_keyframe = piece.key
             packet.pts = packet.dts = self.frames
             packet.duration = 1
             self._add([packet])
+        check_copied(reel, self.frames - begun, stop - start)
         self._key = True
 
     def close(self) -> None:

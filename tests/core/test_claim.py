@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import textwrap
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +15,9 @@ import torch
 from longlive.longlive_core.cli import main
 from longlive.longlive_core.job import Job, Order
 from longlive.longlive_core.mini import load_mini
-from longlive.longlive_core.take import Take, prune
+from longlive.longlive_core.take import Take
 from longlive.longlive_core.take.claim import Claim
+from longlive.longlive_core.take_command import takes_lines
 
 from .takes import BLOCKS, after, make_mini, make_order
 
@@ -63,7 +66,7 @@ def test_a_second_process_is_refused_until_the_first_dies(order: Order, holder: 
     attempts: tuple[Callable[[], object], ...] = (
         lambda: Job(order, mini=mini),
         lambda: Job(Order.resumed(take), mini=mini),
-        lambda: prune(Take.load(take)),
+        lambda: list(takes_lines(Namespace(what="prune", take=take, memory=False))),
     )
     for attempt in attempts:
         with pytest.raises(BlockingIOError, match=said):
@@ -92,6 +95,17 @@ def test_a_film_that_is_refused_leaves_no_folder(order: Order) -> None:
     with pytest.raises(ValueError, match="size"):
         Job(Order(order.script, order.output, size="33x33"), mini=mini)
     assert not order.output.with_suffix(".take").exists()
+
+
+def test_a_disk_without_locks_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that somebody else makes the film, which nobody could ever end."""
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("longlive.longlive_core.take.claim._lock", refuse)
+    with pytest.raises(OSError, match=r"cannot keep two processes apart \(No locks available\)"):
+        Claim(tmp_path)
 
 
 def test_a_claim_is_for_one(tmp_path: Path) -> None:

@@ -158,6 +158,10 @@ def test_memory_of_another_kind_or_model_is_not_taken_over(tiny: Tiny) -> None:
         assert not other.take_over(first) and other.position == 0
     rest = torch.cat([block.latents for block in first], dim=2)
     assert torch.equal(rest, tiny.film("A A A A A")[:, :, 2:])
+    guided = tiny.generate("A A A A A", guidance=2.0, negative="N")
+    next(guided)
+    assert not tiny.generate(SHOTS, guidance=2.0, negative="M").take_over(guided)
+    assert tiny.generate(SHOTS, guidance=2.0, negative="N").take_over(guided)
 
 
 @pytest.mark.parametrize("bad", range(9))
@@ -262,6 +266,12 @@ def test_a_snapshot_of_another_run_is_refused_by_setting(tiny: Tiny, tmp_path: P
         next(film)
     with pytest.raises(ValueError, match="stands at block 4, the plan ends at 2"):
         tiny.generate("A A", resume=film.snapshot())
+    film.snapshot().save(path := tmp_path / "film.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="its memory is not what was written"):
+        Snapshot.load(path)
     other = tmp_path / "other.safetensors"
     save_file({"x": torch.zeros(1)}, other)
     with pytest.raises(ValueError, match=r"other\.safetensors is no snapshot"):

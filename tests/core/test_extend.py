@@ -207,6 +207,17 @@ def test_a_disk_too_full_for_the_video_leaves_nothing(video: Path, mini: Mini) -
     assert [path.name for path in video.parent.iterdir()] == [video.name]
 
 
+def test_another_film_of_that_name_is_not_lost(video: Path, mini: Mini) -> None:
+    """A stop while a video is encoded would leave nothing of it; the very same film may be begun anew."""
+    job = extended(video, mini)
+    assert job.run() and job.take is not None
+    other = order(video)
+    with pytest.raises(FileExistsError, match=r"holds another film; name this one otherwise"):
+        ExtendJob(other, video, "the other", BEHIND, mini=mini)
+    assert job.take.complete
+    assert extended(video, mini).run()
+
+
 def test_a_given_video_is_not_made_again(video: Path, mini: Mini) -> None:
     job = extended(video, mini)
     assert job.run() and job.take is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -142,3 +143,75 @@ def test_the_decoder_reaches_as_far_as_it_says(blocks: int) -> None:
 
     film = decoded(0)
     assert torch.equal(decoded(11), film)
+
+
+def test_a_film_of_the_same_name_elsewhere_is_another_film(mini: Mini, take: Take) -> None:
+    """A retake written to `other/film.mp4` leaves the film beside the take what it is, and what is known of it."""
+    other = take.folder.parent / "other"
+    other.mkdir()
+    job = run(retake(take, 3, seed=9).take, mini, output=other / "film.mp4")
+    assert job.film.copied == 8
+    again = run(job.take or take, mini)
+    assert again.film.copied == 8
+    assert take.film.read_bytes() == (other / "film.mp4").read_bytes()
+
+
+def test_a_foreign_film_at_the_same_place_is_not_taken_for_ours(mini: Mini, order: Order, take: Take) -> None:
+    """One that was made meanwhile without the take, equal in every setting of its encoder."""
+    before = take.film.read_bytes()
+    foreign = Job(replace(order, seed=5, take=False), mini=mini)
+    assert foreign.run() and take.film.read_bytes() != before
+    assert run(take, mini).film.copied == 0
+    assert take.film.read_bytes() == before
+
+
+def test_a_film_that_cannot_be_moved_is_made_whole(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a player holds it open on Windows, or the take lies on another disk: never copied from itself."""
+    before = take.film.read_bytes()
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(source) == take.film:
+            raise PermissionError(13, "in use", str(source))
+        replaced(source, target)
+
+    replaced = os.replace
+    monkeypatch.setattr("longlive.longlive_core.take.footage.os.replace", refuse)
+    job = run(take, mini)
+    assert job.film.copied == 0 and take.film.read_bytes() == before
+
+
+def test_a_cut_that_cannot_begin_leaves_the_film(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = take.film.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("longlive.longlive_core.render.open_film", full)
+    with pytest.raises(OSError, match="No space left"):
+        Job(Order.resumed(take.folder), mini=mini)
+    assert take.film.read_bytes() == before and footage(take) == ["film.mp4.txt"]
+    monkeypatch.undo()
+    assert run(take, mini).film.copied == BLOCKS
+
+
+@pytest.mark.parametrize("more", [{"given": {"quality": "small"}}, {"contact_sheet": True}])
+def test_a_stopped_cut_keeps_the_longer_film(mini: Mini, take: Take, more: dict[str, object]) -> None:
+    """Also where nothing of it can be copied into the new one."""
+    before = take.film.read_bytes()
+    job = Job(Order.resumed(take.folder, **more), mini=mini, should_stop=after(20))  # type: ignore[arg-type]
+    assert not job.run()
+    assert (take.folder / "footage" / "before.mp4").read_bytes() == before
+    assert run(take, mini).film.copied == BLOCKS
+    assert take.film.read_bytes() == before and footage(take) == ["film.mp4.txt"]
+
+
+def test_pictures_are_cut_too_and_a_folder_with_other_files_is_left_alone(mini: Mini, take: Take) -> None:
+    given = {"given": {"codec": "png"}}
+    run(take, mini, **given)
+    folder = take.folder.parent / "film"
+    played = read_video(folder)
+    assert run(take, mini, **given).film.copied == BLOCKS
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"holds notes\.txt"):
+        run(take, mini, **given)
+    assert torch.equal(read_video(folder), played) and (folder / "notes.txt").read_text() == "mine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -336,12 +337,22 @@ def test_what_no_storyboard_can_be_is_refused(mini: Mini, order: Order) -> None:
     take = make_take(mini, order)
     with pytest.raises(ValueError, match="shot 4 is made already, after shot 3 as it is"):
         retake_board(take, 3, seed=9)
+    with pytest.raises(FileExistsError, match=r"holds a film that a storyboard would take the place of"):
+        StoryboardJob(order, mini=mini)
+    assert take.complete
+    shutil.rmtree(take.folder)
     (order.output.parent / "script.txt").write_text("Shot 1 (1 block): the hero\nShot 2 (1 block, continue): the other")
     take = taken(preview(mini, order))
     with pytest.raises(ValueError, match="shot 2 goes on without a cut"):
         retake_board(take, 2, seed=9)
     with pytest.raises(ValueError, match="that very text and seed"):
         retake(take, 1, prompt="the hero")
+
+
+def test_a_render_says_that_it_replaces_a_storyboard(mini: Mini, order: Order) -> None:
+    preview(mini, order)
+    job = Job(order, mini=mini)
+    assert any("storyboard in" in note and "is replaced" in note for note in job.notes)
 
 
 def test_the_command_line_makes_a_preview_and_the_film_from_it(
