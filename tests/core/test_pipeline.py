@@ -168,7 +168,7 @@ def test_an_abandoned_iterator_ends_its_stages() -> None:
 
 
 def test_leaving_at_random_moments_never_hangs() -> None:
-    rng = random.Random()
+    rng = random.Random(7)
     for _ in range(40):
         numbers, moment = Numbers(), rng.random() * 0.01
 
@@ -499,7 +499,7 @@ def test_a_stop_before_a_latent_frame(mini: Mini, tmp_path: Path, played: Tensor
 
 @modes
 def test_stops_at_random_moments(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode) -> None:
-    rng = random.Random()
+    rng = random.Random(7)
     for number in range(6):
         asked = threading.Event()
         path = tmp_path / f"{number}.mp4"
