@@ -22,7 +22,8 @@ from ..longlive_core.render import DEPTH, write
 from ..longlive_core.types import Block
 from ..longlive_core.vae import DecodeStream
 from ..longlive_core.video import CODECS, QUALITIES, Audio, FilmWriter, film_path, open_film
-from .drawing import Drawing, Preview
+from .board import Preview
+from .drawing import Drawing
 from .types import CATEGORY, Stream, StreamType
 from .vae import check_pair, decoder, slice_bytes
 
@@ -94,6 +95,14 @@ class AsyncDecode(io.ComfyNode):
         coder = decoder(vae, stream.latent_format)
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
         target = FilmFile(filename_prefix, stream, codec)
+        drawing = Drawing(
+            stream,
+            beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
+            memory=slice_bytes(vae, stream.shape),
+            mode=decode,
+            preview=preview,
+        )
+        # Last, so that what is refused leaves no empty file; before the models, so that what is wrong with it is said.
         writer = open_film(
             target.path,
             width=target.width,
@@ -103,13 +112,6 @@ class AsyncDecode(io.ComfyNode):
             quality=quality,
             audio=None if audio is None else Audio(audio["waveform"][0].float().cpu(), int(audio["sample_rate"])),
             metadata=_metadata(cls),
-        )
-        drawing = Drawing(
-            stream,
-            beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
-            memory=slice_bytes(vae, stream.shape),
-            mode=decode,
-            preview=preview,
         )
         with writer, drawing, target.told(writer):
             pieces = drawing.stage("decoding", drawing.decoded(coder), DEPTH)
@@ -146,7 +148,7 @@ class FilmFile:
 def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
     """Frames of each block through a VAE of its own. Raises ValueError for a VAE of another model."""
     check_pair(vae, stream.latent_format, "preview VAE")
-    decode = DecodeStream(decoder(vae, stream.latent_format))
+    decode = DecodeStream(decoder(vae, stream.latent_format), free=stream.turn.make_room)
 
     def frames(block: Block) -> Tensor:
         with stream.turn:

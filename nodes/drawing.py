@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 from threading import Event
-from time import perf_counter
 from types import TracebackType
 from typing import TypeVar
 
 import comfy.model_management
 import comfy.model_patcher
-import torch
-from comfy.latent_formats import LatentFormat
-from comfy_execution.progress import get_progress_state
-from PIL import Image
-from server import PromptServer
-from torch import Tensor
 
 from ..longlive_core.generation import Step
-from ..longlive_core.live import LiveScript
 from ..longlive_core.pipeline import Mode, Pipeline, Stage, StageError, staged
-from ..longlive_core.progress import clock
 from ..longlive_core.render import Piece, all_first, decode, decode_lane
-from ..longlive_core.room import OutOfRoomError, free_memory
-from ..longlive_core.types import SPACE_FACTOR, TIME_FACTOR, Block, BlockSpec
+from ..longlive_core.room import is_out_of_memory
+from ..longlive_core.types import Block
 from ..longlive_core.vae import ChunkDecoder, DecodeStream
+from .board import Board, LatentColours, Preview
 from .live import studio
 from .types import Stream
 
 # How often the host is asked for an interrupt and the preview moves on while nothing else happens, in seconds.
 TICK = 0.04
-PREVIEW_PIXELS = 512
+
 
 T = TypeVar("T")
-Preview = Callable[[Block], Tensor]
 
 
 class Drawing:
@@ -69,7 +60,11 @@ class Drawing:
         colours = LatentColours(stream.latent_format)
         self._board = Board(stream, preview if preview is not None and mode == "async" else colours)
         self._models: list[comfy.model_patcher.ModelPatcher] = []
-        for one in stream.unfinished:
+        # Asked once: a film that is kept on disk looks at every block there to say what is left to be made.
+        unfinished = stream.unfinished
+        self._sampling = max((one.bytes for one in unfinished), default=0)
+        self._scripts = {one.node: one.live for one in unfinished if one.live is not None}
+        for one in unfinished:
             if not any(one.model is model for model in self._models):
                 self._models.append(one.model)
         self._line = Pipeline()
@@ -80,7 +75,7 @@ class Drawing:
     def __enter__(self) -> Drawing:
         with ExitStack() as entered:
             entered.enter_context(self._loaded())
-            entered.enter_context(studio().making(_scripts(self._stream)))
+            entered.enter_context(studio().making(self._scripts))
             entered.enter_context(self._board)
             entered.enter_context(self._line)
             entered.callback(self._leaving.set)
@@ -89,7 +84,7 @@ class Drawing:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._exit.close()
-        if error is not None and isinstance(error.__cause__, OutOfRoomError):
+        if any(one is not None and is_out_of_memory(one) for one in (error, getattr(error, "__cause__", None))):
             # As the host does for an error that it knows: the next run begins with all memory free.
             comfy.model_management.unload_all_models()
 
@@ -133,13 +128,15 @@ class Drawing:
     def decoded(self, coder: ChunkDecoder) -> Iterator[Piece]:
         """The blocks' latent frames, for one stage to take; models in `beside` are the coder's.
 
-        Beside the sampler, in a CUDA stream of its own, where all weights stay where they are; else in turn with it.
+        Beside the sampler, in a CUDA stream of its own, where all weights stay where they are; else in turn with it. A
+        live script moves them, when its text is encoded: the work for both streams is then given in turn.
         """
         models = [*self._models, *self._beside]
         still = self._mode == "async" and not any(one.is_dynamic() or one.model.model_lowvram for one in models)
         lane = decode_lane(self._beside[0].load_device) if still else None
-        stream = DecodeStream(coder, lane=lane, free=_free)
-        return decode(self.blocks(), stream, self._leaving.is_set, None if still else self._stream.turn)
+        turn = self._stream.turn
+        stream = DecodeStream(coder, lane=lane, free=turn.make_room)
+        return decode(self.blocks(), stream, self._leaving.is_set, None if still and not self._scripts else turn)
 
     def tick(self) -> None:
         """Moves what the user sees on. Raises the host's interrupt where the user asked for one."""
@@ -170,11 +167,10 @@ class Drawing:
 
     def _load(self, models: list[comfy.model_patcher.ModelPatcher]) -> None:
         """Onto their devices, the film's only where there is something to sample, with the memory that they need."""
-        sampling = max((one.bytes for one in self._stream.unfinished), default=0)
         both = self._mode == "async"
-        needed = self._memory + sampling if both else sampling if models is self._models else self._memory
+        needed = self._memory + self._sampling if both else self._sampling if models is self._models else self._memory
         if models:
-            comfy.model_management.load_models_gpu(models, memory_required=needed)
+            self._stream.turn.load(models, needed)
 
     @contextmanager
     def _loaded(self) -> Iterator[None]:
@@ -184,123 +180,7 @@ class Drawing:
         try:
             yield
         finally:
+            self._stream.turn.forget()
             for model in self._models:
                 model.cleanup()
             comfy.model_management.soft_empty_cache()
-
-
-def _scripts(stream: Stream) -> dict[str, LiveScript]:
-    """Of the shots that are still to be made, by the id of their node."""
-    return {one.node: one.live for one in stream.unfinished if one.live is not None}
-
-
-def _free() -> None:
-    """Before work that ran out of memory is done once more."""
-    free_memory()
-    comfy.model_management.soft_empty_cache()
-
-
-class LatentColours:
-    """Frames of a block from its latents alone: the host's linear map to colours, of every latent frame."""
-
-    def __init__(self, latent_format: LatentFormat) -> None:
-        self._factors = torch.tensor(latent_format.latent_rgb_factors)
-        self._bias = torch.tensor(latent_format.latent_rgb_factors_bias)
-
-    def __call__(self, block: Block) -> Tensor:
-        return self.colours(block.latents)
-
-    def colours(self, latents: Tensor) -> Tensor:
-        """`[1, C, F, h, w]` normalised → `[F, h, w, 3]` uint8."""
-        x = latents[0].float().cpu().permute(1, 2, 3, 0) @ self._factors + self._bias
-        return x.add(1).mul(127.5).clamp(0, 255).to(torch.uint8)
-
-
-class Board:
-    """What the user sees on the node of each shot: steps, a line of text, and its newest block played in a loop."""
-
-    def __init__(self, stream: Stream, preview: Preview) -> None:
-        self._stream, self._preview = stream, preview
-        self._blocks = stream.film.plan.blocks
-        self._first = stream.film.kept
-        self._made = float(self._first)
-        self._began = perf_counter()
-        self._shown: set[str] = set()
-        self._pictured: set[str] = set()
-        self._frames: list[Image.Image] = []
-        self._playing = stream
-        self._moved = 0.0
-        self._next = 0
-
-    def __enter__(self) -> Board:
-        at = self._stream.maker(self._first)
-        self._progress(at, None)
-        if self._first:
-            self._say(at, f"{self._first} of {len(self._blocks)} blocks are kept from before")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Those nodes' own executions ended long ago: nobody else would end what was shown on them since.
-        for node in self._shown:
-            get_progress_state().finish_progress(node)
-
-    def step(self, step: Step) -> None:
-        """A denoising step is done; the first block of a node shows as it forms."""
-        at = self._stream.maker(step.block.index)
-        if not step.storyboard:
-            self._made = step.block.index + step.index / step.steps
-        image = None
-        if at.node not in self._pictured:
-            colours = LatentColours(self._stream.latent_format).colours(step.x0[:, :, -1:])
-            image = self._picture(colours[0])
-        self._progress(at, image)
-        shots = self._stream.film.plan.shots
-        self._say(at, f"storyboard · shot {step.block.shot + 1}/{shots}" if step.storyboard else self.line(step.block))
-
-    def block(self, block: Block) -> None:
-        """A block is finished, now or before."""
-        at = self._playing = self._stream.maker(block.index)
-        self._made = max(self._made, float(block.index + 1))
-        self._frames, self._next = [self._picture(frame) for frame in self._preview(block)], 0
-        self._pictured.add(at.node)
-        self._progress(at, None)
-        last = block.index + 1 == len(at.film.plan.blocks)
-        if last and (at is self._stream or block.index >= self._first):
-            self._say(at, self.line(block.spec))
-
-    def tick(self) -> None:
-        """Moves the preview on, at the film's own pace."""
-        per_second = self._stream.film.plan.fps / TIME_FACTOR * max(1, len(self._frames) // self._stream.shape.frames)
-        if not self._frames or perf_counter() - self._moved < 1 / per_second:
-            return
-        self._moved = perf_counter()
-        self._progress(self._playing, self._frames[self._next % len(self._frames)])
-        self._next += 1
-
-    def line(self, block: BlockSpec) -> str:
-        """`shot 2/5 · block 7/24 · 11 fps · 0:42 left`"""
-        plan, seconds = self._stream.film.plan, perf_counter() - self._began
-        made = self._made - self._first
-        text = f"shot {block.shot + 1}/{plan.shots} · block {block.index + 1}/{len(self._blocks)}"
-        if made <= 0 or seconds <= 0:
-            return text
-        pace = made / seconds
-        left = (len(self._blocks) - self._made) / pace
-        return f"{text} · {pace * block.frames * TIME_FACTOR:.0f} fps · {clock(left)} left"
-
-    def _progress(self, at: Stream, image: Image.Image | None) -> None:
-        """Steps of the node's own blocks."""
-        blocks = len(at.film.plan.blocks) - at.first
-        done = round(min(max(self._made - at.first, 0), blocks) * at.steps)
-        self._shown.add(at.node)
-        preview = None if image is None else ("JPEG", image, PREVIEW_PIXELS)
-        get_progress_state().update_progress(at.node, done, blocks * at.steps, preview)
-
-    def _say(self, at: Stream, text: str) -> None:
-        PromptServer.instance.send_progress_text(text, at.node)
-
-    def _picture(self, frame: Tensor) -> Image.Image:
-        """A frame `[h, w, 3]` in the film's proportions, at most PREVIEW_PIXELS wide or high."""
-        height, width = self._stream.shape.height * SPACE_FACTOR, self._stream.shape.width * SPACE_FACTOR
-        scale = min(1.0, PREVIEW_PIXELS / max(height, width))
-        return Image.fromarray(frame.numpy()).resize((round(width * scale), round(height * scale)))

@@ -15,8 +15,9 @@ from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.types import LatentShape, PixelShape
 from .inputs import check_sides, memory_input, side_input
 from .model import as_causal
-from .sampler import check_size, make_turn
+from .sampler import check_size
 from .shots import encode_shots
+from .turn import Turn
 from .types import CATEGORY, StateType, Stream, StreamType
 from .vae import HostedVAE, check_pair
 
@@ -100,7 +101,7 @@ class ExtendVideo(io.ComfyNode):
         embeddings = encode_shots(clip, film.plan).embeddings
         node, title = str(cls.hidden.unique_id), "LongLive Extend Video"
         kept = memory or DEFAULT_MEMORY
-        stream = Stream(film, model, shape, 1, kept, 0, node, title, embeddings, make_turn(model))
+        stream = Stream(film, model, shape, 1, kept, 0, node, title, embeddings, Turn(model.load_device))
         told = f"{film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
         if dropped:
             told += f": the first {dropped} are left out, because a film goes on from whole blocks"

@@ -9,15 +9,18 @@ The id is that of the node that makes the film. A change is checked at once and 
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 from aiohttp import web
 from server import PromptServer
 
 from ..longlive_core.live import LiveScript, TooLateError
+from ..longlive_core.script.source import MAX_FILE_BYTES
 
 PATH = "/longlive/takes"
 
@@ -49,19 +52,12 @@ class Studio:
         if not same_origin(request):
             _refuse(web.HTTPForbidden, "scripts are changed from this server's own pages only")
         film = self._film(request)
-        try:
-            wanted = json.loads(await request.text())
-            text, version = wanted["script"], wanted.get("version")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            _refuse(web.HTTPBadRequest, 'the request is no JSON of the form {"script": "…", "version": 0}')
-        if not isinstance(text, str) or not isinstance(version, int | None):
-            _refuse(web.HTTPBadRequest, "script must be a text and version a whole number")
-        try:
-            film.change(text, version)
-        except TooLateError as error:
-            _refuse(web.HTTPConflict, str(error))
-        except ValueError as error:
-            _refuse(web.HTTPBadRequest, str(error))
+        body = await request.read()
+        if len(body) > MAX_FILE_BYTES:
+            too_large = partial(web.HTTPRequestEntityTooLarge, MAX_FILE_BYTES, len(body))
+            _refuse(too_large, f"the script is too large; the limit is {MAX_FILE_BYTES // 2**20} MiB")
+        # In a thread: nobody else is served while the event loop reads a long script.
+        await asyncio.to_thread(_change, film, body)
         return web.json_response(_state(film))
 
     def _film(self, request: web.Request) -> LiveScript:
@@ -88,16 +84,36 @@ def studio() -> Studio:
 
 
 def same_origin(request: web.Request) -> bool:
-    """Whether a request comes from a page of this server, or from no page at all: a browser names the page's origin."""
-    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        return False
-    origin = request.headers.get("Origin")
+    """Whether a request comes from a page of this server, or from no page at all.
+
+    A browser says so itself, and names the page's origin; a proxy on the way may have rewritten our own name.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None and site != "none":
+        return site == "same-origin"
     return origin is None or origin.partition("://")[2].lower() == request.headers.get("Host", "").lower()
+
+
+def _change(film: LiveScript, body: bytes) -> None:
+    """Raises the refusal of what is no change of this film."""
+    try:
+        wanted = json.loads(body)
+        text, version = wanted["script"], wanted.get("version")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        _refuse(web.HTTPBadRequest, 'the request is no JSON of the form {"script": "…", "version": 0}')
+    if not isinstance(text, str) or not isinstance(version, int | None):
+        _refuse(web.HTTPBadRequest, "script must be a text and version a whole number")
+    try:
+        film.change(text, version)
+    except TooLateError as error:
+        _refuse(web.HTTPConflict, str(error))
+    except ValueError as error:
+        _refuse(web.HTTPBadRequest, str(error))
 
 
 def _state(film: LiveScript) -> dict[str, Any]:
     return {"version": film.version, "begun": film.begun, "shots": len(film.script.shots)}
 
 
-def _refuse(kind: type[web.HTTPError], why: str) -> NoReturn:
+def _refuse(kind: Callable[..., web.HTTPError], why: str) -> NoReturn:
     raise kind(text=json.dumps({"error": why}), content_type="application/json")

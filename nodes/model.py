@@ -21,7 +21,7 @@ from torch import Tensor
 from ..longlive_core.attention import Attention, torch_attention
 from ..longlive_core.model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
 from ..longlive_core.weights import CheckpointError, inspect_checkpoint
-from .types import Turn
+from .turn import Turn
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 

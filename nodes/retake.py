@@ -11,7 +11,9 @@ from comfy_api.latest import io, ui
 from ..longlive_core.sampling import MAX_SEED
 from ..longlive_core.take import Take
 from ..longlive_core.take.again import retake_once, with_versions_of
+from ..longlive_core.take.claim import Claim
 from ..longlive_core.take.edit import Mode
+from ..longlive_core.take.take import FILE
 from .take_folders import check_take, take_digest, take_folder, takes_found
 from .take_settings import stream_of, told
 from .types import CATEGORY, StateType, StreamType, TakeType
@@ -114,12 +116,18 @@ class Retake(io.ComfyNode):
         prompt: str,
         mode: Mode,
     ) -> io.NodeOutput:
-        saved = Take.load(take.folder)
-        changed = retake_once(with_versions_of(take, saved), shot, seed, prompt, mode)
-        stream, notes = stream_of(changed, model, clip, str(cls.hidden.unique_id), "LongLive Retake")
-        # Before anything is made: a retake that is cancelled, or cut off, goes on in this very version.
-        if changed != saved:
-            changed.save()
+        if not (take.folder / FILE).is_file():
+            raise ValueError(
+                f"{take.folder} was removed: change name_prefix of LongLive Save Take, or load another take"
+            )
+        # Nobody else may change the take between its reading and its writing.
+        with Claim(take.folder):
+            saved = Take.load(take.folder)
+            changed = retake_once(with_versions_of(take, saved), shot, seed, prompt, mode)
+            stream, notes = stream_of(changed, model, clip, str(cls.hidden.unique_id), "LongLive Retake")
+            # Before anything is made: a retake that is cancelled, or cut off, goes on in this very version.
+            if changed != saved:
+                changed.save()
         chosen = changed.shots[shot - 1].chosen
         notes = [f"shot {shot} is version {chosen} of {len(changed.shots[shot - 1].versions)}, from 0", *notes]
         return io.NodeOutput(stream, stream, changed, ui=ui.PreviewText(told(changed, stream, notes)))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from threading import Lock
-from typing import Literal, get_args
+from dataclasses import replace
+from typing import get_args
 
-import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
@@ -16,27 +12,19 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..longlive_core.engine import Generation, generate
-from ..longlive_core.film import Drawable, Film, OnStep, ShouldStop
-from ..longlive_core.footprint import activation_bytes, prompt_bytes
-from ..longlive_core.generation import KnownLatents
 from ..longlive_core.live import LiveScript
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.mini import PIXELS as MINI_PIXELS
-from ..longlive_core.model import WanConfig
-from ..longlive_core.sampling import MAX_SEED, NoiseSource, block_noise
-from ..longlive_core.script import BlockPlan
+from ..longlive_core.sampling import MAX_SEED
 from ..longlive_core.script.of_plan import script_of
-from ..longlive_core.storyboard import StoryboardFilm, board_noise
-from ..longlive_core.storyboard import storyboard as board_plan
 from ..longlive_core.take.blocks import Settings, latents_digest
 from ..longlive_core.types import LatentShape, PixelShape
 from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
-from .model import HostedModel, as_causal
-from .types import CATEGORY, ConditioningType, ShotConditioning, StateType, Stream, StreamType, Turn
+from .model import as_causal
+from .recipe import Recipe, Storyboard, make_film
+from .turn import Turn
+from .types import CATEGORY, ConditioningType, ShotConditioning, StateType, Stream, StreamType
 from .vae import MiniLatents, check_pair
-
-Storyboard = Literal["off", "only", "first"]
 
 
 class StreamingSampler(io.ComfyNode):
@@ -167,7 +155,7 @@ def make_stream(
     shape = PixelShape(1, 1, size[1], size[0]).latent.with_frames(plan.block_frames)
     check_size(model, shape, state)
     embeddings = conditioning.embeddings if state is None else {**state.embeddings, **conditioning.embeddings}
-    turn = make_turn(model) if state is None else state.turn
+    turn = Turn(model.load_device) if state is None else state.turn
     recipe = Recipe(model, embeddings, conditioning.negative, plan, shape, seed, steps, guidance, memory, turn)
     recipe = replace(recipe, encode=conditioning.encode)
     recipe.check()
@@ -182,103 +170,22 @@ def make_stream(
     }
     script = conditioning.script if state is None else None
     return Stream(
-        film, model, shape, steps, memory, recipe.bytes, node, title, embeddings, turn, state, asked, script, film.live
+        film,
+        model,
+        shape,
+        steps,
+        memory,
+        recipe.bytes,
+        node,
+        title,
+        embeddings,
+        turn,
+        state,
+        asked,
+        script,
+        film.live,
+        conditioning.encode,
     )
-
-
-def make_turn(model: comfy.model_patcher.ModelPatcher) -> Turn:
-    """See `Turn`: on a CPU weights stay where they are, and nobody waits."""
-    return nullcontext() if model.load_device.type == "cpu" else Lock()
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that makes a film; called, it starts a generation (`Begin`)."""
-
-    model: comfy.model_patcher.ModelPatcher
-    embeddings: Mapping[str, Tensor]
-    negative: str
-    plan: BlockPlan
-    shape: LatentShape
-    seed: int
-    steps: int
-    guidance: float
-    memory: MemoryConfig
-    turn: Turn
-    noise: NoiseSource | None = None
-    encode: Callable[[str], Tensor] | None = None
-
-    @property
-    def config(self) -> WanConfig:
-        return self.model.model.diffusion_model.config
-
-    @property
-    def asked(self) -> Settings:
-        """What changes a block's bits, but for the weights, the text and the size."""
-        own = {"seed": self.seed, "steps": self.steps, "guidance": self.guidance, "negative": self.negative}
-        return {**own, **asdict(self.memory)}
-
-    @property
-    def bytes(self) -> int:
-        """Memory of a draw beside the weights. Raises ValueError where the memory cannot keep such blocks."""
-        blocks, branches = len(self.plan.blocks), 1 if self.guidance == 1.0 else 2
-        dtype = self.model.model.get_dtype_inference()
-        return (
-            self.memory.bytes(self.config, self.shape, blocks, branches)
-            + self.memory.scratch_bytes(self.config, self.shape, blocks, dtype)
-            + activation_bytes(self.config, self.shape, dtype.itemsize)
-            + prompt_bytes(self.config, 1 + branches, dtype.itemsize)
-        )
-
-    def check(self) -> None:
-        """Raises ValueError where the text belongs to another model."""
-        widths = {embedding.shape[-1] for embedding in self.embeddings.values()}
-        if width := next(iter(widths - {self.config.text_dim}), None):
-            raise ValueError(
-                f"the conditioning is {width} wide, this model reads text of width {self.config.text_dim}: encode the "
-                "shots with the model's own text encoder (umt5-xxl, type wan, for LongLive 5B; LongLive Mini's CLIP "
-                "for Mini)"
-            )
-
-    def text(self, prompt: str) -> Tensor:
-        """The embedding of a prompt; one that came while the film is made is encoded now, and the model comes back."""
-        if prompt in self.embeddings or self.encode is None:
-            return self.embeddings[prompt]
-        with self.turn:
-            embedding = self.encode(prompt)
-            comfy.model_management.load_models_gpu([self.model], memory_required=self.bytes)
-        return embedding
-
-    def __call__(
-        self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
-    ) -> Generation:
-        model = HostedModel(self.model, self.turn)
-        return generate(
-            model,
-            plan,
-            self.text,
-            self.memory,
-            size=(self.shape.height, self.shape.width),
-            steps=self.steps,
-            seed=self.seed,
-            guidance=self.guidance,
-            negative=self.negative,
-            known=known,
-            noise=self.noise,
-            attention=model.attention,
-            on_step=on_step,
-            should_stop=should_stop,
-        )
-
-
-def make_film(recipe: Recipe, start: Tensor | None, earlier: Drawable | None, storyboard: Storyboard) -> Film:
-    """The recipe's film, or in its place ("only") or before it ("first") a storyboard of the shots behind `earlier`."""
-    if storyboard == "off":
-        return Film(recipe.plan, recipe, start, earlier)
-    after = 0 if earlier is None else len(earlier.plan.blocks)
-    noise = board_noise(recipe.plan, block_noise(recipe.seed), after)
-    board = Film(board_plan(recipe.plan, after), replace(recipe, noise=noise), start, earlier)
-    return board if storyboard == "only" else StoryboardFilm(recipe.plan, recipe, board, start, earlier)
 
 
 def check_size(model: comfy.model_patcher.ModelPatcher, shape: LatentShape, state: Stream | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import comfy.model_management
 import comfy.sd
@@ -126,7 +127,7 @@ class EncodeShots(io.ComfyNode):
 def encode_shots(clip: comfy.sd.CLIP | None, plan: BlockPlan, negative: str = "") -> ShotConditioning:
     """The plan with each of its prompts encoded once. Raises ValueError without a text encoder."""
     embeddings = encode_prompts(clip, distinct_prompts(plan, negative))
-    return ShotConditioning(plan, embeddings, negative, lambda prompt: encode_prompts(clip, [prompt])[prompt])
+    return ShotConditioning(plan, embeddings, negative, partial(encode_prompt, clip))
 
 
 def encode_prompts(clip: comfy.sd.CLIP | None, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -137,9 +138,14 @@ def encode_prompts(clip: comfy.sd.CLIP | None, prompts: Sequence[str]) -> dict[s
     embeddings: dict[str, Tensor] = {}
     for prompt in prompts:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        embeddings[prompt] = clip.encode_from_tokens(clip.tokenize(prompt))[0].cpu()
+        embeddings[prompt] = encode_prompt(clip, prompt)
         progress.update(1)
     return embeddings
+
+
+def encode_prompt(clip: comfy.sd.CLIP, prompt: str) -> Tensor:
+    """`[1, L, text_dim]`; from any thread: the host's progress and interrupts are the prompt's own thread's."""
+    return clip.encode_from_tokens(clip.tokenize(prompt))[0].cpu()
 
 
 def unread(clip: comfy.sd.CLIP, prompt: str) -> list[str]:

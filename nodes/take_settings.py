@@ -9,18 +9,22 @@ from dataclasses import fields, replace
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
+from torch import Tensor
 
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.order import COMFYUI as MODEL
 from ..longlive_core.order import latent_size, machine
+from ..longlive_core.storyboard import board_blocks
 from ..longlive_core.take import Take
-from ..longlive_core.take.blocks import Setting, Settings, latents_digest
+from ..longlive_core.take.blocks import BadBlock, Setting, Settings, latents_digest, load_block
 from ..longlive_core.take.kept import TakeFilm, as_first_made
-from ..longlive_core.types import LATENT_CHANNELS, LatentShape
+from ..longlive_core.types import LATENT_CHANNELS, BlockSpec, LatentShape
 from .fingerprint import text_digest, weights_digest
 from .model import as_causal
-from .sampler import Recipe, check_size, make_turn
+from .recipe import Recipe
+from .sampler import check_size
 from .shots import distinct_prompts, encode_prompts
+from .turn import Turn
 from .types import Stream
 from .vae import MiniLatents
 
@@ -52,7 +56,7 @@ def settings_of(stream: Stream) -> Settings:
         "size": f"{pixels.height}x{pixels.width}",
         "fps": plan.fps,
         "block_frames": plan.block_frames,
-        "text": text_digest((block.prompt for block in plan.blocks), stream.embeddings),
+        "text": text_digest((block.prompt for block in plan.blocks), _embeddings(stream)),
     }
 
 
@@ -83,7 +87,7 @@ def stream_of(
     first = as_first_made(take).plan
     prompts = [*distinct_prompts(plan, negative), *(block.prompt for block in first.blocks)]
     embeddings = encode_prompts(clip, list(dict.fromkeys(prompts)))
-    memory, turn = _memory(settings), make_turn(model)
+    memory, turn = _memory(settings), Turn(model.load_device)
     guidance = _number(settings, "guidance", 1.0)
     recipe = Recipe(model, embeddings, negative, plan, shape, seed, steps, guidance, memory, turn)
     film = TakeFilm(take, recipe, lambda note: log.info("LongLive: %s", note))
@@ -102,7 +106,17 @@ def stream_of(
 def told(take: Take, stream: Stream, notes: list[str]) -> str:
     """Where a take is and how much of its film is there."""
     total = len(stream.film.plan.blocks)
-    return "\n".join([f"{take.folder}", f"{take.made()} of {total} blocks are there", *notes])
+    return "\n".join([f"{take.folder}", f"{take.made()} of {total} blocks were there when this node ran", *notes])
+
+
+def _embeddings(stream: Stream) -> dict[str, Tensor]:
+    """Of every prompt of the film; those that came while it was made are encoded once more."""
+    found = dict(stream.embeddings)
+    for block in stream.film.plan.blocks:
+        encode = stream.maker(block.index).encode
+        if block.prompt not in found and encode is not None:
+            found[block.prompt] = encode(block.prompt)
+    return found
 
 
 def _chain(stream: Stream) -> Iterator[Stream]:
@@ -157,6 +171,11 @@ def _check_makes(take: Take, model: comfy.model_patcher.ModelPatcher, text: str)
         )
     if settings.get("storyboard", "off") == "only":
         raise ValueError(f"{name} is a storyboard, whose blocks are made by its own workflow only: queue that one")
+    if settings.get("storyboard", "off") == "first" and (lost := _lost_opening(take)) is not None:
+        raise ValueError(
+            f"{name} has no block {lost.index}, with which shot {lost.shot + 1} begins: it is made for the storyboard, "
+            "by the workflow of the take only: queue that one, with storyboard first"
+        )
     if settings.get("model") != MODEL:
         if not isinstance(model.model.latent_format, MiniLatents):
             raise ValueError(f"{name} was made on the command line, with LongLive Mini: connect LongLive Mini")
@@ -169,3 +188,14 @@ def _check_makes(take: Take, model: comfy.model_patcher.ModelPatcher, text: str)
     if settings.get("text") != text:
         raise ValueError(f"{name} was made with another text encoder: connect the CLIP that made it")
     return []
+
+
+def _lost_opening(take: Take) -> BlockSpec | None:
+    """The first block of the storyboard that is not there as it should be, of a shot as it was first made."""
+    for spec in board_blocks(take.plan):
+        if take.shots[spec.shot].chosen == 0:
+            try:
+                load_block(take.path(spec), spec, take.settings)
+            except (FileNotFoundError, BadBlock):
+                return spec
+    return None

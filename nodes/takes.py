@@ -9,8 +9,10 @@ from comfy_api.latest import io, ui
 from ..longlive_core.script import ShotScript
 from ..longlive_core.script.of_plan import script_of
 from ..longlive_core.take import Shot, Take
+from ..longlive_core.take.claim import Claim
 from ..longlive_core.take.kept import KeptFilm, as_first_made
 from ..longlive_core.take.of_video import MADE as GIVEN
+from ..longlive_core.take.take import FILE
 from .take_folders import numbered
 from .take_settings import machine_notes, machine_of, settings_of, told
 from .types import CATEGORY, StateType, Stream, StreamType, TakeType
@@ -53,7 +55,11 @@ class SaveTake(io.ComfyNode):
 def open_take(stream: Stream, prefix: str) -> Take:
     """The newest take under a prefix that was begun with this very film, as it was begun; else a new one, on disk.
 
-    Raises ValueError for a film that cannot be written as a script, OSError where nothing can be written.
+    What changed while a film was made is in the stream as long as the server runs. After a restart the graph has its
+    own script only, and the film as it was begun goes on: the changed versions stay in the take.
+
+    Raises ValueError for a film that cannot be written as a script, OSError where nothing can be written, or another
+    process makes the take.
     """
     plan, pixels, settings = stream.film.plan, stream.shape.pixels, settings_of(stream)
     before, folder = numbered(prefix, pixels.width, pixels.height)
@@ -66,7 +72,10 @@ def open_take(stream: Stream, prefix: str) -> Take:
             return first
     take = Take.new(folder, _script(stream), settings, machine_of(stream.model))
     take = replace(take, shots=_shots(take, stream))
-    take.save()
+    with Claim(folder):
+        if (folder / FILE).exists():
+            raise FileExistsError(f"{folder} was begun by another process just now: queue again")
+        take.save()
     return take
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from comfy.latent_formats import LatentFormat
 from comfy.model_patcher import ModelPatcher
@@ -18,6 +16,7 @@ from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, ShotScript
 from ..longlive_core.take.blocks import Settings
 from ..longlive_core.types import LatentShape
+from .turn import Turn
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,6 @@ class ShotConditioning:
     script: ShotScript | None = None
 
 
-# The host's weight streaming is not made for two threads: where weights move, model calls and VAE slices take turns.
-Turn = AbstractContextManager[Any]
-
-
 @dataclass(frozen=True)
 class Stream:
     """A film that is made when it is drawn.
@@ -54,7 +49,7 @@ class Stream:
     node that makes it and shows the progress. embeddings: prompt → `[L, text_dim]` of the whole film. turn: held while
     the device is given work; one for a whole chain. earlier: the stream that this one's film goes on from. asked: the
     settings of its node that change a block's bits; None where nothing is sampled. script: of the whole film, if there
-    is one. live: that of the shots of its node, which can change while they are made.
+    is one. live: that of the shots of its node, which can change while they are made. encode: for prompts that came so.
     """
 
     film: Drawable
@@ -71,6 +66,7 @@ class Stream:
     asked: Settings | None = None
     script: ShotScript | None = None
     live: LiveScript | None = None
+    encode: Callable[[str], Tensor] | None = None
 
     @property
     def unfinished(self) -> list[Stream]:

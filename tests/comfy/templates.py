@@ -75,7 +75,7 @@ def encode(key: str) -> Json:
 
 def sampler(key: str, width: int, height: int, seed: int, title: str | None = None, **widgets: object) -> Json:
     size = {"width": width, "height": height}
-    return node(key, "LongLiveStreamingSampler", title=title, size=(340, 560)) | {
+    return node(key, "LongLiveStreamingSampler", title=title, size=(340, 660)) | {
         "widgets": size | {"seed": seed, **widgets}
     }
 
@@ -101,7 +101,7 @@ def vae() -> Json:
 
 
 def from_mini(*keys: str) -> list[list[str]]:
-    """Links from `mini` to the nodes whose keys begin so: `encode2`, `sampler2`, `shot2`, `extend`, `retake`, `decode2`."""
+    """Links from `mini` to nodes whose keys begin so: `encode2`, `sampler2`, `shot2`, `extend`, `retake`, `decode2`."""
     links: list[list[str]] = []
     for key in keys:
         if key.startswith("encode"):
@@ -509,16 +509,16 @@ MINI_TAKE = Template(
         group(
             "Film",
             3,
+            [sampler("sampler", 128, 128, 2)],
             [
-                sampler("sampler", 128, 128, 2),
                 node("save", "LongLiveSaveTake", size=(340, 220), name_prefix="takes/LongLive_mini"),
+                decode("decode1", "LongLive_mini_take", "Film"),
             ],
-            [decode("decode1", "LongLive_mini_take", "Film")],
         ),
         group(
             "Shot 2 again",
             4,
-            [node("retake", "LongLiveRetake", size=(340, 480), shot=2, seed=9, prompt=MINI_AGAIN, mode="keep")],
+            [node("retake", "LongLiveRetake", size=(340, 600), shot=2, seed=9, prompt=MINI_AGAIN, mode="keep")],
             [decode("decode2", "LongLive_mini_retaken", "Retake")],
         ),
     ],

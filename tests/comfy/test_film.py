@@ -51,6 +51,9 @@ NODES = {
     "LongLiveConvertCheckpoint",
     "LongLiveShot",
     "LongLiveExtendVideo",
+    "LongLiveSaveTake",
+    "LongLiveLoadTake",
+    "LongLiveRetake",
 }
 LINE = re.compile(r"shot (\d+)/2 · block (\d+)/6 · \d+ fps · \d+:\d\d left")
 SEED = 21

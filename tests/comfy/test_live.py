@@ -10,9 +10,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 import torch
+from longlive.longlive_core.take import Take
 
 from .browser import Front
-from .graphs import SAMPLER, latent, latents
+from .graphs import MINI, SAMPLER, kept_latent, latent, latents, node, stream
 from .host import ROOT, Host
 from .run import Event, Run
 
@@ -70,11 +71,27 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
     assert "shot 1 has begun: change shots from 2 on" in answers[6]["error"]
     assert "shot 3 has another length" in answers[7]["error"]
     assert "line 1" in answers[8]["error"] and answers[10]["version"] == 1
+    assert_kept(comfy, live)
     whole = comfy.run(latent(CHANGED, 41), PATIENCE)
     assert whole.ok, whole.error
     assert torch.equal(latents(comfy, live), latents(comfy, whole))
     assert ask(comfy, TAKES) == (200, [])
     assert ask(comfy, PATH)[0] == 404
+
+
+def assert_kept(host: Host, live: Run) -> None:
+    """The film as it was made goes into a take of its own, which plays with the same text encoder."""
+    save = node("LongLiveSaveTake", stream=[SAMPLER, 0], name_prefix="takes/live")
+    run = host.run({**stream(SCRIPT, 41), "20": save, **kept_latent(["20", 0])}, PATIENCE)
+    assert run.ok, run.error
+    assert torch.equal(latents(host, run), latents(host, live))
+    take = Take.load(host.base / "output" / "takes" / "live_00001.take")
+    assert take.complete and "checked brown" in take.script.format()
+    take.path(take.plan.blocks[-1]).unlink()
+    load = node("LongLiveLoadTake", take="takes/live_00001.take", model=[MINI, 0], clip=[MINI, 1])
+    again = host.run({MINI: node("LongLiveMini"), "21": load, **kept_latent(["21", 0])}, PATIENCE)
+    assert again.ok, again.error
+    assert torch.equal(latents(host, again), latents(host, live))
 
 
 def await_films(host: Host, count: int, patience: float = 60) -> None:
@@ -104,6 +121,9 @@ def test_the_script_node_sends_its_text(page: Front) -> None:
     toast.filter(has_text="No film of this script is being made").wait_for(timeout=10_000)
     page.page.evaluate("async () => { await app.queuePrompt(0) }")
     await_films(page.host, 1)
+    # What the script node says of its plan is shown on it.
+    shown = f"() => ({MENU})().node.widgets.some(({{ value }}) => String(value).startsWith('3 shots, '))"
+    page.page.wait_for_function(shown, timeout=10_000)
     page.page.evaluate(write, long.replace("wine", "grey"))
     page.page.evaluate(send)
     toast.filter(has_text="The film follows this script from shot 2 on").wait_for(timeout=10_000)
@@ -113,3 +133,25 @@ def test_the_script_node_sends_its_text(page: Front) -> None:
     page.host.interrupt()
     await_films(page.host, 0)
     assert page.own_errors() == []
+
+
+def test_a_film_in_a_subgraph_is_found(page: Front) -> None:
+    """Its node has the ids of the graphs around it, as 12:5, on the server; an id of its own goes before that."""
+    page.load(json.loads((ROOT / "workflows" / "longlive_mini_text_to_film.json").read_text("utf-8")))
+    asked = page.page.evaluate(f"""async () => {{
+        const {{ node, items }} = ({MENU})()
+        const {{ api }} = window.comfyAPI.api
+        const {{ fetchApi }} = api
+        const asked = []
+        for (const ids of [["9999:1", `12:${{node.id}}`], [`12:${{node.id}}`, `${{node.id}}`], ["9999"]]) {{
+            api.fetchApi = async (path, options) => {{
+                if (options) asked.push(path)
+                const films = ids.map((id) => ({{ id, version: 0 }}))
+                return {{ ok: true, json: async () => options ? {{ begun: 1 }} : films }}
+            }}
+            try {{ await items[0].callback() }} finally {{ api.fetchApi = fetchApi }}
+        }}
+        return [String(node.id), ...asked]
+    }}""")
+    own = asked[0]
+    assert asked[1:] == [f"{TAKES}/12:{own}/script", f"{TAKES}/{own}/script"]

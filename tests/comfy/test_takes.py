@@ -13,6 +13,7 @@ import pytest
 import torch
 from longlive.longlive_core.job import Job, Order
 from longlive.longlive_core.take import Take
+from longlive.longlive_core.take.claim import Claim
 from longlive.longlive_core.training.world import Film, Hero, render
 from longlive.longlive_core.training.world import Take as Scene
 from PIL import Image
@@ -125,7 +126,10 @@ def test_a_film_survives_its_server(survivor: Survivor) -> None:
     """
     assert 1 <= survivor.kept <= 2
     assert sampled(survivor.run) == set(BLOCKS[survivor.kept :])
-    assert survivor.run.outputs[SAVE]["text"][0].splitlines()[1] == f"{survivor.kept} of 3 blocks are there"
+    assert (
+        survivor.run.outputs[SAVE]["text"][0].splitlines()[1]
+        == f"{survivor.kept} of 3 blocks were there when this node ran"
+    )
     host = survivor.host
     whole = host.run(latent(SCRIPT + "\n"), PATIENCE)
     assert whole.ok, whole.error
@@ -261,6 +265,39 @@ def test_a_take_of_the_command_line(survivor: Survivor) -> None:
     )
     assert told in run.outputs[RETAKE]["text"][0]
     assert Take.load(folder / "film.take").shots[0].chosen == 1
+
+
+def test_a_cut_off_storyboard_film_is_its_workflows(survivor: Survivor) -> None:
+    """Made with storyboard first, an opening that is missing is made by the film's own workflow only, which the message
+    says; a block behind an opening that is there is made from the take, to the bit."""
+    host, name = survivor.host, "takes/board_00001.take"
+    script = SCRIPT.replace("(1 block)", "(2 blocks)", 2)
+    run = host.run(saved(stream(script, storyboard="first"), "takes/board"), PATIENCE)
+    assert run.ok, run.error
+    take = survivor.take(name)
+    take.path(take.plan.blocks[4]).unlink()
+    refused = host.run(loaded(name), PATIENCE)
+    assert refused.error is not None
+    assert "has no block 4, with which shot 3 begins" in refused.error["exception_message"]
+    whole = host.run(saved(stream(script + "\n", storyboard="first"), "takes/board"), PATIENCE)
+    assert whole.ok, whole.error
+    assert torch.equal(latents(host, whole), latents(host, run)) and survivor.take(name).complete
+    take.path(take.plan.blocks[3]).unlink()
+    again = host.run(loaded(name), PATIENCE)
+    assert again.ok, again.error
+    assert sampled(again) == {"shot 2/3 · block 4/5"}
+    assert torch.equal(latents(host, again), latents(host, run))
+
+
+def test_a_take_in_use_stays_as_it_is(survivor: Survivor) -> None:
+    """While another process makes it, a retake says so and writes nothing."""
+    take, host = survivor.take(), survivor.host
+    with Claim(take.folder):
+        run = host.run(retaken(78, "ripple"), PATIENCE)
+    assert run.error is not None and "is being made by another process" in run.error["exception_message"]
+    assert survivor.take() == take
+    again = host.run(retaken(78, "ripple"), PATIENCE)
+    assert again.ok, again.error
 
 
 def with_lora(prompt: Prompt, mode: str, strength: float = 1.0) -> Prompt:

@@ -19,7 +19,10 @@ function tell(severity, detail) {
 
 async function send(node) {
   const films = await (await api.fetchApi(TAKES)).json();
-  const film = films.find(({ id }) => reached(node).has(id));
+  const ids = reached(node);
+  // A film made in a subgraph has the ids of all the graphs that it lies in, as 12:5.
+  const film =
+    films.find(({ id }) => ids.has(id)) ?? films.find(({ id }) => id.split(":").some((part) => ids.has(part)));
   if (!film) return tell("warn", "No film of this script is being made: queue it.");
   const script = node.widgets.find(({ name }) => name === "script").value;
   const answer = await api.fetchApi(`${TAKES}/${film.id}/script`, {

@@ -1,5 +1,6 @@
 // Settings and the about page of the pack. The nodes need nothing of this: they work as well without it.
 import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
 
 const VERSION = "0.1.0"; // a test keeps it equal to pyproject.toml
 const NEW_SIZE = "LongLive.Sampler.NewSize";
@@ -21,6 +22,14 @@ app.registerExtension({
     },
   ],
   aboutPageBadges: [{ label: `LongLive v${VERSION}`, url: "https://arxiv.org/abs/2605.18739", icon: "pi pi-video" }],
+  setup() {
+    // What a node says of its result, as its progress text: the front-end shows ui.PreviewText on core's own nodes only.
+    api.addEventListener("executed", ({ detail: { display_node, node, output } }) => {
+      const id = display_node ?? node;
+      if (!output?.text?.length || !app.graph.getNodeById(id)?.comfyClass?.startsWith("LongLive")) return;
+      api.dispatchCustomEvent("progress_text", { nodeId: id, text: output.text.join("\n") });
+    });
+  },
   nodeCreated(node) {
     // While a workflow is loaded its own values are on their way; a pasted node gets its own after this.
     if (!SIZED.includes(node.comfyClass) || app.configuringGraph) return;

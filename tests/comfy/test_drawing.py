@@ -1,0 +1,231 @@
+"""What a film's drawing does where memory runs out and models move, shown on a CPU with the host's parts replaced."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .graphs import in_host
+from .host import ROOT
+
+pytestmark = pytest.mark.comfy
+
+HEAD = """
+import importlib.util, json, logging, threading
+from contextlib import suppress
+from pathlib import Path
+from dataclasses import replace
+from types import SimpleNamespace as Some
+import torch
+import comfy.model_management as management
+from server import PromptServer
+
+root = Path(sys.argv[1])
+spec = importlib.util.spec_from_file_location("longlive", root / "__init__.py", submodule_search_locations=[str(root)])
+sys.modules["longlive"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["longlive"])
+PromptServer.instance = Some(app={}, send_progress_text=lambda text, node: None)
+from longlive.nodes import board, decoder, drawing, live, recipe as recipes
+from longlive.nodes.mini import mini_model
+from longlive.nodes.turn import Turn
+from longlive.nodes.types import Stream
+from longlive.longlive_core.film import Film
+from longlive.longlive_core.memory import DEFAULT_MEMORY
+from longlive.longlive_core.mini import load_mini
+from longlive.longlive_core.room import OutOfRoomError
+from longlive.longlive_core.script import ShotScript
+from longlive.longlive_core.types import LatentShape
+
+PromptServer.instance.app[live.STUDIO] = live.Studio()
+board.get_progress_state = lambda: Some(update_progress=lambda *_: None, finish_progress=lambda *_: None)
+plan = ShotScript.parse("Shot 1 (4 blocks): a ring").plan(24.0)
+film = Film.known(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4))
+model = mini_model(load_mini())
+asked = []
+
+
+class Unsure(Film):
+    @property
+    def needs_model(self):
+        asked.append(True)
+        return True
+
+
+def stream(film=film, script=None):
+    turn = Turn(model.load_device)
+    more = {"live": script, "encode": None}
+    return Stream(film, model, LatentShape(1, 48, 8, 4, 4), 4, DEFAULT_MEMORY, 7, "5", "Sampler", {}, turn, **more)
+
+
+def unsure():
+    film = Unsure(plan, None)
+    film._blocks = [*Film.known(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4)).made()]
+    return film
+"""
+
+
+def shown(code: str, *arguments: object) -> Any:  # noqa: ANN401
+    """What the code prints last, as JSON."""
+    return json.loads(in_host(HEAD + code, ROOT, *arguments).splitlines()[-1])
+
+
+def test_memory_that_ran_out_is_freed() -> None:
+    """The models are unloaded however the error comes: raised here, or in a stage with the allocator's own as cause.
+
+    Another error leaves them where they are.
+    """
+    code = """
+unloaded = []
+management.unload_all_models = lambda: unloaded.append(True)
+
+def drawn(error, cause=None):
+    before = len(unloaded)
+    with suppress(RuntimeError, ValueError), drawing.Drawing(stream()):
+        raise error from cause
+    return len(unloaded) - before
+
+print(json.dumps([
+    drawn(torch.OutOfMemoryError("CUDA out of memory")),
+    drawn(RuntimeError("Sampler (node 5): no"), torch.OutOfMemoryError("")),
+    drawn(RuntimeError("Sampler (node 5): no"), OutOfRoomError("no")),
+    drawn(RuntimeError("NaN"), ValueError("no")),
+    drawn(RuntimeError("NaN")),
+]))
+"""
+    assert shown(code) == [1, 1, 1, 0, 0]
+
+
+def test_a_preview_without_room_ends_no_film() -> None:
+    """It is tried until it runs out of memory, then the latents' colours are shown; the log says so once."""
+    code = """
+tried, said, last = [], [], len(plan.blocks) - 1
+
+def preview(block):
+    tried.append(block.index)
+    if block.index:
+        raise OutOfRoomError("decoding latent frame 9 ran out of memory")
+    return torch.zeros(8, 4, 4, 3, dtype=torch.uint8)
+
+board.log.addHandler(logging.Handler())
+board.log.warning = lambda text, *_: said.append(text)
+with drawing.Drawing(stream(), preview=preview) as one:
+    made = [block.index for block in one]
+print(json.dumps([made, tried, said]))
+"""
+    made, tried, said = shown(code)
+    assert made == [0, 1, 2, 3] and tried == [0, 1]
+    assert said == ["LongLive: no room for the preview VAE; the preview goes on in the latents' colours"]
+
+
+def test_what_is_left_to_make_is_asked_once() -> None:
+    """A film on disk reads its blocks for the answer: a drawing of four blocks asks once."""
+    code = """
+made = []
+for mode in ("async", "sequential", "off"):
+    with drawing.Drawing(stream(unsure()), mode=mode) as one:
+        made += [block.index for block in one.shown(one.stage("sampling", one.blocks()))]
+    made.append(len(asked))
+print(json.dumps(made))
+"""
+    assert shown(code) == [0, 1, 2, 3, 1, 0, 1, 2, 3, 2, 0, 1, 2, 3, 3]
+
+
+def test_models_that_were_pushed_out_come_back() -> None:
+    """A text encoded while the film is made: nobody else is given the device, and all that was loaded is loaded again.
+
+    The decoder takes turns where such a text may come, and only there. Where memory runs out, models go that the
+    drawing has no use for.
+    """
+    code = """
+calls, freed, kept = [], [], {}
+names = lambda models: [one.name for one in models]
+management.load_models_gpu = lambda models, memory_required: calls.append([names(models), memory_required])
+management.free_memory = lambda memory, device, keep_loaded: freed.append(names(one.model for one in keep_loaded))
+dit, vae, clip = (Some(name=name, model_patches_models=lambda: []) for name in ("dit", "vae", "clip"))
+management.current_loaded_models = [Some(model=one) for one in (clip, dit, vae)]
+turn = Turn(torch.device("meta"))
+turn.load([dit, vae], 9)
+recipe = recipes.Recipe(model, {"a": 1}, "", plan, LatentShape(1, 48, 8, 4, 4), 0, 4, 1.0, DEFAULT_MEMORY, turn)
+
+def encode(prompt):
+    def other():
+        if turn._lock.acquire(blocking=False):
+            turn._lock.release()
+            free.append(True)
+    free = []
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join(10)
+    return prompt + str(free)
+
+recipe = replace(recipe, encode=encode)
+text = [recipe.text("a"), recipe.text("b")]
+recipes.generate = lambda *_, **more: kept.update(more)
+recipe(plan, None, None, None)
+kept["free"]()
+turn.forget()
+turn.reload()
+
+taken = []
+drawing.decode = lambda blocks, stream, stop, turn: taken.append(turn is not None)
+for script in (None, Some()):
+    turns = stream(unsure(), script)
+    drawing.Drawing(turns, beside=[model]).decoded(None)
+print(json.dumps([text, calls, freed, taken]))
+"""
+    text, calls, freed, taken = shown(code)
+    assert text == [1, "b[]"]
+    assert calls == [[["dit", "vae"], 9]] * 2
+    assert freed == [["dit", "vae"]]
+    assert taken == [False, True]
+
+
+def test_a_film_that_cannot_be_drawn_leaves_no_file(tmp_path: Path) -> None:
+    """What is refused before the drawing begins leaves no empty film with a number of its own."""
+    code = """
+import folder_paths
+folder_paths.set_output_directory(sys.argv[2])
+
+def refuse(*_, **__):
+    raise ValueError("no take")
+
+decoder.Drawing = refuse
+decoder.decoder = decoder.slice_bytes = lambda *_: None
+with suppress(ValueError):
+    decoder.AsyncDecode.execute(stream(), Some(patcher=model), "film", "h264", "high")
+print(json.dumps([path.name for path in Path(sys.argv[2]).iterdir()]))
+"""
+    assert shown(code, tmp_path) == []
+
+
+def test_a_script_is_read_beside_the_server() -> None:
+    """A change is parsed in a thread, so that a long one holds nobody up; one that is too long is not read at all."""
+    code = """
+import asyncio
+from aiohttp import web
+threads = []
+wrong = Some(version=1, begun=0, script=Some(shots=()), change=lambda *_: threads.append(threading.current_thread()))
+studio = live.Studio()
+
+async def post(body, **headers):
+    async def read():
+        return body
+    request = Some(match_info={"id": "12:5"}, headers=headers, read=read)
+    with studio.making({"12:5": wrong}):
+        try:
+            return (await studio.change(request)).status
+        except web.HTTPException as error:
+            return error.status
+
+async def main():
+    good = json.dumps({"script": "Shot 1: a ring"}).encode()
+    proxied = {"Sec-Fetch-Site": "same-origin", "Origin": "https://studio.example", "Host": "127.0.0.1:8188"}
+    return [await post(good, **proxied), await post(b" " * (2**24 + 1)), await post(b"[" * 100_000)]
+
+codes = asyncio.run(main())
+print(json.dumps([codes, [thread is threading.main_thread() for thread in threads]]))
+"""
+    assert shown(code) == [[200, 413, 400], [False]]
