@@ -188,6 +188,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seconds", type=float, nargs="?", default=60, help="length of the film (60)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="of the film (all)")
     parser.add_argument("--golden", type=Path, help="folder of recorded runs (LONGLIVE_GOLDEN)")
     parser.add_argument("--row", choices=list(ROWS), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -201,7 +202,7 @@ def main() -> int:
     if red:
         print("nothing is measured on a red gate:", *red, sep="\n  ")
         return 1
-    rows = [measure(kind, args.seconds, args.threads) for kind in ROWS]
+    rows = [measure(kind, args.seconds, args.threads) for kind in (*PARTS, *args.modes)]
     if len({row["hash"] for row in rows if row["kind"] in MODES}) > 1:
         print("the modes' films differ:", *(f"{row['kind']}: {row.get('hash')}" for row in rows), sep="\n  ")
         return 1
