@@ -124,8 +124,10 @@ class Stage(Iterator[T], Generic[T]):
         """Hands on an item from within the work, between those that it makes; it takes no room."""
         self._hand(item, made=False)
 
-    def work(self, make: Make[T]) -> None:
-        """The thread's whole life."""
+    def work(self, make: Make[T], threads: int) -> None:
+        """The thread's whole life. threads: that one operation may use, which a new thread does not inherit; another
+        number would give other bits."""
+        torch.set_num_threads(threads)
         try:
             # The caller's mode is its thread's own; tensors of both must be of one kind.
             with torch.inference_mode(), closing(staged(self.name, make(self.tell, self.stopped))) as items:
@@ -192,7 +194,7 @@ class Pipeline:
         What `tell` is given comes out between the items, in order, and takes no room.
         """
         stage = Stage[T](name, depth, self._changed, tuple(self._stages))
-        thread = Thread(target=stage.work, args=(make,), name=f"longlive-{name}", daemon=True)
+        thread = Thread(target=stage.work, args=(make, torch.get_num_threads()), name=f"longlive-{name}", daemon=True)
         self._stages.append(stage)
         self._threads.append(thread)
         thread.start()

@@ -25,6 +25,9 @@ def _register_package() -> None:
 
 _register_package()
 
+# Toy tensors gain nothing from a second thread, and stages that each want all cores take them from each other.
+torch.set_num_threads(1)
+
 # Triton decides where its functions are defined: without a GPU they run in its interpreter, on CPU tensors.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"

@@ -167,6 +167,18 @@ def test_an_abandoned_iterator_ends_its_stages() -> None:
     assert numbers.closed
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_stage_computes_as_who_begins_it(threads: int) -> None:
+    """With as many threads in an operation: `--threads` holds for all stages, and bits do not depend on the mode."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        with Pipeline() as line:
+            assert list(line.stage("counting", (torch.get_num_threads() for _ in range(1)))) == [threads]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_leaving_at_random_moments_never_hangs() -> None:
     rng = random.Random(7)
     for _ in range(40):
