@@ -60,11 +60,7 @@ def extend_lines(job: Job, number: int) -> Iterator[str]:
         return
     yield f"kept {len(run.kept)} blocks, sampled {len(run.sampled)}, of {len(job.plan.blocks)}"
     if take.complete:
-        from .take.seam import seam_flicker
+        from .take.seam import in_words, seam_flicker
 
-        found = seam_flicker(take, job.mini.vae, number - 1)
         joins = "goes on from" if take.script.shots[number].continues else "cuts from"
-        yield (
-            f"shot {number + 1} {joins} shot {number}; step across the seam {found.seam:.1f} levels of 255, "
-            f"across other latent frames {found.boundary:.1f}: {found.seam / max(found.boundary, 1e-6):.2f} times"
-        )
+        yield f"shot {number + 1} {joins} shot {number}; {in_words(seam_flicker(take, job.mini.vae, number - 1))}"

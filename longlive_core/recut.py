@@ -9,21 +9,20 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .decoding import Piece, decode, write
 from .take.blocks import latents_digest
 from .take.footage import Cutting
 from .types import Block, BlockSpec
-from .vae import Copy, DecodeStream, WanVAE
+from .vae import DecodeStream, WanVAE
 from .video import FilmWriter
 
 
 class CutPiece(NamedTuple):
-    """A decoded latent frame of a block, `first` or `last` of it; without frames, a whole block to be copied."""
+    """A decoded latent frame of a block of this digest; without one, the whole block is to be copied."""
 
     block: BlockSpec
     digest: str
-    frames: Copy | None = None
-    first: bool = True
-    last: bool = True
+    decoded: Piece | None = None
 
 
 class Written(NamedTuple):
@@ -58,7 +57,7 @@ class Recut:
     def decode(
         self, blocks: Iterable[Block], stream: DecodeStream, should_stop: Callable[[], bool]
     ) -> Iterator[CutPiece]:
-        """As `render.decode`, but blocks that can be copied come as one piece."""
+        """As `decode`, but blocks that can be copied come as one piece."""
         digests: list[str] = []
         before: deque[Tensor] = deque(maxlen=self._reach)
         decoded = True
@@ -74,24 +73,23 @@ class Recut:
                 if not decoded and not _warm_up(stream, before, should_stop):
                     return
                 decoded = True
-                yield from _decoded(block, digests[-1], stream, should_stop)
+                for piece in decode([block], stream, should_stop):
+                    yield CutPiece(block.spec, digests[-1], piece)
             before.append(block.latents)
 
     def write(self, pieces: Iterable[CutPiece], writer: FilmWriter) -> Iterator[Written]:
-        """As `render.write`; copied blocks have no frames to show."""
+        """As `write`; copied blocks have no frames to show."""
         for piece in pieces:
-            if piece.first:
-                writer.start_block()
-            if piece.frames is not None:
-                frames = piece.frames.wait()
-                writer.write(frames)
+            if piece.decoded is not None:
+                ((_, frames),) = write([piece.decoded], writer)
                 written = Written(piece.block, len(frames), frames)
             else:
                 assert self._footage is not None
                 start, count = piece.block.video_start, piece.block.video_frames
+                writer.start_block()
                 writer.copy(self._footage.reel, start, start + count)
                 written = Written(piece.block, count, None)
-            if piece.last:
+            if piece.decoded is None or piece.decoded.last:
                 self._log.add(piece.digest)
             yield written
 
@@ -120,13 +118,3 @@ def _warm_up(stream: DecodeStream, before: Iterable[Tensor], should_stop: Callab
             stream.feed(latent)
             stream.copies()
     return True
-
-
-def _decoded(block: Block, digest: str, stream: DecodeStream, should_stop: Callable[[], bool]) -> Iterator[CutPiece]:
-    latents = block.latents.split(1, dim=2)
-    for index, latent in enumerate(latents):
-        if should_stop():
-            return
-        stream.feed(latent)
-        for frames in stream.copies():
-            yield CutPiece(block.spec, digest, frames, index == 0, index + 1 == len(latents))

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor
 
 from .contact_sheet import ContactSheet
+from .decoding import DEPTH, decode, decode_lane, write
 from .pipeline import Mode, Pipeline, in_stage, staged
 from .recut import Recut, Written
 from .script import BlockPlan
 from .take.footage import Cutting
 from .types import SPACE_FACTOR, Block, BlockSpec
-from .vae import Copy, DecodeStream, WanVAE
-from .video import FilmWriter, open_film
-
-# Decoded latent frames that may wait to be written: half a block.
-DEPTH = 4
+from .vae import DecodeStream, WanVAE
+from .video import open_film
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +45,6 @@ class Progress:
         if self.video_frames == 0:
             return float("inf")
         return (self.total - self.video_frames) * self.seconds / self.video_frames
-
-
-class Piece(NamedTuple):
-    """A decoded latent frame of a block; `first` of its block."""
-
-    block: BlockSpec
-    first: bool
-    frames: Copy
 
 
 class Render:
@@ -183,42 +169,6 @@ class Render:
                 finally:
                     if self._recut is not None:
                         self._recut.close(self.video_frames, whole=whole)
-
-
-def decode(
-    blocks: Iterable[Block],
-    stream: DecodeStream,
-    should_stop: Callable[[], bool] = lambda: False,
-    turn: AbstractContextManager[Any] | None = None,
-) -> Iterator[Piece]:
-    """The blocks' latent frames, each handed on when it is decoded. turn: entered for each; see `stream` for errors."""
-    for block in blocks:
-        for index, latent in enumerate(block.latents.split(1, dim=2)):
-            if should_stop():
-                return
-            with turn or nullcontext():
-                stream.feed(latent)
-            for frames in stream.copies():
-                yield Piece(block.spec, index == 0, frames)
-
-
-def write(pieces: Iterable[Piece], writer: FilmWriter) -> Iterator[tuple[Piece, Tensor]]:
-    """The pieces and their frames `[T, H, W, 3]` uint8 as they are written, blocks beginning with key frames."""
-    for piece in pieces:
-        if piece.first:
-            writer.start_block()
-        frames = piece.frames.wait()
-        writer.write(frames)
-        yield piece, frames
-
-
-def decode_lane(device: torch.device) -> torch.cuda.Stream | None:
-    """A CUDA stream to decode in beside the sampler's; None where there are none. Work begun before it is awaited."""
-    if device.type != "cuda":
-        return None
-    lane = torch.cuda.Stream(device)
-    lane.wait_stream(torch.cuda.current_stream(device))
-    return lane
 
 
 def all_first(blocks: Iterable[Block]) -> Iterator[Block]:

@@ -58,15 +58,14 @@ def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
     copied = job.film.copied
     yield f"the film: {copied} of {blocks} blocks copied as they were compressed, {blocks - copied} decoded"
     if mode == "keep" and number < len(take.shots) and take.complete:
-        from .take.seam import seam_flicker
+        from .take.seam import in_words, seam_flicker
 
-        found = seam_flicker(take, job.mini.vae, changed.shot)
-        was = seam_flicker(changed.before, job.mini.vae, changed.shot) if changed.before.complete else None
-        yield (
-            f"shot {number + 1} is spliced behind shot {number}; step across the seam {found.seam:.1f} levels of 255, "
-            f"across other latent frames {found.boundary:.1f}: {found.seam / max(found.boundary, 1e-6):.2f} times"
-            + ("" if was is None else f" (before the retake {was.seam:.1f}, {was.boundary:.1f})")
-        )
+        line = f"shot {number + 1} is spliced behind shot {number}; "
+        line += in_words(seam_flicker(take, job.mini.vae, changed.shot))
+        if changed.before.complete:
+            was = seam_flicker(changed.before, job.mini.vae, changed.shot)
+            line += f" (before the retake {was.seam:.1f}, {was.boundary:.1f})"
+        yield line
 
 
 def takes_arguments(part: argparse.ArgumentParser) -> None:

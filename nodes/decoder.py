@@ -17,8 +17,8 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
+from ..longlive_core.decoding import DEPTH, write
 from ..longlive_core.pipeline import MODES, Mode
-from ..longlive_core.render import DEPTH, write
 from ..longlive_core.types import Block
 from ..longlive_core.vae import DecodeStream
 from ..longlive_core.video import CODECS, QUALITIES, Audio, FilmWriter, film_path, open_film

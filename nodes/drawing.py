@@ -12,9 +12,10 @@ from typing import TypeVar
 import comfy.model_management
 import comfy.model_patcher
 
+from ..longlive_core.decoding import Piece, decode, decode_lane
 from ..longlive_core.generation import Step
 from ..longlive_core.pipeline import Mode, Pipeline, Stage, StageError, staged
-from ..longlive_core.render import Piece, all_first, decode, decode_lane
+from ..longlive_core.render import all_first
 from ..longlive_core.room import is_out_of_memory
 from ..longlive_core.types import Block
 from ..longlive_core.vae import ChunkDecoder, DecodeStream

@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..longlive_core.render import DEPTH
+from ..longlive_core.decoding import DEPTH
 from .drawing import Drawing
 from .memory import gigabytes
 from .types import CATEGORY, Stream, StreamType

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..film import Begin, Drawable, Drawn, OnStep, ShouldStop
 from ..generation import Generation, KnownLatents
 from ..live import LiveScript
-from ..script import BlockPlan
+from ..script import BlockPlan, ShotScript
 from ..script.of_plan import script_of
 from ..types import Block, BlockSpec
 from .again import with_versions_of
@@ -119,22 +119,26 @@ def followed(take: Take, plan: BlockPlan, live: LiveScript | None = None) -> Tak
     first = next(i for i, shot in enumerate(script_of(take.plan).shots) if shot != full.shots[i])
     changed = range(first, len(full.shots))
     written = full if live is None or len(live.script.shots) != len(full.shots) else live.script  # as a person wrote it
-    new = {i: Version(written.shots[i].text, written.shots[i].seed, "live") for i in changed}
-    try:
-        noted = take
-        for index, version in new.items():
-            noted = noted.with_shot(index, _with_version(take.shots[index], version))
-        if noted.plan.blocks == plan.blocks:
-            return noted
-    except ValueError:  # a name that only the new script knows
-        pass
+    noted = _noted(take, written, changed)
+    if noted is not None and noted.plan.blocks == plan.blocks:
+        return noted
     # What the take's own names and style do not give is told in full.
-    new = {i: Version(full.shots[i].text, full.shots[i].seed, "live") for i in changed}
-    shots = tuple(_with_version(shot, new[i]) if i in new else shot for i, shot in enumerate(take.shots))
+    shots = tuple(_with_version(shot, full, i) if i in changed else shot for i, shot in enumerate(take.shots))
     return replace(take, script=full, shots=shots)
 
 
-def _with_version(shot: Shot, version: Version) -> Shot:
+def _noted(take: Take, written: ShotScript, changed: range) -> Take | None:
+    """The take with these shots of a script; None where only that script knows a name in them."""
+    try:
+        for index in changed:
+            take = take.with_shot(index, _with_version(take.shots[index], written, index))
+    except ValueError:
+        return None
+    return take
+
+
+def _with_version(shot: Shot, script: ShotScript, index: int) -> Shot:
+    version = Version(script.shots[index].text, script.shots[index].seed, "live")
     return replace(shot, versions=(*shot.versions, version), chosen=len(shot.versions))
 
 

@@ -21,3 +21,12 @@ def seam_flicker(take: Take, vae: WanVAE, shot: int) -> Flicker:
     blocks = [load_block(take.path(spec), spec, take.settings)[0] for spec in specs]
     ((_, frames),) = decode_windows(vae, blocks, [Window(after.shot, after.index, after.start)])
     return measure_flicker(frames)
+
+
+def in_words(flicker: Flicker) -> str:
+    """How large the step across a seam is."""
+    ratio = flicker.seam / max(flicker.boundary, 1e-6)
+    return (
+        f"step across the seam {flicker.seam:.1f} levels of 255, across other latent frames {flicker.boundary:.1f}: "
+        f"{ratio:.2f} times"
+    )
