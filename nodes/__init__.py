@@ -5,19 +5,19 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
+from .async_decode import AsyncDecode
 from .convert import ConvertCheckpoint
-from .decoder import AsyncDecode
 from .extend import ExtendVideo
-from .live import open_studio
 from .loaders import MiniModel, ModelLoader
 from .lora import DMDLora
-from .memory import SinkMemory
-from .outputs import StreamToImages, StreamToLatent
 from .retake import LoadTake, Retake
+from .routes import open_studio
 from .sampler import StreamingSampler
+from .save_take import SaveTake
 from .shot import ShotNode
-from .shots import EncodeShots, ShotScriptNode
-from .takes import SaveTake
+from .shot_script import EncodeShots, ShotScriptNode
+from .sink_memory import SinkMemory
+from .stream_outputs import StreamToImages, StreamToLatent
 
 NODES: list[type[io.ComfyNode]] = [
     ModelLoader,

@@ -9,15 +9,15 @@ import comfy.utils
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..longlive_core.extend import encode_clip, plan_clip, whole_blocks
-from ..longlive_core.film import Film
+from ..longlive_core.film.film import Film
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.types import LatentShape, PixelShape
+from ..longlive_core.vae.encode_clip import encode_clip, plan_clip, whole_blocks
+from .device_lock import Turn
 from .inputs import check_sides, memory_input, side_input
 from .model import as_causal
 from .sampler import check_size
-from .shots import encode_shots
-from .turn import Turn
+from .shot_script import encode_shots
 from .types import CATEGORY, StateType, Stream, StreamType
 from .vae import HostedVAE, check_pair
 

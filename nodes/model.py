@@ -18,10 +18,10 @@ from comfy.ldm.wan.model import WanModel
 from comfy.patcher_extension import merge_nested_dicts
 from torch import Tensor
 
-from ..longlive_core.attention import Attention, torch_attention
 from ..longlive_core.model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
+from ..longlive_core.model.attention import Attention, torch_attention
 from ..longlive_core.weights import CheckpointError, inspect_checkpoint
-from .turn import Turn
+from .device_lock import Turn
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 

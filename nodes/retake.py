@@ -8,12 +8,12 @@ import comfy.model_patcher
 import comfy.sd
 from comfy_api.latest import io, ui
 
-from ..longlive_core.sampling import MAX_SEED
+from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.take import Take
-from ..longlive_core.take.again import retake_once, with_versions_of
-from ..longlive_core.take.claim import Claim
-from ..longlive_core.take.edit import Mode
+from ..longlive_core.take.lock import Claim
+from ..longlive_core.take.retake_once import retake_once, with_versions_of
 from ..longlive_core.take.take import FILE
+from ..longlive_core.take.versions import Mode
 from .take_folders import check_take, take_digest, take_folder, takes_found
 from .take_settings import stream_of, told
 from .types import CATEGORY, StateType, StreamType, TakeType

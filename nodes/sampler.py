@@ -12,17 +12,17 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..longlive_core.live import LiveScript
+from ..longlive_core.film.live_script import LiveScript
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.mini import PIXELS as MINI_PIXELS
-from ..longlive_core.sampling import MAX_SEED
-from ..longlive_core.script.of_plan import script_of
-from ..longlive_core.take.blocks import Settings, latents_digest
+from ..longlive_core.sampling.noise import MAX_SEED
+from ..longlive_core.script.from_plan import script_of
+from ..longlive_core.take.block_file import Settings, latents_digest
 from ..longlive_core.types import LatentShape, PixelShape
+from .device_lock import Turn
+from .film_spec import Recipe, Storyboard, make_film
 from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
 from .model import as_causal
-from .recipe import Recipe, Storyboard, make_film
-from .turn import Turn
 from .types import CATEGORY, ConditioningType, ShotConditioning, StateType, Stream, StreamType
 from .vae import MiniLatents, check_pair
 

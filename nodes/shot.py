@@ -10,11 +10,11 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..longlive_core.memory import MemoryConfig
-from ..longlive_core.sampling import MAX_SEED
+from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.script import BlockPlan, Length, plan_shot
 from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
 from .sampler import make_stream
-from .shots import encode_shots, unread
+from .shot_script import encode_shots, unread
 from .types import CATEGORY, StateType, Stream, StreamType
 
 FPS = 24.0

@@ -11,20 +11,20 @@ import comfy.model_patcher
 import comfy.sd
 from torch import Tensor
 
+from ..longlive_core.film.storyboard import board_blocks
+from ..longlive_core.film.take_film import TakeFilm, as_first_made
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
-from ..longlive_core.order import COMFYUI as MODEL
-from ..longlive_core.order import latent_size, machine
-from ..longlive_core.storyboard import board_blocks
+from ..longlive_core.render.settings import COMFYUI as MODEL
+from ..longlive_core.render.settings import latent_size, machine
 from ..longlive_core.take import Take
-from ..longlive_core.take.blocks import BadBlock, Setting, Settings, latents_digest, load_block
-from ..longlive_core.take.kept import TakeFilm, as_first_made
+from ..longlive_core.take.block_file import BadBlock, Setting, Settings, latents_digest, load_block
 from ..longlive_core.types import LATENT_CHANNELS, BlockSpec, LatentShape
+from .device_lock import Turn
+from .film_spec import Recipe
 from .fingerprint import text_digest, weights_digest
 from .model import as_causal
-from .recipe import Recipe
 from .sampler import check_size
-from .shots import distinct_prompts, encode_prompts
-from .turn import Turn
+from .shot_script import distinct_prompts, encode_prompts
 from .types import Stream
 from .vae import MiniLatents
 

@@ -10,13 +10,13 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..longlive_core.film import Drawable
-from ..longlive_core.live import LiveScript
+from ..longlive_core.film.film import Drawable
+from ..longlive_core.film.live_script import LiveScript
 from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, ShotScript
-from ..longlive_core.take.blocks import Settings
+from ..longlive_core.take.block_file import Settings
 from ..longlive_core.types import LatentShape
-from .turn import Turn
+from .device_lock import Turn
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Final, Literal
 import numpy as np
 import torch
 
-from ..engine import generate
 from ..memory import MemoryConfig, PoolShape, make_pools
 from ..mini import LATENT_SIZE, Mini
 from ..model.linears import quantise_linears
+from ..sampling.generate import generate
 from .measures import psnr
 from .mini import STRETCH_SECONDS, STRIDE, Mode, watch
 from .report import Row, make_row

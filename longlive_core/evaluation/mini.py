@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 import torch
 
-from ..engine import generate
 from ..memory import MemoryConfig
 from ..mini import LATENT_SIZE, Mini
+from ..sampling.generate import generate
 from ..training.world import FPS, render
 from .measures import Sample, judge, psnr
 from .report import Report, Row, make_row

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ...kernels import unswizzle_scales
-from ..engine import generate
 from ..memory import BlockMemory, MemoryConfig
 from ..model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
-from ..sampling import film_noise
+from ..sampling.generate import generate
+from ..sampling.noise import film_noise
+from ..sampling.snapshot import Snapshot
 from ..script import BlockPlan
-from ..snapshot import Snapshot
 from ..types import BlockSpec
 from ..weights import load_checkpoint
 from .recorded import Recorded, relative_error

@@ -1,12 +1,12 @@
 """What a film remembers: which blocks are kept, where their keys and values live, and those of the prompts."""
 
-from .compressed import CompressedPool, Smoothing
+from .block_memory import BlockMemory, KeyRope
 from .config import DEFAULT_MEMORY, MemoryConfig
-from .film import CallMemory, FilmMemory
+from .film_memory import CallMemory, FilmMemory
 from .formats import KV_FORMATS, make_pools
-from .frames import BlockMemory, KeyRope
 from .pool import DensePool, Pool, PoolShape
-from .text import PromptKeys, PromptMemory, TextEncoder
+from .prompts import PromptKeys, PromptMemory, TextEncoder
+from .quantized_pool import CompressedPool, Smoothing
 from .window import Window, WindowState
 
 __all__ = [

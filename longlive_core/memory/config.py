@@ -8,9 +8,9 @@ import torch
 
 from ..model import WanConfig
 from ..types import LatentShape
-from .compressed import Smoothing
 from .formats import pool_bytes, scratch_bytes
 from .pool import PoolShape
+from .quantized_pool import Smoothing
 
 
 @dataclass(frozen=True, slots=True)

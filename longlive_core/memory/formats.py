@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..model import KeyValue
-from .compressed import CompressedPool, Smoothing
 from .pool import DensePool, Pool, PoolShape
+from .quantized_pool import CompressedPool, Smoothing
 
 DENSE = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
 KV_FORMATS = (*DENSE, "fp8", "nvfp4")

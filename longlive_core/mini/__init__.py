@@ -2,6 +2,6 @@
 
 from .config import LATENT_SIZE, MINI_DIT, MINI_VAE, PIXELS
 from .loader import ASSETS, Mini, load_mini
-from .text import TextEncoder
+from .text_encoder import TextEncoder
 
 __all__ = ["ASSETS", "LATENT_SIZE", "MINI_DIT", "MINI_VAE", "PIXELS", "Mini", "TextEncoder", "load_mini"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..model import CausalWan, WanConfig
 from ..vae import VAEConfig, WanVAE
 from .config import MINI_DIT, MINI_VAE, PIXELS
-from .text import TextEncoder
+from .text_encoder import TextEncoder
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "mini"
 FORMAT = "longlive-mini-1"

@@ -1,7 +1,7 @@
 """ShotScript: a film written as text; grammar → shots → plan of blocks."""
 
-from .length import Length
-from .plan import CUT_PREFIX, BlockPlan
+from .block_plan import CUT_PREFIX, BlockPlan
+from .duration import Length
 from .shots import Shot, ShotScript, plan_shot
 from .source import ScriptError
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .length import Timing, parse_timing
+from .duration import Timing, parse_timing
+from .shot_text import closing_bracket
 from .source import Line
-from .text import closing_bracket
 
 COLON = re.compile(r"\s*[:\uff1a]\s*")
 # What people put between "Shot 1" and its text; a dash or full stop must be followed by space: "Shot 1.5" is no header.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from .duration import Timing
 from .header import Header, parse_header
-from .length import Timing
+from .shot_text import only_directives, split_bars
 from .source import Line, Passage, ScriptError, lines_of
-from .text import only_directives, split_bars
 
 MAX_SHOTS = 1_000
 MAX_LINES = 100_000

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .length import Length, short
-from .plan import DEFAULT_SECONDS, BlockPlan, make_plan
+from .block_plan import DEFAULT_SECONDS, BlockPlan, make_plan
+from .duration import Length, short
 from .reader import STYLE, Draft, Reader
+from .shot_text import MAX_CHARACTERS, REFERENCE, check_size, expand, parse_text
 from .source import Line, Passage, ScriptError, read_text
-from .text import MAX_CHARACTERS, REFERENCE, check_size, expand, parse_text
 
 SENTENCE_ENDS = (".", "!", "?", "…", ",", ";", ":")
 

@@ -1,9 +1,9 @@
 """Takes: a film on disk, block by block and version by version, to be resumed, retaken and cut again."""
 
-from .blocks import BadBlock
-from .edit import Retake, choose, lock, prune, retake
-from .run import TakeRun
+from ..film.take_run import TakeRun
+from .block_file import BadBlock
 from .take import Shot, Take, Version, takes_in
+from .versions import Retake, choose, lock_shot, prune, retake
 
 __all__ = [
     "BadBlock",
@@ -13,7 +13,7 @@ __all__ = [
     "TakeRun",
     "Version",
     "choose",
-    "lock",
+    "lock_shot",
     "prune",
     "retake",
     "takes_in",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from ..script import Length, ShotScript
-from ..script.more import with_more
+from ..script.append import with_more
 from .take import Shot, Take, Version
 
 

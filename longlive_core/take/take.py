@@ -13,7 +13,7 @@ from typing import Any
 
 from ..script import BlockPlan, ShotScript
 from ..types import BlockSpec
-from .blocks import PARTIAL, Facts, History, Setting, Settings, block_facts, write_whole
+from .block_file import PARTIAL, Facts, History, Setting, Settings, block_facts, write_whole
 
 FORMAT = "longlive-take-1"
 SUFFIX = ".take"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..memory import Window
 from ..mini import Mini
-from ..sampling import unipc
+from ..sampling.unipc import unipc
 from ..script import CUT_PREFIX
 from .captions import caption
 from .checkpoint import Checkpoint

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attention import Attention, torch_attention
 from ..model import CausalWan, KeyValue, Projected, Rope
+from ..model.attention import Attention, torch_attention
 
 History = Sequence[Sequence[int]]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import to_uint8
-from ..room import with_room
+from ..oom import with_room
 
 
 class ChunkDecoder(Protocol):

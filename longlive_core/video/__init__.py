@@ -2,9 +2,9 @@
 
 from .audio import Audio
 from .codecs import CODECS, QUALITIES, check_path, film_path
-from .film import FilmWriter, open_film
+from .container import FilmWriter, open_film
+from .packets import Reel
 from .reader import read_video
-from .reel import Reel
 from .writer import FRAGMENT_SECONDS, VideoWriter
 
 __all__ = [

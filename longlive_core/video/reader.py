@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .folder import numbered
+from .image_folder import numbered
 
 # What a webm and its clusters begin with. Without a cluster libav takes a header for no film; one at second 0 will do.
 WEBM, CLUSTER, SECOND_0 = bytes.fromhex("1a45dfa3"), bytes.fromhex("1f43b675"), bytes.fromhex("83 e78100")

@@ -25,7 +25,7 @@ from .audio import Audio, AudioTrack
 from .codecs import CODECS, Codec, choose_encoder, choose_quality
 from .fragments import FragmentFile, PatchedFile
 from .frames import checked_frames
-from .reel import Format, Reel, check_copied, check_fits, differences, film_format
+from .packets import Format, Reel, check_copied, check_fits, differences, film_format
 
 # A fragment holds at most this much film, so that the file is never far behind the frames.
 FRAGMENT_SECONDS = 0.25

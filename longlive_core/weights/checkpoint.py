@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ..model import CausalWan, WanConfig
 from ..model.linears import Activations, Scratch
-from .description import causality, described
 from .fouroversix import as_comfy
-from .known import PATCH, other_model
+from .metadata import causality, described
 from .names import listed, strip_prefixes
-from .quantised import Wanted, companions, packed, quantised_layers, unpacked
-from .quantised_linear import quantised_linear
+from .other_models import PATCH, other_model
+from .quantized import Wanted, companions, packed, quantised_layers, unpacked
+from .quantized_linear import quantised_linear
 from .source import CheckpointError, TensorSource, TensorSpec, open_source
 
 FLOAT_FORMATS = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}

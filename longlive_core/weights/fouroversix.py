@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ...kernels import swap_nibbles
 from ...kernels.nvfp4_format import BLOCK, denominator_of, padded_shape
-from .known import FOUROVERSIX
 from .names import listed
+from .other_models import FOUROVERSIX
 from .packing import note, packed_specs
 from .source import CheckpointError, TensorSource, TensorSpec
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import NVFP4, dequantize_nvfp4, quantize_nvfp4
-from .quantised import packed
+from .quantized import packed
 from .source import TensorSpec
 
 Parts = dict[str, Tensor]

@@ -14,7 +14,7 @@ from .checkpoint import Checkpoint, inspect_checkpoint
 from .lora import Lora, read_lora
 from .names import listed
 from .packing import FP8_WORDS, Parts, note, unpack
-from .quantised import COMPANIONS, layer_notes
+from .quantized import COMPANIONS, layer_notes
 from .source import CheckpointError, TensorSpec
 
 # How the layout of `scaled_fp8` calls the parts of a layer.

@@ -29,12 +29,12 @@ from typing import Any
 
 import torch
 from bench_render import BLOCK_SECONDS, MEMORY, golden_folder, model, red_gates, script
-from longlive.longlive_core.decoding import DEPTH, decode, write
-from longlive.longlive_core.engine import generate
-from longlive.longlive_core.job import Job, Order
 from longlive.longlive_core.mini import LATENT_SIZE, Mini
-from longlive.longlive_core.pipeline import MODES, Mode, Pipeline
-from longlive.longlive_core.render import Progress
+from longlive.longlive_core.pipeline.decode import DEPTH, decode, write
+from longlive.longlive_core.pipeline.stages import MODES, Mode, Pipeline
+from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.write_film import Progress
+from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.types import Block
 from longlive.longlive_core.vae import DecodeStream

@@ -26,15 +26,16 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from longlive.longlive_core.attention import torch_attention
-from longlive.longlive_core.engine import generate
 from longlive.longlive_core.evaluation.verify import verify_file
-from longlive.longlive_core.job import Job, Order
 from longlive.longlive_core.memory import MemoryConfig, PromptMemory
 from longlive.longlive_core.mini import LATENT_SIZE, Mini, load_mini
 from longlive.longlive_core.model import FrameMemory, KeyValue, Projected, Rope
-from longlive.longlive_core.render import Progress, Render
-from longlive.longlive_core.sampling import block_noise, unipc
+from longlive.longlive_core.model.attention import torch_attention
+from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.write_film import Progress, Render
+from longlive.longlive_core.sampling.generate import generate
+from longlive.longlive_core.sampling.noise import block_noise
+from longlive.longlive_core.sampling.unipc import unipc
 from longlive.longlive_core.script import BlockPlan, ShotScript
 from longlive.longlive_core.types import Block, LatentShape
 from longlive.longlive_core.vae import DecodeStream

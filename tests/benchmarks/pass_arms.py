@@ -12,11 +12,11 @@ from bench_kernels import CUDA
 from kernel_cases import DEVICE
 from longlive.kernels import use_backend
 from longlive.kernels.registry import Choice
-from longlive.longlive_core.attention import Attention, default_attention, torch_attention
 from longlive.longlive_core.memory import FilmMemory, MemoryConfig, PoolShape, PromptMemory
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig
+from longlive.longlive_core.model.attention import Attention, default_attention, torch_attention
 from longlive.longlive_core.model.linears import quantise_linears
-from longlive.longlive_core.sampling import unipc
+from longlive.longlive_core.sampling.unipc import unipc
 from longlive.longlive_core.types import BlockSpec, LatentShape
 from pass_baselines import CompiledLayers, CopyRoll
 from torch import Tensor

@@ -12,9 +12,9 @@ from unittest.mock import patch
 import torch
 from longlive.kernels import eager
 from longlive.kernels.registry import Op
-from longlive.longlive_core.attention import Attention
 from longlive.longlive_core.memory import BlockMemory, PoolShape, PromptKeys
 from longlive.longlive_core.model import CausalWan, FrameMemory, KeyValue, Projected, Rope, TextMemory, layers
+from longlive.longlive_core.model.attention import Attention
 from longlive.longlive_core.model.layers import Layer
 from longlive.longlive_core.types import BlockSpec
 from torch import Tensor

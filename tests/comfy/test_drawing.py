@@ -30,12 +30,12 @@ spec.loader.exec_module(sys.modules["longlive"])
 PromptServer.instance = Some(app={}, send_progress_text=lambda text, node: None)
 from longlive.nodes import board, decoder, drawing, live, recipe as recipes
 from longlive.nodes.mini import mini_model
-from longlive.nodes.turn import Turn
+from longlive.nodes.device_lock import Turn
 from longlive.nodes.types import Stream
-from longlive.longlive_core.film import Film
+from longlive.longlive_core.film.film import Film
 from longlive.longlive_core.memory import DEFAULT_MEMORY
 from longlive.longlive_core.mini import load_mini
-from longlive.longlive_core.room import OutOfRoomError
+from longlive.longlive_core.oom import OutOfRoomError
 from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.types import LatentShape
 

@@ -10,20 +10,7 @@ import torch
 from longlive.longlive_core.model import CausalWan, WanConfig
 from safetensors.torch import save_file
 
-from .graphs import (
-    FILM,
-    MINI,
-    SAMPLER,
-    SHORT,
-    SHOTS,
-    Prompt,
-    decoded,
-    film,
-    in_host,
-    node,
-    save_lora,
-    stream,
-)
+from .graphs import FILM, MINI, SAMPLER, SHORT, SHOTS, Prompt, decoded, film, in_host, node, save_lora, stream
 from .host import Host, Refused
 
 pytestmark = pytest.mark.comfy

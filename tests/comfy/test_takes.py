@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from longlive.longlive_core.job import Job, Order
+from longlive.longlive_core.render.job import Job, Order
 from longlive.longlive_core.take import Take
-from longlive.longlive_core.take.claim import Claim
+from longlive.longlive_core.take.lock import Claim
 from longlive.longlive_core.training.world import Film, Hero, render
 from longlive.longlive_core.training.world import Take as Scene
 from PIL import Image

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from longlive.longlive_core.evaluation.probe import Reading, read_frame
+from longlive.longlive_core.film.storyboard import storyboard
 from longlive.longlive_core.script import BlockPlan, ShotScript
-from longlive.longlive_core.storyboard import storyboard
 from longlive.longlive_core.take.take import Version, with_text
 from longlive.longlive_core.training.world import BACKGROUNDS, COLOURS
 from longlive.longlive_core.video import read_video

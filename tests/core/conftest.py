@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from longlive.longlive_core.engine import Generation, generate
 from longlive.longlive_core.memory import MemoryConfig
 from longlive.longlive_core.model import CausalWan, WanConfig
+from longlive.longlive_core.sampling.generate import Generation, generate
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import BlockSpec
 from torch import Tensor

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from longlive.longlive_core.job import Job, Order
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import WanConfig
+from longlive.longlive_core.render.job import Job, Order
 from longlive.longlive_core.take import Take, retake
-from longlive.longlive_core.take.edit import Mode
+from longlive.longlive_core.take.versions import Mode
 from longlive.longlive_core.vae import VAEConfig
 from safetensors.torch import load_file
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from longlive.kernels import RULES
-from longlive.longlive_core.engine import generate
 from longlive.longlive_core.evaluation.recorded import FORMAT, Recorded
 from longlive.longlive_core.evaluation.replay import case_memory, case_plan
 from longlive.longlive_core.evaluation.vectors import quantised
 from longlive.longlive_core.memory import BlockMemory
 from longlive.longlive_core.model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
-from longlive.longlive_core.sampling import film_noise
+from longlive.longlive_core.sampling.generate import generate
+from longlive.longlive_core.sampling.noise import film_noise
 from longlive.longlive_core.training.schedule import TimestepTable, add_noise, clean_from_flow
 from longlive.longlive_core.training.teacher_forcing import plain_flow, teacher_forced_flow
 from longlive.longlive_core.vae import VAEConfig, WanVAE

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from longlive.longlive_core.engine import generate
-from longlive.longlive_core.footprint import Budget
 from longlive.longlive_core.memory import MemoryConfig
 from longlive.longlive_core.model import CausalWan, WanConfig
-from longlive.longlive_core.planner import GIB
+from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import BlockSpec
+from longlive.longlive_core.vram.budget import Budget
+from longlive.longlive_core.vram.planner import GIB
 
 pytestmark = pytest.mark.gpu
 

@@ -1,0 +1,1 @@
+"""Sampling, decoding and writing as stages in threads with bounded queues."""

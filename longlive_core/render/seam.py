@@ -1,0 +1,32 @@
+"""How well a spliced shot joins the one before it, from a few frames around the seam."""
+
+from __future__ import annotations
+
+from ..evaluation.measures import Flicker, measure_flicker
+from ..evaluation.windows import Window, decode_windows
+from ..take.block_file import load_block
+from ..take.take import Take
+from ..vae import WanVAE
+
+
+def seam_flicker(take: Take, vae: WanVAE, shot: int) -> Flicker:
+    """Steps between frames around the end of a shot (from 0, not the last one), of the film as chosen.
+
+    Sixteen frames are decoded, whatever the length of the film. Raises FileNotFoundError or BadBlock where the blocks
+    on either side are not there.
+    """
+    plan = take.plan.blocks
+    after = next(block for block in plan if block.shot == shot + 1)
+    specs = (plan[0], *plan[max(1, after.index - 1) : after.index + 1])
+    blocks = [load_block(take.path(spec), spec, take.settings)[0] for spec in specs]
+    ((_, frames),) = decode_windows(vae, blocks, [Window(after.shot, after.index, after.start)])
+    return measure_flicker(frames)
+
+
+def in_words(flicker: Flicker) -> str:
+    """How large the step across a seam is."""
+    ratio = flicker.seam / max(flicker.boundary, 1e-6)
+    return (
+        f"step across the seam {flicker.seam:.1f} levels of 255, across other latent frames {flicker.boundary:.1f}: "
+        f"{ratio:.2f} times"
+    )

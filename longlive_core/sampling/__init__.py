@@ -1,0 +1,23 @@
+"""From a block plan to latents: the sampler, its noise, and snapshots of a run."""
+
+from .generate import generate
+from .generation import Generation, KnownLatents, NotFiniteError, Plan, Step
+from .noise import MAX_SEED, NoiseSource, block_noise, film_noise
+from .snapshot import Snapshot
+from .unipc import Schedule, unipc
+
+__all__ = [
+    "MAX_SEED",
+    "Generation",
+    "KnownLatents",
+    "NoiseSource",
+    "NotFiniteError",
+    "Plan",
+    "Schedule",
+    "Snapshot",
+    "Step",
+    "block_noise",
+    "film_noise",
+    "generate",
+    "unipc",
+]

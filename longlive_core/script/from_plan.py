@@ -1,0 +1,48 @@
+"""The script of a plan, for films that were never written as one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from itertools import groupby
+
+from .block_plan import CUT_PREFIX, BlockPlan
+from .duration import Length
+from .shots import Shot, ShotScript
+from .source import ScriptError
+
+MEANT = re.compile(r"[\\|{}\[\]()@]")
+
+
+def script_of(plan: BlockPlan) -> ShotScript:
+    """A script that plans to the very blocks of `plan`, at its rate and block length; written, it parses to itself.
+
+    Raises ValueError for blocks that no script has: another prompt within a shot, white space that is not single,
+    a control character, more than 1,000 shots.
+    """
+    script = ShotScript(tuple(_shots(plan)))
+    try:
+        read = ShotScript.parse(script.format())
+        if read == script and read.plan(plan.fps, plan.block_frames).blocks == plan.blocks:
+            return script
+    except ScriptError as error:
+        raise ValueError(f"the film cannot be written as a script: {error}") from error
+    raise ValueError("the film cannot be written as a script: a shot has one prompt, one seed and single spaces")
+
+
+def _shots(plan: BlockPlan) -> Iterator[Shot]:
+    for shot, group in groupby(plan.blocks, key=lambda block: block.shot):
+        blocks = list(group)
+        first, last = blocks[0], blocks[-1]
+        # Only a shot's first block announces the cut: the others have the prompt as it was written.
+        prompt = last.prompt if last is not first or not first.cut else first.prompt.removeprefix(CUT_PREFIX)
+        # A backslash before every sign that could mean something.
+        text = MEANT.sub(r"\\\g<0>", prompt)
+        yield Shot(
+            text,
+            prompt,
+            Length(Decimal(len(blocks)), "blocks"),
+            seed=first.seed,
+            continues=shot > 0 and not first.cut,
+        )

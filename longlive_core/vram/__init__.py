@@ -1,0 +1,1 @@
+"""What a film takes of a card, planned before it starts."""

@@ -1,0 +1,168 @@
+"""The node that turns a STREAM into a film on disk while it is made."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import folder_paths
+import torch
+from comfy.cli_args import args
+from comfy_api.latest import InputImpl, io, ui
+from torch import Tensor
+
+from ..longlive_core.pipeline.decode import DEPTH, write
+from ..longlive_core.pipeline.stages import MODES, Mode
+from ..longlive_core.types import Block
+from ..longlive_core.vae import DecodeStream
+from ..longlive_core.video import CODECS, QUALITIES, Audio, FilmWriter, film_path, open_film
+from .preview import Preview
+from .run_stream import Drawing
+from .types import CATEGORY, Stream, StreamType
+from .vae import check_pair, decoder, slice_bytes
+
+log = logging.getLogger(__name__)
+
+
+class AsyncDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveAsyncDecode",
+            display_name="LongLive Async Decode",
+            category=CATEGORY,
+            description="Draws the film, decodes each block while the next one is sampled, and writes it to a file "
+            "that plays at every moment. Cancelled or failed, what was finished stays in the file.",
+            search_aliases=["longlive", "save video", "vae decode", "stream decode", "video combine", "mp4"],
+            inputs=[
+                StreamType.Input("stream", tooltip="From LongLive Streaming Sampler."),
+                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors, or the VAE of LongLive Mini for Mini."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/LongLive",
+                    tooltip="Folder and name in the output folder, as in Save Video.",
+                ),
+                io.Combo.Input(
+                    "codec",
+                    options=[name for name, codec in CODECS.items() if codec.container],
+                    default="h264",
+                    tooltip="h264 plays everywhere; h265 and av1 are smaller and slower to write. vp9 makes a webm, "
+                    "prores a mov for editing, which has no preview here.",
+                ),
+                io.Combo.Input(
+                    "quality", options=list(QUALITIES), default="high", tooltip="Better quality makes larger files."
+                ),
+                io.Vae.Input(
+                    "preview_vae",
+                    optional=True,
+                    tooltip="A small VAE (lighttaew2_2) for the preview on the sampler; without it, colours from "
+                    "the latents.",
+                ),
+                io.Audio.Input("audio", optional=True, tooltip="Put into the file, cut to the film's length."),
+                io.Combo.Input(
+                    "decode",
+                    options=list(MODES),
+                    default="async",
+                    optional=True,
+                    advanced=True,
+                    tooltip="async: while sampling goes on; sequential: in turn with it, for little VRAM; off: when "
+                    "all is sampled. The film is the same.",
+                ),
+            ],
+            outputs=[io.Video.Output(tooltip="The film's file.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        stream: Stream,
+        vae: comfy.sd.VAE,
+        filename_prefix: str,
+        codec: str,
+        quality: str,
+        preview_vae: comfy.sd.VAE | None = None,
+        audio: Mapping[str, Any] | None = None,
+        decode: Mode = "async",
+    ) -> io.NodeOutput:
+        coder = decoder(vae, stream.latent_format)
+        preview = None if preview_vae is None else vae_preview(preview_vae, stream)
+        target = FilmFile(filename_prefix, stream, codec)
+        drawing = Drawing(
+            stream,
+            beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
+            memory=slice_bytes(vae, stream.shape),
+            mode=decode,
+            preview=preview,
+        )
+        # Last, so that what is refused leaves no empty file; before the models, so that what is wrong with it is said.
+        writer = open_film(
+            target.path,
+            width=target.width,
+            height=target.height,
+            fps=Fraction(stream.film.plan.fps),
+            codec=codec,
+            quality=quality,
+            audio=None if audio is None else Audio(audio["waveform"][0].float().cpu(), int(audio["sample_rate"])),
+            metadata=_metadata(cls),
+        )
+        with writer, drawing, target.told(writer):
+            pieces = drawing.stage("decoding", drawing.decoded(coder), DEPTH)
+            for _ in drawing.shown(drawing.stage("writing", write(pieces, writer), DEPTH)):
+                pass
+        return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=target.preview)
+
+
+class FilmFile:
+    """Where a film goes: the next free number under a prefix, as the host counts."""
+
+    def __init__(self, prefix: str, stream: Stream, codec: str) -> None:
+        pixels = stream.shape.pixels
+        self.width, self.height, self.frames = pixels.width, pixels.height, stream.film.plan.video_frames
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            prefix, folder_paths.get_output_directory(), self.width, self.height
+        )
+        self.path = film_path(Path(folder) / f"{name}_{counter:05}_", codec)
+        saved = ui.SavedResult(self.path.name, subfolder, io.FolderType.output)
+        # Browsers play no ProRes: where the film lies is all that the node can show.
+        self.preview = ui.PreviewText(str(self.path)) if codec == "prores" else ui.PreviewVideo([saved])
+
+    @contextmanager
+    def told(self, writer: FilmWriter) -> Iterator[None]:
+        """Whatever ends the film early, the log says where the finished part is."""
+        try:
+            yield
+        except BaseException:
+            if writer.frames:
+                log.info("LongLive: %s keeps %d of %d frames", self.path, writer.frames, self.frames)
+            raise
+
+
+def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
+    """Frames of each block through a VAE of its own. Raises ValueError for a VAE of another model."""
+    check_pair(vae, stream.latent_format, "preview VAE")
+    decode = DecodeStream(decoder(vae, stream.latent_format), free=stream.turn.make_room)
+
+    def frames(block: Block) -> Tensor:
+        with stream.turn:
+            decode.feed(block.latents)
+        return torch.cat(decode.flush())
+
+    return frames
+
+
+def _metadata(node: type[io.ComfyNode]) -> dict[str, str]:
+    """The workflow, so that the film dropped on a canvas opens it, unless the host is told to keep it out of files."""
+    if args.disable_metadata:
+        return {}
+    kept = dict(node.hidden.extra_pnginfo or {})
+    if node.hidden.prompt is not None:
+        kept["prompt"] = node.hidden.prompt
+    return {name: json.dumps(value) for name, value in kept.items()}

@@ -1,0 +1,119 @@
+"""Films in the making on this server, and how their scripts are read and written anew over HTTP.
+
+    GET  /longlive/takes                 [{"id", "title", "version", "begun", "shots"}, …]
+    GET  /longlive/takes/<id>/script     {"script", "version", "begun", "shots"}
+    POST /longlive/takes/<id>/script     {"script", "version"} -> {"version", "begun", "shots"}
+
+The id is that of the node that makes the film. A change is checked at once and taken up when the next shot begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NoReturn
+
+from aiohttp import web
+from server import PromptServer
+
+from ..longlive_core.film.live_script import LiveScript, TooLateError
+from ..longlive_core.script.source import MAX_FILE_BYTES
+
+PATH = "/longlive/takes"
+
+
+class Studio:
+    """The scripts of the films that are being made, by the id of the node that makes them."""
+
+    def __init__(self) -> None:
+        self._films: dict[str, LiveScript] = {}
+
+    @contextmanager
+    def making(self, films: Mapping[str, LiveScript]) -> Iterator[None]:
+        """Their scripts can be changed meanwhile."""
+        self._films.update(films)
+        try:
+            yield
+        finally:
+            for key in films:
+                self._films.pop(key, None)
+
+    async def films(self, _: web.Request) -> web.Response:
+        return web.json_response([{"id": key, **_state(film)} for key, film in self._films.items()])
+
+    async def script(self, request: web.Request) -> web.Response:
+        film = self._film(request)
+        return web.json_response({"script": film.script.format(), **_state(film)})
+
+    async def change(self, request: web.Request) -> web.Response:
+        if not same_origin(request):
+            _refuse(web.HTTPForbidden, "scripts are changed from this server's own pages only")
+        film = self._film(request)
+        body = await request.read()
+        if len(body) > MAX_FILE_BYTES:
+            too_large = partial(web.HTTPRequestEntityTooLarge, MAX_FILE_BYTES, len(body))
+            _refuse(too_large, f"the script is too large; the limit is {MAX_FILE_BYTES // 2**20} MiB")
+        # In a thread: nobody else is served while the event loop reads a long script.
+        await asyncio.to_thread(_change, film, body)
+        return web.json_response(_state(film))
+
+    def _film(self, request: web.Request) -> LiveScript:
+        film = self._films.get(request.match_info["id"])
+        if film is None:
+            _refuse(web.HTTPNotFound, f"no film is being made by node {request.match_info['id']}")
+        return film
+
+
+STUDIO = web.AppKey("longlive_studio", Studio)
+
+
+def open_studio(server: PromptServer) -> None:
+    """Adds the routes to a server that has not begun to serve."""
+    opened = server.app[STUDIO] = Studio()
+    server.routes.get(PATH)(opened.films)
+    server.routes.get(f"{PATH}/{{id}}/script")(opened.script)
+    server.routes.post(f"{PATH}/{{id}}/script")(opened.change)
+
+
+def studio() -> Studio:
+    """The server's."""
+    return PromptServer.instance.app[STUDIO]
+
+
+def same_origin(request: web.Request) -> bool:
+    """Whether a request comes from a page of this server, or from no page at all.
+
+    A browser says so itself, and names the page's origin; a proxy on the way may have rewritten our own name.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None and site != "none":
+        return site == "same-origin"
+    return origin is None or origin.partition("://")[2].lower() == request.headers.get("Host", "").lower()
+
+
+def _change(film: LiveScript, body: bytes) -> None:
+    """Raises the refusal of what is no change of this film."""
+    try:
+        wanted = json.loads(body)
+        text, version = wanted["script"], wanted.get("version")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        _refuse(web.HTTPBadRequest, 'the request is no JSON of the form {"script": "…", "version": 0}')
+    if not isinstance(text, str) or not isinstance(version, int | None):
+        _refuse(web.HTTPBadRequest, "script must be a text and version a whole number")
+    try:
+        film.change(text, version)
+    except TooLateError as error:
+        _refuse(web.HTTPConflict, str(error))
+    except ValueError as error:
+        _refuse(web.HTTPBadRequest, str(error))
+
+
+def _state(film: LiveScript) -> dict[str, Any]:
+    return {"version": film.version, "begun": film.begun, "shots": len(film.script.shots)}
+
+
+def _refuse(kind: Callable[..., web.HTTPError], why: str) -> NoReturn:
+    raise kind(text=json.dumps({"error": why}), content_type="application/json")

@@ -1,0 +1,101 @@
+"""The node that keeps a film on disk while it is made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from comfy_api.latest import io, ui
+
+from ..longlive_core.film.take_film import KeptFilm, as_first_made
+from ..longlive_core.script import ShotScript
+from ..longlive_core.script.from_plan import script_of
+from ..longlive_core.take import Shot, Take
+from ..longlive_core.take.from_video import MADE as GIVEN
+from ..longlive_core.take.lock import Claim
+from ..longlive_core.take.take import FILE
+from .take_folders import numbered
+from .take_settings import machine_notes, machine_of, settings_of, told
+from .types import CATEGORY, StateType, Stream, StreamType, TakeType
+
+
+class SaveTake(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveSaveTake",
+            display_name="LongLive Save Take",
+            category=CATEGORY,
+            description="Keeps every block of a film on disk as soon as it is made. After a crash or a restart, queue "
+            "the same workflow: the film goes on where it was.",
+            search_aliases=["longlive", "resume", "checkpoint", "continue", "crash", "save latent"],
+            inputs=[
+                StreamType.Input("stream", tooltip="From LongLive Streaming Sampler, or the last LongLive Shot."),
+                io.String.Input(
+                    "name_prefix",
+                    default="takes/LongLive",
+                    tooltip="Folder and name in the output folder, as in Save Video. The same film goes on in the "
+                    "take that it has.",
+                ),
+            ],
+            outputs=[
+                StreamType.Output(display_name="STREAM", tooltip="The film, kept while it is drawn."),
+                TakeType.Output(display_name="TAKE", tooltip="For LongLive Retake."),
+                StateType.Output(display_name="STATE", tooltip="For another shot or sampler to go on from."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, stream: Stream, name_prefix: str) -> io.NodeOutput:
+        take = open_take(stream, name_prefix)
+        kept = replace(stream, film=KeptFilm(stream.film, take, stream.live))
+        text = told(take, kept, machine_notes(take, stream.model))
+        return io.NodeOutput(kept, take, kept, ui=ui.PreviewText(text))
+
+
+def open_take(stream: Stream, prefix: str) -> Take:
+    """The newest take under a prefix that was begun with this very film, as it was begun; else a new one, on disk.
+
+    What changed while a film was made is in the stream as long as the server runs. After a restart the graph has its
+    own script only, and the film as it was begun goes on: the changed versions stay in the take.
+
+    Raises ValueError for a film that cannot be written as a script, OSError where nothing can be written, or another
+    process makes the take.
+    """
+    plan, pixels, settings = stream.film.plan, stream.shape.pixels, settings_of(stream)
+    before, folder = numbered(prefix, pixels.width, pixels.height)
+    for path in before:
+        try:
+            take = Take.load(path)
+        except (FileNotFoundError, ValueError):
+            continue  # no take, or one of another version: it stays as it is
+        if take.settings == settings and (first := as_first_made(take)).plan.blocks == plan.blocks:
+            return first
+    take = Take.new(folder, _script(stream), settings, machine_of(stream.model))
+    take = replace(take, shots=_shots(take, stream))
+    with Claim(folder):
+        if (folder / FILE).exists():
+            raise FileExistsError(f"{folder} was begun by another process just now: queue again")
+        take.save()
+    return take
+
+
+def _script(stream: Stream) -> ShotScript:
+    """As it was written, where that plans to this film, else as the plan has it."""
+    plan, written = stream.film.plan, stream.script
+    if written is not None and written.plan(plan.fps, plan.block_frames).blocks == plan.blocks:
+        return written
+    return script_of(plan)
+
+
+def _shots(take: Take, stream: Stream) -> tuple[Shot, ...]:
+    """The take's shots; those of a given video say so."""
+    first = stream
+    while first.earlier is not None:
+        first = first.earlier
+    given = {block.shot for block in first.film.plan.blocks} if first.asked is None else set[int]()
+    return tuple(
+        replace(shot, versions=tuple(replace(version, made=GIVEN) for version in shot.versions))
+        if index in given
+        else shot
+        for index, shot in enumerate(take.shots)
+    )

@@ -1,0 +1,161 @@
+"""Nodes from a script to what the sampler is conditioned on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..longlive_core.script import BlockPlan, ScriptError, ShotScript
+from ..longlive_core.script.block_plan import cut_prompt
+from .mini import MiniTextModel
+from .types import CATEGORY, ConditioningType, ShotConditioning, Shots, ShotsType
+
+EXAMPLE = """hero: a big red ring
+
+Shot 1 (4s): {hero} sways on the left in front of a striped navy wall
+Shot 2 (4s): {hero} circles in the middle against a plain forest wall
+"""
+
+
+class ShotScriptNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveShotScript",
+            display_name="LongLive ShotScript",
+            category=CATEGORY,
+            description="A film as text: one shot a line, with lengths, a style and named things. Lengths are "
+            "rounded to whole blocks of 1.33 s (at 24 fps), and the plan says so.",
+            search_aliases=["longlive", "shot list", "storyboard", "multi shot", "prompt schedule", "script"],
+            inputs=[
+                io.String.Input(
+                    "script",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    default=EXAMPLE,
+                    tooltip="'Shot 1 (4s): …' or '[0s-4s]: …' or plain lines; 'style:' is added to every shot; "
+                    "'hero: …' makes {hero} usable in shots; '@seed=7' gives a shot its own seed; '#' starts a "
+                    "comment.",
+                ),
+                io.Float.Input(
+                    "default_seconds",
+                    default=4.0,
+                    min=0.1,
+                    max=3600.0,
+                    step=0.1,
+                    tooltip="Length in seconds of a shot that names none.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=24.0,
+                    min=1.0,
+                    max=120.0,
+                    step=1.0,
+                    tooltip="Video frames per second of the film. The models were trained at 24.",
+                ),
+            ],
+            outputs=[
+                ShotsType.Output(display_name="SHOTS", tooltip="The plan, for LongLive Encode Shots."),
+                io.String.Output(display_name="plan", tooltip="The plan in words, with every rounding."),
+                io.Int.Output(display_name="frames", tooltip="Video frames of the film."),
+                io.Float.Output(display_name="seconds", tooltip="Length of the film in seconds."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, script: str | None = None, default_seconds: float = 4.0, fps: float = 24.0) -> bool | str:
+        if script is None:  # comes over a wire: known when it runs
+            return True
+        try:
+            ShotScript.parse(script).plan(fps, default_seconds=default_seconds)
+        except ScriptError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, script: str, default_seconds: float, fps: float) -> io.NodeOutput:
+        shots = ShotScript.parse(script)
+        plan = shots.plan(fps, default_seconds=default_seconds)
+        text = plan.text()
+        return io.NodeOutput(Shots(shots, plan), text, plan.video_frames, plan.seconds, ui=ui.PreviewText(text))
+
+
+class EncodeShots(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveEncodeShots",
+            display_name="LongLive Encode Shots",
+            category=CATEGORY,
+            description="Encodes every distinct prompt of the shots once.",
+            search_aliases=["longlive", "clip text encode", "shot prompts"],
+            inputs=[
+                io.Clip.Input(
+                    "clip", tooltip="umt5-xxl (Load CLIP, type wan) for LongLive 5B, or the CLIP of LongLive Mini."
+                ),
+                ShotsType.Input("shots", tooltip="From LongLive ShotScript."),
+                io.String.Input(
+                    "negative",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    default="",
+                    advanced=True,
+                    tooltip="What to keep out of the film; only used with guidance other than 1.",
+                ),
+            ],
+            outputs=[ConditioningType.Output(display_name="SHOT_CONDITIONING")],
+        )
+
+    @classmethod
+    def execute(cls, clip: comfy.sd.CLIP | None, shots: Shots, negative: str) -> io.NodeOutput:
+        conditioning = replace(encode_shots(clip, shots.plan, negative), script=shots.script)
+        said = [
+            f"shot {number}: {note}"
+            for number, shot in enumerate(shots.script.shots, 1)
+            for note in unread(clip, shot.prompt)
+        ]
+        return io.NodeOutput(conditioning, ui=ui.PreviewText("\n".join(said)) if said else None)
+
+
+def encode_shots(clip: comfy.sd.CLIP | None, plan: BlockPlan, negative: str = "") -> ShotConditioning:
+    """The plan with each of its prompts encoded once. Raises ValueError without a text encoder."""
+    embeddings = encode_prompts(clip, distinct_prompts(plan, negative))
+    return ShotConditioning(plan, embeddings, negative, partial(encode_prompt, clip))
+
+
+def encode_prompts(clip: comfy.sd.CLIP | None, prompts: Sequence[str]) -> dict[str, Tensor]:
+    """Prompt → `[1, L, text_dim]`, with the host's progress and interrupts. Raises as `encode_shots` does."""
+    if clip is None:
+        raise ValueError("CLIP is empty: this checkpoint has no text encoder; use Load CLIP with umt5-xxl, type wan")
+    progress = comfy.utils.ProgressBar(len(prompts))
+    embeddings: dict[str, Tensor] = {}
+    for prompt in prompts:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        embeddings[prompt] = encode_prompt(clip, prompt)
+        progress.update(1)
+    return embeddings
+
+
+def encode_prompt(clip: comfy.sd.CLIP, prompt: str) -> Tensor:
+    """`[1, L, text_dim]`; from any thread: the host's progress and interrupts are the prompt's own thread's."""
+    return clip.encode_from_tokens(clip.tokenize(prompt))[0].cpu()
+
+
+def unread(clip: comfy.sd.CLIP, prompt: str) -> list[str]:
+    """A note on words that LongLive Mini cannot read; other text encoders read everything."""
+    encoder = clip.cond_stage_model
+    words = encoder.text.unknown_words(prompt) if isinstance(encoder, MiniTextModel) else []
+    return [f"LongLive Mini does not know {', '.join(words)}"] if words else []
+
+
+def distinct_prompts(plan: BlockPlan, negative: str) -> list[str]:
+    """Every prompt once, in the order of the film, and how the first one announces a cut: a STATE may come before."""
+    prompts = [block.prompt for block in plan.blocks]
+    return list(dict.fromkeys([*prompts, cut_prompt(prompts[0]), negative]))

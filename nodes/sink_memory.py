@@ -1,0 +1,109 @@
+"""The node that says what a film remembers."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..longlive_core.memory import KV_FORMATS, MemoryConfig
+from ..longlive_core.mini import LATENT_SIZE, MINI_DIT
+from ..longlive_core.model import WAN22_TI2V_5B, WanConfig
+from ..longlive_core.types import LATENT_CHANNELS, SPACE_FACTOR, LatentShape
+from ..longlive_core.vram.planner import cards_text
+from .types import CATEGORY, MemoryType
+
+BLOCK_FRAMES = 8
+SIZES: tuple[tuple[str, WanConfig, tuple[int, int]], ...] = (
+    ("5B", WAN22_TI2V_5B, (704 // SPACE_FACTOR, 1280 // SPACE_FACTOR)),
+    ("5B", WAN22_TI2V_5B, (480 // SPACE_FACTOR, 832 // SPACE_FACTOR)),
+    ("Mini", MINI_DIT, LATENT_SIZE),
+)
+
+
+class SinkMemory(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveSinkMemory",
+            display_name="LongLive Sink Memory",
+            category=CATEGORY,
+            description="What the film remembers: the newest frames, and for ever its first block (global sink) and "
+            "the first block of the current shot (shot sink). Its size does not grow with the film.",
+            search_aliases=["longlive", "kv cache", "attention sink", "context window", "consistency", "memory"],
+            inputs=[
+                _frames(
+                    "window", 32, 16, 256, "Latent frames that a block can look back on, itself and the sinks included."
+                ),
+                _frames(
+                    "global_sink",
+                    8,
+                    0,
+                    64,
+                    "Latent frames at the film's start that are never forgotten; 0 turns both sinks off.",
+                ),
+                io.Boolean.Input("shot_sink", default=True, tooltip="Also keep the first block of the current shot."),
+                io.Float.Input(
+                    "rope_offset",
+                    default=8.0,
+                    min=0.0,
+                    max=256.0,
+                    step=1.0,
+                    tooltip="How far a cut moves the film's time on, in latent frames. The model was trained with 8.",
+                ),
+                io.Combo.Input(
+                    "kv_format",
+                    options=list(KV_FORMATS),
+                    default="bf16",
+                    tooltip="How keys and values are kept in memory.",
+                ),
+                io.Boolean.Input(
+                    "clean_recache",
+                    default=False,
+                    advanced=True,
+                    tooltip="At a cut, forget everything but the global sink.",
+                ),
+            ],
+            outputs=[MemoryType.Output(display_name="MEMORY", tooltip="For LongLive Streaming Sampler.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, window: int = 32, global_sink: int = 8) -> bool | str:
+        try:
+            MemoryConfig(window=window, sink=global_sink).check(BLOCK_FRAMES)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls, window: int, global_sink: int, shot_sink: bool, rope_offset: float, kv_format: str, clean_recache: bool
+    ) -> io.NodeOutput:
+        memory = MemoryConfig(
+            window=window,
+            sink=global_sink,
+            shot_sink=shot_sink,
+            rope_offset=rope_offset,
+            kv_format=kv_format,
+            shot_clean_recache=clean_recache,
+        )
+        return io.NodeOutput(memory, ui=ui.PreviewText(describe(memory)))
+
+
+def describe(memory: MemoryConfig) -> str:
+    """What the memory takes at common sizes, and the cards that hold the full model with it: six lines."""
+    lines = [f"{memory.window} latent frames in {memory.kv_format}, beside the weights:"]
+    for name, model, (height, width) in SIZES:
+        needed = memory.bytes(model, LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, height, width))
+        pixels = height * SPACE_FACTOR, width * SPACE_FACTOR
+        lines.append(f"{name} at {pixels[1]}x{pixels[0]}: {gigabytes(needed)}")
+        if model == WAN22_TI2V_5B:
+            lines.append(f"cards: {cards_text(pixels, memory.kv_format, memory.window)}")
+    return "\n".join(lines)
+
+
+def gigabytes(count: float) -> str:
+    """`10.4 GB`, or `7 MB` for little."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+
+
+def _frames(name: str, default: int, least: int, most: int, tooltip: str) -> io.Int.Input:
+    return io.Int.Input(name, default=default, min=least, max=most, step=BLOCK_FRAMES, tooltip=tooltip)

@@ -1,0 +1,112 @@
+"""Nodes that hold a film in memory, for those that need it there; the size is checked first."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.sd
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..longlive_core.pipeline.decode import DEPTH
+from .run_stream import Drawing
+from .sink_memory import gigabytes
+from .types import CATEGORY, Stream, StreamType
+from .vae import decoder, slice_bytes
+
+
+class StreamToLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveStreamToLatent",
+            display_name="LongLive Stream to Latent",
+            category=CATEGORY,
+            description="The whole film as LATENT, as core's VAE Decode and Save Latent take it.",
+            search_aliases=["longlive", "latents"],
+            inputs=[StreamType.Input("stream", tooltip="From LongLive Streaming Sampler.")],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, stream: Stream) -> io.NodeOutput:
+        whole = stream.shape.with_frames(stream.film.plan.latent_frames).as_tuple()
+        check_room(4 * torch.Size(whole).numel(), f"{whole[2]} latent frames")
+        with Drawing(stream) as drawing:
+            latents = torch.cat([block.latents for block in drawing], dim=2)
+        return io.NodeOutput({"samples": stream.latent_format.process_out(latents)})
+
+
+class StreamToImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LongLiveStreamToImages",
+            display_name="LongLive Stream to Images",
+            category=CATEGORY,
+            description="Frames of the film as IMAGE. A minute at 1280x704 is 16 GB of memory: take a part, or use "
+            "LongLive Async Decode, which writes a file.",
+            search_aliases=["longlive", "frames", "vae decode", "last frame"],
+            inputs=[
+                StreamType.Input("stream", tooltip="From LongLive Streaming Sampler."),
+                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors, or the VAE of LongLive Mini for Mini."),
+                io.Int.Input(
+                    "first_frame",
+                    default=0,
+                    min=-1_000_000,
+                    max=1_000_000,
+                    tooltip="First video frame to take; negative numbers count from the end: -1 is the last.",
+                ),
+                io.Int.Input(
+                    "frame_count",
+                    default=0,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="How many video frames; 0 for all that follow.",
+                ),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, stream: Stream, vae: comfy.sd.VAE, first_frame: int, frame_count: int) -> io.NodeOutput:
+        wanted = frame_range(first_frame, frame_count, stream.film.plan.video_frames)
+        pixels = stream.shape.pixels
+        check_room(4 * 3 * len(wanted) * pixels.height * pixels.width, f"{len(wanted)} frames")
+        images = torch.empty(len(wanted), pixels.height, pixels.width, 3)
+        coder = decoder(vae, stream.latent_format)
+        with Drawing(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as drawing:
+            start = 0
+            for piece in drawing.shown(drawing.stage("decoding", drawing.decoded(coder), DEPTH)):
+                frames = piece.frames.wait()
+                _place(images, frames, start - wanted.start)
+                start += len(frames)
+        return io.NodeOutput(images)
+
+
+def frame_range(first: int, count: int, total: int) -> range:
+    """Video frames of a film of `total` that were asked for. Raises ValueError where there are none."""
+    start = first if first >= 0 else total + first
+    stop = min(total, start + count) if count else total
+    if not 0 <= start < stop:
+        raise ValueError(
+            f"first_frame {first}: the film has {total} frames; choose 0 to {total - 1}, or -1 to -{total} from the end"
+        )
+    return range(start, stop)
+
+
+def check_room(needed: int, what: str) -> None:
+    """Raises ValueError for a tensor that would not fit in the machine's free memory."""
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    if needed > free:
+        raise ValueError(
+            f"{what} take {gigabytes(needed)} of memory, {gigabytes(free)} are free: use LongLive Async Decode, which "
+            "writes a file as it goes, or take fewer frames"
+        )
+
+
+def _place(images: Tensor, piece: Tensor, at: int) -> None:
+    """Copies uint8 frames to where they belong, those outside left out."""
+    begin, end = max(at, 0), min(at + len(piece), len(images))
+    if begin < end:
+        images[begin:end] = piece[begin - at : end - at].float() / 255

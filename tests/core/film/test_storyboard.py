@@ -1,0 +1,377 @@
+"""A storyboard is seconds of a film that is yet to be made, and the film begins its shots with those very blocks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from longlive.longlive_core.cli.main import main
+from longlive.longlive_core.film.storyboard import StoryboardFilm, board_blocks, board_noise, storyboard
+from longlive.longlive_core.film.take_storyboard import retake_board
+from longlive.longlive_core.mini import Mini
+from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.storyboard_job import StoryboardJob
+from longlive.longlive_core.sampling.generate import generate
+from longlive.longlive_core.sampling.noise import block_noise
+from longlive.longlive_core.script import BlockPlan, ShotScript
+from longlive.longlive_core.take import Take, choose, retake
+from longlive.longlive_core.take.append import append
+from longlive.longlive_core.types import Block, LatentShape
+from longlive.longlive_core.video import read_video
+from safetensors.torch import load_file
+
+from ..conftest import Tiny
+from ..takes import SCRIPT, after, latents, make_mini, make_order, make_take, remade, resume, same
+from .test_film import STEPS, Studio
+
+SHOTS = "A A |B B B |C |D D"
+OPENINGS = [0, 2, 5, 6]
+LONG = SCRIPT.replace("(1 block)", "(2 blocks)")
+FIRSTS = [0, 2, 4, 6, 8]
+
+
+def make_board(tiny: Tiny, plan: BlockPlan, **more: object) -> tuple[Studio, list[Block]]:
+    """A storyboard as a film of its own, and who made it."""
+    studio = Studio(tiny, noise=board_noise(plan, block_noise(0)))
+    return studio, list(studio.film(storyboard(plan), **more).draw())  # type: ignore[arg-type]
+
+
+def make_begun(tiny: Tiny, plan: BlockPlan, start: torch.Tensor | None = None) -> tuple[StoryboardFilm, Studio]:
+    """A film that begins with its storyboard, and who makes both."""
+    board, film = Studio(tiny, noise=board_noise(plan, block_noise(0))), Studio(tiny)
+    return StoryboardFilm(plan, film.film(plan)._begin, board.film(storyboard(plan), start), start), film
+
+
+# Films.
+
+
+def test_a_storyboard_has_the_first_block_of_every_shot(tiny: Tiny) -> None:
+    plan = tiny.plan(SHOTS, seeds={2: 9})
+    board = storyboard(plan)
+    assert [block.index for block in board_blocks(plan)] == OPENINGS
+    assert [(block.index, block.start) for block in board.blocks] == [(0, 0), (1, 2), (2, 4), (3, 6)]
+    assert [(b.shot, b.prompt, b.cut, b.seed) for b in board.blocks] == [
+        (0, "A", False, None),
+        (1, "B", True, None),
+        (2, "C", True, 9),
+        (3, "D", True, None),
+    ]
+
+
+def test_a_board_block_has_the_noise_of_the_block_that_it_is(tiny: Tiny) -> None:
+    """By its seeds and its place in the whole film, as every block of a film has."""
+    plan, shape = tiny.plan(SHOTS, seeds={2: 9}), LatentShape(1, 4, 2, 4, 6)
+    source = block_noise(3)
+    noise = board_noise(plan, source)
+    for spec, whole in zip(storyboard(plan).blocks, OPENINGS, strict=True):
+        assert torch.equal(noise(spec, shape), source(plan.blocks[whole], shape))
+
+
+def test_a_shot_that_goes_on_has_no_block_of_its_own() -> None:
+    """Its first block must follow the very block before it; the storyboard says that it is not there."""
+    script = "Shot 1 (2 blocks): the hero\nShot 2 (1 block, continue): the other\nShot 3 (1 block): the hero\n"
+    board = storyboard(ShotScript.parse(script).plan(24))
+    assert [block.shot for block in board.blocks] == [0, 2]
+    assert board.notes == ("shot 2 goes on without a cut: the storyboard has no block of it",)
+
+
+def test_a_film_begins_its_shots_with_its_storyboard(tiny: Tiny) -> None:
+    """To the bit, and so does the film's own beginning with the plain film's; the rest of a shot follows its board."""
+    plan = tiny.plan(SHOTS)
+    _, board = make_board(tiny, plan)
+    film, studio = make_begun(tiny, plan)
+    blocks = list(film.draw())
+    assert [block.spec for block in blocks] == list(plan.blocks)
+    assert all(same([blocks[i].latents for i in OPENINGS], [block.latents for block in board]))
+    assert studio.sampled == STEPS * (len(plan.blocks) - len(OPENINGS))
+    known = {index: block.latents for index, block in zip(OPENINGS, board, strict=True)}
+    whole = tiny.film(SHOTS, known=lambda spec: known.get(spec.index))
+    assert torch.equal(torch.cat([block.latents for block in blocks], dim=2), whole)
+    plain = list(tiny.generate(SHOTS))
+    assert same([blocks[i].latents for i in (0, 1, 2)], [plain[i].latents for i in (0, 1, 2)]) == [True, True, False]
+    assert all(one is other for one, other in zip(blocks, film.draw(), strict=True))
+
+
+def test_a_storyboard_depends_on_script_and_seeds_alone(tiny: Tiny) -> None:
+    """Later blocks of its shots leave it as it is; a shot's seed changes its board and those made after it."""
+    plan = tiny.plan(SHOTS)
+    _, board = make_board(tiny, plan)
+    _, other = make_board(tiny, tiny.plan(SHOTS.replace("B B B", "B X Y")))
+    assert all(same([block.latents for block in board], [block.latents for block in other]))
+    _, other = make_board(tiny, tiny.plan(SHOTS, seeds={2: 5}))
+    assert same([block.latents for block in board], [block.latents for block in other]) == [True, True, False, False]
+
+
+def test_a_start_image_begins_the_storyboard(tiny: Tiny) -> None:
+    image = torch.randn(1, 4, 1, 4, 6, generator=torch.Generator().manual_seed(1))
+    film, _ = make_begun(tiny, tiny.plan(SHOTS), image)
+    blocks = list(film.draw())
+    assert torch.equal(blocks[0].latents[:, :, :1], image)
+    assert torch.equal(blocks[0].latents, next(tiny.generate(SHOTS, prefix=image)).latents)
+
+
+@pytest.mark.parametrize("at", range(24))
+def test_a_film_stopped_anywhere_goes_on_to_the_bit(tiny: Tiny, at: int) -> None:
+    """On the storyboard or behind it: a draw that is stopped leaves blocks that the next one does not make again.
+
+    It is asked to stop once only, and must not make the film without its storyboard then.
+    """
+    plan = tiny.plan(SHOTS)
+    whole = list(make_begun(tiny, plan)[0].draw())
+    film, studio = make_begun(tiny, plan)
+    answers = iter([False] * at + [True])
+    shown = list(film.draw(should_stop=lambda: next(answers, False)))
+    assert film.finished == len(shown)
+    assert all(same([block.latents for block in film.draw()], [block.latents for block in whole]))
+    assert studio.sampled <= STEPS * (len(plan.blocks) - len(OPENINGS)) + 1
+
+
+def test_the_storyboard_of_a_film_that_goes_on_is_of_the_new_shots(tiny: Tiny) -> None:
+    """Behind the earlier film, which is not made again; its shots are nothing that is yet to be judged."""
+    beginning = tiny.plan("A A |B B")
+    plan = beginning.then(tiny.plan("C C |D D"))
+    assert [block.index for block in board_blocks(plan, 4)] == [0, 1, 2, 3, 4, 6]
+    noise = board_noise(plan, block_noise(0), 4)
+    earlier = Studio(tiny).film(beginning)
+    before, studio = list(earlier.draw()), Studio(tiny, noise=noise)
+    board = list(studio.film(storyboard(plan, 4), earlier=earlier).draw())
+    assert studio.sampled == STEPS * 2
+    own = Studio(tiny)
+    film = StoryboardFilm(
+        plan,
+        own.film(plan)._begin,
+        Studio(tiny, noise=noise).film(storyboard(plan, 4), earlier=earlier),
+        earlier=earlier,
+    )
+    blocks = list(film.draw())
+    assert all(one is other for one, other in zip(before, blocks, strict=False))
+    assert all(same([blocks[i].latents for i in (4, 6)], [block.latents for block in board[4:]]))
+    assert own.sampled == STEPS * 2
+
+
+@pytest.mark.parametrize(("kept", "anew"), [(0, 8), (3, 4), (7, 0)])
+def test_a_film_that_is_kept_elsewhere_brings_its_storyboard(tiny: Tiny, kept: int, anew: int) -> None:
+    """Of the storyboard, too, only what is missing is made."""
+    plan = tiny.plan(SHOTS)
+    whole = list(make_begun(tiny, plan)[0].draw())
+    board, film = Studio(tiny, noise=board_noise(plan, block_noise(0))), Studio(tiny)
+    resumed = StoryboardFilm(plan, film.film(plan)._begin, board.film(storyboard(plan)))
+    resumed.resume(whole[:kept])
+    assert all(same([block.latents for block in resumed.draw()], [block.latents for block in whole]))
+    assert board.sampled == anew
+
+
+# Takes.
+
+
+@pytest.fixture(scope="module")
+def mini() -> Mini:
+    return make_mini()
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Order:
+    made = make_order(tmp_path)
+    (tmp_path / "script.txt").write_text(LONG)
+    return made
+
+
+def preview(mini: Mini, order: Order, take: Take | None = None, calls: int | None = None) -> StoryboardJob:
+    stop = None if calls is None else after(calls)
+    job = StoryboardJob(order, mini=mini, take=take, should_stop=stop)
+    assert job.run() or calls is not None
+    return job
+
+
+def taken(job: Job) -> Take:
+    assert job.take is not None
+    return job.take
+
+
+def made_directly(mini: Mini, plan: BlockPlan, known: dict[int, torch.Tensor]) -> list[torch.Tensor]:
+    """The storyboard of a plan, of which some blocks are known."""
+    noise = board_noise(plan, block_noise(0))
+    hooks = {"noise": noise, "known": lambda spec: known.get(spec.index)}
+    made = generate(mini.model, storyboard(plan), mini.encode_text, size=(2, 2), steps=2, **hooks)
+    return [block.latents for block in made]
+
+
+def board_of(take: Take) -> list[torch.Tensor]:
+    """Its blocks, straight from the files."""
+    return [load_file(take.path(spec))["latents"].clone() for spec in board_blocks(take.plan)]
+
+
+def test_a_take_begins_with_its_storyboard(mini: Mini, order: Order) -> None:
+    """The preview shows every shot; the resumed take keeps those blocks, samples the others, and makes nothing anew."""
+    job = preview(mini, order)
+    take = taken(job)
+    board = board_of(take)
+    assert all(same(board, made_directly(mini, take.plan, {})))
+    assert (take.made(), take.complete) == (5, False)
+    assert [shot.versions[0].made for shot in take.shots] == ["preview"] * 5
+    assert len(read_video(order.output.with_name("film.preview.mp4"))) == 29 + 4 * 32
+    assert order.output.with_name("film.preview.png").is_file() and not order.output.exists()
+    film, said = resume(take, mini)
+    assert film.run_of_take is not None and film.run_of_take.kept == FIRSTS
+    assert not any("anew" in line for line in said)
+    assert all(same(board_of(take), board)) and take.complete
+    again = preview(mini, Order.resumed(take.folder))
+    assert again.run_of_take is not None and not again.run_of_take.sampled
+
+
+def test_shot_1_begins_as_in_the_plain_film(mini: Mini, order: Order) -> None:
+    """To the bit; the other shots do not, since their storyboard was made after other blocks."""
+    take = taken(preview(mini, order))
+    board = board_of(take)
+    plain = make_take(mini, Order(order.script, order.output.with_name("plain.mp4"), size="32x32", steps=2))
+    assert same(board, board_of(plain)) == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize("calls", [0, 5, 17])
+def test_a_stopped_preview_goes_on_to_the_bit(mini: Mini, order: Order, calls: int) -> None:
+    whole = taken(preview(mini, Order(order.script, order.output.with_name("whole.mp4"), size="32x32", steps=2)))
+    stopped = taken(preview(mini, order, calls=calls))
+    made = stopped.made()
+    assert made < 5
+    job = preview(mini, Order.resumed(stopped.folder))
+    assert job.run_of_take is not None and len(job.run_of_take.sampled) == 5 - made
+    assert all(same(board_of(stopped), board_of(whole)))
+
+
+@pytest.mark.parametrize("calls", [10, 45])
+def test_the_film_from_a_preview_may_be_stopped(mini: Mini, order: Order, calls: int) -> None:
+    take = taken(preview(mini, order))
+    board = board_of(take)
+    assert not Job(Order.resumed(take.folder), mini=mini, should_stop=after(calls)).run()
+    resume(take, mini)
+    other = taken(preview(mini, Order(order.script, order.output.with_name("other.mp4"), size="32x32", steps=2)))
+    resume(other, mini)
+    assert all(same(latents(take), latents(other))) and all(same(board_of(take), board))
+
+
+def test_another_beginning_of_one_shot_leaves_the_others(mini: Mini, order: Order) -> None:
+    """To the bit; both beginnings are kept, either can be chosen, and the film begins with the one that is."""
+    take = taken(preview(mini, order))
+    board = board_of(take)
+    job = preview(mini, Order.resumed(take.folder), retake_board(take, 3, seed=9).take)
+    again = taken(job)
+    assert job.run_of_take is not None and (job.run_of_take.sampled, job.run_of_take.kept) == ([2], [0, 1, 3, 4])
+    assert same(board_of(again), board) == [True, True, False, True, True]
+    assert not any(shot.spliced for shot in again.shots)
+    assert (again.script.shots[2].seed, [len(shot.versions) for shot in again.shots]) == (9, [1, 1, 2, 1, 1])
+    back, _ = choose(again, 3, 0)
+    assert all(same(board_of(back), board))
+    other = board_of(again)
+    resume(again, mini)
+    assert again.complete and all(same(board_of(again), other))
+
+
+def test_another_beginning_is_made_behind_those_that_are_there(mini: Mini, order: Order) -> None:
+    """Of shot 4, too, which was made behind an earlier beginning of shot 3."""
+    take = taken(preview(mini, order))
+    again = taken(preview(mini, Order.resumed(take.folder), retake_board(take, 3, seed=9).take))
+    before = board_of(again)
+    last = taken(preview(mini, Order.resumed(take.folder), retake_board(again, 5, seed=4).take))
+    expected = made_directly(mini, last.plan, dict(enumerate(before[:4])))
+    assert all(same(board_of(last), expected)) and not torch.equal(expected[4], before[4])
+
+
+def test_a_retake_of_a_previewed_shot_is_one_like_any_other(mini: Mini, order: Order) -> None:
+    """Its storyboard is not kept to: the shot and those after it are made anew, and the old versions can be chosen."""
+    take = taken(preview(mini, order))
+    resume(take, mini)
+    whole = latents(take)
+    job = remade(take, mini, 3, "ripple", seed=9)
+    again = taken(job)
+    assert job.run_of_take is not None and job.run_of_take.replayed == 0  # from the memory of its shot
+    assert same(latents(again), whole) == [True] * 4 + [False] * 6
+    back, _ = choose(again, 3, 0)
+    assert all(same(latents(back), whole)) and not any(shot.spliced for shot in back.shots)
+
+
+def test_a_film_that_was_begun_can_be_previewed(mini: Mini, order: Order) -> None:
+    """What is made stays; the shots that are not begin with their storyboard."""
+    stopped = Job(order, mini=mini, should_stop=after(30))
+    assert not stopped.run()
+    take = taken(stopped)
+    made = take.made()
+    assert 2 < made < 8
+    before = [load_file(take.path(spec))["latents"] for spec in take.plan.blocks[:made]]
+    take = taken(preview(mini, Order.resumed(take.folder)))
+    board = board_of(take)
+    resume(take, mini)
+    assert all(same(latents(take)[:made], before)) and all(same(board_of(take), board))
+
+
+def test_shots_behind_a_film_can_be_previewed(mini: Mini, order: Order) -> None:
+    """The storyboard shows all shots; of the film nothing is made again but what begins the new ones."""
+    take = make_take(mini, order)
+    whole = latents(take)
+    job = preview(mini, Order.resumed(take.folder), append(take, "Shot 6 (2 blocks): the other"))
+    assert job.run_of_take is not None and job.run_of_take.sampled == [5]
+    longer, board = taken(job), board_of(taken(job))
+    resume(longer, mini)
+    assert all(same(latents(longer)[:-2], whole)) and all(same(board_of(longer), board))
+
+
+def damaged(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize("hurt", [Path.unlink, damaged])
+def test_a_bad_block_of_a_storyboard_is_made_again(mini: Mini, order: Order, hurt: Callable[[Path], None]) -> None:
+    take = taken(preview(mini, order))
+    board = board_of(take)
+    hurt(take.path(take.plan.blocks[4]))
+    job = preview(mini, Order.resumed(take.folder))
+    assert job.run_of_take is not None and job.run_of_take.sampled == [2]
+    assert all(same(board_of(take), board))
+
+
+def test_what_no_storyboard_can_be_is_refused(mini: Mini, order: Order) -> None:
+    with pytest.raises(ValueError, match="leave --no-take out"):
+        StoryboardJob(Order(order.script, order.output, take=False), mini=mini)
+    take = make_take(mini, order)
+    with pytest.raises(ValueError, match="shot 4 is made already, after shot 3 as it is"):
+        retake_board(take, 3, seed=9)
+    with pytest.raises(FileExistsError, match=r"holds a film that a storyboard would take the place of"):
+        StoryboardJob(order, mini=mini)
+    assert take.complete
+    shutil.rmtree(take.folder)
+    (order.output.parent / "script.txt").write_text("Shot 1 (1 block): the hero\nShot 2 (1 block, continue): the other")
+    take = taken(preview(mini, order))
+    with pytest.raises(ValueError, match="shot 2 goes on without a cut"):
+        retake_board(take, 2, seed=9)
+    with pytest.raises(ValueError, match="that very text and seed"):
+        retake(take, 1, prompt="the hero")
+
+
+def test_a_render_says_that_it_replaces_a_storyboard(mini: Mini, order: Order) -> None:
+    preview(mini, order)
+    job = Job(order, mini=mini)
+    assert any("storyboard in" in note and "is replaced" in note for note in job.notes)
+
+
+def test_the_command_line_makes_a_preview_and_the_film_from_it(
+    order: Order, mini: Mini, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says how to go on, and every line that it says does what it says."""
+    mini.save(order.output.parent / "mini", torch.float32)
+    film, take = str(order.output), str(order.output.with_suffix(".take"))
+    words = ["--model", str(order.output.parent / "mini"), "--size", "32x32", "--steps", "2", "--threads", "1"]
+    assert main(["render", str(order.script), "-o", film, "--preview", *words]) == 0
+    said = capsys.readouterr().out
+    assert f"longlive render --resume {take} --threads 1\n" in said
+    assert f"longlive retake {take} --shot N --preview\n" in said
+    assert main(["retake", take, "--shot", "3", "--seed", "9", "--preview"]) == 0
+    assert "shot 3 is version 1, seed 9\nkept blocks 0 to 1, 3 to 4; sampled block 2" in capsys.readouterr().out
+    board = board_of(Take.load(Path(take)))
+    assert main(["render", "--resume", take, "--threads", "1"]) == 0
+    assert Path(film).is_file() and all(same(board_of(Take.load(Path(take))), board))
+    assert main(["render", str(order.script), "-o", film, "--preview", "--no-take"]) == 2
+    assert "leave --no-take out" in capsys.readouterr().err
+    assert main(["retake", take, "--shot", "5", "--preview", "--mode", "keep"]) == 2
+    assert "leave --mode out" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""A film is ordered in any codec, its take remembers which, and no block depends on it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from longlive.longlive_core.cli.render import add_arguments, how_to_resume, render_order
+from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.take import Take
+from longlive.longlive_core.video import read_video
+
+from ..takes import make_mini, make_order
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A film in vp9, made."""
+    order = make_order(tmp_path_factory.mktemp("order"))
+    job = Job(replace(order, output=order.output.with_suffix(".webm"), codec="vp9", quality="best"), mini=make_mini())
+    assert job.run()
+    return job
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    """What the user of `longlive render` has typed."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_a_take_goes_on_in_the_codec_it_was_begun_with(whole: Job) -> None:
+    """Resumed with no word about it, the same file is written again, and the command to resume says nothing of it."""
+    assert whole.take is not None
+    again = Order.resumed(whole.take.folder)
+    assert (again.output, again.codec, again.quality) == (whole.order.output, "vp9", "best")
+    before = whole.order.output.read_bytes()
+    job = Job(again, mini=make_mini())
+    assert job.run()
+    assert again.output.read_bytes() == before
+    assert "--codec" not in how_to_resume(arguments("script.txt"), job)
+
+
+def test_the_same_blocks_make_a_film_in_another_codec(whole: Job) -> None:
+    """Nothing is sampled again; the film lies beside the first one, with the extension of its codec."""
+    assert whole.take is not None
+    order = Order.resumed(whole.take.folder, None, {"codec": "png"})
+    assert order.output == whole.order.output.with_suffix("")
+    job = Job(order, mini=make_mini())
+    assert job.run()
+    assert job.run_of_take is not None and not job.run_of_take.sampled
+    pictures, film = read_video(order.output), read_video(whole.order.output)
+    assert pictures.shape == film.shape and pictures.dtype == torch.uint8
+    assert torch.allclose(film.float().mean((1, 2)), pictures.float().mean((1, 2)), atol=4)
+    assert "--codec png" in how_to_resume(arguments("script.txt"), job)
+    assert Take.load(whole.take.folder).output["codec"] == "vp9"
+
+
+def test_a_film_of_another_extension_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    order = replace(make_order(tmp_path), codec="vp9", model=str(tmp_path / "no such model"))
+    with pytest.raises(ValueError, match=r"in vp9 a film is a webm; name it .*film\.webm"):
+        Job(order)
+
+
+def test_codec_and_quality_are_words_of_the_command(tmp_path: Path) -> None:
+    words = (str(tmp_path / "script.txt"), "-o", "film.mov", "--codec", "prores", "--quality", "best")
+    order = render_order(arguments(*words))
+    assert (order.codec, order.quality) == ("prores", "best")
+    for film, codec in (("film.mp4", "h264"), ("film.mov", "prores"), ("film.webm", "vp9")):  # the name says it
+        order = render_order(arguments(words[0], "-o", film))
+        assert (order.codec, order.quality) == (codec, "high")

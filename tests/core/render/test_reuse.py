@@ -1,0 +1,217 @@
+"""A film written again copies what its file held before; what it plays is what decoding everything gives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from longlive.longlive_core.mini import Mini
+from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.take import Take, choose, retake
+from longlive.longlive_core.take.versions import Mode
+from longlive.longlive_core.types import video_frames
+from longlive.longlive_core.vae import DecodeStream
+from longlive.longlive_core.video import read_video
+from torch import Tensor
+
+from ..takes import MODEL, VAE, after
+
+# Twelve blocks: the decoder reaches five back.
+SCRIPT = """\
+Shot 1 (7 blocks): the hero
+Shot 2 (1 block): the other
+Shot 3 (8 blocks): the hero
+"""
+BLOCKS = 16
+
+
+@pytest.fixture(scope="module")
+def mini() -> Mini:
+    mini = Mini.random(0, ["the", "hero", "other"], MODEL, replace(VAE, num_res_blocks=2))
+    torch.nn.init.normal_(mini.model.head.head.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+    return mini
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Order:
+    (tmp_path / "script.txt").write_text(SCRIPT)
+    return Order(tmp_path / "script.txt", tmp_path / "film.mp4", size="32x32", steps=1)
+
+
+@pytest.fixture
+def take(mini: Mini, order: Order) -> Take:
+    job = Job(order, mini=mini)
+    assert job.run() and job.take is not None and job.film.copied == 0
+    return job.take
+
+
+def run(take: Take, mini: Mini, **more: object) -> Job:
+    job = Job(Order.resumed(take.folder, **more), take=take, mini=mini)  # type: ignore[arg-type]
+    assert job.run()
+    return job
+
+
+def whole(take: Take, mini: Mini) -> Tensor:
+    """The film of these blocks as a file that nothing was copied into plays it."""
+    path = take.folder.parent / "whole.mp4"
+    job = Job(Order.resumed(take.folder, path, contact_sheet=True), mini=mini)
+    assert job.run() and job.film.copied == 0
+    return read_video(path)
+
+
+def footage(take: Take) -> list[str]:
+    return sorted(path.name for path in (take.folder / "footage").iterdir())
+
+
+@pytest.mark.parametrize(("mode", "copied"), [("ripple", 7), ("keep", 7 + 3)])
+def test_a_retake_decodes_its_shot_and_the_seams(mini: Mini, take: Take, mode: Mode, copied: int) -> None:
+    """Five blocks behind a spliced shot still depend on it; everything else is copied, frame for frame."""
+    before = read_video(take.film)
+    job = run(retake(take, 2, seed=9, mode=mode).take, mini)
+    assert job.film.copied == copied
+    played = read_video(take.film)
+    shot = video_frames(7 * 8)
+    assert torch.equal(played[:shot], before[:shot]) and not torch.equal(played[shot:], before[shot:])
+    if mode == "keep":
+        assert torch.equal(played[video_frames(13 * 8) :], before[video_frames(13 * 8) :])
+    assert torch.equal(played, whole(job.take or take, mini))
+    assert footage(take) == ["film.mp4.txt", "whole.mp4.txt"]
+
+
+def test_going_back_to_an_earlier_version_is_the_film_it_was(mini: Mini, take: Take) -> None:
+    before = read_video(take.film)
+    run(retake(take, 3, seed=9).take, mini)
+    back, _ = choose(Take.load(take.folder), 3, 0)
+    assert run(back, mini).film.copied == 8
+    assert torch.equal(read_video(take.film), before)
+
+
+def test_another_file_is_cut_from_the_takes_own(mini: Mini, take: Take) -> None:
+    """With `-o` the film stays where it is, and what is the same in the new one comes from it."""
+    before = take.film.read_bytes()
+    job = run(retake(take, 3, seed=9).take, mini, output=take.folder.parent / "other.mp4")
+    assert job.film.copied == 8 and take.film.read_bytes() == before
+    assert torch.equal(read_video(job.order.output), whole(job.take or take, mini))
+
+
+@pytest.mark.parametrize("calls", [0, 9, 70])
+def test_a_cut_that_is_stopped_loses_nothing(mini: Mini, take: Take, calls: int) -> None:
+    """Stopped anywhere, even twice, the next cut copies from the longest film there is."""
+    changed = retake(take, 3, seed=9).take
+    for stops in (calls, calls // 2):
+        job = Job(Order.resumed(take.folder), take=changed, mini=mini, should_stop=after(stops))
+        assert not job.run()
+        frames = read_video(take.film)
+        assert len(frames) == job.film.video_frames
+    done = run(Take.load(take.folder), mini)
+    assert done.film.copied >= 8
+    assert torch.equal(read_video(take.film), whole(done.take or take, mini))
+    assert "before.mp4" not in footage(take)
+
+
+@pytest.mark.parametrize("spoil", [lambda film: film.write_bytes(b"no film"), Path.unlink])
+def test_a_film_that_was_spoilt_is_made_whole(mini: Mini, take: Take, spoil: Callable[[Path], object]) -> None:
+    before = take.film.read_bytes()
+    spoil(take.film)
+    assert run(take, mini).film.copied == 0
+    assert take.film.read_bytes() == before
+
+
+def test_a_film_in_another_quality_is_made_whole(mini: Mini, take: Take) -> None:
+    before = take.film.read_bytes()
+    assert run(take, mini, given={"quality": "small"}).film.copied == 0
+    assert len(take.film.read_bytes()) < len(before)
+    assert run(take, mini, given={"quality": "small"}).film.copied == BLOCKS
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_the_decoder_reaches_as_far_as_it_says(blocks: int) -> None:
+    """From there on a film decoded from the middle is equal to the bit, and not from one latent frame later."""
+    config = replace(VAE, num_res_blocks=blocks)
+    vae = Mini.random(3, ["the"], MODEL, config).vae
+    reach = config.decoder_reach
+    latents = torch.randn(1, 48, reach + 12, 2, 2, generator=torch.Generator().manual_seed(blocks))
+
+    def decoded(first: int) -> Tensor:
+        stream = DecodeStream(vae)
+        stream.feed(latents[:, :, first:])
+        return torch.cat(stream.flush())[-4:]
+
+    film = decoded(0)
+    assert torch.equal(decoded(11), film)
+
+
+def test_a_film_of_the_same_name_elsewhere_is_another_film(mini: Mini, take: Take) -> None:
+    """A retake written to `other/film.mp4` leaves the film beside the take what it is, and what is known of it."""
+    other = take.folder.parent / "other"
+    other.mkdir()
+    job = run(retake(take, 3, seed=9).take, mini, output=other / "film.mp4")
+    assert job.film.copied == 8
+    again = run(job.take or take, mini)
+    assert again.film.copied == 8
+    assert take.film.read_bytes() == (other / "film.mp4").read_bytes()
+
+
+def test_a_foreign_film_at_the_same_place_is_not_taken_for_ours(mini: Mini, order: Order, take: Take) -> None:
+    """One that was made meanwhile without the take, equal in every setting of its encoder."""
+    before = take.film.read_bytes()
+    foreign = Job(replace(order, seed=5, take=False), mini=mini)
+    assert foreign.run() and take.film.read_bytes() != before
+    assert run(take, mini).film.copied == 0
+    assert take.film.read_bytes() == before
+
+
+def test_a_film_that_cannot_be_moved_is_made_whole(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a player holds it open on Windows, or the take lies on another disk: never copied from itself."""
+    before = take.film.read_bytes()
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(source) == take.film:
+            raise PermissionError(13, "in use", str(source))
+        replaced(source, target)
+
+    replaced = os.replace
+    monkeypatch.setattr("longlive.longlive_core.render.film_index.os.replace", refuse)
+    job = run(take, mini)
+    assert job.film.copied == 0 and take.film.read_bytes() == before
+
+
+def test_a_cut_that_cannot_begin_leaves_the_film(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = take.film.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("longlive.longlive_core.render.write_film.open_film", full)
+    with pytest.raises(OSError, match="No space left"):
+        Job(Order.resumed(take.folder), mini=mini)
+    assert take.film.read_bytes() == before and footage(take) == ["film.mp4.txt"]
+    monkeypatch.undo()
+    assert run(take, mini).film.copied == BLOCKS
+
+
+@pytest.mark.parametrize("more", [{"given": {"quality": "small"}}, {"contact_sheet": True}])
+def test_a_stopped_cut_keeps_the_longer_film(mini: Mini, take: Take, more: dict[str, object]) -> None:
+    """Also where nothing of it can be copied into the new one."""
+    before = take.film.read_bytes()
+    job = Job(Order.resumed(take.folder, **more), mini=mini, should_stop=after(20))  # type: ignore[arg-type]
+    assert not job.run()
+    assert (take.folder / "footage" / "before.mp4").read_bytes() == before
+    assert run(take, mini).film.copied == BLOCKS
+    assert take.film.read_bytes() == before and footage(take) == ["film.mp4.txt"]
+
+
+def test_pictures_are_cut_too_and_a_folder_with_other_files_is_left_alone(mini: Mini, take: Take) -> None:
+    given = {"given": {"codec": "png"}}
+    run(take, mini, **given)
+    folder = take.folder.parent / "film"
+    played = read_video(folder)
+    assert run(take, mini, **given).film.copied == BLOCKS
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"holds notes\.txt"):
+        run(take, mini, **given)
+    assert torch.equal(read_video(folder), played) and (folder / "notes.txt").read_text() == "mine"

@@ -1,0 +1,458 @@
+"""The loop: what a film depends on, what it survives and what it refuses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from longlive.longlive_core.model import FrameMemory, TextMemory
+from longlive.longlive_core.oom import OutOfRoomError
+from longlive.longlive_core.sampling.generate import NotFiniteError, Step
+from longlive.longlive_core.sampling.snapshot import Snapshot
+from longlive.longlive_core.script import BlockPlan
+from longlive.longlive_core.types import Block, BlockSpec
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..conftest import Tiny
+
+SHOTS = "A A A |B B B B |C C"
+MEMORIES = [
+    {},
+    {"shot_sink": False},
+    {"sink": 0},
+    {"shot_clean_recache": True},
+    {"relative_rope": True},
+    {"t_scale": 0.5},
+    {"kv_format": "bf16"},
+]
+
+
+class Proxy:
+    """A model that can be watched and spoilt."""
+
+    def __init__(self, tiny: Tiny) -> None:
+        self.model, self.calls = tiny.model, 0
+        self.config, self.dtype, self.device = tiny.model.config, tiny.model.dtype, tiny.model.device
+        self.text_keys = tiny.model.text_keys
+
+    def spoil(self, flow: Tensor) -> Tensor:
+        return flow
+
+    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+        self.calls += 1
+        return self.spoil(self.model(x, t, text, kv, positions))
+
+    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+        self.calls += 1
+        self.model.remember(x, t, text, kv, positions)
+
+
+def test_blocks_come_in_order_with_their_specs(tiny: Tiny) -> None:
+    plan = tiny.plan(SHOTS)
+    blocks = list(tiny.generate("", plan=plan))
+    assert [block.spec for block in blocks] == list(plan.blocks)
+    assert all(block.latents.shape == (1, 4, 2, 4, 6) and block.latents.dtype == torch.float32 for block in blocks)
+
+
+def test_the_same_seed_makes_the_same_film_and_another_does_not(tiny: Tiny) -> None:
+    assert torch.equal(tiny.film("A A |B", seed=3), tiny.film("A A |B", seed=3))
+    assert not torch.equal(tiny.film("A A |B", seed=3), tiny.film("A A |B", seed=4))
+
+
+def test_a_longer_film_begins_with_the_shorter_one(tiny: Tiny) -> None:
+    assert torch.equal(tiny.film(SHOTS)[:, :, :8], tiny.film("A A A |B"))
+
+
+def test_a_shots_seed_changes_nothing_before_it(tiny: Tiny) -> None:
+    plain, seeded = tiny.film("A A |B B"), tiny.film("", plan=tiny.plan("A A |B B", {1: 5}))
+    assert torch.equal(plain[:, :, :4], seeded[:, :, :4])
+    assert not torch.equal(plain[:, :, 4:6], seeded[:, :, 4:6])
+
+
+def test_a_batch_makes_its_films_independently(tiny: Tiny) -> None:
+    torch.testing.assert_close(tiny.film(SHOTS, batch=3)[:1], tiny.film(SHOTS), rtol=1e-4, atol=1e-5)
+
+
+def test_a_cut_moves_the_film_in_time_and_a_continued_shot_does_not(tiny: Tiny) -> None:
+    """Same prompts, with and without the cut: the cut's RoPE offset alone tells them apart at its own block."""
+    assert not torch.equal(tiny.film("A |B")[:, :, 2:], tiny.film("A B")[:, :, 2:])
+    stay = tiny.memory(rope_offset=0.0)
+    assert torch.equal(tiny.film("A |B", stay), tiny.film("A B", stay))
+
+
+def test_text_is_encoded_once_per_distinct_prompt(tiny: Tiny) -> None:
+    asked: Counter[str] = Counter()
+
+    def text(prompt: str) -> Tensor:
+        asked[prompt] += 1
+        return tiny.text(prompt)
+
+    tiny.film("A A |B B |A A |C |B", text=text, guidance=2.0, negative="N")
+    assert asked == {"A": 1, "B": 1, "C": 1, "N": 1}
+
+
+def test_every_block_takes_its_steps_and_a_clean_pass(tiny: Tiny) -> None:
+    model = Proxy(tiny)
+    tiny.film("A A |B", model=model, steps=3)
+    assert model.calls == 3 * (3 + 1)
+
+
+def test_guidance_runs_a_second_memory(tiny: Tiny) -> None:
+    model = Proxy(tiny)
+    guided = tiny.film("A A |B", model=model, guidance=3.0, negative="N")
+    assert model.calls == 2 * 3 * (2 + 1)
+    assert not torch.equal(guided, tiny.film("A A |B"))
+    torch.testing.assert_close(tiny.film("A A |B", guidance=1.0 + 1e-7), tiny.film("A A |B"), rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_made_before_it_is_asked_for(tiny: Tiny) -> None:
+    model = Proxy(tiny)
+    film = tiny.generate(SHOTS, model=model)
+    assert model.calls == 0
+    next(film)
+    assert (model.calls, film.position, film.done) == (2, 1, False)
+
+
+def test_a_block_is_handed_on_before_its_clean_pass(tiny: Tiny) -> None:
+    """So that it is decoded meanwhile. The last block's runs at the iterator's end: a snapshot of it is whole."""
+    model = Proxy(tiny)
+    film = tiny.generate("A |B", model=model)
+    calls: list[int] = []
+    for _ in film:
+        calls.append(model.calls)
+    assert calls == [2, 2 + 1 + 2] and model.calls == 2 * (2 + 1)
+    early = tiny.generate("A |B")
+    next(early), next(early)
+    for one, other in zip(film.snapshot().pools[0], early.snapshot().pools[0], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("changes", MEMORIES, ids=str)
+@pytest.mark.parametrize("at", [4, 6])
+def test_a_film_takes_over_anothers_memory(tiny: Tiny, changes: dict[str, object], at: int) -> None:
+    """A film that goes on from another in one go runs no clean pass twice; the other one has ended."""
+    memory, model = tiny.memory(**changes), Proxy(tiny)
+    plan = tiny.plan(SHOTS)
+    first = tiny.generate("", memory, plan=replace(plan, blocks=plan.blocks[:at]), model=model)
+    film = [next(first).latents for _ in range(at)]
+    second = tiny.generate(SHOTS, memory, model=model)
+    assert second.take_over(first) and second.position == at
+    film += [block.latents for block in second]
+    assert torch.equal(torch.cat(film, dim=2), tiny.film(SHOTS, memory))
+    assert model.calls == len(plan.blocks) * (2 + 1)
+    assert next(first, None) is None
+
+
+def test_memory_of_another_kind_or_model_is_not_taken_over(tiny: Tiny) -> None:
+    first = tiny.generate("A A A A A")
+    next(first)
+    for other in (
+        tiny.generate(SHOTS, model=Proxy(tiny)),
+        tiny.generate(SHOTS, tiny.memory(window=12)),
+        tiny.generate(SHOTS, guidance=2.0),
+    ):
+        assert not other.take_over(first) and other.position == 0
+    rest = torch.cat([block.latents for block in first], dim=2)
+    assert torch.equal(rest, tiny.film("A A A A A")[:, :, 2:])
+    guided = tiny.generate("A A A A A", guidance=2.0, negative="N")
+    next(guided)
+    assert not tiny.generate(SHOTS, guidance=2.0, negative="M").take_over(guided)
+    assert tiny.generate(SHOTS, guidance=2.0, negative="N").take_over(guided)
+
+
+@pytest.mark.parametrize("bad", range(9))
+def test_a_device_without_room_is_asked_once_more(tiny: Tiny, bad: int) -> None:
+    """In a step or in a clean pass: what can be freed is freed, and the film is the same."""
+
+    class Full(Proxy):
+        def __call__(self, x: Tensor, *rest: object) -> Tensor:
+            if self.calls == bad:
+                self.calls += 1
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().__call__(x, *rest)  # type: ignore[arg-type]
+
+        def remember(self, x: Tensor, *rest: object) -> None:
+            if self.calls == bad:
+                self.calls += 1
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            super().remember(x, *rest)  # type: ignore[arg-type]
+
+    freed: list[int] = []
+    film = tiny.film("A |B |C", model=Full(tiny), free=lambda: freed.append(1))
+    assert torch.equal(film, tiny.film("A |B |C")) and freed == [1]
+
+
+def test_a_device_that_stays_full_names_the_block(tiny: Tiny) -> None:
+    class Full(Proxy):
+        def __call__(self, x: Tensor, *rest: object) -> Tensor:
+            if self.calls >= 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().__call__(x, *rest)  # type: ignore[arg-type]
+
+    film = tiny.generate("A |B |C", model=Full(tiny), free=lambda: None)
+    next(film)
+    with pytest.raises(OutOfRoomError, match=r"block 1 \(shot 2\) ran out of memory"):
+        next(film)
+    assert film.position == 1
+
+
+def test_known_blocks_are_not_sampled(tiny: Tiny) -> None:
+    """Wherever they lie: only their clean pass runs, and what follows was made on them."""
+    model, film = Proxy(tiny), tiny.film(SHOTS)
+    known = {index: film[:, :, 2 * index : 2 * index + 2] for index in (0, 3, 4)}
+    known[5] = torch.zeros_like(known[0])
+    made = tiny.film(SHOTS, model=model, known=lambda block: known.get(block.index))
+    assert torch.equal(made[:, :, :10], film[:, :, :10])
+    assert torch.equal(made[:, :, 10:12], known[5])
+    assert not torch.equal(made[:, :, 12:14], film[:, :, 12:14])
+    blocks = film.shape[2] // 2
+    assert model.calls == 2 * (blocks - 4) + blocks
+
+
+@pytest.mark.parametrize("changes", MEMORIES, ids=str)
+@pytest.mark.parametrize("at", [0, 2, 4, 7])
+def test_a_restored_film_goes_on_bit_for_bit(tiny: Tiny, tmp_path: Path, changes: dict[str, object], at: int) -> None:
+    memory = tiny.memory(**changes)
+    film = tiny.generate(SHOTS, memory)
+    for _ in range(at):
+        next(film)
+    film.snapshot().save(tmp_path / "film.safetensors")
+    rest = [block.latents for block in film]
+    again = tiny.generate(SHOTS, memory, resume=Snapshot.load(tmp_path / "film.safetensors"))
+    assert again.position == at
+    for block, expected in zip(again, rest, strict=True):
+        assert torch.equal(block.latents, expected)
+
+
+def test_a_guided_film_is_restored_with_both_memories(tiny: Tiny) -> None:
+    options = {"guidance": 3.0, "negative": "N"}
+    film = tiny.generate(SHOTS, **options)
+    for _ in range(5):
+        next(film)
+    again = tiny.generate(SHOTS, resume=film.snapshot(), **options)
+    for one, other in zip(film, again, strict=True):
+        assert torch.equal(one.latents, other.latents)
+
+
+def test_a_snapshot_continues_into_another_plan(tiny: Tiny) -> None:
+    """A retake or a longer film: the plan before the snapshot's block must not matter, the one after is new."""
+    film = tiny.generate("A A A |B B")
+    blocks = [next(film).latents for _ in range(3)]
+    longer = tiny.generate("A A A |C C C C", resume=film.snapshot())
+    made = torch.cat([*blocks, *(block.latents for block in longer)], dim=2)
+    assert torch.equal(made, tiny.film("A A A |C C C C"))
+
+
+def test_a_snapshot_is_a_copy(tiny: Tiny) -> None:
+    film = tiny.generate(SHOTS)
+    next(film)
+    snapshot = film.snapshot()
+    rest = [block.latents for block in film]
+    film.restore(snapshot)
+    for block, expected in zip(film, rest, strict=True):
+        assert torch.equal(block.latents, expected)
+
+
+def test_a_snapshot_of_another_run_is_refused_by_setting(tiny: Tiny, tmp_path: Path) -> None:
+    snapshot = tiny.generate("A").snapshot()
+    with pytest.raises(ValueError, match=r"guided: saved False, now True; memory: saved .*window=8"):
+        tiny.generate("A", tiny.memory(window=12), guidance=2.0, resume=snapshot)
+    film = tiny.generate(SHOTS)
+    for _ in range(4):
+        next(film)
+    with pytest.raises(ValueError, match="stands at block 4, the plan ends at 2"):
+        tiny.generate("A A", resume=film.snapshot())
+    film.snapshot().save(path := tmp_path / "film.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="its memory is not what was written"):
+        Snapshot.load(path)
+    other = tmp_path / "other.safetensors"
+    save_file({"x": torch.zeros(1)}, other)
+    with pytest.raises(ValueError, match=r"other\.safetensors is no snapshot"):
+        Snapshot.load(other)
+    other.write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=r"other\.safetensors is no snapshot"):
+        Snapshot.load(other)
+
+
+class Interrupt(Exception):
+    """Stands for Ctrl-C or the host's cancel."""
+
+
+@pytest.mark.parametrize("changes", MEMORIES, ids=str)
+def test_an_interrupt_at_any_call_costs_nothing(tiny: Tiny, changes: dict[str, object]) -> None:
+    """The film is interrupted at every single model call, in the middle of its layers, and comes out the same."""
+    memory = tiny.memory(**changes)
+
+    class Nervous(Proxy):
+        def __init__(self) -> None:
+            super().__init__(tiny)
+            self.tried: set[object] = set()
+
+        def interrupt(self, t: Tensor, positions: Tensor) -> None:
+            key = (float(t.sum()), float(positions[0]))
+            if key not in self.tried:
+                self.tried.add(key)
+                raise Interrupt
+
+        def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+            flow = super().__call__(x, t, text, kv, positions)
+            self.interrupt(t, positions)
+            return flow
+
+        def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+            self.model.remember(torch.full_like(x, torch.nan), t, text, kv, positions)
+            self.interrupt(t, positions)
+            self.model.remember(x, t, text, kv, positions)
+
+    film, blocks, interrupts = tiny.generate(SHOTS, memory, model=Nervous()), list[Block](), 0
+    while True:
+        try:
+            block = next(film, None)
+        except Interrupt:
+            interrupts += 1
+            continue
+        if block is None:
+            break
+        blocks.append(block)
+    assert interrupts == 9 * 3
+    assert torch.equal(torch.cat([block.latents for block in blocks], dim=2), tiny.film(SHOTS, memory))
+
+
+def test_a_stop_ends_the_iteration_within_a_step_and_can_be_taken_back(tiny: Tiny) -> None:
+    model, stop = Proxy(tiny), [False]
+
+    def on_step(step: Step) -> None:
+        stop[0] = step.block.index == 1 and step.index == 1
+
+    film = tiny.generate("A A |B", model=model, on_step=on_step, should_stop=lambda: stop[0])
+    first = list(film)
+    assert len(first) == 1 and not film.done and model.calls == 3 + 1
+    stop[0] = False
+    on_step_once = [block.latents for block in tiny.generate("A A |B", resume=film.snapshot())]
+    assert torch.equal(torch.cat([first[0].latents, *on_step_once], dim=2), tiny.film("A A |B"))
+
+
+def test_steps_are_told_with_a_preview_that_ends_at_the_block(tiny: Tiny) -> None:
+    told: list[Step] = []
+    blocks = list(tiny.generate("A |B", steps=3, on_step=told.append))
+    assert [(step.block.index, step.index, step.steps) for step in told] == [
+        (block, step, 3) for block in (0, 1) for step in (1, 2, 3)
+    ]
+    torch.testing.assert_close(told[-1].x0, blocks[-1].latents, rtol=1e-4, atol=1e-5)
+
+
+def test_nan_from_the_model_names_the_block_and_keeps_the_rest(tiny: Tiny) -> None:
+    class Spoilt(Proxy):
+        def spoil(self, flow: Tensor) -> Tensor:
+            return flow * torch.nan if 7 <= self.calls < 9 else flow
+
+    film = tiny.generate("A A |B B", model=Spoilt(tiny))
+    good = [next(film), next(film)]
+    with pytest.raises(NotFiniteError, match=r"block 2 \(shot 2, latent frames 4 to 5\)") as caught:
+        next(film)
+    assert caught.value.block.index == 2
+    rest = [block.latents for block in film]  # the fault has passed: the film is whole
+    assert torch.equal(torch.cat([*(block.latents for block in good), *rest], dim=2), tiny.film("A A |B B"))
+
+
+def test_an_image_is_the_first_frame_and_clean_in_every_step(tiny: Tiny) -> None:
+    seen: list[tuple[list[float], Tensor]] = []
+
+    class Watching(Proxy):
+        def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+            seen.append((t[0].tolist(), x[:, :, :1].clone()))
+            return super().__call__(x, t, text, kv, positions)
+
+    image = torch.randn(1, 4, 1, 4, 6)
+    film = tiny.film("A A", model=Watching(tiny), prefix=image)
+    assert torch.equal(film[:, :, :1], image)
+    assert [t for t, _ in seen] == [[0.0, 999.0], [0.0, 833.0], [999.0, 999.0], [833.0, 833.0]]
+    assert all(torch.equal(first, image) for _, first in seen[:2])
+
+
+@pytest.mark.parametrize("given", [2, 6, 8, 18])
+def test_a_film_is_continued_as_if_it_had_been_made_here(tiny: Tiny, given: int) -> None:
+    """Extension: given its own beginning, the rest of a film comes out bit for bit, cuts and sinks included."""
+    film = tiny.film(SHOTS)
+    assert torch.equal(tiny.film(SHOTS, prefix=film[:, :, :given]), film)
+
+
+def test_a_film_may_be_continued_from_the_middle_of_a_block(tiny: Tiny) -> None:
+    film = tiny.film(SHOTS)
+    longer = tiny.film(SHOTS, prefix=film[:, :, :5])
+    assert torch.equal(longer[:, :, :5], film[:, :, :5]) and bool(torch.isfinite(longer).all())
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 4, 20, 4, 6), "prefix .*1 … 18 latent frames"),
+        ((1, 4, 2, 4, 4), "prefix"),
+        ((2, 4, 2, 4, 6), "prefix"),
+        ((4, 2, 4, 6), "prefix"),
+    ],
+)
+def test_a_prefix_of_another_shape_is_refused(tiny: Tiny, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny.generate(SHOTS, prefix=torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps 0"),
+        ({"seed": -1}, "seed -1 is outside"),
+        ({"seed": 2**64}, "is outside"),
+        ({"batch": 0}, "batch 0"),
+        ({"shift": 0.0}, "shift 0.0"),
+        ({"prefix": torch.full((1, 4, 1, 4, 6), torch.nan)}, "prefix holds NaN"),
+    ],
+)
+def test_settings_that_cannot_run_are_refused_before_any_work(
+    tiny: Tiny, options: dict[str, object], message: str
+) -> None:
+    model = Proxy(tiny)
+    with pytest.raises(ValueError, match=message):
+        tiny.generate("A", model=model, **options)
+    assert model.calls == 0
+
+
+def test_memory_formats_that_are_not_there_are_refused(tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match="kv_format 'int3' is not available; choose one of"):
+        tiny.generate("A", tiny.memory(kv_format="int3"))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ((), "no blocks"),
+        ((BlockSpec(0, 0, "A", True, None, 0, 2),), "cannot be a cut"),
+        ((BlockSpec(1, 0, "A", False, None, 0, 2),), "block 0 of the plan is numbered 1"),
+        ((BlockSpec(0, 0, "A", False, None, 0, 3),), "blocks must follow each other, 2 frames each"),
+    ],
+)
+def test_a_plan_that_does_not_add_up_is_refused(tiny: Tiny, blocks: tuple[BlockSpec, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny.generate("", plan=BlockPlan(blocks, 24.0, 2))
+
+
+def test_memory_does_not_grow_with_the_film(tiny: Tiny) -> None:
+    film = tiny.generate(" ".join(["A"] * 60))
+    sizes: list[int] = []
+    for index, _ in enumerate(film):
+        if index > 8:
+            sizes.append(sum(tensor.numel() for pool in film.snapshot().pools for tensor in pool))
+    assert len(set(sizes)) == 1
+
+
+def test_bf16_memory_is_close_to_float32(tiny: Tiny) -> None:
+    exact, rounded = tiny.film(SHOTS), tiny.film(SHOTS, tiny.memory(kv_format="bf16"))
+    assert not torch.equal(exact, rounded)
+    assert float((exact - rounded).norm() / exact.norm()) < 0.02

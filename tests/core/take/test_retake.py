@@ -1,0 +1,201 @@
+"""A shot made again leaves every other block as it was, and no version is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from longlive.longlive_core.cli.main import main
+from longlive.longlive_core.mini import Mini
+from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.take import Take, choose, lock_shot, prune, retake
+from longlive.longlive_core.take.versions import Mode
+
+from ..takes import SCRIPT, after, latents, make_mini, make_order, make_take, remade, resume, same
+
+
+@pytest.fixture(scope="module")
+def mini() -> Mini:
+    return make_mini()
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Order:
+    return make_order(tmp_path)
+
+
+@pytest.fixture
+def take(mini: Mini, order: Order) -> Take:
+    return make_take(mini, order)
+
+
+def test_a_ripple_changes_its_shot_and_those_after(mini: Mini, take: Take) -> None:
+    """The same film that a render of the changed script makes; the old versions stay beside the new ones."""
+    whole = latents(take)
+    job = remade(take, mini, 3, "ripple", seed=9)
+    assert job.take is not None and job.run_of_take is not None
+    assert same(latents(job.take), whole) == [True] * 3 + [False] * 3
+    assert (job.run_of_take.kept, job.run_of_take.sampled) == ([0, 1, 2], [3, 4, 5])
+    assert job.run_of_take.share_of_calls(2) == 3 * 3 / 18
+    assert all(same(latents(take), whole))
+    script = take.folder.parent / "changed.txt"
+    script.write_text(SCRIPT.replace("@seed=4", "@seed=9"))
+    anew = Job(Order(script, take.folder.parent / "anew.mp4", size="32x32", steps=2), mini=mini)
+    assert anew.run() and anew.take is not None
+    assert all(same(latents(job.take), latents(anew.take)))
+    assert anew.order.output.read_bytes() == job.order.output.read_bytes()
+
+
+def test_keep_changes_its_shot_only(mini: Mini, take: Take) -> None:
+    whole = latents(take)
+    job = remade(take, mini, 3, "keep", prompt="the other {thing}")
+    assert job.take is not None and job.run_of_take is not None
+    assert same(latents(job.take), whole) == [True, True, True, False, True, True]
+    assert job.run_of_take.sampled == [3]
+    assert [shot.spliced for shot in job.take.shots] == [False, False, False, True, True]
+    assert job.take.script.shots[2].prompt == "the other the hero"
+
+
+def test_a_retake_begins_from_the_memory_of_its_shot(mini: Mini, take: Take) -> None:
+    """With it nothing is remembered anew; without, or where it is damaged or of other blocks, everything is: the film
+    is the same to the bit."""
+    memories = take.memories()
+    assert [path.name[:12] for path in memories] == [f"before_{index:05}" for index in (2, 3, 4, 5)]
+    kept = {path: path.read_bytes() for path in memories}
+
+    def made(replayed: int) -> list[torch.Tensor]:
+        job = remade(Take.load(take.folder), mini, 4, "ripple", seed=9)
+        assert job.run_of_take is not None and job.run_of_take.replayed == replayed
+        film = latents(job.take or take)
+        take.save()
+        for path in take.folder.glob("shots/*/v1/*"):
+            path.unlink()
+        return film
+
+    expected = made(0)
+    memories[2].write_bytes(kept[memories[2]][:-9])
+    assert all(same(made(1), expected))  # from the memory of the shot before, and its block
+    for path in memories:
+        path.unlink(missing_ok=True)
+    memories[2].with_name(memories[2].name.replace(".", ".0", 1)).write_bytes(kept[memories[2]])
+    assert all(same(made(4), expected))
+
+
+def test_a_locked_shot_stays_when_those_before_it_are_made_again(mini: Mini, take: Take) -> None:
+    whole = latents(take)
+    lock_shot(take, 4, True).save()
+    job = remade(Take.load(take.folder), mini, 3, "ripple", seed=9)
+    assert same(latents(job.take or take), whole) == [True] * 3 + [False, True, False]
+    with pytest.raises(ValueError, match="shot 4 is locked"):
+        retake(Take.load(take.folder), 4, seed=1)
+
+
+@pytest.mark.parametrize("mode", ["ripple", "keep"])
+def test_a_stopped_retake_goes_on_or_back(mini: Mini, take: Take, mode: Mode) -> None:
+    whole = latents(take)
+    expected = latents(remade(take, mini, 2, mode, seed=9).take or take)
+    Take.new(take.folder, take.script, take.settings, take.machine).save()
+    for path in take.folder.glob("shots/*/v1/*"):
+        path.unlink()
+    changed = retake(take, 2, seed=9, mode=mode).take
+    assert not Job(Order.resumed(take.folder), take=changed, mini=mini, should_stop=after(6)).run()
+    job, _ = resume(take, mini)
+    assert all(same(latents(job.take or take), expected))
+    back, _ = choose(Take.load(take.folder), 2, 0)
+    assert all(same(latents(back), whole)) and not any(shot.spliced for shot in back.shots)
+
+
+def test_an_earlier_version_brings_those_that_follow_it(mini: Mini, take: Take) -> None:
+    remade(take, mini, 3, "ripple")
+    changed = Take.load(take.folder)
+    assert [shot.chosen for shot in changed.shots] == [0, 0, 1, 1, 1]
+    assert changed.shots[2].versions[1].seed == 1
+    back, said = choose(changed, 3, 0)
+    assert [shot.chosen for shot in back.shots] == [0] * 5 and len(said) == 2
+    with pytest.raises(ValueError, match="version 1 of shot 5 was made after other blocks"):
+        choose(back, 5, 1)
+    with pytest.raises(ValueError, match="shot 3 has no version 2; it has 2"):
+        choose(back, 3, 2)
+    # Version 0 of shot 3 no longer has anything made after it once its followers are gone.
+    for number in (4, 5):
+        for path in take.shot_folder(number - 1, 0).iterdir():
+            path.unlink()
+    with pytest.raises(ValueError, match="shot 4 was made after other blocks"):
+        choose(changed, 3, 0)
+
+
+def test_a_spliced_shot_stays_where_versions_are_chosen(mini: Mini, take: Take) -> None:
+    remade(take, mini, 3, "keep", seed=9)
+    spliced = Take.load(take.folder)
+    plain, _ = choose(spliced, 3, 0)
+    assert not any(shot.spliced for shot in plain.shots)
+    again, said = choose(plain, 3, 1)
+    assert again == spliced and len(said) == 2
+
+
+def test_prune_removes_what_is_not_in_the_film(mini: Mini, take: Take) -> None:
+    """And nothing else: the film is written as before, and a version that was removed can be made again."""
+    whole = latents(take)
+    job = remade(take, mini, 3, "ripple", seed=9)
+    changed, film = Take.load(take.folder), job.order.output.read_bytes()
+    (take.folder / "shots" / "003" / "v1" / "block_00003.partial").write_bytes(b"torn")
+    before = changed.size
+    freed = prune(changed)
+    assert freed == before - changed.size > 3 * whole[0].nbytes
+    assert sorted(path.parent.name for path in take.folder.glob("shots/*/*/*")) == ["v0"] * 3 + ["v1"] * 3
+    job, _ = resume(changed, mini)
+    assert job.run_of_take is not None and not job.run_of_take.sampled
+    assert job.order.output.read_bytes() == film
+
+
+def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, order: Order, take: Take) -> None:
+    before = (take.folder / "take.json").read_bytes()
+    for number, change, said in (
+        (9, {"seed": 1}, "shot 9: this film has 5"),
+        (0, {"seed": 1}, "shot 0: this film has 5"),
+        (3, {"seed": 4}, "very text and seed"),
+        (3, {"seed": -1}, "seed -1 is outside"),
+        (3, {"prompt": "the | hero"}, "more than one shot"),
+        (3, {"prompt": ""}, "without text"),
+        (3, {"prompt": "{nobody}"}, "nobody"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            retake(take, number, **change)  # type: ignore[arg-type]
+    assert (take.folder / "take.json").read_bytes() == before
+    remade(take, mini, 5, "ripple")
+    with pytest.raises(FileExistsError, match="holds retakes that a new render would lose"):
+        Job(order, mini=mini)
+
+
+def test_the_command_line_from_render_to_prune(
+    capsys: pytest.CaptureFixture[str], mini: Mini, order: Order, tmp_path: Path
+) -> None:
+    mini.save(tmp_path / "mini", torch.float32)
+    folder = tmp_path / "film.take"
+
+    def longlive(*words: str | Path) -> str:
+        assert main([str(word) for word in words]) == 0
+        return capsys.readouterr().out
+
+    common = ("--model", tmp_path / "mini", "--size", "32x32", "--steps", "1")
+    longlive("render", order.script or "", "-o", order.output, *common)
+    assert "film.take: 5 shots, 7.9 s, complete" in longlive("takes", "list", tmp_path)
+    said = longlive("retake", folder, "--shot", "3", "--seed", "9", "--mode", "keep", "-o", tmp_path / "b.mp4")
+    assert "kept blocks 0 to 2, 4 to 5; sampled block 3: 1 of 6 blocks, 17% of a whole" in said
+    assert "shot 4 is spliced behind shot 3; step across the seam" in said and "(before the retake" in said
+    assert (tmp_path / "b.mp4").read_bytes() != order.output.read_bytes()
+    assert "* version 1: seed 9, 1 of 1 blocks" in longlive("takes", "show", folder)
+    assert "shot 3 is version 0" in longlive("takes", "choose", folder, "--shot", "3", "--version", "0")
+    longlive("render", "--resume", folder, "-o", tmp_path / "c.mp4")
+    assert (tmp_path / "c.mp4").read_bytes() == order.output.read_bytes()
+    assert "memory at the beginning of shots: 4 files" in longlive("takes", "show", folder)
+    assert "freed" in longlive("takes", "prune", folder) and len(Take.load(folder).memories()) == 4
+    assert "freed" in longlive("takes", "prune", folder, "--memory") and not Take.load(folder).memories()
+    assert "shot 5 is locked" in longlive("takes", "lock", folder, "--shot", "5")
+    assert "shot 5, locked" in longlive("takes", "show", folder)
+    longlive("takes", "unlock", folder, "--shot", "5")
+    said = longlive("retake", folder, "--shot", "1", "--mode", "keep")
+    assert "sampled blocks 0 to 1" in said and "is not there" not in said
+    assert main(["retake", str(folder), "--shot", "9"]) == 2
+    assert "this film has 5" in capsys.readouterr().err

@@ -1,0 +1,281 @@
+"""A film that was stopped anywhere goes on to the bit; what is damaged or foreign is said and made again."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from longlive.longlive_core.cli.main import main
+from longlive.longlive_core.mini import Mini
+from longlive.longlive_core.pipeline.stages import StageError
+from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.take import Take
+from longlive.longlive_core.video import read_video
+from safetensors.torch import load_file
+
+from ..full_disk import files_no_larger_than
+from ..takes import BLOCKS, MODEL, SCRIPT, VAE, after, latents, make_mini, make_order, make_take, remade, resume, same
+
+NO_SETTINGS = json.dumps(
+    {
+        "format": "longlive-take-1",
+        "script": "the hero",
+        "settings": {},
+        "machine": {},
+        "shots": [{"versions": [{"text": "the hero"}], "chosen": 0, "spliced": False}],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def mini() -> Mini:
+    return make_mini()
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Order:
+    return make_order(tmp_path)
+
+
+@pytest.fixture
+def take(mini: Mini, order: Order) -> Take:
+    return make_take(mini, order)
+
+
+def test_a_take_says_what_the_film_is(take: Take) -> None:
+    """Its script in canonical text and every setting, in a file that a person can read."""
+    kept = json.loads((take.folder / "take.json").read_text())
+    assert kept["format"] == "longlive-take-1"
+    assert kept["script"] == take.script.format()
+    assert kept["settings"].items() >= {"seed": 0, "steps": 2, "size": "32x32", "window": 32, "fps": 24}.items()
+    assert Take.load(take.folder) == replace(take, machine=kept["machine"])
+    assert take.complete and take.made(2) == 1
+
+
+@pytest.mark.parametrize("calls", [0, 9, 30, 51])
+def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, order: Order, take: Take, calls: int) -> None:
+    whole, film = latents(take), read_video(order.output)
+    # In turn, so that as many questions are as many blocks in every run.
+    stopped = Job(replace(order, decode="sequential"), mini=mini, should_stop=after(calls))
+    assert not stopped.run()
+    made = take.made()
+    assert made < BLOCKS
+    for name in ("take.partial", f"shots/001/v0/block_{made:05}.partial"):  # as a kill may leave them
+        (take.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (take.folder / name).write_bytes(b"torn")
+    job, _ = resume(take, mini)
+    assert job.run_of_take is not None and len(job.run_of_take.sampled) == BLOCKS - made
+    assert all(same(latents(take), whole))
+    assert torch.equal(read_video(order.output), film)
+
+
+def test_a_complete_take_is_written_again_without_sampling(mini: Mini, order: Order, take: Take) -> None:
+    film = order.output.read_bytes()
+    order.output.unlink()
+    job, said = resume(take, mini)
+    assert job.run_of_take is not None and not job.run_of_take.sampled and not said
+    assert order.output.read_bytes() == film
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("hurt", "word"),
+    [
+        (Path.unlink, "is not there"),
+        (lambda path: path.write_bytes(path.read_bytes()[:500]), "damaged"),
+        (lambda path: path.write_bytes(b""), "damaged"),
+        (damage, "damaged (its latents are not those"),
+    ],
+)
+def test_a_bad_block_is_said_and_made_again_to_the_bit(
+    mini: Mini, take: Take, hurt: Callable[[Path], None], word: str
+) -> None:
+    """One bit is enough; blocks after it are kept, because they were made after the very block that is made again."""
+    whole = latents(take)
+    hurt(take.path(take.plan.blocks[2]))
+    job, said = resume(take, mini)
+    assert word in said[0]
+    assert job.run_of_take is not None and job.run_of_take.sampled == [2]
+    assert all(same(latents(take), whole))
+
+
+def test_blocks_made_after_others_are_made_anew(mini: Mini, take: Take) -> None:
+    """A block of another history, put into the folder, is no part of the film."""
+    whole = latents(take)
+    remade(take, mini, 1, "ripple", seed=8)
+    changed = Take.load(take.folder)
+    spec = take.plan.blocks[4]
+    changed.path(spec).write_bytes(take.path(spec).read_bytes())
+    expected = latents(changed)
+    job, said = resume(changed, mini)
+    assert "was made after other blocks" in said[0]
+    assert job.run_of_take is not None and job.run_of_take.sampled == [4]
+    assert not any(same(expected[:2], whole[:2])) and same([latents(changed)[4]], [whole[4]]) == [False]
+
+
+def test_a_take_goes_on_with_its_own_settings_only(order: Order, take: Take) -> None:
+    for given, said in (({"seed": 3}, "seed was 0, now 3"), ({"window": 24, "steps": 4}, "steps was 2, now 4")):
+        with pytest.raises(ValueError, match=said):
+            Order.resumed(take.folder, given=given)
+    assert Order.resumed(take.folder, given={"seed": 0}).seed == 0
+    other = Mini.random(3, ["the", "hero", "other"], MODEL, VAE)
+    with pytest.raises(ValueError, match="weights was"):
+        Job(Order.resumed(take.folder), mini=other)
+    order.script.write_text(SCRIPT.replace("the other", "the hero"))  # type: ignore[union-attr]
+    assert main(["render", str(order.script), "--resume", str(take.folder)]) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"format": "longlive-take-9"}', "[1]", '{"format": "longlive-take-1"}', NO_SETTINGS]
+)
+def test_what_is_no_take_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no take: it has no take\.json"):
+        Take.load(tmp_path)
+    (tmp_path / "take.json").write_text(text)
+    with pytest.raises(ValueError, match="cannot be read as a take"):
+        Take.load(tmp_path)
+
+
+def test_a_stop_while_memory_is_rebuilt_keeps_no_wrong_block(mini: Mini, take: Take) -> None:
+    """Without the memory of its shot, four blocks are remembered first; a stop is asked for once, and then no more."""
+    whole, path, stopped = latents(take), take.path(take.plan.blocks[4]), 0
+    for memory in take.memories():
+        memory.unlink()
+    for calls in range(12):
+        path.unlink(missing_ok=True)
+        answers = iter([False] * calls + [True])
+        stop: Callable[[], bool] = lambda answers=answers: next(answers, False)  # noqa: E731
+        stopped += not Job(Order.resumed(take.folder), mini=mini, should_stop=stop).run()
+        assert not path.exists() or torch.equal(load_file(path)["latents"], whole[4])
+    assert stopped >= 8
+    resume(take, mini)
+    assert all(same(latents(take), whole))
+
+
+def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, order: Order, take: Take) -> None:
+    order.script.write_text("Shot 1 (1 block): the hero\n")  # type: ignore[union-attr]
+    assert Job(order, mini=mini).run()
+    names = [path.name for path in take.folder.rglob("*") if path.is_file()]
+    assert sorted(names) == ["block_00000.safetensors", "film.mp4.txt", "in_use", "take.json"]
+
+
+def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, order: Order) -> None:
+    job = Job(order, mini=mini)
+    with files_no_larger_than(5_000), pytest.raises(StageError, match=r"cannot keep .*block_00000.*free some space"):
+        job.run()
+    assert job.take is not None and not list(job.take.folder.rglob("*_00000*"))
+
+
+def test_a_disk_that_fills_up_keeps_what_is_there(
+    mini: Mini, order: Order, take: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, film = latents(take), order.output.read_bytes()
+
+    def full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+        if "block_00003" in path.name:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save(tensors, path, metadata)
+
+    blocks = "longlive.longlive_core.take.block_file"
+    save = sys.modules[blocks].save_file
+    monkeypatch.setattr(sys.modules[blocks], "save_file", full)
+    with pytest.raises(StageError, match=r"^sampling: .*block_00003.*No space left.*free some space"):
+        Job(order, mini=mini).run()
+    assert take.made() == 3 and not list(take.partial_files())
+    assert len(read_video(order.output)) == 29 + 2 * 32
+    monkeypatch.undo()
+    resume(take, mini)
+    assert all(same(latents(take), whole)) and order.output.read_bytes() == film
+
+
+KILLED = """
+    import os, signal, sys, time, types
+    from pathlib import Path
+
+    root, folder, moments = sys.argv[1], Path(sys.argv[2]), [float(word) for word in sys.argv[3:]]
+    package = types.ModuleType("longlive")
+    package.__path__ = [root]
+    sys.modules["longlive"] = package
+    import torch
+    from longlive.longlive_core.render.job import Job, Order
+    from longlive.longlive_core.mini import load_mini
+
+    torch.set_num_threads(1)
+    mini = load_mini(folder / "mini")
+
+    def render(name, resume=False):
+        film, take = folder / f"{name}.mp4", folder / f"{name}.take"
+        if resume and (take / "take.json").exists():
+            Job(Order.resumed(take), mini=mini).run()
+        else:
+            Job(Order(folder / "script.txt", film, size="32x32", steps=2), mini=mini).run()
+
+    def child(name, resume, until=None):
+        process = os.fork()
+        if process == 0:
+            render(name, resume)
+            os._exit(0)
+        if until is not None:
+            # By how many blocks there are, and a little, not by a clock: the machine may be busy.
+            while made(name) < int(until):
+                time.sleep(0.001)
+            time.sleep(until % 1 * 0.05)
+            os.kill(process, signal.SIGKILL)
+        status = os.waitpid(process, 0)[1]
+        assert until is not None or status == 0
+
+    def made(name):
+        return len(list((folder / f"{name}.take").rglob("block_*.safetensors")))
+
+    render("whole")
+    for i, moment in enumerate(moments):
+        child(i, False, moment)
+        print(made(i))
+        if i % 2:
+            child(i, True, min(moment + 1, 5.5))
+        child(i, True)
+"""
+
+
+def files(take: Take) -> list[str]:
+    names = (str(path.relative_to(take.folder)) for path in take.folder.rglob("*") if path.is_file())
+    return sorted(name.replace(take.film.name, "film.mp4") for name in names)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_every_film_goes_on_to_the_bit(tmp_path: Path, root: Path) -> None:
+    """Eight renders end by SIGKILL, and half of those that go on from them; then each is completed."""
+    make_mini().save(tmp_path / "mini", torch.float32)
+    (tmp_path / "script.txt").write_text(SCRIPT)
+    rng = random.Random(7)
+    moments = [str(6 * (i + rng.random()) / 8) for i in range(8)]
+    program = tmp_path / "killed.py"
+    program.write_text(textwrap.dedent(KILLED))
+    ran = subprocess.run(
+        [sys.executable, str(program), str(root), str(tmp_path), *moments],
+        check=True,
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert sum(0 < int(made) < BLOCKS for made in ran.stdout.split()) >= 3, ran.stdout
+    whole, film = Take.load(tmp_path / "whole.take"), read_video(tmp_path / "whole.mp4")
+    for i in range(8):
+        take = Take.load(tmp_path / f"{i}.take")
+        assert all(same(latents(take), latents(whole))), (moments, i)
+        assert torch.equal(read_video(take.film), film), (moments, i)
+        assert files(take) == files(whole), (moments, i)

@@ -1,0 +1,165 @@
+"""What the planner counts is what runs: weights, decoder, a whole film and a pass, by the bytes that are alive."""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from longlive.longlive_core.memory import MemoryConfig
+from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig
+from longlive.longlive_core.model.linears import quantise_linears
+from longlive.longlive_core.sampling.generate import generate
+from longlive.longlive_core.script import BlockPlan
+from longlive.longlive_core.types import BlockSpec
+from longlive.longlive_core.vae import WAN22_VAE, WanVAE
+from longlive.longlive_core.vram.budget import VAES, Budget, activation_bytes, prompt_bytes, weight_bytes
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+GIB = 2**30
+LARGE, SMALL = (704, 1280), (480, 832)
+FILM = ("KV", "dequantisation", "activations", "prompt")  # what a film allocates beside the weights
+TINY = WanConfig(dim=256, ffn_dim=1024, num_heads=2, num_layers=3, freq_dim=32, text_dim=16, text_len=8)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors made inside; `peak` is the most that were alive at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._live: dict[int, int] = {}
+        self._now = self.peak = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        del types
+        made = func(*args, **(kwargs or {}))
+        before = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in before | set(self._live):
+                storage = tensor.untyped_storage()
+                self._live[storage._cdata] = storage.nbytes()
+                self._now += storage.nbytes()
+                weakref.finalize(storage, self._gone, storage._cdata)
+        self.peak = max(self.peak, self._now)
+        return made
+
+    def _gone(self, key: int) -> None:
+        self._now -= self._live.pop(key)
+
+
+def part(budget: Budget, *names: str) -> int:
+    """Bytes of the parts whose names begin so."""
+    return sum(p.bytes for p in budget.parts if p.name.startswith(names))
+
+
+@pytest.mark.parametrize("config", [TINY, replace(WAN22_TI2V_5B, num_layers=2)], ids=["tiny", "5B, two layers"])
+def test_weights_are_the_model_s(config: WanConfig) -> None:
+    """The formula gives every parameter of the transformer."""
+    model = CausalWan(config, device="meta", dtype=torch.bfloat16)
+    assert weight_bytes(config, "bf16") == 2 * sum(p.numel() for p in model.parameters())
+
+
+def test_weights_of_the_full_model() -> None:
+    """4,999,787,712 parameters, 4,907,335,680 of them quantised: as the released checkpoints have."""
+    assert weight_bytes(WAN22_TI2V_5B, "bf16") == 2 * 4_999_787_712
+    others = 2 * (4_999_787_712 - 4_907_335_680)
+    assert weight_bytes(WAN22_TI2V_5B, "nvfp4") == others + 4_907_335_680 * 9 // 16
+    assert weight_bytes(WAN22_TI2V_5B, "fp8") == pytest.approx(others + 4_907_335_680, rel=1e-3)
+
+
+@pytest.mark.parametrize("weights", ["fp8", "nvfp4"])
+def test_quantised_weights_are_the_layers(weights: Any) -> None:  # noqa: ANN401
+    """What the quantised layers keep is what the plan counts."""
+    model = CausalWan(TINY, dtype=torch.bfloat16).requires_grad_(False)
+    quantise_linears(model, weights)
+    kept = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    assert kept == pytest.approx(weight_bytes(TINY, weights), rel=2e-3)
+
+
+@pytest.mark.parametrize(("name", "width"), [("full", 256), ("light", 64)])
+def test_a_vae_is_the_decoder_s(name: str, width: int) -> None:
+    """Weights and streaming cache are those of Wan2.2's VAE, whose decoder the light one has at a quarter's width."""
+    with torch.device("meta"):
+        vae = WanVAE(replace(WAN22_VAE, dec_dim=width)).to(torch.bfloat16)
+        latents = torch.empty(1, 48, 1, 4, 6, dtype=torch.bfloat16)
+        with torch.no_grad():
+            state = vae.decode_chunk(latents, vae.decode_chunk(latents, None)[1])[1]
+    assert VAES[name].weights == 2 * sum(p.numel() for p in vae.parameters())
+    assert VAES[name].cache * 24 == sum(t.numel() * t.element_size() for t in state)
+
+
+@pytest.mark.parametrize(("kv_format", "guidance"), [("bf16", 1.0), ("fp8", 3.0), ("nvfp4", 1.0)])
+def test_a_film_takes_what_is_planned(kv_format: str, guidance: float) -> None:
+    """The most bytes alive while a film is made are those planned, or up to a fifth less."""
+    model = CausalWan(TINY, dtype=torch.bfloat16).requires_grad_(False)
+    plan = BlockPlan(tuple(BlockSpec(i, 0, "a", False, None, 8 * i, 8) for i in range(4)), 24.0, 8)
+    memory = MemoryConfig(kv_format=kv_format)
+    with LiveBytes() as live:
+        text = torch.zeros(4, TINY.text_dim)
+        for _ in generate(model, plan, lambda _: text, memory, size=(4, 6), steps=2, guidance=guidance, negative="b"):
+            pass
+    budget = Budget(GIB, (64, 96), kv_format=kv_format, guidance=guidance != 1.0, model=TINY)
+    assert 0.8 * part(budget, *FILM) <= live.peak <= part(budget, *FILM)
+
+
+@pytest.mark.parametrize("size", [LARGE, SMALL])
+def test_activations_are_those_of_a_pass(size: tuple[int, int]) -> None:
+    """A pass of the full model at full size takes the activations planned, or up to a fifth less."""
+    config, block = replace(WAN22_TI2V_5B, num_layers=1), Budget(GIB, size).block
+    down, across = config.grid(block.height, block.width)
+    slot = torch.empty(1, 8 * down * across, 24, 128, dtype=torch.bfloat16, device="meta")
+
+    class Slot:
+        def attend(self, _: int, q: Any, k: Any, v: Tensor, rope: Any) -> Tensor:  # noqa: ANN401
+            k.rotated(rope, out=slot)
+            return torch.empty_like(q.rotated(rope)) if v is not None else v
+
+    class Text:
+        def attend(self, _: int, q: Tensor) -> Tensor:
+            return torch.empty_like(q)
+
+    model: Any = CausalWan(config, device="meta", dtype=torch.bfloat16)
+    x = torch.empty(block.as_tuple(), dtype=torch.bfloat16, device="meta")
+    times, positions = torch.empty(1, 8, device="meta"), torch.empty(8, dtype=torch.float64, device="meta")
+    with torch.no_grad(), LiveBytes() as live:
+        model(x, times, Text(), Slot(), positions)
+    planned = activation_bytes(config, block)
+    assert 0.8 * planned <= live.peak <= planned
+
+
+def test_guidance_keeps_two_memories() -> None:
+    """Guidance doubles the memory and keeps one prompt more; one scratch is enough."""
+    one, two = (Budget(GIB, LARGE, kv_format="fp8", guidance=guidance) for guidance in (False, True))
+    assert part(two, "KV") == 2 * part(one, "KV")
+    assert part(two, "dequantisation") == part(one, "dequantisation")
+    assert 2 * part(two, "prompt") == 3 * part(one, "prompt") == 6 * prompt_bytes(WAN22_TI2V_5B, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"weights": "int4"}, "weights 'int4' is not known; choose one of bf16, fp8, nvfp4"),
+        ({"kv_format": "int4"}, "kv_format 'int4' is not known"),
+        ({"vae": "huge"}, "vae 'huge' is not known"),
+        ({"window": 30}, "window 30 is not a multiple of the block"),
+        ({"window": 8}, "window 8 is too short"),
+        ({"size": (700, 1280)}, "not a positive multiple of 32"),
+        ({"streamed": 31}, "the model has 30 layers"),
+    ],
+)
+def test_impossible_films(fields: dict[str, Any], says: str) -> None:
+    """What cannot be is refused with the values that can."""
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Budget(**{"vram": GIB, "size": LARGE, **fields})
