@@ -11,7 +11,7 @@ from .extend import ExtendVideo
 from .loaders import MiniModel, ModelLoader
 from .lora import DMDLora
 from .retake import LoadTake, Retake
-from .routes import open_studio
+from .routes import add_routes
 from .sampler import StreamingSampler
 from .save_take import SaveTake
 from .shot import ShotNode
@@ -43,7 +43,7 @@ class LongLiveExtension(ComfyExtension):
     """What ComfyUI asks for the node list."""
 
     async def on_load(self) -> None:
-        open_studio(PromptServer.instance)
+        add_routes(PromptServer.instance)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack, in menu order."""

@@ -23,7 +23,7 @@ from ..longlive_core.types import Block
 from ..longlive_core.vae import DecodeStream
 from ..longlive_core.video import CODECS, QUALITIES, Audio, FilmWriter, film_path, open_film
 from .preview import Preview
-from .run_stream import Drawing
+from .run_stream import StreamRun
 from .types import CATEGORY, Stream, StreamType
 from .vae import check_pair, decoder, slice_bytes
 
@@ -95,7 +95,7 @@ class AsyncDecode(io.ComfyNode):
         coder = decoder(vae, stream.latent_format)
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
         target = FilmFile(filename_prefix, stream, codec)
-        drawing = Drawing(
+        drawing = StreamRun(
             stream,
             beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
             memory=slice_bytes(vae, stream.shape),
@@ -148,10 +148,10 @@ class FilmFile:
 def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
     """Frames of each block through a VAE of its own. Raises ValueError for a VAE of another model."""
     check_pair(vae, stream.latent_format, "preview VAE")
-    decode = DecodeStream(decoder(vae, stream.latent_format), free=stream.turn.make_room)
+    decode = DecodeStream(decoder(vae, stream.latent_format), free=stream.device_lock.free_vram)
 
     def frames(block: Block) -> Tensor:
-        with stream.turn:
+        with stream.device_lock:
             decode.feed(block.latents)
         return torch.cat(decode.flush())
 

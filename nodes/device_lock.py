@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from ..longlive_core.oom import free_memory
 
 
-class Turn:
+class DeviceLock:
     """Held while the device is given work; one for a whole chain of streams.
 
         with turn:
@@ -34,7 +34,7 @@ class Turn:
         self.models: tuple[ModelPatcher, ...] = ()
         self._memory = 0
 
-    def __enter__(self) -> Turn:
+    def __enter__(self) -> DeviceLock:
         self._lock.__enter__()
         return self
 
@@ -52,7 +52,7 @@ class Turn:
         self.models = ()
 
     @contextmanager
-    def lent(self) -> Iterator[None]:
+    def released(self) -> Iterator[None]:
         """Other models may be loaded meanwhile: what the device was given is done first, and `reload` follows."""
         with self:
             if self._device.type == "cuda":
@@ -67,7 +67,7 @@ class Turn:
         if self.models and self._device.type != "cpu":
             self.load(self.models, self._memory)
 
-    def make_room(self) -> None:
+    def free_vram(self) -> None:
         """Before work that ran out of memory is done once more: all goes that the drawing has no use for."""
         with self:
             if self._device.type != "cpu":

@@ -13,7 +13,7 @@ from ..longlive_core.film.film import Film
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.types import LatentShape, PixelShape
 from ..longlive_core.vae.encode_clip import encode_clip, plan_clip, whole_blocks
-from .device_lock import Turn
+from .device_lock import DeviceLock
 from .inputs import check_sides, memory_input, side_input
 from .model import as_causal
 from .sampler import check_size
@@ -101,7 +101,7 @@ class ExtendVideo(io.ComfyNode):
         embeddings = encode_shots(clip, film.plan).embeddings
         node, title = str(cls.hidden.unique_id), "LongLive Extend Video"
         kept = memory or DEFAULT_MEMORY
-        stream = Stream(film, model, shape, 1, kept, 0, node, title, embeddings, Turn(model.load_device))
+        stream = Stream(film, model, shape, 1, kept, 0, node, title, embeddings, DeviceLock(model.load_device))
         told = f"{film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
         if dropped:
             told += f": the first {dropped} are left out, because a film goes on from whole blocks"

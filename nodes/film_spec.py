@@ -23,14 +23,14 @@ from ..longlive_core.script import BlockPlan
 from ..longlive_core.take.block_file import Settings
 from ..longlive_core.types import LatentShape
 from ..longlive_core.vram.budget import activation_bytes, prompt_bytes
-from .device_lock import Turn
+from .device_lock import DeviceLock
 from .model import HostedModel
 
 Storyboard = Literal["off", "only", "first"]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FilmSpec:
     """All that makes a film; called, it starts a generation (`Begin`)."""
 
     model: comfy.model_patcher.ModelPatcher
@@ -42,7 +42,7 @@ class Recipe:
     steps: int
     guidance: float
     memory: MemoryConfig
-    turn: Turn
+    device_lock: DeviceLock
     noise: NoiseSource | None = None
     encode: Callable[[str], Tensor] | None = None
 
@@ -82,13 +82,13 @@ class Recipe:
         """The embedding of a prompt; one that came while the film is made is encoded now."""
         if prompt in self.embeddings or self.encode is None:
             return self.embeddings[prompt]
-        with self.turn.lent():
+        with self.device_lock.released():
             return self.encode(prompt)
 
     def __call__(
         self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
     ) -> Generation:
-        model = HostedModel(self.model, self.turn)
+        model = HostedModel(self.model, self.device_lock)
         return generate(
             model,
             plan,
@@ -104,15 +104,15 @@ class Recipe:
             attention=model.attention,
             on_step=on_step,
             should_stop=should_stop,
-            free=self.turn.make_room,
+            free=self.device_lock.free_vram,
         )
 
 
-def make_film(recipe: Recipe, start: Tensor | None, earlier: Drawable | None, storyboard: Storyboard) -> Film:
+def make_film(film_spec: FilmSpec, start: Tensor | None, earlier: Drawable | None, storyboard: Storyboard) -> Film:
     """The recipe's film, or in its place ("only") or before it ("first") a storyboard of the shots behind `earlier`."""
     if storyboard == "off":
-        return Film(recipe.plan, recipe, start, earlier)
+        return Film(film_spec.plan, film_spec, start, earlier)
     after = 0 if earlier is None else len(earlier.plan.blocks)
-    noise = board_noise(recipe.plan, block_noise(recipe.seed), after)
-    board = Film(board_plan(recipe.plan, after), replace(recipe, noise=noise), start, earlier)
-    return board if storyboard == "only" else StoryboardFilm(recipe.plan, recipe, board, start, earlier)
+    noise = board_noise(film_spec.plan, block_noise(film_spec.seed), after)
+    board = Film(board_plan(film_spec.plan, after), replace(film_spec, noise=noise), start, earlier)
+    return board if storyboard == "only" else StoryboardFilm(film_spec.plan, film_spec, board, start, earlier)

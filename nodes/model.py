@@ -21,7 +21,7 @@ from torch import Tensor
 from ..longlive_core.model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
 from ..longlive_core.model.attention import Attention, torch_attention
 from ..longlive_core.weights import CheckpointError, inspect_checkpoint
-from .device_lock import Turn
+from .device_lock import DeviceLock
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -59,10 +59,10 @@ class CausalWanModel(comfy.model_base.BaseModel):
 class HostedModel:
     """A `FlowModel` over a MODEL that is loaded: what the engine calls goes through the host's patches and wrappers."""
 
-    def __init__(self, patcher: comfy.model_patcher.ModelPatcher, turn: Turn) -> None:
+    def __init__(self, patcher: comfy.model_patcher.ModelPatcher, device_lock: DeviceLock) -> None:
         self._patcher = patcher
         self._model: CausalWanModel = patcher.model
-        self._turn = turn
+        self._turn = device_lock
         self._options = comfy.model_patcher.create_model_options_clone(patcher.model_options)["transformer_options"]
         merge_nested_dicts(self._options.setdefault("wrappers", {}), patcher.wrappers, copy_dict1=False)
         self.config: WanConfig = self._model.diffusion_model.config
@@ -80,9 +80,9 @@ class HostedModel:
         with self._turn:
             return self._model.apply_model(x, t, transformer_options=self._options, **inputs)
 
-    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
         with self._turn:
-            self._model.diffusion_model.remember(x, t, text, kv, positions)
+            self._model.diffusion_model.write_kv(x, t, text, kv, positions)
 
     def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
         with self._turn:

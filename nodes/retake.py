@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 
 from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.take import Take
-from ..longlive_core.take.lock import Claim
+from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.retake_once import retake_once, with_versions_of
 from ..longlive_core.take.take import FILE
 from ..longlive_core.take.versions import Mode
@@ -121,7 +121,7 @@ class Retake(io.ComfyNode):
                 f"{take.folder} was removed: change name_prefix of LongLive Save Take, or load another take"
             )
         # Nobody else may change the take between its reading and its writing.
-        with Claim(take.folder):
+        with TakeLock(take.folder):
             saved = Take.load(take.folder)
             changed = retake_once(with_versions_of(take, saved), shot, seed, prompt, mode)
             stream, notes = stream_of(changed, model, clip, str(cls.hidden.unique_id), "LongLive Retake")

@@ -25,7 +25,7 @@ from ..longlive_core.script.source import MAX_FILE_BYTES
 PATH = "/longlive/takes"
 
 
-class Studio:
+class LiveScripts:
     """The scripts of the films that are being made, by the id of the node that makes them."""
 
     def __init__(self) -> None:
@@ -67,18 +67,18 @@ class Studio:
         return film
 
 
-STUDIO = web.AppKey("longlive_studio", Studio)
+STUDIO = web.AppKey("longlive_studio", LiveScripts)
 
 
-def open_studio(server: PromptServer) -> None:
+def add_routes(server: PromptServer) -> None:
     """Adds the routes to a server that has not begun to serve."""
-    opened = server.app[STUDIO] = Studio()
+    opened = server.app[STUDIO] = LiveScripts()
     server.routes.get(PATH)(opened.films)
     server.routes.get(f"{PATH}/{{id}}/script")(opened.script)
     server.routes.post(f"{PATH}/{{id}}/script")(opened.change)
 
 
-def studio() -> Studio:
+def live_scripts() -> LiveScripts:
     """The server's."""
     return PromptServer.instance.app[STUDIO]
 

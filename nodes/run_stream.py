@@ -13,14 +13,14 @@ import comfy.model_management
 import comfy.model_patcher
 
 from ..longlive_core.oom import is_out_of_memory
-from ..longlive_core.pipeline.decode import Piece, decode, decode_lane
+from ..longlive_core.pipeline.decode import DecodedFrame, decode, decoder_cuda_stream
 from ..longlive_core.pipeline.stages import Mode, Pipeline, Stage, StageError, staged
 from ..longlive_core.render.write_film import all_first
 from ..longlive_core.sampling.generation import Step
 from ..longlive_core.types import Block
 from ..longlive_core.vae import ChunkDecoder, DecodeStream
 from .preview import Board, LatentColours, Preview
-from .routes import studio
+from .routes import live_scripts
 from .types import Stream
 
 # How often the host is asked for an interrupt and the preview moves on while nothing else happens, in seconds.
@@ -30,7 +30,7 @@ TICK = 0.04
 T = TypeVar("T")
 
 
-class Drawing:
+class StreamRun:
     """A film being drawn.
 
         with Drawing(stream, beside=[vae.patcher], memory=bytes) as drawing:
@@ -73,10 +73,10 @@ class Drawing:
         self._news: SimpleQueue[Step | Block] = SimpleQueue()
         self._exit = ExitStack()
 
-    def __enter__(self) -> Drawing:
+    def __enter__(self) -> StreamRun:
         with ExitStack() as entered:
             entered.enter_context(self._loaded())
-            entered.enter_context(studio().making(self._scripts))
+            entered.enter_context(live_scripts().making(self._scripts))
             entered.enter_context(self._board)
             entered.enter_context(self._line)
             entered.callback(self._leaving.set)
@@ -126,7 +126,7 @@ class Drawing:
             self._line.finish()
             raise
 
-    def decoded(self, coder: ChunkDecoder) -> Iterator[Piece]:
+    def decoded(self, coder: ChunkDecoder) -> Iterator[DecodedFrame]:
         """The blocks' latent frames, for one stage to take; models in `beside` are the coder's.
 
         Beside the sampler, in a CUDA stream of its own, where all weights stay where they are; else in turn with it. A
@@ -134,10 +134,10 @@ class Drawing:
         """
         models = [*self._models, *self._beside]
         still = self._mode == "async" and not any(one.is_dynamic() or one.model.model_lowvram for one in models)
-        lane = decode_lane(self._beside[0].load_device) if still else None
-        turn = self._stream.turn
-        stream = DecodeStream(coder, lane=lane, free=turn.make_room)
-        return decode(self.blocks(), stream, self._leaving.is_set, None if still and not self._scripts else turn)
+        cuda_stream = decoder_cuda_stream(self._beside[0].load_device) if still else None
+        device_lock = self._stream.device_lock
+        stream = DecodeStream(coder, cuda_stream=cuda_stream, free=device_lock.free_vram)
+        return decode(self.blocks(), stream, self._leaving.is_set, None if still and not self._scripts else device_lock)
 
     def tick(self) -> None:
         """Moves what the user sees on. Raises the host's interrupt where the user asked for one."""
@@ -171,7 +171,7 @@ class Drawing:
         both = self._mode == "async"
         needed = self._memory + self._sampling if both else self._sampling if models is self._models else self._memory
         if models:
-            self._stream.turn.load(models, needed)
+            self._stream.device_lock.load(models, needed)
 
     @contextmanager
     def _loaded(self) -> Iterator[None]:
@@ -181,7 +181,7 @@ class Drawing:
         try:
             yield
         finally:
-            self._stream.turn.forget()
+            self._stream.device_lock.forget()
             for model in self._models:
                 model.cleanup()
             comfy.model_management.soft_empty_cache()

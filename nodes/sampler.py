@@ -19,8 +19,8 @@ from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.script.from_plan import script_of
 from ..longlive_core.take.block_file import Settings, latents_digest
 from ..longlive_core.types import LatentShape, PixelShape
-from .device_lock import Turn
-from .film_spec import Recipe, Storyboard, make_film
+from .device_lock import DeviceLock
+from .film_spec import FilmSpec, Storyboard, make_film
 from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
 from .model import as_causal
 from .types import CATEGORY, ConditioningType, ShotConditioning, StateType, Stream, StreamType
@@ -155,16 +155,18 @@ def make_stream(
     shape = PixelShape(1, 1, size[1], size[0]).latent.with_frames(plan.block_frames)
     check_size(model, shape, state)
     embeddings = conditioning.embeddings if state is None else {**state.embeddings, **conditioning.embeddings}
-    turn = Turn(model.load_device) if state is None else state.turn
-    recipe = Recipe(model, embeddings, conditioning.negative, plan, shape, seed, steps, guidance, memory, turn)
-    recipe = replace(recipe, encode=conditioning.encode)
-    recipe.check()
+    device_lock = DeviceLock(model.load_device) if state is None else state.device_lock
+    film_spec = FilmSpec(
+        model, embeddings, conditioning.negative, plan, shape, seed, steps, guidance, memory, device_lock
+    )
+    film_spec = replace(film_spec, encode=conditioning.encode)
+    film_spec.check()
     start = encode_start(*picture, model, shape) if state is None else None
-    film = make_film(recipe, start, None if state is None else state.film, storyboard)
+    film = make_film(film_spec, start, None if state is None else state.film, storyboard)
     if storyboard == "off":
         film.live = LiveScript(conditioning.script or script_of(conditioning.plan), plan)
     asked: Settings = {
-        **recipe.asked,
+        **film_spec.asked,
         "start": None if start is None else f"image {latents_digest(start.to('cpu', torch.float32))}",
         "storyboard": storyboard,
     }
@@ -175,11 +177,11 @@ def make_stream(
         shape,
         steps,
         memory,
-        recipe.bytes,
+        film_spec.bytes,
         node,
         title,
         embeddings,
-        turn,
+        device_lock,
         state,
         asked,
         script,

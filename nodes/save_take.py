@@ -11,7 +11,7 @@ from ..longlive_core.script import ShotScript
 from ..longlive_core.script.from_plan import script_of
 from ..longlive_core.take import Shot, Take
 from ..longlive_core.take.from_video import MADE as GIVEN
-from ..longlive_core.take.lock import Claim
+from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.take import FILE
 from .take_folders import numbered
 from .take_settings import machine_notes, machine_of, settings_of, told
@@ -72,7 +72,7 @@ def open_take(stream: Stream, prefix: str) -> Take:
             return first
     take = Take.new(folder, _script(stream), settings, machine_of(stream.model))
     take = replace(take, shots=_shots(take, stream))
-    with Claim(folder):
+    with TakeLock(folder):
         if (folder / FILE).exists():
             raise FileExistsError(f"{folder} was begun by another process just now: queue again")
         take.save()

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..longlive_core.pipeline.decode import DEPTH
-from .run_stream import Drawing
+from .run_stream import StreamRun
 from .sink_memory import gigabytes
 from .types import CATEGORY, Stream, StreamType
 from .vae import decoder, slice_bytes
@@ -32,7 +32,7 @@ class StreamToLatent(io.ComfyNode):
     def execute(cls, stream: Stream) -> io.NodeOutput:
         whole = stream.shape.with_frames(stream.film.plan.latent_frames).as_tuple()
         check_room(4 * torch.Size(whole).numel(), f"{whole[2]} latent frames")
-        with Drawing(stream) as drawing:
+        with StreamRun(stream) as drawing:
             latents = torch.cat([block.latents for block in drawing], dim=2)
         return io.NodeOutput({"samples": stream.latent_format.process_out(latents)})
 
@@ -75,7 +75,7 @@ class StreamToImages(io.ComfyNode):
         check_room(4 * 3 * len(wanted) * pixels.height * pixels.width, f"{len(wanted)} frames")
         images = torch.empty(len(wanted), pixels.height, pixels.width, 3)
         coder = decoder(vae, stream.latent_format)
-        with Drawing(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as drawing:
+        with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as drawing:
             start = 0
             for piece in drawing.shown(drawing.stage("decoding", drawing.decoded(coder), DEPTH)):
                 frames = piece.frames.wait()

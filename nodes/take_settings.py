@@ -19,8 +19,8 @@ from ..longlive_core.render.settings import latent_size, machine
 from ..longlive_core.take import Take
 from ..longlive_core.take.block_file import BadBlock, Setting, Settings, latents_digest, load_block
 from ..longlive_core.types import LATENT_CHANNELS, BlockSpec, LatentShape
-from .device_lock import Turn
-from .film_spec import Recipe
+from .device_lock import DeviceLock
+from .film_spec import FilmSpec
 from .fingerprint import text_digest, weights_digest
 from .model import as_causal
 from .sampler import check_size
@@ -87,18 +87,29 @@ def stream_of(
     first = as_first_made(take).plan
     prompts = [*distinct_prompts(plan, negative), *(block.prompt for block in first.blocks)]
     embeddings = encode_prompts(clip, list(dict.fromkeys(prompts)))
-    memory, turn = _memory(settings), Turn(model.load_device)
+    memory, device_lock = _memory(settings), DeviceLock(model.load_device)
     guidance = _number(settings, "guidance", 1.0)
-    recipe = Recipe(model, embeddings, negative, plan, shape, seed, steps, guidance, memory, turn)
-    film = TakeFilm(take, recipe, lambda note: log.info("LongLive: %s", note))
+    film_spec = FilmSpec(model, embeddings, negative, plan, shape, seed, steps, guidance, memory, device_lock)
+    film = TakeFilm(take, film_spec, lambda note: log.info("LongLive: %s", note))
     notes: list[str] = []
     if film.needs_model:
-        recipe.check()
+        film_spec.check()
         text = text_digest((block.prompt for block in first.blocks), embeddings)
         notes = [*_check_makes(take, model, text), *machine_notes(take, model)]
-    asked = {**recipe.asked, "start": _versions(take), "storyboard": "off"}
+    asked = {**film_spec.asked, "start": _versions(take), "storyboard": "off"}
     stream = Stream(
-        film, model, shape, steps, memory, recipe.bytes, node, title, embeddings, turn, asked=asked, script=take.script
+        film,
+        model,
+        shape,
+        steps,
+        memory,
+        film_spec.bytes,
+        node,
+        title,
+        embeddings,
+        device_lock,
+        asked=asked,
+        script=take.script,
     )
     return stream, notes
 

@@ -16,7 +16,7 @@ from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, ShotScript
 from ..longlive_core.take.block_file import Settings
 from ..longlive_core.types import LatentShape
-from .device_lock import Turn
+from .device_lock import DeviceLock
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Stream:
     node: str
     title: str
     embeddings: Mapping[str, Tensor]
-    turn: Turn
+    device_lock: DeviceLock
     earlier: Stream | None = None
     asked: Settings | None = None
     script: ShotScript | None = None

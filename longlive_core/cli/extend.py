@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..render.settings import Order
+from ..render.settings import RenderSettings
 from ..script.source import read_text
 from ..take import Take
 from ..take.append import append
@@ -38,7 +38,7 @@ def extend_job(args: argparse.Namespace, **more: Any) -> tuple[Job, int]:  # noq
     if args.source.is_dir():
         if args.prompt is not None:
             raise ValueError("--prompt is for a video; the shots of a take have theirs")
-        order = Order.resumed(args.source, args.output, given, **written)
+        order = RenderSettings.resumed(args.source, args.output, given, **written)
         take = Take.load(args.source)
         return kind_of_job(args)(order, take=append(take, read_text(args.script)), **more), len(take.shots)
     if args.preview:
@@ -49,7 +49,7 @@ def extend_job(args: argparse.Namespace, **more: Any) -> tuple[Job, int]:  # noq
         raise ValueError("say what the video shows, --prompt TEXT: the model reads it with its frames")
     if args.output.resolve() == args.source.resolve():
         raise ValueError(f"the film would take the place of the video {args.source}; name another with -o")
-    order = Order.of(None, args.output, given, **written)
+    order = RenderSettings.of(None, args.output, given, **written)
     return ExtendJob(order, args.source, args.prompt, read_text(args.script), **more), 1
 
 
@@ -60,7 +60,7 @@ def extend_lines(job: Job, number: int) -> Iterator[str]:
         return
     yield f"kept {len(run.kept)} blocks, sampled {len(run.sampled)}, of {len(job.plan.blocks)}"
     if take.complete:
-        from ..render.seam import in_words, seam_flicker
+        from ..render.seam import format_flicker, seam_flicker
 
         joins = "goes on from" if take.script.shots[number].continues else "cuts from"
-        yield f"shot {number + 1} {joins} shot {number}; {in_words(seam_flicker(take, job.mini.vae, number - 1))}"
+        yield f"shot {number + 1} {joins} shot {number}; {format_flicker(seam_flicker(take, job.mini.vae, number - 1))}"

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
-from ..oom import OutOfRoomError
-from ..pipeline.stages import StageError, in_words
+from ..oom import OutOfMemoryError
+from ..pipeline.stages import StageError, format_error
 from ..sampling.generate import NotFiniteError
 from ..weights.convert import ConversionStopped, ConvertProgress
 from ..weights.convert_report import add_arguments as convert_arguments
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ..render.job import Job
 
 FAILED, WRONG, STOPPED = 1, 2, 130
-BAD_NEWS = (ValueError, OSError, NotFiniteError, OutOfRoomError)
+BAD_NEWS = (ValueError, OSError, NotFiniteError, OutOfMemoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # An error of our own in a stage is for us to see whole.
         if args.traceback or (isinstance(error, StageError) and not isinstance(error.__cause__, BAD_NEWS)):
             raise
-        print(f"longlive: {in_words(error)}", file=sys.stderr)
+        print(f"longlive: {format_error(error)}", file=sys.stderr)
         return WRONG
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..memory import KV_FORMATS
 from ..pipeline.stages import MODES
-from ..render.settings import FILES, MEMORY, OUTPUT, Order
+from ..render.settings import FILES, MEMORY, OUTPUT, RenderSettings
 from ..script import ShotScript
 from ..take import Take
 from ..video import CODECS, QUALITIES
@@ -84,7 +84,7 @@ def given_settings(args: argparse.Namespace, names: Sequence[str] = SETTINGS) ->
     return {**named, **{name: getattr(args, name) for name in names if hasattr(args, name)}}
 
 
-def render_order(args: argparse.Namespace) -> Order:
+def render_order(args: argparse.Namespace) -> RenderSettings:
     """The order in the arguments. Raises ValueError, for a setting or a script that is not the resumed take's too."""
     given = given_settings(args)
     if args.resume is not None:
@@ -92,12 +92,14 @@ def render_order(args: argparse.Namespace) -> Order:
             raise ValueError("--resume goes on with a take, --no-take keeps none; leave one of them out")
         if args.script is not None:
             _check_script(Take.load(args.resume), ShotScript.read(args.script))
-        return Order.resumed(args.resume, args.output, given, contact_sheet=args.contact_sheet, decode=args.decode)
+        return RenderSettings.resumed(
+            args.resume, args.output, given, contact_sheet=args.contact_sheet, decode=args.decode
+        )
     if args.script is None:
         raise ValueError("a film needs a SCRIPT, or --resume with the take of one that was begun")
     if args.output is None:
         raise ValueError("name the film: -o FILM.mp4")
-    return Order.of(
+    return RenderSettings.of(
         args.script,
         args.output,
         given,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..film.take_storyboard import retake_board
-from ..render.settings import OUTPUT, Order
+from ..render.settings import OUTPUT, RenderSettings
 from ..take import Retake, Take, choose, lock_shot, prune, retake, takes_in
-from ..take.lock import Claim
+from ..take.lock import TakeLock
 from .render import add_output_arguments, given_settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def retake_arguments(part: argparse.ArgumentParser) -> None:
     add_output_arguments(part)
 
 
-def retake_order(args: argparse.Namespace) -> tuple[Order, Retake]:
+def retake_order(args: argparse.Namespace) -> tuple[RenderSettings, Retake]:
     """The order of a retake and the take as it will be. Raises ValueError and ScriptError for a retake of nothing."""
     take = Take.load(args.take)
     if args.preview:
@@ -40,7 +40,7 @@ def retake_order(args: argparse.Namespace) -> tuple[Order, Retake]:
     else:
         changed = retake(take, args.shot, args.seed, args.prompt, args.mode)
     written = {"contact_sheet": args.contact_sheet, "decode": args.decode}
-    return Order.resumed(args.take, args.output, given_settings(args, OUTPUT), **written), changed
+    return RenderSettings.resumed(args.take, args.output, given_settings(args, OUTPUT), **written), changed
 
 
 def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
@@ -58,10 +58,10 @@ def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
     copied = job.film.copied
     yield f"the film: {copied} of {blocks} blocks copied as they were compressed, {blocks - copied} decoded"
     if mode == "keep" and number < len(take.shots) and take.complete:
-        from ..render.seam import in_words, seam_flicker
+        from ..render.seam import format_flicker, seam_flicker
 
         line = f"shot {number + 1} is spliced behind shot {number}; "
-        line += in_words(seam_flicker(take, job.mini.vae, changed.shot))
+        line += format_flicker(seam_flicker(take, job.mini.vae, changed.shot))
         if changed.before.complete:
             was = seam_flicker(changed.before, job.mini.vae, changed.shot)
             line += f" (before the retake {was.seam:.1f}, {was.boundary:.1f})"
@@ -99,7 +99,7 @@ def takes_lines(args: argparse.Namespace) -> Iterator[str]:
     if args.what == "show":
         yield from _show(take)
         return
-    with Claim(args.take):
+    with TakeLock(args.take):
         yield from _changed(Take.load(args.take), args)
 
 

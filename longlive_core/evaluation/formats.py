@@ -12,7 +12,7 @@ import torch
 
 from ..memory import MemoryConfig, PoolShape, make_pools
 from ..mini import LATENT_SIZE, Mini
-from ..model.linears import quantise_linears
+from ..model.linears import quantize_linears
 from ..sampling.generate import generate
 from .measures import psnr
 from .mini import STRETCH_SECONDS, STRIDE, Mode, watch
@@ -86,7 +86,7 @@ def with_weights(mini: Mini, weights: str) -> Mini:
     if weights == "bf16":
         return mini
     model = deepcopy(mini.model)
-    quantise_linears(model, "fp8" if weights == "fp8" else "nvfp4")
+    quantize_linears(model, "fp8" if weights == "fp8" else "nvfp4")
     return replace(mini, model=model)
 
 

@@ -60,7 +60,7 @@ class RecordingModel:
             self.attended.append(kv.frames)
         return recorded if self.replay else flow
 
-    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
         """The recorded clean passes have a flow, so that they are run to their end."""
         self(x, t, text, kv, positions)
 

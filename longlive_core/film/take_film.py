@@ -14,7 +14,7 @@ from ..script import BlockPlan, ShotScript
 from ..script.from_plan import script_of
 from ..take.block_file import BadBlock, Facts, History, latents_digest, load_block, save_block
 from ..take.from_video import check_video
-from ..take.lock import Claim
+from ..take.lock import TakeLock
 from ..take.retake_once import with_versions_of
 from ..take.take import Shot, Take, Version
 from ..types import Block, BlockSpec
@@ -73,7 +73,7 @@ class KeptFilm:
         history = History()
         with ExitStack() as held:
             if self._film.needs_model:
-                held.enter_context(Claim(self.take.folder))
+                held.enter_context(TakeLock(self.take.folder))
             blocks = held.enter_context(closing(self._film.drawn(on_step, should_stop)))
             while True:
                 try:
@@ -192,7 +192,7 @@ class TakeFilm:
 
             return self._begin(self.plan, known_or_start, on_step, should_stop)
 
-        with Claim(self.take.folder) if self.needs_model else nullcontext():
+        with TakeLock(self.take.folder) if self.needs_model else nullcontext():
             for block in TakeRun(self.take, begin, self._on_note).blocks():
                 yield Block(block.spec, block.latents.to("cpu", torch.float32))
 
@@ -250,7 +250,7 @@ def _standing(take: Take, plan: BlockPlan) -> list[BlockSpec]:
     history, found = History(), list[BlockSpec]()
     for spec in plan.blocks:
         facts = take.facts(spec)
-        if facts is None or (facts.history != history and not take.stands_anywhere(spec)):
+        if facts is None or (facts.history != history and not take.ignores_history(spec)):
             break
         history = history.then(facts.digest)
         found.append(spec)

@@ -85,7 +85,7 @@ class TakeRun:
         except BadBlock as error:
             self._tell(f"{error}: block {spec.index} is made anew")
             return None
-        if facts.history != history and not self.take.stands_anywhere(spec):
+        if facts.history != history and not self.take.ignores_history(spec):
             self._tell(f"{path} was made after other blocks: block {spec.index} is made anew")
             return None
         return block, facts

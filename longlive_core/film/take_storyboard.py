@@ -79,7 +79,7 @@ def retake_board(take: Take, number: int, seed: int | None = None, prompt: str |
             "--preview makes it again"
         )
     for spec in take.plan.blocks:
-        if spec.shot > changed.shot and not take.stands_anywhere(spec) and take.path(spec).is_file():
+        if spec.shot > changed.shot and not take.ignores_history(spec) and take.path(spec).is_file():
             raise ValueError(
                 f"shot {spec.shot + 1} is made already, after shot {number} as it is; `longlive retake` without "
                 "--preview makes both again"

@@ -6,7 +6,7 @@ from .film_memory import CallMemory, FilmMemory
 from .formats import KV_FORMATS, make_pools
 from .pool import DensePool, Pool, PoolShape
 from .prompts import PromptKeys, PromptMemory, TextEncoder
-from .quantized_pool import CompressedPool, Smoothing
+from .quantized_pool import QuantizedPool, Smoothing
 from .window import Window, WindowState
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "KV_FORMATS",
     "BlockMemory",
     "CallMemory",
-    "CompressedPool",
     "DensePool",
     "FilmMemory",
     "KeyRope",
@@ -23,6 +22,7 @@ __all__ = [
     "PoolShape",
     "PromptKeys",
     "PromptMemory",
+    "QuantizedPool",
     "Smoothing",
     "TextEncoder",
     "Window",

@@ -19,7 +19,7 @@ class MemoryConfig:
 
     window: what a block can attend, itself and the sinks included. sink: frames at the start of the film that are
     never forgotten (the global sink); 0 turns both sinks off. shot_sink: also keep the first block of the current shot.
-    kv_format: how keys and values are stored, see `KV_FORMATS`. smoothing: of keys in nvfp4, see `CompressedPool`;
+    kv_format: how keys and values are stored, see `KV_FORMATS`. smoothing: of keys in nvfp4, see `QuantizedPool`;
     `reference` is there to compare with recorded runs. shot_clean_recache: forget everything but the global
     sink at a cut, before the cut block's clean pass. relative_rope: rotate keys by their place in the window, not in
     the film. rope_offset: what each cut adds to the RoPE time, in latent frames. t_scale: scale of RoPE time.

@@ -6,7 +6,7 @@ import torch
 
 from ..model import KeyValue
 from .pool import DensePool, Pool, PoolShape
-from .quantized_pool import CompressedPool, Smoothing
+from .quantized_pool import QuantizedPool, Smoothing
 
 DENSE = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
 KV_FORMATS = (*DENSE, "fp8", "nvfp4")
@@ -33,7 +33,7 @@ def make_pools(
         raise ValueError(f"kv_format '{kv_format}' needs heads of 16 channels or a multiple, not {shape.head_dim}")
     scratch = scratch_of(shape, dtype, device)
     return tuple(
-        CompressedPool(shape, "fp8" if kv_format == "fp8" else "nvfp4", smoothing, scratch) for _ in range(count)
+        QuantizedPool(shape, "fp8" if kv_format == "fp8" else "nvfp4", smoothing, scratch) for _ in range(count)
     )
 
 

@@ -92,7 +92,7 @@ class NVFP4Store:
         return tuple(t[:, :filled] for t in (self._values, self._scales, self._amax, self._mean))
 
 
-class CompressedPool:
+class QuantizedPool:
     """Slots in few bits behind a scratch in the dtype that attention computes in.
 
     scratch: `shape.empty(…)`, which any number of pools that are used in turn may share.

@@ -27,8 +27,8 @@ class FlowModel(Protocol):
         """See `CausalWan.forward`."""
         ...
 
-    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
-        """See `CausalWan.remember`."""
+    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+        """See `CausalWan.write_kv`."""
         ...
 
     def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:

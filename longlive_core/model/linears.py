@@ -153,7 +153,7 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Module], nn.Module
     return len(made)
 
 
-def quantise_linears(model: nn.Module, form: Literal["nvfp4", "fp8"]) -> int:
+def quantize_linears(model: nn.Module, form: Literal["nvfp4", "fp8"]) -> int:
     """Rounds the weights of the blocks' linear layers in place: NVFP4 to be decoded, FP8 for W8A8; how many."""
     scratch = Scratch()
 

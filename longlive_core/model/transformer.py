@@ -72,7 +72,7 @@ class CausalWan(nn.Module):
             tokens = layer(tokens, projected, text, kv, rope)
         return self._unpatchify(self.head(tokens, e), grid)
 
-    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
         """The same pass for its K/V alone: it ends at the last layer's keys and values. Shapes as in `forward`."""
         tokens, e, rope = self._embed(x, t, positions)
         projected = self._project(e)

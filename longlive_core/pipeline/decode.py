@@ -17,7 +17,7 @@ from ..video import FilmWriter
 DEPTH = 4
 
 
-class Piece(NamedTuple):
+class DecodedFrame(NamedTuple):
     """A decoded latent frame of a block, `first` or `last` of it."""
 
     block: BlockSpec
@@ -31,7 +31,7 @@ def decode(
     stream: DecodeStream,
     should_stop: Callable[[], bool] = lambda: False,
     turn: AbstractContextManager[Any] | None = None,
-) -> Iterator[Piece]:
+) -> Iterator[DecodedFrame]:
     """The blocks' latent frames, each handed on when it is decoded. turn: entered for each; see `stream` for errors."""
     for block in blocks:
         latents = block.latents.split(1, dim=2)
@@ -41,10 +41,10 @@ def decode(
             with turn or nullcontext():
                 stream.feed(latent)
             for frames in stream.copies():
-                yield Piece(block.spec, index == 0, index + 1 == len(latents), frames)
+                yield DecodedFrame(block.spec, index == 0, index + 1 == len(latents), frames)
 
 
-def write(pieces: Iterable[Piece], writer: FilmWriter) -> Iterator[tuple[Piece, Tensor]]:
+def write(pieces: Iterable[DecodedFrame], writer: FilmWriter) -> Iterator[tuple[DecodedFrame, Tensor]]:
     """The pieces and their frames `[T, H, W, 3]` uint8 as they are written, blocks beginning with key frames."""
     for piece in pieces:
         if piece.first:
@@ -54,10 +54,10 @@ def write(pieces: Iterable[Piece], writer: FilmWriter) -> Iterator[tuple[Piece, 
         yield piece, frames
 
 
-def decode_lane(device: torch.device) -> torch.cuda.Stream | None:
+def decoder_cuda_stream(device: torch.device) -> torch.cuda.Stream | None:
     """A CUDA stream to decode in beside the sampler's; None where there are none. Work begun before it is awaited."""
     if device.type != "cuda":
         return None
-    lane = torch.cuda.Stream(device)
-    lane.wait_stream(torch.cuda.current_stream(device))
-    return lane
+    cuda_stream = torch.cuda.Stream(device)
+    cuda_stream.wait_stream(torch.cuda.current_stream(device))
+    return cuda_stream

@@ -19,7 +19,7 @@ Mode = Literal["async", "sequential", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 # How long a wait lasts before it looks up: on some systems a wait without an end cannot be interrupted.
-PATIENCE = 0.05
+POLL_SECONDS = 0.05
 
 Make = Callable[[Callable[[T], None], Callable[[], bool]], Iterator[T]]
 
@@ -28,11 +28,11 @@ class StageError(RuntimeError):
     """What went wrong in `stage`; the error itself, with its own traceback, is the cause."""
 
     def __init__(self, stage: str, error: BaseException) -> None:
-        super().__init__(f"{stage}: {in_words(error)}")
+        super().__init__(f"{stage}: {format_error(error)}")
         self.stage = stage
 
 
-def in_words(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """An error in one line; OSErrors of the system lose their number and keep their path."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -106,7 +106,7 @@ class Stage(Iterator[T], Generic[T]):
 
     def __next__(self) -> T:
         while not self.done:
-            item = self.take(PATIENCE)
+            item = self.take(POLL_SECONDS)
             if item is not None:
                 return item
         raise StopIteration
@@ -219,6 +219,6 @@ class Pipeline:
             stage.stop()
         for thread in self._threads:
             while thread.is_alive():
-                thread.join(PATIENCE)
+                thread.join(POLL_SECONDS)
         for stage in self._stages:
             stage.forget()

@@ -18,7 +18,7 @@ from ..types import LATENT_CHANNELS, BlockSpec, LatentShape, video_frames
 from ..vae.encode_clip import encode_pieces, whole_blocks
 from ..video.clip import Clip, ClipStopped
 from .job import Job, new_take
-from .settings import BLOCK_FRAMES, FPS, Order, machine
+from .settings import BLOCK_FRAMES, FPS, RenderSettings, machine
 from .write_film import Progress
 
 
@@ -28,7 +28,7 @@ class ExtendJob(Job):
     A film goes on from whole blocks: the video's first frames that are too much for them are left out.
     """
 
-    def __init__(self, order: Order, video: Path, prompt: str, text: str, **more: Any) -> None:  # noqa: ANN401
+    def __init__(self, order: RenderSettings, video: Path, prompt: str, text: str, **more: Any) -> None:  # noqa: ANN401
         """prompt: of the video; text: the script of the shots behind it, whose names and style hold for both.
 
         more: as of `Job`, but no take. Raises what `Job` raises, and ClipStopped, with nothing left, for a stop before

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..take.take import FOOTAGE, Take
 from ..types import BlockSpec
-from ..video import Reel
+from ..video import PacketSource
 from ..video.checksum import Checksum, checksums, is_ours
 
 FORMAT = "longlive-footage-1"
@@ -22,20 +22,20 @@ END = "end"
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class Encoding:
     """How a film is compressed: frames of another delivery cannot follow its own."""
 
     codec: str
     quality: str
 
 
-class FootageLog:
+class FilmIndexWriter:
     """Writes down which blocks a film's file holds, each when its last frame is handed to the encoder.
 
     With each the bytes that the file has by then are noted: a file that is another film's now is not taken for it.
     """
 
-    def __init__(self, path: Path, film: Path, delivery: Delivery) -> None:
+    def __init__(self, path: Path, film: Path, delivery: Encoding) -> None:
         """Begins anew. Raises OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._head = json.dumps({"format": FORMAT, **asdict(delivery)})
@@ -68,7 +68,7 @@ class FootageLog:
         self._file.flush()
 
 
-def read_log(path: Path, film: Path, delivery: Delivery) -> tuple[str, ...]:
+def read_log(path: Path, film: Path, delivery: Encoding) -> tuple[str, ...]:
     """The digests of the blocks that a film's file holds to its end, as far as its bytes are those that were noted.
 
     Raises OSError, and ValueError for a film of another delivery or a log that is none.
@@ -83,13 +83,13 @@ def read_log(path: Path, film: Path, delivery: Delivery) -> tuple[str, ...]:
     return tuple(digest for digest, _, _ in noted[: max(0, true - 1)])
 
 
-class Footage:
+class FilmIndex:
     """A film that was made of a take before, which may be torn, and the digests of its blocks.
 
     reach: how many blocks before a block its pixels depend on.
     """
 
-    def __init__(self, reel: Reel, digests: Sequence[str], reach: int) -> None:
+    def __init__(self, reel: PacketSource, digests: Sequence[str], reach: int) -> None:
         self.reel = reel
         self._digests = tuple(digests)
         self._reach = reach
@@ -103,7 +103,7 @@ class Footage:
         return self.reel.can_cut(start) and self.reel.can_cut(stop)
 
 
-class Cutting:
+class PreviousFilm:
     """The films of a take before and while a new cut is written.
 
         cutting = Cutting(take, film, delivery)
@@ -116,14 +116,14 @@ class Cutting:
     for the next cut. Nothing is lost with it: films are made of the take's blocks.
     """
 
-    def __init__(self, take: Take, film: Path, delivery: Delivery) -> None:
+    def __init__(self, take: Take, film: Path, delivery: Encoding) -> None:
         self._take, self._film, self._delivery = take, film, delivery
         self._folder = take.folder / FOOTAGE
         self._before = self._folder / f"{BEFORE}{film.suffix}"
-        self._footage: Footage | None = None
+        self._footage: FilmIndex | None = None
         self._frames = 0
 
-    def open(self, reach: int) -> Footage | None:
+    def open(self, reach: int) -> FilmIndex | None:
         """The film of the take at this place, moved out of the way, or the take's own film elsewhere, where it lies.
 
         Where there is none that can be read, the new one is made whole.
@@ -134,15 +134,15 @@ class Cutting:
         for film in (self._before, *elsewhere):
             try:
                 digests = read_log(self._noted(film), film, self._delivery)
-                self._footage = Footage(Reel(film), digests, reach)
+                self._footage = FilmIndex(PacketSource(film), digests, reach)
                 return self._footage
             except (OSError, ValueError):
                 continue
         return None
 
-    def log(self) -> FootageLog:
+    def log(self) -> FilmIndexWriter:
         """Raises OSError."""
-        return FootageLog(self._noted(self._film), self._film, self._delivery)
+        return FilmIndexWriter(self._noted(self._film), self._film, self._delivery)
 
     def restore(self) -> None:
         """There is no new cut: the old film goes back to its place."""
@@ -186,7 +186,7 @@ class Cutting:
 def _frames_in(film: Path) -> int:
     """0 for what cannot be read."""
     try:
-        return Reel(film).frames
+        return PacketSource(film).frames
     except (OSError, ValueError):
         return 0
 

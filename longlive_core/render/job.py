@@ -15,17 +15,17 @@ from ..script import BlockPlan, ShotScript
 from ..take import Take, TakeRun
 from ..take.block_file import Settings
 from ..take.from_video import check_video
-from ..take.lock import Claim
+from ..take.lock import TakeLock
 from ..take.take import SUFFIX, made_in
 from ..types import Block
 from ..video import CODECS, check_path
 from ..video.contact_sheet import ContactSheet
-from .film_index import Cutting, Delivery
+from .film_index import Encoding, PreviousFilm
 from .load_model import change_linears, load_model, weights_digest
-from .settings import BLOCK_FRAMES, FILES, FPS, Order, check_settings, latent_size, machine
+from .settings import BLOCK_FRAMES, FILES, FPS, RenderSettings, check_settings, latent_size, machine
 from .write_film import Progress, Render
 
-__all__ = ["Job", "Order"]
+__all__ = ["Job", "RenderSettings"]
 
 
 class Job:
@@ -33,7 +33,7 @@ class Job:
 
     def __init__(
         self,
-        order: Order,
+        order: RenderSettings,
         *,
         mini: Mini | None = None,
         take: Take | None = None,
@@ -56,7 +56,7 @@ class Job:
         self._should_stop = should_stop
         with ExitStack() as held:
             if order.take or take is not None:
-                held.enter_context(Claim(order.output.with_suffix(SUFFIX) if take is None else take.folder))
+                held.enter_context(TakeLock(order.output.with_suffix(SUFFIX) if take is None else take.folder))
             self._open(script, take, mini, on_progress, on_note)
             self._held = held.pop_all()
 
@@ -103,7 +103,7 @@ class Job:
         return None if self.run_of_take is None else self.run_of_take.take
 
     @property
-    def written(self) -> Order:
+    def written(self) -> RenderSettings:
         """The order as its file is written."""
         return self.order
 
@@ -121,7 +121,7 @@ class Job:
         """Makes the film; whether it is complete. However it ends, the file plays and the sheet shows what it holds.
 
         Raises StageError: its cause is NotFiniteError, which names the block, OSError where a disk is full, or
-        OutOfRoomError.
+        OutOfMemoryError.
         """
         try:
             return self.film.run(self._blocks)
@@ -147,10 +147,10 @@ class Job:
             should_stop=self._should_stop,
         )
 
-    def _cutting(self) -> Cutting | None:
+    def _cutting(self) -> PreviousFilm | None:
         if self.take is None:
             return None
-        return Cutting(self.take, self.written.output, Delivery(self.written.codec, self.order.quality))
+        return PreviousFilm(self.take, self.written.output, Encoding(self.written.codec, self.order.quality))
 
     def _plan(self, script: ShotScript) -> BlockPlan:
         return script.plan(FPS, BLOCK_FRAMES)
@@ -185,7 +185,7 @@ class Job:
         return take
 
 
-def new_take(order: Order, script: ShotScript, settings: Settings) -> Take:
+def new_take(order: RenderSettings, script: ShotScript, settings: Settings) -> Take:
     """The take of a film that is about to be made, beside its file; nothing is written."""
     output: Settings = {"name": order.output.name, "codec": order.codec, "quality": order.quality}
     return Take.new(order.output.with_suffix(SUFFIX), script, settings, machine(), output)

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..mini import MINI_DIT, Mini, load_mini
 from ..model import CausalWan
-from ..model.linears import quantise_linears
+from ..model.linears import quantize_linears
 from ..weights import inspect_checkpoint, load_checkpoint, read_lora
 
 
@@ -40,7 +40,7 @@ def change_linears(model: CausalWan, fp8: bool, lora: Path | None, strength: flo
     """Rounds the model's layers and puts the LoRA beside them; what was done, in words."""
     notes: list[str] = []
     if fp8:
-        notes.append(f"fp8: {quantise_linears(model, 'fp8')} layers with weights and activations in FP8")
+        notes.append(f"fp8: {quantize_linears(model, 'fp8')} layers with weights and activations in FP8")
     if lora is not None:
         notes.append(f"lora beside the layers: {read_lora(lora).beside(model, strength).text()}")
     return tuple(notes)

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..pipeline.decode import Piece, decode, write
+from ..pipeline.decode import DecodedFrame, decode, write
 from ..take.block_file import latents_digest
 from ..types import Block, BlockSpec
 from ..vae import DecodeStream, WanVAE
 from ..video import FilmWriter
-from .film_index import Cutting
+from .film_index import PreviousFilm
 
 
 class CutPiece(NamedTuple):
@@ -22,7 +22,7 @@ class CutPiece(NamedTuple):
 
     block: BlockSpec
     digest: str
-    decoded: Piece | None = None
+    decoded: DecodedFrame | None = None
 
 
 class Written(NamedTuple):
@@ -40,7 +40,7 @@ class Recut:
     depend on are the same, and where decoding begins anew it begins that far before.
     """
 
-    def __init__(self, cutting: Cutting, vae: WanVAE, block_frames: int, *, copy: bool = True) -> None:
+    def __init__(self, cutting: PreviousFilm, vae: WanVAE, block_frames: int, *, copy: bool = True) -> None:
         """copy: false notes what the new file holds and decodes everything. Moves the old film out of the way."""
         self._reach = ceil(vae.config.decoder_reach / block_frames)
         self._cutting = cutting

@@ -23,7 +23,7 @@ def seam_flicker(take: Take, vae: WanVAE, shot: int) -> Flicker:
     return measure_flicker(frames)
 
 
-def in_words(flicker: Flicker) -> str:
+def format_flicker(flicker: Flicker) -> str:
     """How large the step across a seam is."""
     ratio = flicker.seam / max(flicker.boundary, 1e-6)
     return (

@@ -30,7 +30,7 @@ COMFYUI = "ComfyUI"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RenderSettings:
     """What a user asks for.
 
     script: of a new film; None with `resume`, the take of a film to go on with, which has its own. model: "mini", the
@@ -62,7 +62,7 @@ class Order:
     resume: Path | None = None
 
     @classmethod
-    def of(cls, script: Path | None, output: Path, settings: Mapping[str, Any], **more: Any) -> Order:  # noqa: ANN401
+    def of(cls, script: Path | None, output: Path, settings: Mapping[str, Any], **more: Any) -> RenderSettings:  # noqa: ANN401
         """The order of named settings, those of the memory among them; what is not named is as usual."""
         memory = replace(DEFAULT_MEMORY, **{name: settings[name] for name in MEMORY if name in settings})
         own = {field.name for field in fields(cls)} & set(settings)
@@ -76,7 +76,7 @@ class Order:
         output: Path | None = None,
         given: Settings | None = None,
         **more: Any,  # noqa: ANN401
-    ) -> Order:
+    ) -> RenderSettings:
         """The order of a take, to be written to the take's own film or another.
 
         given: settings that the user names again; a file may lie elsewhere now, the rest must be those of the take.

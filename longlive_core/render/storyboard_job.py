@@ -14,7 +14,7 @@ from ..take import Take, TakeRun
 from ..take.block_file import Settings
 from ..take.take import SUFFIX, made_in
 from .job import Job
-from .settings import BLOCK_FRAMES, FPS, Order
+from .settings import BLOCK_FRAMES, FPS, RenderSettings
 
 
 class StoryboardJob(Job):
@@ -24,14 +24,14 @@ class StoryboardJob(Job):
     not made again.
     """
 
-    def __init__(self, order: Order, **more: Any) -> None:  # noqa: ANN401
+    def __init__(self, order: RenderSettings, **more: Any) -> None:  # noqa: ANN401
         """more: as of `Job`. Raises what `Job` raises, and ValueError for an order that keeps no take."""
         if not order.take:
             raise ValueError("a preview is kept in a take, so that the film can begin with it; leave --no-take out")
         super().__init__(order, **more)
 
     @property
-    def written(self) -> Order:
+    def written(self) -> RenderSettings:
         output = self.order.output.with_suffix(".preview.mp4")
         return replace(self.order, output=output, codec="h264", contact_sheet=True)
 

@@ -10,14 +10,14 @@ from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
 
-from ..pipeline.decode import DEPTH, decode, decode_lane, write
+from ..pipeline.decode import DEPTH, decode, decoder_cuda_stream, write
 from ..pipeline.stages import Mode, Pipeline, in_stage, staged
 from ..script import BlockPlan
 from ..types import SPACE_FACTOR, Block, BlockSpec
 from ..vae import DecodeStream, WanVAE
 from ..video import open_film
 from ..video.contact_sheet import ContactSheet
-from .film_index import Cutting
+from .film_index import PreviousFilm
 from .reuse import Recut, Written
 
 
@@ -70,7 +70,7 @@ class Render:
         mode: Mode = "async",
         codec: str = "h264",
         quality: str = "high",
-        cutting: Cutting | None = None,
+        cutting: PreviousFilm | None = None,
         sheet: ContactSheet | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -85,7 +85,7 @@ class Render:
         self.plan, self.mode, self.sheet, self.video_frames = plan, mode, sheet, 0
         height, width = (SPACE_FACTOR * side for side in size)
         device = vae.conv2.weight.device
-        self._stream = DecodeStream(vae, lane=decode_lane(device) if mode == "async" else None)
+        self._stream = DecodeStream(vae, cuda_stream=decoder_cuda_stream(device) if mode == "async" else None)
         self._on_progress = on_progress
         self._should_stop = should_stop or (lambda: False)
         copy = sheet is None
@@ -116,7 +116,7 @@ class Render:
         """Decodes and writes the blocks, and closes the file; returns `complete`.
 
         What goes wrong is raised as StageError, of "sampling", "decoding" or "writing", after the file was closed; its
-        cause is what `blocks` (NaN), the VAE (OutOfRoomError) or the writer (a full disk) raised.
+        cause is what `blocks` (NaN), the VAE (OutOfMemoryError) or the writer (a full disk) raised.
         """
         with self._closed_at_last(), Pipeline() as line:
             try:

@@ -50,7 +50,7 @@ def generate(
     the prefix, `[B, C, F, H, W]`; what it gives is not sampled. noise: where noise comes from, by default from the
     seeds. on_step is told of every step; what it raises passes through. should_stop is asked before every model call:
     when true the iteration ends, and asking for the next block again makes the unfinished one anew. free: called
-    where the device has no room, before the one further try; see `with_room`.
+    where the device has no room, before the one further try; see `retry_on_oom`.
     resume: a snapshot of a run of the same kind; its blocks are not made again.
 
     Raises ValueError, before any work, for settings that cannot be run; `NotFiniteError` from the iteration.

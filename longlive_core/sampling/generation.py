@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..memory import FilmMemory
 from ..model import FlowModel
-from ..oom import with_room
+from ..oom import retry_on_oom
 from ..types import Block, BlockSpec, LatentShape
 from .noise import NoiseSource
 from .snapshot import Snapshot
@@ -110,31 +110,31 @@ class Generation(Iterator[Block]):
     def __next__(self) -> Block:
         if self._should_stop():
             raise StopIteration
-        self.settle()
+        self.finish_clean_pass()
         if self.done:
             raise StopIteration
         block = self.plan.blocks[self._position]
         self._memory.begin(block)
-        latents = with_room(lambda: self._denoise(block), self._free, f"block {block.index} (shot {block.shot + 1})")
+        latents = retry_on_oom(lambda: self._denoise(block), self._free, f"block {block.index} (shot {block.shot + 1})")
         self._newest = Block(block, latents)
         self._position += 1
         return self._newest
 
     @torch.no_grad()
-    def settle(self) -> None:
+    def finish_clean_pass(self) -> None:
         """Runs the clean pass of the newest block, where it is still to be run."""
         if self._newest is None:
             return
         block, latents = self._newest.spec, self._newest.latents
         # The block outlives an interrupted clean pass, which may already have dropped what it was made from.
         self._memory.forget_before_cut(block)
-        with_room(lambda: self._remember(block, latents), self._free, f"the clean pass of block {block.index}")
+        retry_on_oom(lambda: self._remember(block, latents), self._free, f"the clean pass of block {block.index}")
         self._memory.end(block)
         self._newest = None
 
     def snapshot(self) -> Snapshot:
         """The state before the next block; the newest one's clean pass is run for it where it is to be run."""
-        self.settle()
+        self.finish_clean_pass()
         return Snapshot(self._kind(), self._memory.window.state(), self._memory.tensors())
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -162,7 +162,7 @@ class Generation(Iterator[Block]):
         alike = self._model == other._model and self._kind() == other._kind()
         if not alike or other._position > len(self.plan.blocks):
             return False
-        other.settle()
+        other.finish_clean_pass()
         if not self._memory.take_over(other._memory):
             return False
         self._position, self._newest = other._position, None
@@ -205,7 +205,7 @@ class Generation(Iterator[Block]):
     def _remember(self, block: BlockSpec, latents: Tensor) -> None:
         positions = self._memory.positions(block, self._cuts[block.index])
         for text, kv in self._memory.calls(block, clean=True):
-            self._model.remember(latents.to(self._model.dtype), self._times(0.0), text, kv, positions)
+            self._model.write_kv(latents.to(self._model.dtype), self._times(0.0), text, kv, positions)
 
     def _times(self, t: float) -> Tensor:
         return torch.full((self._shape.batch, self._shape.frames), t, device=self._model.device)

@@ -121,7 +121,7 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RequestedShot:
     """A shot as the script wants it, from video frame `start` to `end` of the film as written.
 
     `on_clock`: bound to times of the film rather than given a length. `free`: its length was left to us.
@@ -167,7 +167,7 @@ def make_plan(
     return BlockPlan(tuple(blocks), fps, block_frames, tuple(said))
 
 
-def _asks(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction) -> Iterator[Ask]:
+def _asks(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction) -> Iterator[RequestedShot]:
     """Where each shot lies as written; a shot without a length lasts until the next one's start time, if it has one."""
     clock = Fraction(0)
     for number, (shot, following) in enumerate(zip(shots, [*shots[1:], None], strict=True), 1):
@@ -177,14 +177,14 @@ def _asks(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction
             _check_start(shot, number, start, clock, grid, notes)
         until = following.start if following is not None else None
         if shot.duration is not None and shot.start is not None:
-            ask = Ask(shot, number, start, grid.moment(shot.start + shot.duration), on_clock=True)
+            ask = RequestedShot(shot, number, start, grid.moment(shot.start + shot.duration), on_clock=True)
         elif shot.duration is not None:
             end = grid.moment(shot.duration) if start == 0 else start + shot.duration.frames(grid.fps, grid.unit)
-            ask = Ask(shot, number, start, end)
+            ask = RequestedShot(shot, number, start, end)
         elif until is not None and grid.moment(until) > start:
-            ask = Ask(shot, number, start, grid.moment(until), on_clock=True)
+            ask = RequestedShot(shot, number, start, grid.moment(until), on_clock=True)
         else:
-            ask = Ask(shot, number, start, start + default * grid.fps, free=True)
+            ask = RequestedShot(shot, number, start, start + default * grid.fps, free=True)
         yield ask
         clock = ask.end
 
@@ -201,7 +201,7 @@ def _check_start(shot: Shot, number: int, start: Fraction, clock: Fraction, grid
     notes.append(message)
 
 
-def _count(ask: Ask, grid: Grid, first: int, shots: int) -> int:
+def _count(ask: RequestedShot, grid: Grid, first: int, shots: int) -> int:
     """Blocks of a shot: the nearest whole number. On the clock both ends are rounded, so that errors do not add up."""
     asked = ask.blocks(grid)
     if asked * 2 < 1 and not ask.free:
@@ -218,7 +218,7 @@ def _count(ask: Ask, grid: Grid, first: int, shots: int) -> int:
     return max(1, _nearest(asked))
 
 
-def _specs(ask: Ask, indices: range, block_frames: int) -> Iterator[BlockSpec]:
+def _specs(ask: RequestedShot, indices: range, block_frames: int) -> Iterator[BlockSpec]:
     """The blocks of a shot; a cut is announced to the model by a prefix to the shot's first prompt, and only there."""
     cuts = ask.number > 1 and not ask.shot.continues
     for index in indices:
@@ -243,7 +243,7 @@ def _nearest(blocks: Fraction) -> int:
     return floor(blocks + Fraction(1, 2))
 
 
-def _written(ask: Ask, grid: Grid) -> str:
+def _written(ask: RequestedShot, grid: Grid) -> str:
     """The length in the words of the script where it was not given in seconds."""
     seconds = _seconds(ask.seconds(grid))
     length = ask.shot.duration

@@ -19,7 +19,7 @@ FILE = "in_use"
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.EWOULDBLOCK)
 
 
-class Claim:
+class TakeLock:
     """A take's folder, claimed by this process until `release`, or until it dies, however it dies.
 
         with Claim(folder):
@@ -55,7 +55,7 @@ class Claim:
                 self._path.unlink()
                 self._path.parent.rmdir()
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> TakeLock:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -163,7 +163,7 @@ class Take:
         shot = self.shots[spec.shot]
         return shot.versions[shot.chosen].made == "preview" and self.plan.begins_shot(spec)
 
-    def stands_anywhere(self, spec: BlockSpec) -> bool:
+    def ignores_history(self, spec: BlockSpec) -> bool:
         """Whether the block may stand behind others than those it was made after."""
         return self.shots[spec.shot].spliced or self.is_preview(spec)
 

@@ -128,7 +128,7 @@ class _BlockCausal:
         return self.layout.restore(outputs)
 
     def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
-        raise NotImplementedError("teacher forcing keeps nothing between passes; call the model, not `remember`")
+        raise NotImplementedError("teacher forcing keeps nothing between passes; call the model, not `write_kv`")
 
     def _visible(self, segments: tuple[Tensor, ...], block: int, rows: list[int]) -> Tensor:
         past = [segments[earlier].repeat(len(rows), 1, 1, 1) for earlier in self.layout.history[block]]

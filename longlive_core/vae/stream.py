@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import to_uint8
-from ..oom import with_room
+from ..oom import retry_on_oom
 
 
 class ChunkDecoder(Protocol):
@@ -60,18 +60,17 @@ class DecodeStream:
         vae: ChunkDecoder,
         on_slice: Callable[[], None] | None = None,
         *,
-        lane: torch.cuda.Stream | None = None,
+        cuda_stream: torch.cuda.Stream | None = None,
         free: Callable[[], None] | None = None,
     ) -> None:
         """`on_slice` is called before every latent frame; what it raises (a cancel) leaves the stream usable.
 
-        lane: the CUDA stream to decode in, beside what else the device does; latents on a device must then be finished
-        there, those on the host always are. free: called where memory runs out, before a latent frame is decoded once
-        more; see `with_room`.
+        cuda_stream: the CUDA stream to decode in. Latents on a device must be finished in it; latents on the host
+        always are. free: called where memory runs out, before a latent frame is decoded once more; see `retry_on_oom`.
         """
         self.vae = vae
         self.on_slice = on_slice
-        self._lane = lane
+        self._lane = cuda_stream
         self._free = free
         self.reset()
 
@@ -85,7 +84,7 @@ class DecodeStream:
     def feed(self, latents: Tensor) -> None:
         """Decode the next normalised latents [1, C, F, H, W], F >= 1.
 
-        Raises ValueError for a batch, and OutOfRoomError where memory runs out twice: what was fed before is decoded.
+        Raises ValueError for a batch, and OutOfMemoryError where memory runs out twice: what was fed before is decoded.
         """
         if latents.ndim != 5 or latents.shape[0] != 1:
             raise ValueError(f"a stream decodes one film of shape [1, C, F, H, W], not {list(latents.shape)}")
@@ -96,7 +95,7 @@ class DecodeStream:
                 if self.on_slice is not None:
                     self.on_slice()
                 work, what = partial(self._decode, frame), f"decoding latent frame {self._fed}"
-                copy, self.state = with_room(work, self._free, what)
+                copy, self.state = retry_on_oom(work, self._free, what)
                 self._copies.append(copy)
                 self._fed += 1
 

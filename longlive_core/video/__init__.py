@@ -3,7 +3,7 @@
 from .audio import Audio
 from .codecs import CODECS, QUALITIES, check_path, film_path
 from .container import FilmWriter, open_film
-from .packets import Reel
+from .packets import PacketSource
 from .reader import read_video
 from .writer import FRAGMENT_SECONDS, VideoWriter
 
@@ -13,7 +13,7 @@ __all__ = [
     "QUALITIES",
     "Audio",
     "FilmWriter",
-    "Reel",
+    "PacketSource",
     "VideoWriter",
     "check_path",
     "film_path",

@@ -15,7 +15,7 @@ from torch import Tensor
 from .audio import Audio
 from .codecs import CODECS, check_path, choose_quality
 from .image_sequence import PictureWriter
-from .packets import Reel
+from .packets import PacketSource
 from .writer import VideoWriter
 
 
@@ -34,11 +34,11 @@ class FilmWriter(Protocol):
         """The next frames `[T, height, width, 3]`, uint8. Raises ValueError for others, OSError on a full disk."""
         ...
 
-    def fits(self, reel: Reel) -> bool:
+    def fits(self, reel: PacketSource) -> bool:
         """Whether `copy` takes this film's frames."""
         ...
 
-    def copy(self, reel: Reel, start: int, stop: int) -> None:
+    def copy(self, reel: PacketSource, start: int, stop: int) -> None:
         """The next frames are [start, stop) of a film made before, to the bit. Raises ValueError where it does not fit.
 
         `start` is one of its key frames, and so is `stop`, or the film's end.

@@ -20,7 +20,7 @@ from .audio import Audio
 from .fragments import cannot_write, stopped_growing
 from .frames import checked_frames
 from .image_folder import OURS, PARTIAL, SOUND, picture
-from .packets import Format, Reel, check_copied, check_fits, differences
+from .packets import Format, PacketSource, check_copied, check_fits, differences
 
 # As ComfyUI's own Save Image.
 COMPRESSION = 4
@@ -80,11 +80,11 @@ class PictureWriter:
             image = Image.fromarray(np.ascontiguousarray(pixels))
             self._add(lambda file, image=image: self._save(file, image))
 
-    def fits(self, reel: Reel) -> bool:
+    def fits(self, reel: PacketSource) -> bool:
         """Whether `copy` takes this film's frames."""
         return not differences(reel.format, self._format)
 
-    def copy(self, reel: Reel, start: int, stop: int) -> None:
+    def copy(self, reel: PacketSource, start: int, stop: int) -> None:
         """The next pictures are the files of a film made before, [start, stop), their metadata with them.
 
         Raises ValueError where its size is not this film's, before anything is written; OSError as `write` does.

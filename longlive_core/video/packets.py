@@ -18,7 +18,7 @@ from .reader import open_torn
 WITH_LENGTHS = ("h264", "h265")
 
 
-class Piece(NamedTuple):
+class DecodedFrame(NamedTuple):
     """One compressed frame. key: decoding can begin here."""
 
     data: bytes
@@ -36,7 +36,7 @@ class Format(NamedTuple):
     encoder: bytes = b""  # what the container keeps of the encoder's settings
 
 
-class Reel:
+class PacketSource:
     """A film made before, whole or torn: a file of `VideoWriter`'s or a folder of pictures.
 
     `frames` are whole, `keys` those of them that decoding can begin with: the first of every block among them. It is
@@ -53,14 +53,14 @@ class Reel:
             keys = [piece.key for piece in _packets(self.path)]
         self.frames = len(keys)
         self.keys = frozenset(number for number, key in enumerate(keys) if key)
-        self._rest: Generator[Piece, None, None] | None = None  # the frames from number `_at` on
+        self._rest: Generator[DecodedFrame, None, None] | None = None  # the frames from number `_at` on
         self._at = 0
 
     def can_cut(self, frame: int) -> bool:
         """Whether pieces can begin or end before this frame."""
         return frame in self.keys or frame == self.frames
 
-    def pieces(self, start: int, stop: int) -> Iterator[Piece]:
+    def pieces(self, start: int, stop: int) -> Iterator[DecodedFrame]:
         """Frames [start, stop), read while they are drawn; drawn in the film's order, it is read once.
 
         Raises ValueError, at once, unless `start` is a key frame and `stop` is one or the end.
@@ -81,7 +81,7 @@ class Reel:
             self._rest.close()
         self._rest = None
 
-    def _drawn(self, start: int, stop: int) -> Iterator[Piece]:
+    def _drawn(self, start: int, stop: int) -> Iterator[DecodedFrame]:
         if self._rest is None or start < self._at:
             self.close()
             self._rest, self._at = self._all(), 0
@@ -90,11 +90,11 @@ class Reel:
             if self._at > start:
                 yield piece
 
-    def _all(self) -> Generator[Piece, None, None]:
+    def _all(self) -> Generator[DecodedFrame, None, None]:
         if self.path.is_dir():
-            yield from (Piece(file.read_bytes(), True) for file in numbered(self.path))
+            yield from (DecodedFrame(file.read_bytes(), True) for file in numbered(self.path))
         elif self.format.codec in WITH_LENGTHS:
-            yield from (Piece(_with_start_codes(data), key) for data, key in _packets(self.path))
+            yield from (DecodedFrame(_with_start_codes(data), key) for data, key in _packets(self.path))
         else:
             yield from _packets(self.path)
 
@@ -138,27 +138,27 @@ def differences(old: Format, film: Format) -> list[str]:
     return found
 
 
-def check_copied(reel: Reel, copied: int, wanted: int) -> None:
+def check_copied(reel: PacketSource, copied: int, wanted: int) -> None:
     """Raises OSError where a film gave fewer frames than it has: it is being changed by somebody else."""
     if copied != wanted:
         raise OSError(f"{reel.path} gave {copied} of {wanted} frames to copy; somebody changes it: make the film again")
 
 
-def check_fits(reel: Reel, film: Format) -> None:
+def check_fits(reel: PacketSource, film: Format) -> None:
     """Raises ValueError that names what keeps the reel's frames out of a film."""
     found = differences(reel.format, film)
     if found:
         raise ValueError(f"{reel.path} has {', '.join(found)}: its frames cannot be copied; encode them again")
 
 
-def _packets(path: Path) -> Iterator[Piece]:
+def _packets(path: Path) -> Iterator[DecodedFrame]:
     """As the container stores them, up to a torn end."""
     with open_torn(path) as container, suppress(InvalidDataError):
         for packet in container.demux(container.streams.video[0]):
             if packet.is_corrupt:
                 return
             if packet.size:
-                yield Piece(bytes(packet), packet.is_keyframe)
+                yield DecodedFrame(bytes(packet), packet.is_keyframe)
 
 
 def _with_start_codes(data: bytes) -> bytes:

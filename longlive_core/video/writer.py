@@ -25,7 +25,7 @@ from .audio import Audio, AudioTrack
 from .codecs import CODECS, Codec, choose_encoder, choose_quality
 from .fragments import FragmentFile, PatchedFile
 from .frames import checked_frames
-from .packets import Format, Reel, check_copied, check_fits, differences, film_format
+from .packets import Format, PacketSource, check_copied, check_fits, differences, film_format
 
 # A fragment holds at most this much film, so that the file is never far behind the frames.
 FRAGMENT_SECONDS = 0.25
@@ -122,11 +122,11 @@ class VideoWriter:
             self._key = False
             self._add(self._encoder.encode(frame))
 
-    def fits(self, reel: Reel) -> bool:
+    def fits(self, reel: PacketSource) -> bool:
         """Whether `copy` takes this film's frames."""
         return not differences(reel.format, self._format)
 
-    def copy(self, reel: Reel, start: int, stop: int) -> None:
+    def copy(self, reel: PacketSource, start: int, stop: int) -> None:
         """The next frames are those of a film made before, [start, stop), to the bit: nothing is decoded.
 
         `start` is one of its `keys`, and so is `stop`, or the film's end. Its sound is not copied.

@@ -15,7 +15,7 @@ from .fouroversix import as_comfy
 from .metadata import causality, described
 from .names import listed, strip_prefixes
 from .other_models import PATCH, other_model
-from .quantized import Wanted, companions, packed, quantised_layers, unpacked
+from .quantized import TensorRequirement, companions, packed, quantised_layers, unpacked
 from .quantized_linear import quantised_linear
 from .source import CheckpointError, TensorSource, TensorSpec, open_source
 
@@ -97,7 +97,7 @@ def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
     config = _config(source, unpacked(specs, layers), text_len)
     with torch.device("meta"):
         skeleton = CausalWan(config)
-    wanted = {name: Wanted(tuple(tensor.shape)) for name, tensor in skeleton.state_dict().items()}
+    wanted = {name: TensorRequirement(tuple(tensor.shape)) for name, tensor in skeleton.state_dict().items()}
     linears = _linears(skeleton)
     quantised_linears = {layer: form for layer, form in layers.items() if layer in linears}
     for layer, form in quantised_linears.items():
@@ -154,7 +154,7 @@ def _format(specs: Mapping[str, TensorSpec], linears: Mapping[str, object], quan
 
 
 def _check_tensors(
-    path: Path, found: Mapping[str, TensorSpec], wanted: Mapping[str, Wanted], allowed: set[str]
+    path: Path, found: Mapping[str, TensorSpec], wanted: Mapping[str, TensorRequirement], allowed: set[str]
 ) -> None:
     missing = [name for name in wanted if name not in found]
     extra = [name for name in found if name not in wanted and name not in allowed]

@@ -22,7 +22,7 @@ WAN_MODELS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ModelSignature:
     """`model` is told by tensors whose names end with, or contain, each of `parts`."""
 
     model: str
@@ -33,22 +33,24 @@ class Mark:
 
 
 # The first that fits is the answer: what is more special stands above what is more general.
-MARKS = (
-    Mark("a LoRA, not a whole model; load it with the LoRA loader", (".lora_A.",)),
-    Mark("a LoRA, not a whole model; load it with the LoRA loader", (".lora_down.",)),
-    Mark("HunyuanVideo", ("double_blocks.0.", "individual_token_refiner")),
-    Mark("Flux", ("double_blocks.0.img_attn.", "single_blocks.0.")),
-    Mark("Stable Diffusion XL", ("input_blocks.0.0.weight", "label_emb.0.0.weight")),
-    Mark("Stable Diffusion 1 or 2", ("input_blocks.0.0.weight", "output_blocks.0.0.")),
-    Mark("Stable Diffusion 3", ("joint_blocks.0.",)),
-    Mark("LTX-Video", ("patchify_proj.", "transformer_blocks.0.")),
-    Mark("Qwen-Image", ("transformer_blocks.0.img_mod.", "img_in.")),
-    Mark("Wan in the layout of diffusers", ("condition_embedder.", "blocks.0.attn1.to_q.")),
-    Mark("Wan VACE", ("vace_blocks.0.",)),
-    Mark("Mochi", ("blocks.0.attn.qkv_x.",)),
-    Mark("a Wan VAE, not the transformer", ("encoder.", "decoder.", "conv2.weight")),
-    Mark("a T5 text encoder, not the transformer", ("shared.weight", "encoder.block.0.layer.0.SelfAttention.")),
-    Mark("a T5 text encoder, not the transformer", ("token_embedding.weight", "blocks.0.attn.q.")),
+MODEL_SIGNATURES = (
+    ModelSignature("a LoRA, not a whole model; load it with the LoRA loader", (".lora_A.",)),
+    ModelSignature("a LoRA, not a whole model; load it with the LoRA loader", (".lora_down.",)),
+    ModelSignature("HunyuanVideo", ("double_blocks.0.", "individual_token_refiner")),
+    ModelSignature("Flux", ("double_blocks.0.img_attn.", "single_blocks.0.")),
+    ModelSignature("Stable Diffusion XL", ("input_blocks.0.0.weight", "label_emb.0.0.weight")),
+    ModelSignature("Stable Diffusion 1 or 2", ("input_blocks.0.0.weight", "output_blocks.0.0.")),
+    ModelSignature("Stable Diffusion 3", ("joint_blocks.0.",)),
+    ModelSignature("LTX-Video", ("patchify_proj.", "transformer_blocks.0.")),
+    ModelSignature("Qwen-Image", ("transformer_blocks.0.img_mod.", "img_in.")),
+    ModelSignature("Wan in the layout of diffusers", ("condition_embedder.", "blocks.0.attn1.to_q.")),
+    ModelSignature("Wan VACE", ("vace_blocks.0.",)),
+    ModelSignature("Mochi", ("blocks.0.attn.qkv_x.",)),
+    ModelSignature("a Wan VAE, not the transformer", ("encoder.", "decoder.", "conv2.weight")),
+    ModelSignature(
+        "a T5 text encoder, not the transformer", ("shared.weight", "encoder.block.0.layer.0.SelfAttention.")
+    ),
+    ModelSignature("a T5 text encoder, not the transformer", ("token_embedding.weight", "blocks.0.attn.q.")),
 )
 
 FOUROVERSIX = "FourOverSix NVFP4"
@@ -57,7 +59,7 @@ FOUROVERSIX = "FourOverSix NVFP4"
 def other_model(specs: Mapping[str, TensorSpec]) -> str | None:
     """The name of the model these tensors belong to, if it is known and not LongLive's."""
     names = "\n".join(specs)
-    marked = next((mark.model for mark in MARKS if mark.fits(names)), None)
+    marked = next((mark.model for mark in MODEL_SIGNATURES if mark.fits(names)), None)
     if marked is not None:
         return marked
     patch = next((spec.shape for name, spec in specs.items() if name.endswith(PATCH)), ())

@@ -26,7 +26,7 @@ OLD_MARK = "scaled_fp8"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TensorRequirement:
     """The shape a tensor must have and the dtypes it may have, in safetensors' words; a scalar may be [] or [1]."""
 
     shape: tuple[int, ...]
@@ -75,7 +75,7 @@ def layer_notes(source: TensorSource, names: Mapping[str, str]) -> dict[str, dic
     return notes
 
 
-def packed(layer: str, form: str, shape: tuple[int, ...]) -> dict[str, Wanted]:
+def packed(layer: str, form: str, shape: tuple[int, ...]) -> dict[str, TensorRequirement]:
     """The tensors that a linear layer `[N, K]` must have in the format `form` in place of its float weight.
 
     nvfp4: weight `[N16, K16 / 2]`, two values a byte, rows and columns padded to 16; block scales in the swizzled
@@ -83,12 +83,14 @@ def packed(layer: str, form: str, shape: tuple[int, ...]) -> dict[str, Wanted]:
     """
     rows, columns = shape
     if form == "fp8":
-        return {f"{layer}.weight": Wanted((rows, columns), FP8)}
+        return {f"{layer}.weight": TensorRequirement((rows, columns), FP8)}
     columns = _up(columns, 16)
     return {
-        f"{layer}.weight": Wanted((_up(rows, 16), columns // 2), frozenset({"U8"})),
-        f"{layer}.weight_scale": Wanted((_up(rows, 128), _up(columns // 16, 4)), frozenset({"F8_E4M3", "U8"})),
-        f"{layer}.weight_scale_2": Wanted((), frozenset({"F32"})),
+        f"{layer}.weight": TensorRequirement((_up(rows, 16), columns // 2), frozenset({"U8"})),
+        f"{layer}.weight_scale": TensorRequirement(
+            (_up(rows, 128), _up(columns // 16, 4)), frozenset({"F8_E4M3", "U8"})
+        ),
+        f"{layer}.weight_scale_2": TensorRequirement((), frozenset({"F32"})),
     }
 
 

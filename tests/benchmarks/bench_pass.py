@@ -72,7 +72,7 @@ def flows(arm: Arm) -> list[Tensor]:
     for block in range(SLOTS + 2):
         noisy, noisier, clean = torch.randn(3, *rig.noise.shape, device=DEVICE)
         made += [rig.flow(noisier, 999), rig.flow(noisy, 624)] if block >= SLOTS - 1 else []
-        rig.remember(clean)
+        rig.write_kv(clean)
     return made
 
 

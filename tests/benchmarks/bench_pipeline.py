@@ -32,7 +32,7 @@ from bench_render import BLOCK_SECONDS, MEMORY, golden_folder, model, red_gates,
 from longlive.longlive_core.mini import LATENT_SIZE, Mini
 from longlive.longlive_core.pipeline.decode import DEPTH, decode, write
 from longlive.longlive_core.pipeline.stages import MODES, Mode, Pipeline
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.render.write_film import Progress
 from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.script import ShotScript
@@ -143,7 +143,7 @@ def film_row(seconds: float, folder: Path, mode: Mode) -> Row:
     def see(progress: Progress) -> None:
         watch.see(progress.video_frames)
 
-    order = Order(folder / "script.txt", folder / "film.mp4", memory=MEMORY, take=False, decode=mode)
+    order = RenderSettings(folder / "script.txt", folder / "film.mp4", memory=MEMORY, take=False, decode=mode)
     job = Job(order, mini=mini, on_progress=see)
     watch.began = perf_counter()
     job.run()

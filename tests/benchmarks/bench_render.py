@@ -31,7 +31,7 @@ from longlive.longlive_core.memory import MemoryConfig, PromptMemory
 from longlive.longlive_core.mini import LATENT_SIZE, Mini, load_mini
 from longlive.longlive_core.model import FrameMemory, KeyValue, Projected, Rope
 from longlive.longlive_core.model.attention import torch_attention
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.render.write_film import Progress, Render
 from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.sampling.noise import block_noise
@@ -114,7 +114,7 @@ def all_kept(mini: Mini, plan: BlockPlan, steps: int = 4, seed: int = 0) -> Iter
             flows.append(net(x, torch.full((1, block.frames), float(t)), text, kv, positions))
             x = schedule.advance(noise, flows)
         memory.clean = True
-        net.remember(x, torch.zeros(1, block.frames), text, kv, positions)
+        net.write_kv(x, torch.zeros(1, block.frames), text, kv, positions)
         yield Block(block, x)
 
 
@@ -123,7 +123,9 @@ def streamed_row(seconds: float, folder: Path) -> Row:
     (folder / "script.txt").write_text(script(seconds))
     clock = Clock()
     job = Job(
-        Order(folder / "script.txt", folder / "film.mp4", memory=MEMORY, take=False), mini=mini, on_progress=clock.tick
+        RenderSettings(folder / "script.txt", folder / "film.mp4", memory=MEMORY, take=False),
+        mini=mini,
+        on_progress=clock.tick,
     )
     return clock.row(job.run)
 

@@ -15,7 +15,7 @@ from longlive.kernels.registry import Choice
 from longlive.longlive_core.memory import FilmMemory, MemoryConfig, PoolShape, PromptMemory
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig
 from longlive.longlive_core.model.attention import Attention, default_attention, torch_attention
-from longlive.longlive_core.model.linears import quantise_linears
+from longlive.longlive_core.model.linears import quantize_linears
 from longlive.longlive_core.sampling.unipc import unipc
 from longlive.longlive_core.types import BlockSpec, LatentShape
 from pass_baselines import CompiledLayers, CopyRoll
@@ -123,12 +123,12 @@ class Rig:
         return flow.float()
 
     @torch.no_grad()
-    def remember(self, x: Tensor) -> None:
+    def write_kv(self, x: Tensor) -> None:
         """The clean pass of the current block; the next one is current then."""
         self._film.begin(self._block)
         with self._setting():
             for text, kv in self._film.calls(self._block, clean=True):
-                self.model.remember(x.to(self.model.dtype), self._times(0), text, kv, self._positions())
+                self.model.write_kv(x.to(self.model.dtype), self._times(0), text, kv, self._positions())
         self._film.end(self._block)
         index = self._block.index + 1
         self._block = BlockSpec(index, 0, "a", False, None, index * self._size.frames, self._size.frames)
@@ -143,12 +143,12 @@ class Rig:
         for t in schedule.timesteps:
             flows.append(self.flow(x, t))
             x = schedule.advance(self.noise, flows)
-        self.remember(x)
+        self.write_kv(x)
 
     def fill(self) -> None:
         """Blocks until the window is full."""
         for _ in range(SLOTS):
-            self.remember(self.noise)
+            self.write_kv(self.noise)
 
     def _memory(self, arm: Arm) -> FilmMemory | CopyRoll:
         config, shape = self._size.config, self._size.block
@@ -190,7 +190,7 @@ def random_model(config: WanConfig, arm: Arm) -> CausalWan:
         elif name.endswith(("self_attn.norm_q.weight", "self_attn.norm_k.weight")):
             value.fill_(1.5)
     if arm.weights != "bf16":
-        quantise_linears(model, arm.weights)
+        quantize_linears(model, arm.weights)
     return model.float() if arm.kv == "float32" else model
 
 

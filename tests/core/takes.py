@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import WanConfig
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, retake
 from longlive.longlive_core.take.versions import Mode
 from longlive.longlive_core.vae import VAEConfig
@@ -34,12 +34,12 @@ def make_mini() -> Mini:
     return mini
 
 
-def make_order(folder: Path) -> Order:
+def make_order(folder: Path) -> RenderSettings:
     (folder / "script.txt").write_text(SCRIPT)
-    return Order(folder / "script.txt", folder / "film.mp4", size="32x32", steps=2)
+    return RenderSettings(folder / "script.txt", folder / "film.mp4", size="32x32", steps=2)
 
 
-def make_take(mini: Mini, order: Order) -> Take:
+def make_take(mini: Mini, order: RenderSettings) -> Take:
     """A whole film's."""
     job = Job(order, mini=mini)
     assert job.run() and job.take is not None
@@ -64,7 +64,7 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> list[bool]:
 def resume(take: Take, mini: Mini) -> tuple[Job, list[str]]:
     """The film's rest, and what was said on the way."""
     said: list[str] = []
-    job = Job(Order.resumed(take.folder), mini=mini, on_note=said.append)
+    job = Job(RenderSettings.resumed(take.folder), mini=mini, on_note=said.append)
     assert job.run()
     assert not list(take.partial_files())
     return job, said
@@ -72,6 +72,6 @@ def resume(take: Take, mini: Mini) -> tuple[Job, list[str]]:
 
 def remade(take: Take, mini: Mini, number: int, mode: Mode, **change: object) -> Job:
     changed = retake(take, number, mode=mode, **change)  # type: ignore[arg-type]
-    job = Job(Order.resumed(take.folder), take=changed.take, mini=mini)
+    job = Job(RenderSettings.resumed(take.folder), take=changed.take, mini=mini)
     assert job.run()
     return job

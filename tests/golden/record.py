@@ -81,7 +81,7 @@ class RecorderModel:
         self.attended.append(list(kv.frames))
         return flow
 
-    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
         """Recorded clean passes have a flow, so that they are run to their end."""
         self(x, t, text, kv, positions)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from longlive.longlive_core.evaluation.recorded import Recorded, relative_error
 from longlive.longlive_core.evaluation.verify import TOLERANCE, Result, verify_file
-from longlive.longlive_core.memory import quantized_pool as compressed
+from longlive.longlive_core.memory import quantized_pool
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -56,7 +56,7 @@ def test_a_changed_code_is_noticed(golden: Path, tmp_path: Path, part: str) -> N
 
 def test_another_memory_is_noticed(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NVFP4 keys kept by another scale rule than the recorded ones are other codes."""
-    monkeypatch.setattr(compressed, "RULE", "static_6")
+    monkeypatch.setattr(quantized_pool, "RULE", "static_6")
     result = verify_file(golden / "generate_kvquant_nosmooth.safetensors")
     assert result.verdict == "failed"
 

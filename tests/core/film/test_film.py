@@ -40,9 +40,9 @@ class Studio:
         self.sampled += 1
         return self.model(x, t, text, kv, positions)
 
-    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
         self.clean += 1
-        self.model.remember(x, t, text, kv, positions)
+        self.model.write_kv(x, t, text, kv, positions)
 
     def film(
         self,

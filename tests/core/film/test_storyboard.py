@@ -12,7 +12,7 @@ from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.film.storyboard import StoryboardFilm, board_blocks, board_noise, storyboard
 from longlive.longlive_core.film.take_storyboard import retake_board
 from longlive.longlive_core.mini import Mini
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.render.storyboard_job import StoryboardJob
 from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.sampling.noise import block_noise
@@ -173,13 +173,13 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def order(tmp_path: Path) -> RenderSettings:
     made = make_order(tmp_path)
     (tmp_path / "script.txt").write_text(LONG)
     return made
 
 
-def preview(mini: Mini, order: Order, take: Take | None = None, calls: int | None = None) -> StoryboardJob:
+def preview(mini: Mini, order: RenderSettings, take: Take | None = None, calls: int | None = None) -> StoryboardJob:
     stop = None if calls is None else after(calls)
     job = StoryboardJob(order, mini=mini, take=take, should_stop=stop)
     assert job.run() or calls is not None
@@ -204,7 +204,7 @@ def board_of(take: Take) -> list[torch.Tensor]:
     return [load_file(take.path(spec))["latents"].clone() for spec in board_blocks(take.plan)]
 
 
-def test_a_take_begins_with_its_storyboard(mini: Mini, order: Order) -> None:
+def test_a_take_begins_with_its_storyboard(mini: Mini, order: RenderSettings) -> None:
     """The preview shows every shot; the resumed take keeps those blocks, samples the others, and makes nothing anew."""
     job = preview(mini, order)
     take = taken(job)
@@ -218,45 +218,49 @@ def test_a_take_begins_with_its_storyboard(mini: Mini, order: Order) -> None:
     assert film.run_of_take is not None and film.run_of_take.kept == FIRSTS
     assert not any("anew" in line for line in said)
     assert all(same(board_of(take), board)) and take.complete
-    again = preview(mini, Order.resumed(take.folder))
+    again = preview(mini, RenderSettings.resumed(take.folder))
     assert again.run_of_take is not None and not again.run_of_take.sampled
 
 
-def test_shot_1_begins_as_in_the_plain_film(mini: Mini, order: Order) -> None:
+def test_shot_1_begins_as_in_the_plain_film(mini: Mini, order: RenderSettings) -> None:
     """To the bit; the other shots do not, since their storyboard was made after other blocks."""
     take = taken(preview(mini, order))
     board = board_of(take)
-    plain = make_take(mini, Order(order.script, order.output.with_name("plain.mp4"), size="32x32", steps=2))
+    plain = make_take(mini, RenderSettings(order.script, order.output.with_name("plain.mp4"), size="32x32", steps=2))
     assert same(board, board_of(plain)) == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("calls", [0, 5, 17])
-def test_a_stopped_preview_goes_on_to_the_bit(mini: Mini, order: Order, calls: int) -> None:
-    whole = taken(preview(mini, Order(order.script, order.output.with_name("whole.mp4"), size="32x32", steps=2)))
+def test_a_stopped_preview_goes_on_to_the_bit(mini: Mini, order: RenderSettings, calls: int) -> None:
+    whole = taken(
+        preview(mini, RenderSettings(order.script, order.output.with_name("whole.mp4"), size="32x32", steps=2))
+    )
     stopped = taken(preview(mini, order, calls=calls))
     made = stopped.made()
     assert made < 5
-    job = preview(mini, Order.resumed(stopped.folder))
+    job = preview(mini, RenderSettings.resumed(stopped.folder))
     assert job.run_of_take is not None and len(job.run_of_take.sampled) == 5 - made
     assert all(same(board_of(stopped), board_of(whole)))
 
 
 @pytest.mark.parametrize("calls", [10, 45])
-def test_the_film_from_a_preview_may_be_stopped(mini: Mini, order: Order, calls: int) -> None:
+def test_the_film_from_a_preview_may_be_stopped(mini: Mini, order: RenderSettings, calls: int) -> None:
     take = taken(preview(mini, order))
     board = board_of(take)
-    assert not Job(Order.resumed(take.folder), mini=mini, should_stop=after(calls)).run()
+    assert not Job(RenderSettings.resumed(take.folder), mini=mini, should_stop=after(calls)).run()
     resume(take, mini)
-    other = taken(preview(mini, Order(order.script, order.output.with_name("other.mp4"), size="32x32", steps=2)))
+    other = taken(
+        preview(mini, RenderSettings(order.script, order.output.with_name("other.mp4"), size="32x32", steps=2))
+    )
     resume(other, mini)
     assert all(same(latents(take), latents(other))) and all(same(board_of(take), board))
 
 
-def test_another_beginning_of_one_shot_leaves_the_others(mini: Mini, order: Order) -> None:
+def test_another_beginning_of_one_shot_leaves_the_others(mini: Mini, order: RenderSettings) -> None:
     """To the bit; both beginnings are kept, either can be chosen, and the film begins with the one that is."""
     take = taken(preview(mini, order))
     board = board_of(take)
-    job = preview(mini, Order.resumed(take.folder), retake_board(take, 3, seed=9).take)
+    job = preview(mini, RenderSettings.resumed(take.folder), retake_board(take, 3, seed=9).take)
     again = taken(job)
     assert job.run_of_take is not None and (job.run_of_take.sampled, job.run_of_take.kept) == ([2], [0, 1, 3, 4])
     assert same(board_of(again), board) == [True, True, False, True, True]
@@ -269,17 +273,17 @@ def test_another_beginning_of_one_shot_leaves_the_others(mini: Mini, order: Orde
     assert again.complete and all(same(board_of(again), other))
 
 
-def test_another_beginning_is_made_behind_those_that_are_there(mini: Mini, order: Order) -> None:
+def test_another_beginning_is_made_behind_those_that_are_there(mini: Mini, order: RenderSettings) -> None:
     """Of shot 4, too, which was made behind an earlier beginning of shot 3."""
     take = taken(preview(mini, order))
-    again = taken(preview(mini, Order.resumed(take.folder), retake_board(take, 3, seed=9).take))
+    again = taken(preview(mini, RenderSettings.resumed(take.folder), retake_board(take, 3, seed=9).take))
     before = board_of(again)
-    last = taken(preview(mini, Order.resumed(take.folder), retake_board(again, 5, seed=4).take))
+    last = taken(preview(mini, RenderSettings.resumed(take.folder), retake_board(again, 5, seed=4).take))
     expected = made_directly(mini, last.plan, dict(enumerate(before[:4])))
     assert all(same(board_of(last), expected)) and not torch.equal(expected[4], before[4])
 
 
-def test_a_retake_of_a_previewed_shot_is_one_like_any_other(mini: Mini, order: Order) -> None:
+def test_a_retake_of_a_previewed_shot_is_one_like_any_other(mini: Mini, order: RenderSettings) -> None:
     """Its storyboard is not kept to: the shot and those after it are made anew, and the old versions can be chosen."""
     take = taken(preview(mini, order))
     resume(take, mini)
@@ -292,7 +296,7 @@ def test_a_retake_of_a_previewed_shot_is_one_like_any_other(mini: Mini, order: O
     assert all(same(latents(back), whole)) and not any(shot.spliced for shot in back.shots)
 
 
-def test_a_film_that_was_begun_can_be_previewed(mini: Mini, order: Order) -> None:
+def test_a_film_that_was_begun_can_be_previewed(mini: Mini, order: RenderSettings) -> None:
     """What is made stays; the shots that are not begin with their storyboard."""
     stopped = Job(order, mini=mini, should_stop=after(30))
     assert not stopped.run()
@@ -300,17 +304,17 @@ def test_a_film_that_was_begun_can_be_previewed(mini: Mini, order: Order) -> Non
     made = take.made()
     assert 2 < made < 8
     before = [load_file(take.path(spec))["latents"] for spec in take.plan.blocks[:made]]
-    take = taken(preview(mini, Order.resumed(take.folder)))
+    take = taken(preview(mini, RenderSettings.resumed(take.folder)))
     board = board_of(take)
     resume(take, mini)
     assert all(same(latents(take)[:made], before)) and all(same(board_of(take), board))
 
 
-def test_shots_behind_a_film_can_be_previewed(mini: Mini, order: Order) -> None:
+def test_shots_behind_a_film_can_be_previewed(mini: Mini, order: RenderSettings) -> None:
     """The storyboard shows all shots; of the film nothing is made again but what begins the new ones."""
     take = make_take(mini, order)
     whole = latents(take)
-    job = preview(mini, Order.resumed(take.folder), append(take, "Shot 6 (2 blocks): the other"))
+    job = preview(mini, RenderSettings.resumed(take.folder), append(take, "Shot 6 (2 blocks): the other"))
     assert job.run_of_take is not None and job.run_of_take.sampled == [5]
     longer, board = taken(job), board_of(taken(job))
     resume(longer, mini)
@@ -322,18 +326,20 @@ def damaged(path: Path) -> None:
 
 
 @pytest.mark.parametrize("hurt", [Path.unlink, damaged])
-def test_a_bad_block_of_a_storyboard_is_made_again(mini: Mini, order: Order, hurt: Callable[[Path], None]) -> None:
+def test_a_bad_block_of_a_storyboard_is_made_again(
+    mini: Mini, order: RenderSettings, hurt: Callable[[Path], None]
+) -> None:
     take = taken(preview(mini, order))
     board = board_of(take)
     hurt(take.path(take.plan.blocks[4]))
-    job = preview(mini, Order.resumed(take.folder))
+    job = preview(mini, RenderSettings.resumed(take.folder))
     assert job.run_of_take is not None and job.run_of_take.sampled == [2]
     assert all(same(board_of(take), board))
 
 
-def test_what_no_storyboard_can_be_is_refused(mini: Mini, order: Order) -> None:
+def test_what_no_storyboard_can_be_is_refused(mini: Mini, order: RenderSettings) -> None:
     with pytest.raises(ValueError, match="leave --no-take out"):
-        StoryboardJob(Order(order.script, order.output, take=False), mini=mini)
+        StoryboardJob(RenderSettings(order.script, order.output, take=False), mini=mini)
     take = make_take(mini, order)
     with pytest.raises(ValueError, match="shot 4 is made already, after shot 3 as it is"):
         retake_board(take, 3, seed=9)
@@ -349,14 +355,14 @@ def test_what_no_storyboard_can_be_is_refused(mini: Mini, order: Order) -> None:
         retake(take, 1, prompt="the hero")
 
 
-def test_a_render_says_that_it_replaces_a_storyboard(mini: Mini, order: Order) -> None:
+def test_a_render_says_that_it_replaces_a_storyboard(mini: Mini, order: RenderSettings) -> None:
     preview(mini, order)
     job = Job(order, mini=mini)
     assert any("storyboard in" in note and "is replaced" in note for note in job.notes)
 
 
 def test_the_command_line_makes_a_preview_and_the_film_from_it(
-    order: Order, mini: Mini, capsys: pytest.CaptureFixture[str]
+    order: RenderSettings, mini: Mini, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It says how to go on, and every line that it says does what it says."""
     mini.save(order.output.parent / "mini", torch.float32)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from longlive.kernels import dequantize_nvfp4, quantize_nvfp4
 from longlive.longlive_core.model import CausalWan, WanConfig
-from longlive.longlive_core.model.linears import BypassLinear, FP8Linear, NVFP4Linear, Scratch, quantise_linears
+from longlive.longlive_core.model.linears import BypassLinear, FP8Linear, NVFP4Linear, Scratch, quantize_linears
 from torch import nn
 from torch.nn import functional as F
 
@@ -44,7 +44,7 @@ def test_layers_share_one_scratch_and_keep_four_bits() -> None:
     before = {
         n: p.numel() for n, p in model.named_parameters() if n.startswith("blocks.") and n.endswith("ffn.0.weight")
     }
-    assert quantise_linears(model, "nvfp4") == 20
+    assert quantize_linears(model, "nvfp4") == 20
     packed = [module for module in model.modules() if isinstance(module, NVFP4Linear)]
     assert len({id(module._scratch) for module in packed}) == 1
     ffn = model.get_submodule("blocks.0.ffn.0")

@@ -86,7 +86,7 @@ def test_remember_leaves_the_same_keys_and_values_as_a_whole_pass(tiny: Tiny) ->
     x, t = torch.randn(1, 4, 2, 4, 6), torch.zeros(1, 2)
     whole, short = _memory(tiny), _memory(tiny)
     tiny.model(x, t, _words(tiny), whole, torch.arange(2))
-    tiny.model.remember(x, t, _words(tiny), short, torch.arange(2))
+    tiny.model.write_kv(x, t, _words(tiny), short, torch.arange(2))
     for a, b in zip(whole.pool.tensors(1), short.pool.tensors(1), strict=True):
         assert torch.equal(a, b)
 

@@ -18,7 +18,7 @@ import torch
 from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import CausalWan
-from longlive.longlive_core.oom import OutOfRoomError, is_out_of_memory, with_room
+from longlive.longlive_core.oom import OutOfMemoryError, is_out_of_memory, retry_on_oom
 from longlive.longlive_core.pipeline.stages import MODES, Mode, Pipeline, Stage, StageError, staged
 from longlive.longlive_core.render.write_film import Progress, Render
 from longlive.longlive_core.sampling.generate import NotFiniteError, generate
@@ -63,7 +63,7 @@ def bounded(work: Callable[[], Any], seconds: float = 60) -> Any:  # noqa: ANN40
     raise value
 
 
-def settle(count: Callable[[], int]) -> int:
+def finish_clean_pass(count: Callable[[], int]) -> int:
     """The count, once it has stood still for a while."""
     last, since = count(), perf_counter()
     while perf_counter() - since < 0.2:
@@ -114,7 +114,7 @@ def test_a_slow_consumer_holds_every_stage_up() -> None:
     with Pipeline() as line:
         third = chain(line, numbers)
         for taken in range(4):
-            assert settle(lambda: numbers.made) <= taken + 3 + 2
+            assert finish_clean_pass(lambda: numbers.made) <= taken + 3 + 2
             assert next(third) == 4 * taken
     assert numbers.closed
 
@@ -142,7 +142,7 @@ def test_a_failed_stage_stops_those_before_it_while_nobody_looks() -> None:
     numbers = Numbers()
     with Pipeline() as line:
         chain(line, numbers, bad=1)
-        assert settle(lambda: numbers.made) <= 4 and numbers.closed
+        assert finish_clean_pass(lambda: numbers.made) <= 4 and numbers.closed
 
 
 def test_a_system_error_is_told_in_words() -> None:
@@ -272,7 +272,7 @@ def test_work_is_done_once_more_after_freeing() -> None:
             raise full()
         return "done"
 
-    assert with_room(work, lambda: freed.append(kept[0]() is None)) == "done"
+    assert retry_on_oom(work, lambda: freed.append(kept[0]() is None)) == "done"
     assert freed == [True]
 
 
@@ -280,10 +280,12 @@ def test_twice_without_room_is_told_with_remedies() -> None:
     def work() -> None:
         raise full()
 
-    with pytest.raises(OutOfRoomError, match=r"^decoding latent frame 3 ran out of memory.*2\.00 GiB.*smaller.*nvfp4"):
-        with_room(work, lambda: None, "decoding latent frame 3")
+    with pytest.raises(
+        OutOfMemoryError, match=r"^decoding latent frame 3 ran out of memory.*2\.00 GiB.*smaller.*nvfp4"
+    ):
+        retry_on_oom(work, lambda: None, "decoding latent frame 3")
     with pytest.raises(ValueError, match="another"):
-        with_room(lambda: (_ for _ in ()).throw(ValueError("another")))
+        retry_on_oom(lambda: (_ for _ in ()).throw(ValueError("another")))
 
 
 # A film.
@@ -449,7 +451,7 @@ def test_memory_that_runs_out_twice_is_told(mini: Mini, tmp_path: Path, played: 
     render = make(fragile(mini, 19, 2, full()), tmp_path / "a.mp4", mode)
     with pytest.raises(StageError, match=r"^decoding: decoding latent frame 19 ran out of memory") as raised:
         bounded(lambda: render.run(film(mini)))
-    assert isinstance(raised.value.__cause__, OutOfRoomError)
+    assert isinstance(raised.value.__cause__, OutOfMemoryError)
     assert check(render, tmp_path / "a.mp4", played) == 1 + 4 * 18
 
 
@@ -468,7 +470,7 @@ def test_a_slow_consumer_bounds_the_blocks_in_flight(mini: Mini, tmp_path: Path,
     thread = threading.Thread(target=lambda: render.run(blocks()), daemon=True)
     thread.start()
     try:
-        assert 1 <= settle(lambda: len(made)) <= 4
+        assert 1 <= finish_clean_pass(lambda: len(made)) <= 4
     finally:
         gate.set()
         thread.join(60)

@@ -70,7 +70,7 @@ def samplers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "longlive-sampling"]
 
 
-def settle(count: Callable[[], int]) -> int:
+def finish_clean_pass(count: Callable[[], int]) -> int:
     """The count, once it has stood still for four times the sampler's patience."""
     last, since = count(), perf_counter()
     while perf_counter() - since < 0.2:
@@ -104,10 +104,10 @@ def test_at_most_depth_blocks_wait(tiny: Tiny, depth: int) -> None:
     """While nobody takes, sampling halts with `depth` finished blocks; each block taken makes room for one more."""
     draw = Slow(tiny.plan(PLAN))
     with ahead(draw, depth) as film:
-        assert settle(lambda: draw.made) == depth
+        assert finish_clean_pass(lambda: draw.made) == depth
         for taken, event in enumerate((event for event in events(film) if isinstance(event, Block)), 1):
             assert event.index == taken - 1
-            assert settle(lambda: draw.made) == min(6, taken + depth)
+            assert finish_clean_pass(lambda: draw.made) == min(6, taken + depth)
 
 
 def test_nothing_comes_in_time(tiny: Tiny) -> None:
@@ -136,7 +136,7 @@ def test_leaving_while_blocks_wait_ends_the_thread(tiny: Tiny) -> None:
     """A sampler that waits for room looks up, and closes its draw."""
     draw = Slow(tiny.plan(PLAN))
     with ahead(draw) as film:
-        assert settle(lambda: draw.made) and film.take(1) is not None
+        assert finish_clean_pass(lambda: draw.made) and film.take(1) is not None
         left = perf_counter()
     assert perf_counter() - left < 0.5
     assert draw.closed and draw.made < 6 and not samplers()

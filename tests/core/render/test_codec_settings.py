@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.cli.render import add_arguments, how_to_resume, render_order
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
 from longlive.longlive_core.video import read_video
 
@@ -35,7 +35,7 @@ def arguments(*words: str) -> argparse.Namespace:
 def test_a_take_goes_on_in_the_codec_it_was_begun_with(whole: Job) -> None:
     """Resumed with no word about it, the same file is written again, and the command to resume says nothing of it."""
     assert whole.take is not None
-    again = Order.resumed(whole.take.folder)
+    again = RenderSettings.resumed(whole.take.folder)
     assert (again.output, again.codec, again.quality) == (whole.order.output, "vp9", "best")
     before = whole.order.output.read_bytes()
     job = Job(again, mini=make_mini())
@@ -47,7 +47,7 @@ def test_a_take_goes_on_in_the_codec_it_was_begun_with(whole: Job) -> None:
 def test_the_same_blocks_make_a_film_in_another_codec(whole: Job) -> None:
     """Nothing is sampled again; the film lies beside the first one, with the extension of its codec."""
     assert whole.take is not None
-    order = Order.resumed(whole.take.folder, None, {"codec": "png"})
+    order = RenderSettings.resumed(whole.take.folder, None, {"codec": "png"})
     assert order.output == whole.order.output.with_suffix("")
     job = Job(order, mini=make_mini())
     assert job.run()

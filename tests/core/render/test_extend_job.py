@@ -14,7 +14,7 @@ from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.film.film import Film
 from longlive.longlive_core.mini import Mini, load_mini
 from longlive.longlive_core.render.extend_job import ExtendJob
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.script import Length, ScriptError, plan_shot
 from longlive.longlive_core.take import Take, choose, retake
 from longlive.longlive_core.types import LatentShape
@@ -125,8 +125,8 @@ def write_video(path: Path, frames: int = FRAMES, fps: int | Fraction = 24) -> P
     return path
 
 
-def order(video: Path, **more: object) -> Order:
-    return Order(None, video.with_name("film.mp4"), size="32x32", steps=2, **more)  # type: ignore[arg-type]
+def order(video: Path, **more: object) -> RenderSettings:
+    return RenderSettings(None, video.with_name("film.mp4"), size="32x32", steps=2, **more)  # type: ignore[arg-type]
 
 
 def extended(video: Path, mini: Mini, stop: Callable[[], bool] = lambda: False) -> ExtendJob:
@@ -227,7 +227,7 @@ def test_a_given_video_is_not_made_again(video: Path, mini: Mini) -> None:
             change()
     take.path(take.plan.blocks[1]).unlink()
     with pytest.raises(ValueError, match=r"block_00001.* is missing: it is part of a given video"):
-        Job(Order.resumed(take.folder), mini=mini)
+        Job(RenderSettings.resumed(take.folder), mini=mini)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.mini import Mini
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, choose, retake
 from longlive.longlive_core.take.versions import Mode
 from longlive.longlive_core.types import video_frames
@@ -37,20 +37,20 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def order(tmp_path: Path) -> RenderSettings:
     (tmp_path / "script.txt").write_text(SCRIPT)
-    return Order(tmp_path / "script.txt", tmp_path / "film.mp4", size="32x32", steps=1)
+    return RenderSettings(tmp_path / "script.txt", tmp_path / "film.mp4", size="32x32", steps=1)
 
 
 @pytest.fixture
-def take(mini: Mini, order: Order) -> Take:
+def take(mini: Mini, order: RenderSettings) -> Take:
     job = Job(order, mini=mini)
     assert job.run() and job.take is not None and job.film.copied == 0
     return job.take
 
 
 def run(take: Take, mini: Mini, **more: object) -> Job:
-    job = Job(Order.resumed(take.folder, **more), take=take, mini=mini)  # type: ignore[arg-type]
+    job = Job(RenderSettings.resumed(take.folder, **more), take=take, mini=mini)  # type: ignore[arg-type]
     assert job.run()
     return job
 
@@ -58,7 +58,7 @@ def run(take: Take, mini: Mini, **more: object) -> Job:
 def whole(take: Take, mini: Mini) -> Tensor:
     """The film of these blocks as a file that nothing was copied into plays it."""
     path = take.folder.parent / "whole.mp4"
-    job = Job(Order.resumed(take.folder, path, contact_sheet=True), mini=mini)
+    job = Job(RenderSettings.resumed(take.folder, path, contact_sheet=True), mini=mini)
     assert job.run() and job.film.copied == 0
     return read_video(path)
 
@@ -103,7 +103,7 @@ def test_a_cut_that_is_stopped_loses_nothing(mini: Mini, take: Take, calls: int)
     """Stopped anywhere, even twice, the next cut copies from the longest film there is."""
     changed = retake(take, 3, seed=9).take
     for stops in (calls, calls // 2):
-        job = Job(Order.resumed(take.folder), take=changed, mini=mini, should_stop=after(stops))
+        job = Job(RenderSettings.resumed(take.folder), take=changed, mini=mini, should_stop=after(stops))
         assert not job.run()
         frames = read_video(take.film)
         assert len(frames) == job.film.video_frames
@@ -156,7 +156,7 @@ def test_a_film_of_the_same_name_elsewhere_is_another_film(mini: Mini, take: Tak
     assert take.film.read_bytes() == (other / "film.mp4").read_bytes()
 
 
-def test_a_foreign_film_at_the_same_place_is_not_taken_for_ours(mini: Mini, order: Order, take: Take) -> None:
+def test_a_foreign_film_at_the_same_place_is_not_taken_for_ours(mini: Mini, order: RenderSettings, take: Take) -> None:
     """One that was made meanwhile without the take, equal in every setting of its encoder."""
     before = take.film.read_bytes()
     foreign = Job(replace(order, seed=5, take=False), mini=mini)
@@ -188,7 +188,7 @@ def test_a_cut_that_cannot_begin_leaves_the_film(mini: Mini, take: Take, monkeyp
 
     monkeypatch.setattr("longlive.longlive_core.render.write_film.open_film", full)
     with pytest.raises(OSError, match="No space left"):
-        Job(Order.resumed(take.folder), mini=mini)
+        Job(RenderSettings.resumed(take.folder), mini=mini)
     assert take.film.read_bytes() == before and footage(take) == ["film.mp4.txt"]
     monkeypatch.undo()
     assert run(take, mini).film.copied == BLOCKS
@@ -198,7 +198,7 @@ def test_a_cut_that_cannot_begin_leaves_the_film(mini: Mini, take: Take, monkeyp
 def test_a_stopped_cut_keeps_the_longer_film(mini: Mini, take: Take, more: dict[str, object]) -> None:
     """Also where nothing of it can be copied into the new one."""
     before = take.film.read_bytes()
-    job = Job(Order.resumed(take.folder, **more), mini=mini, should_stop=after(20))  # type: ignore[arg-type]
+    job = Job(RenderSettings.resumed(take.folder, **more), mini=mini, should_stop=after(20))  # type: ignore[arg-type]
     assert not job.run()
     assert (take.folder / "footage" / "before.mp4").read_bytes() == before
     assert run(take, mini).film.copied == BLOCKS

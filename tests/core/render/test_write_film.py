@@ -16,7 +16,7 @@ import torch
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import CausalWan, WanConfig
 from longlive.longlive_core.pipeline.stages import StageError
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.sampling.generate import NotFiniteError, generate
 from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.vae import VAEConfig
@@ -45,9 +45,9 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def order(tmp_path: Path) -> RenderSettings:
     (tmp_path / "script.txt").write_text(SCRIPT)
-    return Order(tmp_path / "script.txt", tmp_path / "film.mp4", size="64x64", steps=2)
+    return RenderSettings(tmp_path / "script.txt", tmp_path / "film.mp4", size="64x64", steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def whole(mini: Mini, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
     """The film that nothing interrupted, as its file plays."""
     folder = tmp_path_factory.mktemp("whole")
     (folder / "script.txt").write_text(SCRIPT)
-    assert Job(Order(folder / "script.txt", folder / "film.mp4", size="64x64", steps=2), mini=mini).run()
+    assert Job(RenderSettings(folder / "script.txt", folder / "film.mp4", size="64x64", steps=2), mini=mini).run()
     return read_video(folder / "film.mp4")
 
 
@@ -93,7 +93,7 @@ def test_the_file_holds_the_film_that_decoding_whole_gives(mini: Mini, whole: Te
     assert ((whole.float() - pixels) @ weights).abs().mean() < 4
 
 
-def test_progress_tells_every_piece(mini: Mini, order: Order) -> None:
+def test_progress_tells_every_piece(mini: Mini, order: RenderSettings) -> None:
     seen: list[tuple[int, int, int]] = []
     Job(order, mini=mini, on_progress=lambda p: seen.append((p.block.shot, p.block.index, p.video_frames))).run()
     assert [frames for _, _, frames in seen] == [1 + 4 * i for i in range(8 * BLOCKS)]
@@ -102,7 +102,9 @@ def test_progress_tells_every_piece(mini: Mini, order: Order) -> None:
 
 
 @pytest.mark.parametrize("calls", [0, 1, 7, 20, 41])
-def test_a_stopped_film_is_the_beginning_of_the_whole(mini: Mini, order: Order, whole: Tensor, calls: int) -> None:
+def test_a_stopped_film_is_the_beginning_of_the_whole(
+    mini: Mini, order: RenderSettings, whole: Tensor, calls: int
+) -> None:
     job = Job(replace(order, contact_sheet=True), mini=mini, should_stop=after(calls))
     assert not job.run()
     played = read_video(order.output)
@@ -125,7 +127,9 @@ class Breaking(CausalWan):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_nan_stops_at_its_block_and_keeps_the_rest(mini: Mini, order: Order, whole: Tensor, value: float) -> None:
+def test_nan_stops_at_its_block_and_keeps_the_rest(
+    mini: Mini, order: RenderSettings, whole: Tensor, value: float
+) -> None:
     model = Breaking(MODEL)
     model.load_state_dict(mini.model.state_dict())
     model.bad_from, model.value = 7, value  # 2 steps a block: the fourth block's second step
@@ -138,7 +142,7 @@ def test_nan_stops_at_its_block_and_keeps_the_rest(mini: Mini, order: Order, who
     assert torch.equal(played, whole[: len(played)])
 
 
-def test_a_full_disk_in_mid_film_leaves_what_was_written(mini: Mini, order: Order, whole: Tensor) -> None:
+def test_a_full_disk_in_mid_film_leaves_what_was_written(mini: Mini, order: RenderSettings, whole: Tensor) -> None:
     job = Job(order, mini=mini)
     with files_no_larger_than(100_000), pytest.raises(StageError, match=r"^writing: .*stopped growing") as raised:
         job.run()

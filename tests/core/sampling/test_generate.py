@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.model import FrameMemory, TextMemory
-from longlive.longlive_core.oom import OutOfRoomError
+from longlive.longlive_core.oom import OutOfMemoryError
 from longlive.longlive_core.sampling.generate import NotFiniteError, Step
 from longlive.longlive_core.sampling.snapshot import Snapshot
 from longlive.longlive_core.script import BlockPlan
@@ -46,9 +46,9 @@ class Proxy:
         self.calls += 1
         return self.spoil(self.model(x, t, text, kv, positions))
 
-    def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
         self.calls += 1
-        self.model.remember(x, t, text, kv, positions)
+        self.model.write_kv(x, t, text, kv, positions)
 
 
 def test_blocks_come_in_order_with_their_specs(tiny: Tiny) -> None:
@@ -175,11 +175,11 @@ def test_a_device_without_room_is_asked_once_more(tiny: Tiny, bad: int) -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().__call__(x, *rest)  # type: ignore[arg-type]
 
-        def remember(self, x: Tensor, *rest: object) -> None:
+        def write_kv(self, x: Tensor, *rest: object) -> None:
             if self.calls == bad:
                 self.calls += 1
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            super().remember(x, *rest)  # type: ignore[arg-type]
+            super().write_kv(x, *rest)  # type: ignore[arg-type]
 
     freed: list[int] = []
     film = tiny.film("A |B |C", model=Full(tiny), free=lambda: freed.append(1))
@@ -195,7 +195,7 @@ def test_a_device_that_stays_full_names_the_block(tiny: Tiny) -> None:
 
     film = tiny.generate("A |B |C", model=Full(tiny), free=lambda: None)
     next(film)
-    with pytest.raises(OutOfRoomError, match=r"block 1 \(shot 2\) ran out of memory"):
+    with pytest.raises(OutOfMemoryError, match=r"block 1 \(shot 2\) ran out of memory"):
         next(film)
     assert film.position == 1
 
@@ -306,10 +306,10 @@ def test_an_interrupt_at_any_call_costs_nothing(tiny: Tiny, changes: dict[str, o
             self.interrupt(t, positions)
             return flow
 
-        def remember(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
-            self.model.remember(torch.full_like(x, torch.nan), t, text, kv, positions)
+        def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+            self.model.write_kv(torch.full_like(x, torch.nan), t, text, kv, positions)
             self.interrupt(t, positions)
-            self.model.remember(x, t, text, kv, positions)
+            self.model.write_kv(x, t, text, kv, positions)
 
     film, blocks, interrupts = tiny.generate(SHOTS, memory, model=Nervous()), list[Block](), 0
     while True:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.mini import Mini
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.script import ScriptError, ShotScript
 from longlive.longlive_core.take import Take, lock_shot
 from longlive.longlive_core.take.append import append
@@ -36,7 +36,7 @@ def a_take(script: str) -> Take:
 
 
 def extended(mini: Mini, take: Take, text: str = MORE) -> Job:
-    job = Job(Order.resumed(take.folder), take=append(take, text), mini=mini)
+    job = Job(RenderSettings.resumed(take.folder), take=append(take, text), mini=mini)
     assert job.run()
     return job
 
@@ -50,7 +50,7 @@ def test_a_film_goes_on_as_if_it_had_been_ordered_whole(mini: Mini, take: Take) 
     assert all(same(latents(longer)[:BLOCKS], whole))
     script = take.folder.parent / "whole.txt"
     script.write_text(SCRIPT + "Shot 6 (1 block) continue: the other {thing}\nShot 7 (2 blocks): the hero @seed=5\n")
-    anew = Job(Order(script, take.folder.parent / "anew.mp4", size="32x32", steps=2), mini=mini)
+    anew = Job(RenderSettings(script, take.folder.parent / "anew.mp4", size="32x32", steps=2), mini=mini)
     assert anew.run() and anew.take is not None
     assert anew.take.script == longer.script and all(same(latents(longer), latents(anew.take)))
     assert anew.order.output.read_bytes() == take.film.read_bytes()
@@ -83,7 +83,7 @@ def test_an_extension_that_was_stopped_goes_on_to_the_bit(mini: Mini, take: Take
     def stop() -> bool:
         return len(list(take.folder.rglob("block_*.safetensors"))) >= made
 
-    stopped = Job(Order.resumed(take.folder), take=append(take, MORE), mini=mini, should_stop=stop)
+    stopped = Job(RenderSettings.resumed(take.folder), take=append(take, MORE), mini=mini, should_stop=stop)
     assert not stopped.run() and stopped.take is not None
     assert stopped.take.made() == made
     job, _ = resume(take, mini)

@@ -15,9 +15,9 @@ import torch
 from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.cli.takes import takes_lines
 from longlive.longlive_core.mini import load_mini
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
-from longlive.longlive_core.take.lock import Claim
+from longlive.longlive_core.take.lock import TakeLock
 
 from ..takes import BLOCKS, after, make_mini, make_order
 
@@ -39,13 +39,13 @@ HOLD = """
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def order(tmp_path: Path) -> RenderSettings:
     make_mini().save(tmp_path / "mini", torch.float32)
     return make_order(tmp_path)
 
 
 @pytest.fixture
-def holder(order: Order, root: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(order: RenderSettings, root: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process with a job on the very film."""
     program = order.output.with_name("hold.py")
     program.write_text(textwrap.dedent(HOLD))
@@ -59,13 +59,13 @@ def holder(order: Order, root: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate(timeout=20)
 
 
-def test_a_second_process_is_refused_until_the_first_dies(order: Order, holder: subprocess.Popen[str]) -> None:
+def test_a_second_process_is_refused_until_the_first_dies(order: RenderSettings, holder: subprocess.Popen[str]) -> None:
     mini, take = load_mini(order.output.with_name("mini")), order.output.with_suffix(".take")
     said = "film.take is being made by another process; wait for it or stop it"
     before = (take / "take.json").read_bytes()
     attempts: tuple[Callable[[], object], ...] = (
         lambda: Job(order, mini=mini),
-        lambda: Job(Order.resumed(take), mini=mini),
+        lambda: Job(RenderSettings.resumed(take), mini=mini),
         lambda: list(takes_lines(Namespace(what="prune", take=take, memory=False))),
     )
     for attempt in attempts:
@@ -75,25 +75,25 @@ def test_a_second_process_is_refused_until_the_first_dies(order: Order, holder: 
     assert (take / "take.json").read_bytes() == before
     holder.kill()
     holder.wait(timeout=20)
-    assert Job(Order.resumed(take), mini=mini).run() and Take.load(take).made() == BLOCKS
+    assert Job(RenderSettings.resumed(take), mini=mini).run() and Take.load(take).made() == BLOCKS
 
 
 @pytest.mark.parametrize("calls", [0, 9])
-def test_a_job_that_ended_or_never_began_lets_go(order: Order, calls: int) -> None:
+def test_a_job_that_ended_or_never_began_lets_go(order: RenderSettings, calls: int) -> None:
     mini, take = load_mini(order.output.with_name("mini")), order.output.with_suffix(".take")
     assert not Job(order, mini=mini, should_stop=after(calls)).run()
     order.output.unlink()
     order.output.mkdir()  # nothing can be written there
     with pytest.raises(OSError, match="is a folder"):
-        Job(Order.resumed(take), mini=mini)
+        Job(RenderSettings.resumed(take), mini=mini)
     order.output.rmdir()
-    assert Job(Order.resumed(take), mini=mini).run()
+    assert Job(RenderSettings.resumed(take), mini=mini).run()
 
 
-def test_a_film_that_is_refused_leaves_no_folder(order: Order) -> None:
+def test_a_film_that_is_refused_leaves_no_folder(order: RenderSettings) -> None:
     mini = load_mini(order.output.with_name("mini"))
     with pytest.raises(ValueError, match="size"):
-        Job(Order(order.script, order.output, size="33x33"), mini=mini)
+        Job(RenderSettings(order.script, order.output, size="33x33"), mini=mini)
     assert not order.output.with_suffix(".take").exists()
 
 
@@ -105,16 +105,16 @@ def test_a_disk_without_locks_is_said_to_be_one(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("longlive.longlive_core.take.lock._lock", refuse)
     with pytest.raises(OSError, match=r"cannot keep two processes apart \(No locks available\)"):
-        Claim(tmp_path)
+        TakeLock(tmp_path)
 
 
 def test_a_claim_is_for_one(tmp_path: Path) -> None:
     (tmp_path / "kept").touch()
-    with Claim(tmp_path) as claim:
+    with TakeLock(tmp_path) as claim:
         with pytest.raises(BlockingIOError, match="another process"):
-            Claim(tmp_path)
+            TakeLock(tmp_path)
         claim.release()
         claim.release()
-        with Claim(tmp_path):
+        with TakeLock(tmp_path):
             pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in_use", "kept"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.mini import Mini
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, choose, lock_shot, prune, retake
 from longlive.longlive_core.take.versions import Mode
 
@@ -21,12 +21,12 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def order(tmp_path: Path) -> RenderSettings:
     return make_order(tmp_path)
 
 
 @pytest.fixture
-def take(mini: Mini, order: Order) -> Take:
+def take(mini: Mini, order: RenderSettings) -> Take:
     return make_take(mini, order)
 
 
@@ -41,7 +41,7 @@ def test_a_ripple_changes_its_shot_and_those_after(mini: Mini, take: Take) -> No
     assert all(same(latents(take), whole))
     script = take.folder.parent / "changed.txt"
     script.write_text(SCRIPT.replace("@seed=4", "@seed=9"))
-    anew = Job(Order(script, take.folder.parent / "anew.mp4", size="32x32", steps=2), mini=mini)
+    anew = Job(RenderSettings(script, take.folder.parent / "anew.mp4", size="32x32", steps=2), mini=mini)
     assert anew.run() and anew.take is not None
     assert all(same(latents(job.take), latents(anew.take)))
     assert anew.order.output.read_bytes() == job.order.output.read_bytes()
@@ -99,7 +99,7 @@ def test_a_stopped_retake_goes_on_or_back(mini: Mini, take: Take, mode: Mode) ->
     for path in take.folder.glob("shots/*/v1/*"):
         path.unlink()
     changed = retake(take, 2, seed=9, mode=mode).take
-    assert not Job(Order.resumed(take.folder), take=changed, mini=mini, should_stop=after(6)).run()
+    assert not Job(RenderSettings.resumed(take.folder), take=changed, mini=mini, should_stop=after(6)).run()
     job, _ = resume(take, mini)
     assert all(same(latents(job.take or take), expected))
     back, _ = choose(Take.load(take.folder), 2, 0)
@@ -149,7 +149,7 @@ def test_prune_removes_what_is_not_in_the_film(mini: Mini, take: Take) -> None:
     assert job.order.output.read_bytes() == film
 
 
-def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, order: Order, take: Take) -> None:
+def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, order: RenderSettings, take: Take) -> None:
     before = (take.folder / "take.json").read_bytes()
     for number, change, said in (
         (9, {"seed": 1}, "shot 9: this film has 5"),
@@ -169,7 +169,7 @@ def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, order: Order, ta
 
 
 def test_the_command_line_from_render_to_prune(
-    capsys: pytest.CaptureFixture[str], mini: Mini, order: Order, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], mini: Mini, order: RenderSettings, tmp_path: Path
 ) -> None:
     mini.save(tmp_path / "mini", torch.float32)
     folder = tmp_path / "film.take"

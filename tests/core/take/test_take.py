@@ -16,7 +16,7 @@ import torch
 from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.pipeline.stages import StageError
-from longlive.longlive_core.render.job import Job, Order
+from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
 from longlive.longlive_core.video import read_video
 from safetensors.torch import load_file
@@ -41,12 +41,12 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> Order:
+def order(tmp_path: Path) -> RenderSettings:
     return make_order(tmp_path)
 
 
 @pytest.fixture
-def take(mini: Mini, order: Order) -> Take:
+def take(mini: Mini, order: RenderSettings) -> Take:
     return make_take(mini, order)
 
 
@@ -61,7 +61,7 @@ def test_a_take_says_what_the_film_is(take: Take) -> None:
 
 
 @pytest.mark.parametrize("calls", [0, 9, 30, 51])
-def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, order: Order, take: Take, calls: int) -> None:
+def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, order: RenderSettings, take: Take, calls: int) -> None:
     whole, film = latents(take), read_video(order.output)
     # In turn, so that as many questions are as many blocks in every run.
     stopped = Job(replace(order, decode="sequential"), mini=mini, should_stop=after(calls))
@@ -77,7 +77,7 @@ def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, order: Order, take: Take,
     assert torch.equal(read_video(order.output), film)
 
 
-def test_a_complete_take_is_written_again_without_sampling(mini: Mini, order: Order, take: Take) -> None:
+def test_a_complete_take_is_written_again_without_sampling(mini: Mini, order: RenderSettings, take: Take) -> None:
     film = order.output.read_bytes()
     order.output.unlink()
     job, said = resume(take, mini)
@@ -126,14 +126,14 @@ def test_blocks_made_after_others_are_made_anew(mini: Mini, take: Take) -> None:
     assert not any(same(expected[:2], whole[:2])) and same([latents(changed)[4]], [whole[4]]) == [False]
 
 
-def test_a_take_goes_on_with_its_own_settings_only(order: Order, take: Take) -> None:
+def test_a_take_goes_on_with_its_own_settings_only(order: RenderSettings, take: Take) -> None:
     for given, said in (({"seed": 3}, "seed was 0, now 3"), ({"window": 24, "steps": 4}, "steps was 2, now 4")):
         with pytest.raises(ValueError, match=said):
-            Order.resumed(take.folder, given=given)
-    assert Order.resumed(take.folder, given={"seed": 0}).seed == 0
+            RenderSettings.resumed(take.folder, given=given)
+    assert RenderSettings.resumed(take.folder, given={"seed": 0}).seed == 0
     other = Mini.random(3, ["the", "hero", "other"], MODEL, VAE)
     with pytest.raises(ValueError, match="weights was"):
-        Job(Order.resumed(take.folder), mini=other)
+        Job(RenderSettings.resumed(take.folder), mini=other)
     order.script.write_text(SCRIPT.replace("the other", "the hero"))  # type: ignore[union-attr]
     assert main(["render", str(order.script), "--resume", str(take.folder)]) == 2
 
@@ -158,21 +158,21 @@ def test_a_stop_while_memory_is_rebuilt_keeps_no_wrong_block(mini: Mini, take: T
         path.unlink(missing_ok=True)
         answers = iter([False] * calls + [True])
         stop: Callable[[], bool] = lambda answers=answers: next(answers, False)  # noqa: E731
-        stopped += not Job(Order.resumed(take.folder), mini=mini, should_stop=stop).run()
+        stopped += not Job(RenderSettings.resumed(take.folder), mini=mini, should_stop=stop).run()
         assert not path.exists() or torch.equal(load_file(path)["latents"], whole[4])
     assert stopped >= 8
     resume(take, mini)
     assert all(same(latents(take), whole))
 
 
-def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, order: Order, take: Take) -> None:
+def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, order: RenderSettings, take: Take) -> None:
     order.script.write_text("Shot 1 (1 block): the hero\n")  # type: ignore[union-attr]
     assert Job(order, mini=mini).run()
     names = [path.name for path in take.folder.rglob("*") if path.is_file()]
     assert sorted(names) == ["block_00000.safetensors", "film.mp4.txt", "in_use", "take.json"]
 
 
-def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, order: Order) -> None:
+def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, order: RenderSettings) -> None:
     job = Job(order, mini=mini)
     with files_no_larger_than(5_000), pytest.raises(StageError, match=r"cannot keep .*block_00000.*free some space"):
         job.run()
@@ -180,7 +180,7 @@ def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, order: Or
 
 
 def test_a_disk_that_fills_up_keeps_what_is_there(
-    mini: Mini, order: Order, take: Take, monkeypatch: pytest.MonkeyPatch
+    mini: Mini, order: RenderSettings, take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, film = latents(take), order.output.read_bytes()
 

@@ -54,7 +54,7 @@ def cached(tiny: Tiny, batch: dict[str, Tensor], film: int, copy: int, memory: M
         noisy, t = batch["noisy"][film, copy][None, :, rows], batch["t"][film, copy, rows][None]
         flows.append(tiny.model(noisy, t, words, kv, POSITIONS[rows]))
         (words, kv), *_ = kept.calls(block, clean=True)
-        tiny.model.remember(batch["clean"][film][None, :, rows], torch.zeros(1, 2), words, kv, POSITIONS[rows])
+        tiny.model.write_kv(batch["clean"][film][None, :, rows], torch.zeros(1, 2), words, kv, POSITIONS[rows])
         kept.end(block)
     return torch.cat(flows, dim=2)[0]
 

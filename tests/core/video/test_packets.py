@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from longlive.longlive_core.video import Reel, open_film, read_video
+from longlive.longlive_core.video import PacketSource, open_film, read_video
 
 from .films import OFFERED, SIZE, film_name, gliding, hear, psnr, tone, whole_pieces
 
@@ -28,7 +28,7 @@ def make(path: Path, codec: str, quality: str = "high") -> Path:
 def test_a_film_with_one_block_made_anew_has_the_others_to_the_bit(tmp_path: Path, codec: str) -> None:
     """Blocks 0, 1, 3 and 4 are copied, 2 is encoded: every frame in its place, and sound over all of them."""
     old = make(tmp_path / "old" / film_name(codec), codec)
-    path, anew, reel = tmp_path / film_name(codec), gliding(BLOCK, phase=2.0), Reel(old)
+    path, anew, reel = tmp_path / film_name(codec), gliding(BLOCK, phase=2.0), PacketSource(old)
     assert reel.frames == BLOCK * BLOCKS
     assert set(reel.keys) >= {0, 12, 24, 36, 48}
     with open_film(path, width=SIZE, height=SIZE, codec=codec, audio=tone(9.0, 48_000, 1, at=1.5)) as writer:
@@ -58,7 +58,7 @@ def test_a_film_with_one_block_made_anew_has_the_others_to_the_bit(tmp_path: Pat
 def test_a_film_with_copied_frames_plays_wherever_it_was_cut_off(tmp_path: Path, codec: str) -> None:
     """What was copied is on disk as soon as what was encoded, and torn films play to their last whole fragment."""
     old = make(tmp_path / "old" / film_name(codec), codec)
-    path, torn, reel = tmp_path / film_name(codec), tmp_path / ("torn-" + film_name(codec)), Reel(old)
+    path, torn, reel = tmp_path / film_name(codec), tmp_path / ("torn-" + film_name(codec)), PacketSource(old)
     with open_film(path, width=SIZE, height=SIZE, codec=codec) as writer:
         header = path.stat().st_size
         writer.copy(reel, 0, 24)
@@ -67,7 +67,7 @@ def test_a_film_with_copied_frames_plays_wherever_it_was_cut_off(tmp_path: Path,
         writer.copy(reel, 36, 60)
         assert sum(frames for _, frames in whole_pieces(path.read_bytes())) >= 60 - 7
         writer.write(gliding(4))  # no block begins, yet what is encoded cannot build on what was copied
-    assert 60 in Reel(path).keys
+    assert 60 in PacketSource(path).keys
     data, whole = path.read_bytes(), read_video(path)
     for length in torch.randint(header, len(data), (10,), generator=torch.Generator().manual_seed(1)).tolist():
         torn.write_bytes(data[:length])
@@ -83,7 +83,7 @@ def test_a_torn_film_gives_its_whole_frames(tmp_path: Path, codec: str) -> None:
     old = make(tmp_path / "old" / film_name(codec), codec)
     data = old.read_bytes()
     old.write_bytes(data[: int(len(data) * 0.8)])
-    reel, path = Reel(old), tmp_path / film_name(codec)
+    reel, path = PacketSource(old), tmp_path / film_name(codec)
     assert sum(frames for _, frames in whole_pieces(old.read_bytes())) <= reel.frames < BLOCK * BLOCKS
     with open_film(path, width=SIZE, height=SIZE, codec=codec) as writer:
         writer.copy(reel, 0, reel.frames)
@@ -97,7 +97,7 @@ def test_a_torn_film_gives_its_whole_frames(tmp_path: Path, codec: str) -> None:
 
 def test_frames_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     """Codec, size, rate and the encoder's settings are named; the film goes on as if nobody had asked."""
-    reel, path = Reel(make(tmp_path / "old" / "film.mp4", "h264")), tmp_path / "film.mp4"
+    reel, path = PacketSource(make(tmp_path / "old" / "film.mp4", "h264")), tmp_path / "film.mp4"
     for choice, told in (
         ({"codec": "h265"}, r"codec h264 \(this film: h265\)"),
         ({"width": 32}, r"size 64x64 \(this film: 32x64\)"),
@@ -109,7 +109,7 @@ def test_frames_that_do_not_fit_are_refused_before_anything_is_written(tmp_path:
             with pytest.raises(ValueError, match=f"film.mp4 has {told}.*encode them again"):
                 writer.copy(reel, 0, 12)
             assert writer.frames == 0
-    pictures = Reel(make(tmp_path / "old" / "film", "png"))
+    pictures = PacketSource(make(tmp_path / "old" / "film", "png"))
     with open_film(path, width=SIZE, height=SIZE) as writer, pytest.raises(ValueError, match="codec png"):
         writer.copy(pictures, 0, 12)
 
@@ -117,7 +117,7 @@ def test_frames_that_do_not_fit_are_refused_before_anything_is_written(tmp_path:
 @pytest.mark.parametrize(("start", "stop"), [(1, 12), (0, 13), (-12, 12), (0, 72), (24, 12)])
 def test_copying_begins_and_ends_at_key_frames(tmp_path: Path, start: int, stop: int) -> None:
     """A run of frames that cannot be decoded alone is refused at once."""
-    reel = Reel(make(tmp_path / "old" / "film.mp4", "h264"))
+    reel = PacketSource(make(tmp_path / "old" / "film.mp4", "h264"))
     with (
         open_film(tmp_path / "film.mp4", width=SIZE, height=SIZE) as writer,
         pytest.raises(ValueError, match=f"frames {start} to {stop}"),
@@ -128,4 +128,4 @@ def test_copying_begins_and_ends_at_key_frames(tmp_path: Path, start: int, stop:
 
 def test_a_folder_without_pictures_is_no_film(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no numbered pictures"):
-        Reel(tmp_path)
+        PacketSource(tmp_path)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from longlive.longlive_core.memory import MemoryConfig
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig
-from longlive.longlive_core.model.linears import quantise_linears
+from longlive.longlive_core.model.linears import quantize_linears
 from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import BlockSpec
@@ -83,7 +83,7 @@ def test_weights_of_the_full_model() -> None:
 def test_quantised_weights_are_the_layers(weights: Any) -> None:  # noqa: ANN401
     """What the quantised layers keep is what the plan counts."""
     model = CausalWan(TINY, dtype=torch.bfloat16).requires_grad_(False)
-    quantise_linears(model, weights)
+    quantize_linears(model, weights)
     kept = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     assert kept == pytest.approx(weight_bytes(TINY, weights), rel=2e-3)
 

@@ -28,19 +28,19 @@ spec = importlib.util.spec_from_file_location("longlive", root / "__init__.py", 
 sys.modules["longlive"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["longlive"])
 PromptServer.instance = Some(app={}, send_progress_text=lambda text, node: None)
-from longlive.nodes import board, decoder, drawing, live, recipe as recipes
+from longlive.nodes import async_decode, film_spec as film_specs, preview as previews, routes, run_stream
 from longlive.nodes.mini import mini_model
-from longlive.nodes.device_lock import Turn
+from longlive.nodes.device_lock import DeviceLock
 from longlive.nodes.types import Stream
 from longlive.longlive_core.film.film import Film
 from longlive.longlive_core.memory import DEFAULT_MEMORY
 from longlive.longlive_core.mini import load_mini
-from longlive.longlive_core.oom import OutOfRoomError
+from longlive.longlive_core.oom import OutOfMemoryError
 from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.types import LatentShape
 
-PromptServer.instance.app[live.STUDIO] = live.Studio()
-board.get_progress_state = lambda: Some(update_progress=lambda *_: None, finish_progress=lambda *_: None)
+PromptServer.instance.app[routes.STUDIO] = routes.LiveScripts()
+previews.get_progress_state = lambda: Some(update_progress=lambda *_: None, finish_progress=lambda *_: None)
 plan = ShotScript.parse("Shot 1 (4 blocks): a ring").plan(24.0)
 film = Film.known(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4))
 model = mini_model(load_mini())
@@ -55,7 +55,7 @@ class Unsure(Film):
 
 
 def stream(film=film, script=None):
-    turn = Turn(model.load_device)
+    turn = DeviceLock(model.load_device)
     more = {"live": script, "encode": None}
     return Stream(film, model, LatentShape(1, 48, 8, 4, 4), 4, DEFAULT_MEMORY, 7, "5", "Sampler", {}, turn, **more)
 
@@ -83,14 +83,14 @@ management.unload_all_models = lambda: unloaded.append(True)
 
 def drawn(error, cause=None):
     before = len(unloaded)
-    with suppress(RuntimeError, ValueError), drawing.Drawing(stream()):
+    with suppress(RuntimeError, ValueError), run_stream.StreamRun(stream()):
         raise error from cause
     return len(unloaded) - before
 
 print(json.dumps([
     drawn(torch.OutOfMemoryError("CUDA out of memory")),
     drawn(RuntimeError("Sampler (node 5): no"), torch.OutOfMemoryError("")),
-    drawn(RuntimeError("Sampler (node 5): no"), OutOfRoomError("no")),
+    drawn(RuntimeError("Sampler (node 5): no"), OutOfMemoryError("no")),
     drawn(RuntimeError("NaN"), ValueError("no")),
     drawn(RuntimeError("NaN")),
 ]))
@@ -106,12 +106,12 @@ tried, said, last = [], [], len(plan.blocks) - 1
 def preview(block):
     tried.append(block.index)
     if block.index:
-        raise OutOfRoomError("decoding latent frame 9 ran out of memory")
+        raise OutOfMemoryError("decoding latent frame 9 ran out of memory")
     return torch.zeros(8, 4, 4, 3, dtype=torch.uint8)
 
-board.log.addHandler(logging.Handler())
-board.log.warning = lambda text, *_: said.append(text)
-with drawing.Drawing(stream(), preview=preview) as one:
+previews.log.addHandler(logging.Handler())
+previews.log.warning = lambda text, *_: said.append(text)
+with run_stream.StreamRun(stream(), preview=preview) as one:
     made = [block.index for block in one]
 print(json.dumps([made, tried, said]))
 """
@@ -125,7 +125,7 @@ def test_what_is_left_to_make_is_asked_once() -> None:
     code = """
 made = []
 for mode in ("async", "sequential", "off"):
-    with drawing.Drawing(stream(unsure()), mode=mode) as one:
+    with run_stream.StreamRun(stream(unsure()), mode=mode) as one:
         made += [block.index for block in one.shown(one.stage("sampling", one.blocks()))]
     made.append(len(asked))
 print(json.dumps(made))
@@ -146,9 +146,9 @@ management.load_models_gpu = lambda models, memory_required: calls.append([names
 management.free_memory = lambda memory, device, keep_loaded: freed.append(names(one.model for one in keep_loaded))
 dit, vae, clip = (Some(name=name, model_patches_models=lambda: []) for name in ("dit", "vae", "clip"))
 management.current_loaded_models = [Some(model=one) for one in (clip, dit, vae)]
-turn = Turn(torch.device("meta"))
+turn = DeviceLock(torch.device("meta"))
 turn.load([dit, vae], 9)
-recipe = recipes.Recipe(model, {"a": 1}, "", plan, LatentShape(1, 48, 8, 4, 4), 0, 4, 1.0, DEFAULT_MEMORY, turn)
+recipe = film_specs.FilmSpec(model, {"a": 1}, "", plan, LatentShape(1, 48, 8, 4, 4), 0, 4, 1.0, DEFAULT_MEMORY, turn)
 
 def encode(prompt):
     def other():
@@ -163,17 +163,17 @@ def encode(prompt):
 
 recipe = replace(recipe, encode=encode)
 text = [recipe.text("a"), recipe.text("b")]
-recipes.generate = lambda *_, **more: kept.update(more)
+film_specs.generate = lambda *_, **more: kept.update(more)
 recipe(plan, None, None, None)
 kept["free"]()
 turn.forget()
 turn.reload()
 
 taken = []
-drawing.decode = lambda blocks, stream, stop, turn: taken.append(turn is not None)
+run_stream.decode = lambda blocks, stream, stop, turn: taken.append(turn is not None)
 for script in (None, Some()):
     turns = stream(unsure(), script)
-    drawing.Drawing(turns, beside=[model]).decoded(None)
+    run_stream.StreamRun(turns, beside=[model]).decoded(None)
 print(json.dumps([text, calls, freed, taken]))
 """
     text, calls, freed, taken = shown(code)
@@ -192,10 +192,10 @@ folder_paths.set_output_directory(sys.argv[2])
 def refuse(*_, **__):
     raise ValueError("no take")
 
-decoder.Drawing = refuse
-decoder.decoder = decoder.slice_bytes = lambda *_: None
+async_decode.StreamRun = refuse
+async_decode.decoder = async_decode.slice_bytes = lambda *_: None
 with suppress(ValueError):
-    decoder.AsyncDecode.execute(stream(), Some(patcher=model), "film", "h264", "high")
+    async_decode.AsyncDecode.execute(stream(), Some(patcher=model), "film", "h264", "high")
 print(json.dumps([path.name for path in Path(sys.argv[2]).iterdir()]))
 """
     assert shown(code, tmp_path) == []
@@ -208,15 +208,15 @@ import asyncio
 from aiohttp import web
 threads = []
 wrong = Some(version=1, begun=0, script=Some(shots=()), change=lambda *_: threads.append(threading.current_thread()))
-studio = live.Studio()
+scripts = routes.LiveScripts()
 
 async def post(body, **headers):
     async def read():
         return body
     request = Some(match_info={"id": "12:5"}, headers=headers, read=read)
-    with studio.making({"12:5": wrong}):
+    with scripts.making({"12:5": wrong}):
         try:
-            return (await studio.change(request)).status
+            return (await scripts.change(request)).status
         except web.HTTPException as error:
             return error.status
 
