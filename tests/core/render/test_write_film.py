@@ -161,14 +161,14 @@ KILLED = """
     package.__path__ = [root]
     sys.modules["longlive"] = package
     import torch
-    from longlive.longlive_core.render.job import Job, Order
+    from longlive.longlive_core.render.job import Job, RenderSettings
     from longlive.longlive_core.mini import load_mini
 
     torch.set_num_threads(1)
     mini = load_mini(folder / "mini")
 
     def render(name):
-        Job(Order(folder / "script.txt", folder / name, size="32x32", steps=1, take=False), mini=mini).run()
+        Job(RenderSettings(folder / "script.txt", folder / name, size="32x32", steps=1, take=False), mini=mini).run()
 
     def size(name):
         return (folder / name).stat().st_size if (folder / name).exists() else 0

@@ -29,10 +29,10 @@ HOLD = """
     package = types.ModuleType("longlive")
     package.__path__ = [root]
     sys.modules["longlive"] = package
-    from longlive.longlive_core.render.job import Job, Order
+    from longlive.longlive_core.render.job import Job, RenderSettings
     from longlive.longlive_core.mini import load_mini
 
-    job = Job(Order(film.with_name("script.txt"), film, size="32x32", steps=2), mini=load_mini(mini))
+    job = Job(RenderSettings(film.with_name("script.txt"), film, size="32x32", steps=2), mini=load_mini(mini))
     print("holds", flush=True)
     time.sleep(60)
 """

@@ -211,7 +211,7 @@ KILLED = """
     package.__path__ = [root]
     sys.modules["longlive"] = package
     import torch
-    from longlive.longlive_core.render.job import Job, Order
+    from longlive.longlive_core.render.job import Job, RenderSettings
     from longlive.longlive_core.mini import load_mini
 
     torch.set_num_threads(1)
@@ -220,9 +220,9 @@ KILLED = """
     def render(name, resume=False):
         film, take = folder / f"{name}.mp4", folder / f"{name}.take"
         if resume and (take / "take.json").exists():
-            Job(Order.resumed(take), mini=mini).run()
+            Job(RenderSettings.resumed(take), mini=mini).run()
         else:
-            Job(Order(folder / "script.txt", film, size="32x32", steps=2), mini=mini).run()
+            Job(RenderSettings(folder / "script.txt", film, size="32x32", steps=2), mini=mini).run()
 
     def child(name, resume, until=None):
         process = os.fork()
