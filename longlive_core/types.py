@@ -12,6 +12,9 @@ from torch import Tensor
 TIME_FACTOR = 4
 SPACE_FACTOR = 16
 LATENT_CHANNELS = 48
+# A block is 8 latent frames; films run at 24 frames a second, as the models were trained.
+BLOCK_FRAMES = 8
+FPS = 24
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,9 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
-from ..longlive_core.pipeline.decode import DEPTH, write
+from ..longlive_core.pipeline.decode import DEPTH
 from ..longlive_core.pipeline.stages import MODES, Mode
+from ..longlive_core.pipeline.write import NewFile, write
 from ..longlive_core.types import Block
 from ..longlive_core.vae import DecodeStream
 from ..longlive_core.video import CODECS, QUALITIES, Audio, FilmWriter, film_path, open_film
@@ -95,7 +96,7 @@ class AsyncDecode(io.ComfyNode):
         coder = decoder(vae, stream.latent_format)
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
         target = FilmFile(filename_prefix, stream, codec)
-        drawing = StreamRun(
+        run = StreamRun(
             stream,
             beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
             memory=slice_bytes(vae, stream.shape),
@@ -113,9 +114,9 @@ class AsyncDecode(io.ComfyNode):
             audio=None if audio is None else Audio(audio["waveform"][0].float().cpu(), int(audio["sample_rate"])),
             metadata=_metadata(cls),
         )
-        with writer, drawing, target.told(writer):
-            pieces = drawing.stage("decoding", drawing.decoded(coder), DEPTH)
-            for _ in drawing.shown(drawing.stage("writing", write(pieces, writer), DEPTH)):
+        with writer, run, target.logged(writer):
+            pieces = run.stage("decoding", run.decoded(coder), DEPTH)
+            for _ in run.shown(run.stage("writing", write(pieces, NewFile(writer)), DEPTH)):
                 pass
         return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=target.preview)
 
@@ -135,7 +136,7 @@ class FilmFile:
         self.preview = ui.PreviewText(str(self.path)) if codec == "prores" else ui.PreviewVideo([saved])
 
     @contextmanager
-    def told(self, writer: FilmWriter) -> Iterator[None]:
+    def logged(self, writer: FilmWriter) -> Iterator[None]:
         """Whatever ends the film early, the log says where the finished part is."""
         try:
             yield

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..longlive_core.film.film import Film
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
-from ..longlive_core.types import LatentShape, PixelShape
+from ..longlive_core.types import BLOCK_FRAMES, LatentShape, PixelShape
 from ..longlive_core.vae.encode_clip import encode_clip, plan_clip, whole_blocks
 from .device_lock import DeviceLock
 from .inputs import check_sides, memory_input, side_input
@@ -20,8 +20,6 @@ from .sampler import check_size
 from .shot_script import encode_shots
 from .types import CATEGORY, StateType, Stream, StreamType
 from .vae import HostedVAE, check_pair
-
-BLOCK_FRAMES = 8
 
 
 class ExtendVideo(io.ComfyNode):

@@ -10,12 +10,12 @@ from comfy_api.latest import io, ui
 
 from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.take import Take
+from ..longlive_core.take.live_versions import with_versions_of
 from ..longlive_core.take.lock import TakeLock
-from ..longlive_core.take.retake_once import retake_once, with_versions_of
+from ..longlive_core.take.retake import Mode, retake
 from ..longlive_core.take.take import FILE
-from ..longlive_core.take.versions import Mode
 from .take_folders import check_take, take_digest, take_folder, takes_found
-from .take_settings import stream_of, told
+from .take_settings import status_text, stream_of
 from .types import CATEGORY, StateType, StreamType, TakeType
 
 
@@ -54,7 +54,7 @@ class LoadTake(io.ComfyNode):
     def execute(cls, take: str, model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP | None) -> io.NodeOutput:
         loaded = Take.load(take_folder(take))
         stream, notes = stream_of(loaded, model, clip, str(cls.hidden.unique_id), "LongLive Load Take")
-        return io.NodeOutput(stream, stream, loaded, ui=ui.PreviewText(told(loaded, stream, notes)))
+        return io.NodeOutput(stream, stream, loaded, ui=ui.PreviewText(status_text(loaded, stream, notes)))
 
 
 class Retake(io.ComfyNode):
@@ -123,11 +123,11 @@ class Retake(io.ComfyNode):
         # Nobody else may change the take between its reading and its writing.
         with TakeLock(take.folder):
             saved = Take.load(take.folder)
-            changed = retake_once(with_versions_of(take, saved), shot, seed, prompt, mode)
+            changed = retake(with_versions_of(take, saved), shot, seed, prompt, mode, reuse=True).take
             stream, notes = stream_of(changed, model, clip, str(cls.hidden.unique_id), "LongLive Retake")
             # Before anything is made: a retake that is cancelled, or cut off, goes on in this very version.
             if changed != saved:
                 changed.save()
         chosen = changed.shots[shot - 1].chosen
         notes = [f"shot {shot} is version {chosen} of {len(changed.shots[shot - 1].versions)}, from 0", *notes]
-        return io.NodeOutput(stream, stream, changed, ui=ui.PreviewText(told(changed, stream, notes)))
+        return io.NodeOutput(stream, stream, changed, ui=ui.PreviewText(status_text(changed, stream, notes)))

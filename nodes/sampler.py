@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import get_args
 
 import comfy.model_patcher
@@ -13,11 +12,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..longlive_core.film.live_script import LiveScript
+from ..longlive_core.film.sampler_settings import SamplerSettings
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.mini import PIXELS as MINI_PIXELS
 from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.script.from_plan import script_of
-from ..longlive_core.take.block_file import Settings, latents_digest
+from ..longlive_core.take.block_file import latents_digest
+from ..longlive_core.take.settings import Settings
 from ..longlive_core.types import LatentShape, PixelShape
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec, Storyboard, make_film
@@ -156,36 +157,31 @@ def make_stream(
     check_size(model, shape, state)
     embeddings = conditioning.embeddings if state is None else {**state.embeddings, **conditioning.embeddings}
     device_lock = DeviceLock(model.load_device) if state is None else state.device_lock
-    film_spec = FilmSpec(
-        model, embeddings, conditioning.negative, plan, shape, seed, steps, guidance, memory, device_lock
-    )
-    film_spec = replace(film_spec, encode=conditioning.encode)
-    film_spec.check()
+    settings = SamplerSettings((shape.height, shape.width), memory, seed, steps, guidance, conditioning.negative)
+    spec = FilmSpec(model, embeddings, plan, shape, settings, device_lock, conditioning.encode)
+    spec.check()
     start = encode_start(*picture, model, shape) if state is None else None
-    film = make_film(film_spec, start, None if state is None else state.film, storyboard)
-    if storyboard == "off":
-        film.live = LiveScript(conditioning.script or script_of(conditioning.plan), plan)
-    asked: Settings = {
-        **film_spec.asked,
+    live = LiveScript(conditioning.script or script_of(conditioning.plan), plan) if storyboard == "off" else None
+    recorded: Settings = {
+        **settings.recorded,
         "start": None if start is None else f"image {latents_digest(start.to('cpu', torch.float32))}",
         "storyboard": storyboard,
     }
-    script = conditioning.script if state is None else None
     return Stream(
-        film,
+        make_film(spec, start, None if state is None else state.film, storyboard, live),
         model,
         shape,
         steps,
         memory,
-        film_spec.bytes,
+        spec.bytes,
         node,
         title,
         embeddings,
         device_lock,
         state,
-        asked,
-        script,
-        film.live,
+        recorded,
+        conditioning.script if state is None else None,
+        live,
         conditioning.encode,
     )
 

@@ -31,9 +31,9 @@ class StreamToLatent(io.ComfyNode):
     @classmethod
     def execute(cls, stream: Stream) -> io.NodeOutput:
         whole = stream.shape.with_frames(stream.film.plan.latent_frames).as_tuple()
-        check_room(4 * torch.Size(whole).numel(), f"{whole[2]} latent frames")
-        with StreamRun(stream) as drawing:
-            latents = torch.cat([block.latents for block in drawing], dim=2)
+        check_memory(4 * torch.Size(whole).numel(), f"{whole[2]} latent frames")
+        with StreamRun(stream) as run:
+            latents = torch.cat([block.latents for block in run], dim=2)
         return io.NodeOutput({"samples": stream.latent_format.process_out(latents)})
 
 
@@ -72,13 +72,13 @@ class StreamToImages(io.ComfyNode):
     def execute(cls, stream: Stream, vae: comfy.sd.VAE, first_frame: int, frame_count: int) -> io.NodeOutput:
         wanted = frame_range(first_frame, frame_count, stream.film.plan.video_frames)
         pixels = stream.shape.pixels
-        check_room(4 * 3 * len(wanted) * pixels.height * pixels.width, f"{len(wanted)} frames")
+        check_memory(4 * 3 * len(wanted) * pixels.height * pixels.width, f"{len(wanted)} frames")
         images = torch.empty(len(wanted), pixels.height, pixels.width, 3)
         coder = decoder(vae, stream.latent_format)
-        with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as drawing:
+        with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as run:
             start = 0
-            for piece in drawing.shown(drawing.stage("decoding", drawing.decoded(coder), DEPTH)):
-                frames = piece.frames.wait()
+            for decoded in run.shown(run.stage("decoding", run.decoded(coder), DEPTH)):
+                frames = decoded.frames.wait()
                 _place(images, frames, start - wanted.start)
                 start += len(frames)
         return io.NodeOutput(images)
@@ -95,7 +95,7 @@ def frame_range(first: int, count: int, total: int) -> range:
     return range(start, stop)
 
 
-def check_room(needed: int, what: str) -> None:
+def check_memory(needed: int, what: str) -> None:
     """Raises ValueError for a tensor that would not fit in the machine's free memory."""
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     if needed > free:

@@ -121,7 +121,7 @@ def test_a_cancelled_film_goes_on(host: Host) -> None:
     again = host.run(film(MEDIUM, 7), 60)
     assert again.ok, again.error
     assert again.executed == [FILM]
-    (kept,) = [line for line in again.texts[SAMPLER] if "kept from before" in line]
+    (kept,) = [line for line in again.texts[SAMPLER] if "stored already" in line]
     blocks, total = map(int, re.findall(r"\d+", kept))
     assert blocks >= stopped[0] // 4
     first = min(state["value"] for state in again.progress[SAMPLER] if state["max"] == 4 * total)

@@ -108,7 +108,7 @@ def test_a_stopped_film_is_the_beginning_of_the_whole(
     job = Job(replace(order, contact_sheet=True), mini=mini, should_stop=after(calls))
     assert not job.run()
     played = read_video(order.output)
-    assert len(played) == job.film.video_frames < FRAMES
+    assert len(played) == job.render.video_frames < FRAMES
     assert torch.equal(played, whole[: len(played)])
     assert job.sheet_path.exists() == (len(played) > 0)
 
@@ -138,7 +138,7 @@ def test_nan_stops_at_its_block_and_keeps_the_rest(
         job.run()
     assert isinstance(raised.value.__cause__, NotFiniteError)
     played = read_video(order.output)
-    assert len(played) == job.film.video_frames == 29 + 2 * 32
+    assert len(played) == job.render.video_frames == 29 + 2 * 32
     assert torch.equal(played, whole[: len(played)])
 
 

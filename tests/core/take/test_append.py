@@ -44,8 +44,8 @@ def extended(mini: Mini, take: Take, text: str = MORE) -> Job:
 def test_a_film_goes_on_as_if_it_had_been_ordered_whole(mini: Mini, take: Take) -> None:
     whole = latents(take)
     job = extended(mini, take)
-    assert job.run_of_take is not None
-    assert (job.run_of_take.kept, job.run_of_take.sampled) == (list(range(BLOCKS)), [6, 7, 8])
+    assert job.film.report is not None
+    assert (job.film.report.stored, job.film.report.sampled) == (list(range(BLOCKS)), [6, 7, 8])
     longer = Take.load(take.folder)
     assert all(same(latents(longer)[:BLOCKS], whole))
     script = take.folder.parent / "whole.txt"
@@ -53,7 +53,7 @@ def test_a_film_goes_on_as_if_it_had_been_ordered_whole(mini: Mini, take: Take) 
     anew = Job(RenderSettings(script, take.folder.parent / "anew.mp4", size="32x32", steps=2), mini=mini)
     assert anew.run() and anew.take is not None
     assert anew.take.script == longer.script and all(same(latents(longer), latents(anew.take)))
-    assert anew.order.output.read_bytes() == take.film.read_bytes()
+    assert anew.settings.output.read_bytes() == take.film.read_bytes()
 
 
 def test_versions_choices_locks_and_splices_stay(mini: Mini, take: Take) -> None:

@@ -72,7 +72,7 @@ def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, order: RenderSettings, ta
         (take.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (take.folder / name).write_bytes(b"torn")
     job, _ = resume(take, mini)
-    assert job.run_of_take is not None and len(job.run_of_take.sampled) == BLOCKS - made
+    assert job.film.report is not None and len(job.film.report.sampled) == BLOCKS - made
     assert all(same(latents(take), whole))
     assert torch.equal(read_video(order.output), film)
 
@@ -81,7 +81,7 @@ def test_a_complete_take_is_written_again_without_sampling(mini: Mini, order: Re
     film = order.output.read_bytes()
     order.output.unlink()
     job, said = resume(take, mini)
-    assert job.run_of_take is not None and not job.run_of_take.sampled and not said
+    assert job.film.report is not None and not job.film.report.sampled and not said
     assert order.output.read_bytes() == film
 
 
@@ -94,7 +94,7 @@ def damage(path: Path) -> None:
 @pytest.mark.parametrize(
     ("hurt", "word"),
     [
-        (Path.unlink, "is not there"),
+        (Path.unlink, "is missing"),
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "damaged"),
         (lambda path: path.write_bytes(b""), "damaged"),
         (damage, "damaged (its latents are not those"),
@@ -108,7 +108,7 @@ def test_a_bad_block_is_said_and_made_again_to_the_bit(
     hurt(take.path(take.plan.blocks[2]))
     job, said = resume(take, mini)
     assert word in said[0]
-    assert job.run_of_take is not None and job.run_of_take.sampled == [2]
+    assert job.film.report.sampled == [2]
     assert all(same(latents(take), whole))
 
 
@@ -122,7 +122,7 @@ def test_blocks_made_after_others_are_made_anew(mini: Mini, take: Take) -> None:
     expected = latents(changed)
     job, said = resume(changed, mini)
     assert "was made after other blocks" in said[0]
-    assert job.run_of_take is not None and job.run_of_take.sampled == [4]
+    assert job.film.report.sampled == [4]
     assert not any(same(expected[:2], whole[:2])) and same([latents(changed)[4]], [whole[4]]) == [False]
 
 
