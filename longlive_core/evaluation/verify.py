@@ -161,7 +161,7 @@ def _load_vae(case: Recorded) -> WanVAE:
     vae = WanVAE(VAEConfig.from_dict(facts))
     weights = "weights."
     vae.load_state_dict({k.removeprefix(weights): v for k, v in case.tensors.items() if k.startswith(weights)})
-    return vae.eval()
+    return vae.requires_grad_(False).eval()
 
 
 def _nvfp4(case: Recorded) -> Result:
