@@ -171,8 +171,12 @@ def test_an_abandoned_iterator_ends_its_stages() -> None:
 def test_a_stage_computes_as_who_begins_it(threads: int) -> None:
     """With as many threads in an operation: `--threads` holds for all stages, and bits do not depend on the mode."""
     before = torch.get_num_threads()
+    # A new thread would take over the number that was set last, whoever set it.
+    other = threading.Thread(target=torch.set_num_threads, args=(threads + 1,))
     try:
         torch.set_num_threads(threads)
+        other.start()
+        other.join()
         with Pipeline() as line:
             assert list(line.stage("counting", (torch.get_num_threads() for _ in range(1)))) == [threads]
     finally:
