@@ -84,6 +84,20 @@ def test_a_cut_moves_the_film_in_time_and_a_continued_shot_does_not(tiny: Tiny) 
     assert torch.equal(tiny.film("A |B", stay), tiny.film("A B", stay))
 
 
+def test_clean_recache_forgets_what_is_before_a_cut(tiny: Tiny) -> None:
+    """The cut block, which is made before that, is the same; the next one sees only it and the global sink."""
+    plain, recached = tiny.film(SHOTS), tiny.film(SHOTS, tiny.memory(shot_clean_recache=True))
+    assert torch.equal(plain[:, :, :8], recached[:, :, :8])
+    assert not torch.equal(plain[:, :, 8:10], recached[:, :, 8:10])
+
+
+@pytest.mark.parametrize("changes", [{"sink": 0}, {"shot_sink": False}], ids=str)
+def test_clean_recache_without_a_shot_sink_forgets_nothing(tiny: Tiny, changes: dict[str, object]) -> None:
+    """Where a cut pins no block, it drops none either."""
+    recached = tiny.memory(shot_clean_recache=True, **changes)
+    assert torch.equal(tiny.film(SHOTS, recached), tiny.film(SHOTS, tiny.memory(**changes)))
+
+
 def test_text_is_encoded_once_per_distinct_prompt(tiny: Tiny) -> None:
     asked: Counter[str] = Counter()
 

@@ -12,8 +12,9 @@ import torch
 from longlive.longlive_core.film import Film, OnStep, ShouldStop
 from longlive.longlive_core.generation import Generation, KnownLatents, Step
 from longlive.longlive_core.script import BlockPlan, ShotScript
-from longlive.longlive_core.take import Shot, Take, Version
+from longlive.longlive_core.take import Shot, Take, Version, lock
 from longlive.longlive_core.take.again import retake_once, with_versions_of
+from longlive.longlive_core.take.edit import Mode
 from longlive.longlive_core.take.kept import KeptFilm, TakeFilm, as_first_made, kept_blocks
 from longlive.longlive_core.take.of_video import MADE as GIVEN
 from longlive.longlive_core.types import Block
@@ -203,6 +204,27 @@ def test_versions_of_a_shot_side_by_side(studio: Studio, take: Take) -> None:
             assert sampled == [] and torch.equal(joined(blocks), films[seed])
         films[seed] = joined(blocks)
     assert [len(shot.versions) for shot in Take.load(take.folder).shots] == [1, 3, 3]
+
+
+@pytest.mark.parametrize("mode", ["ripple", "keep"])
+def test_a_locked_shot_is_not_retaken(studio: Studio, take: Take, mode: Mode) -> None:
+    """Neither with a new seed nor with one that it has a version of; asked for as it is, it stays."""
+    first = made(retake_once(made(take, studio), 2, 9), studio)
+    locked = lock(made(retake_once(first, 2, 10), studio), 2, True)
+    for seed in (9, 11):
+        with pytest.raises(ValueError, match="shot 2 is locked"):
+            retake_once(locked, 2, seed, mode=mode)
+    assert retake_once(locked, 2, 10, mode=mode) == locked
+
+
+def test_a_ripple_goes_around_a_locked_shot(studio: Studio, take: Take) -> None:
+    """A locked shot behind the retaken one keeps its version, spliced, though it has one made for this retake."""
+    first = made(retake_once(made(take, studio), 2, 9), studio)
+    locked = lock(made(retake_once(first, 2, 10), studio), 3, True)
+    changed = retake_once(locked, 2, 9)
+    assert [shot.chosen for shot in changed.shots] == [0, 1, 2]
+    assert [shot.spliced for shot in changed.shots] == [False, False, True]
+    assert studio.draw(TakeFilm(changed, studio))[1] == []
 
 
 def test_retakes_in_a_row(studio: Studio, take: Take) -> None:

@@ -142,6 +142,29 @@ def test_a_layers_own_alpha_comes_first(tmp_path: Path, halves: Halves) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("q", {"self_attn.q", "cross_attn.q"}),
+        ("self_attn.q", {"self_attn.q"}),
+        ("attn.q", set()),
+        ("self_attn", set()),
+        ("self_attn_q", set()),
+    ],
+)
+def test_an_alpha_pattern_matches_whole_parts_of_a_name(
+    tmp_path: Path, halves: Halves, pattern: str, matched: set[str]
+) -> None:
+    """As in peft: `q` is every layer named q, but `attn.q` is not the end of `self_attn.q`."""
+    config = {"lora_alpha": 8, "alpha_pattern": {pattern: 5}}
+    tensors = named(halves, "{0}", ".lora_A.weight", ".lora_B.weight")
+    save_file(tensors, tmp_path / "l.safetensors", {"adapter_config": json.dumps(config)})
+    layers = read_lora(tmp_path / "l.safetensors").layers
+    assert {name for name, layer in layers.items() if layer.alpha == 5} == {
+        f"blocks.{i}.{n}" for i in (0, 1) for n in matched
+    }
+
+
+@pytest.mark.parametrize(
     ("metadata", "said"),
     [
         ({"lora_alpha": "loud"}, "alpha 'loud', which is no finite number"),
