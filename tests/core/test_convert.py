@@ -21,6 +21,7 @@ from longlive.longlive_core.weights import (
     TensorSpec,
     checkpoint,
     convert_checkpoint,
+    fouroversix,
     inspect_checkpoint,
     load_checkpoint,
     open_source,
@@ -144,6 +145,22 @@ def test_fp8_is_scaled_to_its_whole_range(tmp_path: Path, weights: Tensors, sour
     assert torch.equal(new[f"{layer}.weight_scale"], weights[f"{layer}.weight"].float().abs().amax() / 448)
     assert new[f"{layer}.weight"].float().abs().amax() == 448
     assert json.loads(bytes(new[f"{layer}.comfy_quant"].tolist())) == {"format": "float8_e4m3fn"}
+
+
+def test_fouroversix_layers_are_the_weights_they_were_made_of(tmp_path: Path, weights: Tensors) -> None:
+    """Values, scales and the largest magnitude, which stands for 6 · 256, are decoded to the very numbers."""
+    state, exact = {**weights}, dict[str, Tensor]()
+    for layer in block_linears(weights):
+        weight = state.pop(f"{layer}.weight").float()
+        packed = quantize_nvfp4(weight, "mse")
+        exact[layer] = dequantize_nvfp4(packed, (weight.shape[0], weight.shape[1]), torch.float32)
+        sizes = torch.tensor([*weight.shape, packed.values.shape[0], 2 * packed.values.shape[1]], dtype=torch.int32)
+        parts = (packed.values, packed.scales.view(torch.uint8), packed.amax, sizes)
+        state |= {layer + name: part for name, part in zip(fouroversix.PARTS, parts, strict=True)}
+    save_file(state, tmp_path / "model_4o6.safetensors")
+    read = floats(tmp_path / "model_4o6.safetensors")
+    for layer, wanted in exact.items():
+        torch.testing.assert_close(read[f"{layer}.weight"], wanted, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])

@@ -295,6 +295,13 @@ def test_a_take_that_became_another_film_is_refused(take: Take) -> None:
             with_versions_of(take, other)
 
 
+def test_locks_are_those_on_disk(take: Take) -> None:
+    """Set or taken off since the take was loaded, by another program."""
+    locked = lock(take, 2, True)
+    for mine, saved in ((take, locked), (locked, take)):
+        assert with_versions_of(mine, saved) == saved
+
+
 def test_a_prompt_is_a_line_of_the_script(studio: Studio, take: Take) -> None:
     """An empty one leaves the words, another one changes them; two shots in one are refused."""
     made(take, studio)

@@ -291,6 +291,20 @@ def test_merging_is_one_rounding_of_the_exact_sum(
         torch.testing.assert_close(value.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-5)
 
 
+def test_a_lora_beside_the_layers_is_the_merged_one(tmp_path: Path, weights: Tensors, halves: Halves) -> None:
+    """The same scale, strength · alpha / rank, whichever way a LoRA is applied."""
+    tensors = named(halves, "{0}", ".lora_A.weight", ".lora_B.weight")
+    save_file(tensors, tmp_path / "l.safetensors", {"lora_alpha": "8"})
+    lora, model = read_lora(tmp_path / "l.safetensors"), CausalWan(CONFIG).requires_grad_(False)
+    model.load_state_dict(weights)
+    merged = lora.merge(weights, strength=0.5)
+    assert set(lora.beside(model, strength=0.5).applied) == halves.keys()
+    for name, (down, _) in halves.items():
+        x = torch.randn(3, down.shape[1])
+        expected = torch.nn.functional.linear(x, merged[f"{name}.weight"], weights[f"{name}.bias"])
+        torch.testing.assert_close(model.get_submodule(name)(x), expected, rtol=1e-4, atol=1e-3)
+
+
 def test_quantised_weights_are_not_merged(tmp_path: Path, weights: Tensors, halves: Halves) -> None:
     """Rounding again would cost more than the LoRA changes."""
     save_file(named(halves, "{0}", ".lora_A.weight", ".lora_B.weight"), tmp_path / "l.safetensors")
