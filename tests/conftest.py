@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -25,12 +26,27 @@ def _register_package() -> None:
 
 _register_package()
 
-# Toy tensors gain nothing from a second thread, and stages that each want all cores take them from each other.
-torch.set_num_threads(1)
-
 # Triton decides where its functions are defined: without a GPU they run in its interpreter, on CPU tensors.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--threads`: whatever is compared to the bit holds for any number, though the bits are others."""
+    parser.addoption("--threads", type=int, default=1, help="CPU threads that one operation uses (default: 1)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Toy tensors gain nothing from a second thread, and stages that each want all cores take them from each other.
+    torch.set_num_threads(config.getoption("threads"))
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """The number of threads is the same for every test, though one of them sets another, as `longlive --threads`."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

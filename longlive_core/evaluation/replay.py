@@ -133,7 +133,7 @@ def load_model(case: Recorded) -> CausalWan:
         return load_checkpoint(path, dtype=DTYPES[run["dtype"]], text_len=facts["text_len"], activations="nvfp4")
     model = CausalWan(WanConfig.from_mapping(facts), device="meta")
     model.load_state_dict(case.weights(), assign=True)
-    return model.to(DTYPES[run["dtype"]]).eval()
+    return model.to(DTYPES[run["dtype"]]).requires_grad_(False).eval()
 
 
 def case_plan(case: Recorded) -> BlockPlan:

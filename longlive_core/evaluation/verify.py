@@ -21,8 +21,9 @@ from .vectors import differing_vectors
 Verdict = Literal["ok", "failed", "skipped"]
 
 TOLERANCE = 5e-6
-# A product that another processor rounds to the other side may change a code.
-CACHE_EQUAL = 0.99
+# The least share of recorded cache codes. Other CPU kernels round some bf16 products to the other side: on the plainest
+# ones a correct run has 97.7 %, with W4A4 91.1 %; with another rule for block scales it has 83.5 % and 65.4 %.
+CACHE_EQUAL, CACHE_EQUAL_W4A4 = 0.95, 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ def _replayed(case: Recorded) -> Result:
     note = f"mean over {len(calls)} replayed calls; free-running output within {loose:g}"
     if cache is not None:
         note += f"; {100 * cache:.2f} % of the cached codes equal"
-    good = mean <= limit and output <= loose and (cache is None or cache >= CACHE_EQUAL)
+    least = CACHE_EQUAL_W4A4 if case.facts["run"].get("weight_format") == "fouroversix" else CACHE_EQUAL
+    good = mean <= limit and output <= loose and (cache is None or cache >= least)
     return Result(case.path.name, case.kind, _verdict(good), output, mean, None, limit, note)
 
 
@@ -161,7 +163,7 @@ def _load_vae(case: Recorded) -> WanVAE:
     vae = WanVAE(VAEConfig.from_dict(facts))
     weights = "weights."
     vae.load_state_dict({k.removeprefix(weights): v for k, v in case.tensors.items() if k.startswith(weights)})
-    return vae.eval()
+    return vae.requires_grad_(False).eval()
 
 
 def _nvfp4(case: Recorded) -> Result:

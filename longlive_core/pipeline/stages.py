@@ -127,8 +127,11 @@ class Stage(Iterator[T], Generic[T]):
         self._hand(item, made=False)
 
     def work(self, make: Make[T], threads: int) -> None:
-        """The thread's whole life. threads: that one operation may use, which a new thread does not inherit; another
-        number would give other bits."""
+        """The thread's whole life. threads: that one operation may use; another number may give other bits.
+
+        A new thread takes over the number that was set last, by any thread, but no sooner than its first operation that
+        PyTorch itself splits: a convolution or matrix product before that would use every core.
+        """
         torch.set_num_threads(threads)
         try:
             # The caller's mode is its thread's own; tensors of both must be of one kind.

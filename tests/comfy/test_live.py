@@ -19,7 +19,7 @@ from .run import Event, Run
 
 pytestmark = pytest.mark.comfy
 
-POLL_SECONDS = 300
+TIMEOUT_SECONDS = 300
 SCRIPT = """hero: a big red ring
 
 Shot 1 (8 blocks): {hero} sways on the left in front of a plain forest wall
@@ -62,7 +62,7 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
         said.append(ask(comfy, PATH, {"script": CHANGED, "version": 0}, Origin=own))
         said.append(ask(comfy, PATH, {"script": SCRIPT, "version": 0}, Origin=own))
 
-    live = comfy.run(latent(SCRIPT, 41), POLL_SECONDS, on_event=change)
+    live = comfy.run(latent(SCRIPT, 41), TIMEOUT_SECONDS, on_event=change)
     assert live.ok, live.error
     codes, answers = zip(*said, strict=True)
     assert codes == (200, 200, 403, 403, 403, 403, 409, 400, 400, 400, 200, 409), said
@@ -72,7 +72,7 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
     assert "shot 3 has another length" in answers[7]["error"]
     assert "line 1" in answers[8]["error"] and answers[10]["version"] == 1
     assert_kept(comfy, live)
-    whole = comfy.run(latent(CHANGED, 41), POLL_SECONDS)
+    whole = comfy.run(latent(CHANGED, 41), TIMEOUT_SECONDS)
     assert whole.ok, whole.error
     assert torch.equal(latents(comfy, live), latents(comfy, whole))
     assert ask(comfy, TAKES) == (200, [])
@@ -82,14 +82,14 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
 def assert_kept(host: Host, live: Run) -> None:
     """The film as it was made goes into a take of its own, which plays with the same text encoder."""
     save = node("LongLiveSaveTake", stream=[SAMPLER, 0], name_prefix="takes/live")
-    run = host.run({**stream(SCRIPT, 41), "20": save, **kept_latent(["20", 0])}, POLL_SECONDS)
+    run = host.run({**stream(SCRIPT, 41), "20": save, **kept_latent(["20", 0])}, TIMEOUT_SECONDS)
     assert run.ok, run.error
     assert torch.equal(latents(host, run), latents(host, live))
     take = Take.load(host.base / "output" / "takes" / "live_00001.take")
     assert take.complete and "checked brown" in take.script.format()
     take.path(take.plan.blocks[-1]).unlink()
     load = node("LongLiveLoadTake", take="takes/live_00001.take", model=[MINI, 0], clip=[MINI, 1])
-    again = host.run({MINI: node("LongLiveMini"), "21": load, **kept_latent(["21", 0])}, POLL_SECONDS)
+    again = host.run({MINI: node("LongLiveMini"), "21": load, **kept_latent(["21", 0])}, TIMEOUT_SECONDS)
     assert again.ok, again.error
     assert torch.equal(latents(host, again), latents(host, live))
 

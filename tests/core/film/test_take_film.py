@@ -14,10 +14,10 @@ from longlive.longlive_core.film.film import Film
 from longlive.longlive_core.film.sampler_settings import OnStep, ShouldStop
 from longlive.longlive_core.sampling.generation import Generation, KnownLatents, Step
 from longlive.longlive_core.script import BlockPlan, ShotScript
-from longlive.longlive_core.take import Shot, Take, Version
+from longlive.longlive_core.take import Shot, Take, Version, lock_shot
 from longlive.longlive_core.take.from_video import MADE as GIVEN
 from longlive.longlive_core.take.live_versions import with_versions_of
-from longlive.longlive_core.take.retake import retake
+from longlive.longlive_core.take.retake import Mode, retake
 from longlive.longlive_core.types import Block
 from torch import Tensor
 
@@ -213,6 +213,27 @@ def test_versions_of_a_shot_side_by_side(studio: Studio, take: Take) -> None:
     assert [len(shot.versions) for shot in Take.load(take.folder).shots] == [1, 3, 3]
 
 
+@pytest.mark.parametrize("mode", ["ripple", "keep"])
+def test_a_locked_shot_is_not_retaken(studio: Studio, take: Take, mode: Mode) -> None:
+    """Neither with a new seed nor with one that it has a version of; asked for as it is, it stays."""
+    first = made(retaken(made(take, studio), 2, 9), studio)
+    locked = lock_shot(made(retaken(first, 2, 10), studio), 2, True)
+    for seed in (9, 11):
+        with pytest.raises(ValueError, match="shot 2 is locked"):
+            retaken(locked, 2, seed, mode=mode)
+    assert retaken(locked, 2, 10, mode=mode) == locked
+
+
+def test_a_ripple_goes_around_a_locked_shot(studio: Studio, take: Take) -> None:
+    """A locked shot behind the retaken one keeps its version, spliced, though it has one made for this retake."""
+    first = made(retaken(made(take, studio), 2, 9), studio)
+    locked = lock_shot(made(retaken(first, 2, 10), studio), 3, True)
+    changed = retaken(locked, 2, 9)
+    assert [shot.chosen for shot in changed.shots] == [0, 1, 2]
+    assert [shot.spliced for shot in changed.shots] == [False, False, True]
+    assert studio.run(take_film(changed, studio))[1] == []
+
+
 def test_retakes_in_a_row(studio: Studio, take: Take) -> None:
     """Two shots retaken one after the other, as by two nodes: asked for again, both are there."""
 
@@ -279,6 +300,13 @@ def test_a_take_that_became_another_film_is_refused(take: Take) -> None:
     for other in (longer, Take.new(take.folder, ShotScript.parse(SCRIPT.replace("B", "D")), SETTINGS, {})):
         with pytest.raises(ValueError, match="has become another film"):
             with_versions_of(take, other)
+
+
+def test_locks_are_those_on_disk(take: Take) -> None:
+    """Set or taken off since the take was loaded, by another program."""
+    locked = lock_shot(take, 2, True)
+    for mine, saved in ((take, locked), (locked, take)):
+        assert with_versions_of(mine, saved) == saved
 
 
 def test_a_prompt_is_a_line_of_the_script(studio: Studio, take: Take) -> None:

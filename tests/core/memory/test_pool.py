@@ -97,6 +97,19 @@ def test_token_smoothing_makes_offset_keys_exact_where_it_counts() -> None:
     assert errors["token"] < errors["none"] / 5
 
 
+def test_values_are_kept_without_centring() -> None:
+    """Smoothing is for keys alone: values with a large part in common are kept to the same bits with it and without."""
+    kv = block(0)
+    offset = KeyValue(kv.k, kv.v + 20)
+    kept: list[Tensor] = []
+    for smoothing in ("none", "token"):
+        pool = make("nvfp4", smoothing)
+        put(pool, 0, 0, offset)
+        put(pool, 0, 1, kv)
+        kept.append(SHAPE.rows(pool.get(0, 2, torch.float32), 0).v.clone())
+    assert torch.equal(*kept)
+
+
 def test_reference_smoothing_changes_what_is_seen_and_not_what_is_kept() -> None:
     plain, reference = make("nvfp4"), make("nvfp4", "reference")
     for pool in (plain, reference):

@@ -130,7 +130,7 @@ class Breaking(CausalWan):
 def test_nan_stops_at_its_block_and_keeps_the_rest(
     mini: Mini, order: RenderSettings, whole: Tensor, value: float
 ) -> None:
-    model = Breaking(MODEL)
+    model = Breaking(MODEL).requires_grad_(False)
     model.load_state_dict(mini.model.state_dict())
     model.bad_from, model.value = 7, value  # 2 steps a block: the fourth block's second step
     job = Job(order, mini=replace(mini, model=model))

@@ -134,6 +134,18 @@ def test_a_spliced_shot_stays_where_versions_are_chosen(mini: Mini, take: Take) 
     assert again == spliced and len(said) == 2
 
 
+def test_a_version_chosen_behind_other_blocks_is_marked_as_a_splice(mini: Mini, take: Take) -> None:
+    """A spliced shot stays spliced when its version is chosen again; without the mark its blocks would be resampled."""
+    remade(take, mini, 3, "keep", seed=9)
+    spliced = Take.load(take.folder)
+    chosen, said = choose(spliced, 4, 0)
+    assert [shot.spliced for shot in chosen.shots] == [False, False, False, True, True]
+    assert said == ("shot 5 stays as it is, spliced: it was made after other blocks",)
+    chosen.save()
+    job, _ = resume(chosen, mini)
+    assert job.run_of_take is not None and not job.run_of_take.sampled
+
+
 def test_prune_removes_what_is_not_in_the_film(mini: Mini, take: Take) -> None:
     """And nothing else: the film is written as before, and a version that was removed can be made again."""
     whole = latents(take)
