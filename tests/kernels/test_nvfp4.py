@@ -47,8 +47,8 @@ def device(nvfp4: ModuleType) -> str:
 
 
 @pytest.fixture(scope="module")
-def vectors(golden: Path) -> dict[str, Tensor]:
-    return load_file(golden / "nvfp4_vectors.safetensors")
+def vectors(golden: Callable[[str], Path]) -> dict[str, Tensor]:
+    return load_file(golden("nvfp4_vectors"))
 
 
 def equal(a: NVFP4, b: NVFP4) -> bool:
@@ -66,6 +66,8 @@ def codes(packed: NVFP4) -> Tensor:
 def test_recorded_vectors(
     nvfp4: ModuleType, device: str, vectors: dict[str, Tensor], matrix: str, name: str, rule: str, tile: bool
 ) -> None:
+    if matrix not in vectors:
+        pytest.skip(f"{matrix} is not in the subset of recorded vectors: set LONGLIVE_GOLDEN to the whole set")
     x = vectors[matrix].to(device)
     x = x.T if name == "mse_T" else x
     keys = ("values", "scales_2d", "scales_blocked", "amax", "dequant")
@@ -79,9 +81,9 @@ def test_recorded_vectors(
     assert torch.equal(nvfp4.dequantize_nvfp4(packed, tuple(x.shape), torch.float32).cpu(), case["dequant"])
 
 
-def test_recorded_weights_become_the_recorded_checkpoint(golden: Path) -> None:
+def test_recorded_weights_become_the_recorded_checkpoint(golden: Callable[[str], Path]) -> None:
     """Catches a division that the vectors do not."""
-    weights, official = load_file(golden / "weights_quant.safetensors"), load_file(golden / "weights_4o6.safetensors")
+    weights, official = load_file(golden("weights_quant")), load_file(golden("weights_4o6"))
     layers = [name.removesuffix(".quantized_weight_values") for name in official if name.endswith("_weight_values")]
     assert layers
     for layer in layers:
