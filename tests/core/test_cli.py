@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import struct
@@ -159,10 +158,13 @@ def cpu_seconds(process: int) -> float:
 
 def children_cpu_seconds() -> float:
     """What this process's finished children have used."""
+    import resource  # Windows has none.
+
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
+@pytest.mark.linux
 @pytest.mark.slow
 @pytest.mark.parametrize("take", [False, True])
 def test_ctrl_c_ends_within_a_second_with_a_playing_film(

@@ -204,6 +204,7 @@ def test_fouroversix_layers_that_do_not_fit(
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["fp8", "nvfp4"])
 def test_layers_that_are_in_the_format_are_taken_over(tmp_path: Path, source: Path, form: str) -> None:
     """Quantised again, a layer is the same to the bit, whatever the rule; in bf16 it is the same number, rounded."""

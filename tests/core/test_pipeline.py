@@ -108,6 +108,7 @@ def test_stages_hand_on_everything_in_order() -> None:
         assert bounded(lambda: list(chain(line, Numbers(50)))) == [4 * i for i in range(50)]
 
 
+@pytest.mark.slow
 def test_a_slow_consumer_holds_every_stage_up() -> None:
     """One finished item of each stage waits, and one is in each hand behind the first."""
     numbers = Numbers()
@@ -351,6 +352,7 @@ def fragile(mini: Mini, bad: int, times: int, error: Exception) -> Mini:
 modes = pytest.mark.parametrize("mode", MODES)
 
 
+@pytest.mark.slow
 @modes
 def test_every_mode_makes_the_same_film(
     mini: Mini, tmp_path: Path, whole: Tensor, played: Tensor, mode: Mode, monkeypatch: pytest.MonkeyPatch
@@ -371,6 +373,7 @@ def test_every_mode_makes_the_same_film(
     assert told == [(1 + 4 * i, here) for i in range(8 * BLOCKS)]
 
 
+@pytest.mark.slow
 @modes
 def test_a_decoder_that_breaks(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode) -> None:
     broken = fragile(mini, 19, 1, RuntimeError("the decoder broke"))
@@ -380,6 +383,7 @@ def test_a_decoder_that_breaks(mini: Mini, tmp_path: Path, played: Tensor, mode:
     assert check(render, tmp_path / "a.mp4", played) == 1 + 4 * 18
 
 
+@pytest.mark.slow
 @modes
 def test_an_encoder_that_breaks(
     mini: Mini, tmp_path: Path, played: Tensor, mode: Mode, monkeypatch: pytest.MonkeyPatch
@@ -398,6 +402,8 @@ def test_an_encoder_that_breaks(
     assert check(render, tmp_path / "a.mp4", played) == 61
 
 
+@pytest.mark.linux
+@pytest.mark.slow
 @modes
 def test_a_full_disk(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode) -> None:
     render = make(mini, tmp_path / "a.mp4", mode)
@@ -421,6 +427,7 @@ class NanModel(CausalWan):
         return flow if self.calls <= self.bad_from else flow * float("nan")
 
 
+@pytest.mark.slow
 @modes
 def test_nan_from_the_model(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode) -> None:
     """The blocks before it are decoded, whatever the mode."""
@@ -434,6 +441,7 @@ def test_nan_from_the_model(mini: Mini, tmp_path: Path, played: Tensor, mode: Mo
     assert check(render, tmp_path / "a.mp4", played) == 29 + 2 * 32
 
 
+@pytest.mark.slow
 @modes
 @pytest.mark.parametrize("bad", [0, 19])
 def test_memory_that_runs_out_once_costs_nothing(
@@ -444,6 +452,7 @@ def test_memory_that_runs_out_once_costs_nothing(
     assert check(render, tmp_path / "a.mp4", played) == FRAMES
 
 
+@pytest.mark.slow
 @modes
 def test_memory_that_runs_out_twice_is_told(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode) -> None:
     render = make(fragile(mini, 19, 2, full()), tmp_path / "a.mp4", mode)
@@ -453,6 +462,7 @@ def test_memory_that_runs_out_twice_is_told(mini: Mini, tmp_path: Path, played: 
     assert check(render, tmp_path / "a.mp4", played) == 1 + 4 * 18
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["async", "sequential"])
 def test_a_slow_consumer_bounds_the_blocks_in_flight(mini: Mini, tmp_path: Path, mode: Mode) -> None:
     """While a frame is shown for ever, sampling halts a few blocks ahead."""
@@ -475,6 +485,7 @@ def test_a_slow_consumer_bounds_the_blocks_in_flight(mini: Mini, tmp_path: Path,
     assert len(made) == BLOCKS and render.complete
 
 
+@pytest.mark.slow
 @modes
 def test_a_consumer_that_is_gone(
     mini: Mini, tmp_path: Path, played: Tensor, mode: Mode, monkeypatch: pytest.MonkeyPatch
@@ -500,6 +511,7 @@ def test_a_consumer_that_is_gone(
     assert 40 < sum(decoded) == check(render, tmp_path / "a.mp4", played) < FRAMES
 
 
+@pytest.mark.slow
 @modes
 @pytest.mark.parametrize("calls", [0, 1, 9, 30])
 def test_a_stop_before_a_latent_frame(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode, calls: int) -> None:
@@ -509,6 +521,7 @@ def test_a_stop_before_a_latent_frame(mini: Mini, tmp_path: Path, played: Tensor
     assert check(render, tmp_path / "a.mp4", played) == (1 + 4 * (calls - 1) if calls else 0)
 
 
+@pytest.mark.slow
 @modes
 def test_stops_at_random_moments(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode) -> None:
     rng = random.Random(7)
@@ -524,6 +537,7 @@ def test_stops_at_random_moments(mini: Mini, tmp_path: Path, played: Tensor, mod
         check(render, path, played)
 
 
+@pytest.mark.slow
 def test_the_first_latent_frame_is_written_before_its_block_is_decoded(
     mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -556,6 +570,8 @@ def words(mini: Mini, tmp_path: Path) -> list[str]:
     return [*film, "--model", str(tmp_path / "mini"), "--size", "64x64", "--steps", str(STEPS)]
 
 
+@pytest.mark.linux
+@pytest.mark.slow
 @modes
 def test_the_command_line_says_it_in_one_line(
     words: list[str], mode: Mode, played: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -31,6 +31,7 @@ def test_float32_runs_agree_in_every_call(golden: Callable[[str], Path], name: s
     assert result.call_error is not None and result.call_error <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPLAYED)
 def test_low_precision_agrees_in_replay(golden: Callable[[str], Path], name: str) -> None:
     """bf16, NVFP4 memory, NVFP4 weights with rounded activations; the codes left in memory are the recorded ones."""

@@ -62,6 +62,7 @@ def codes(packed: NVFP4) -> Tensor:
     return torch.stack([packed.values & 15, packed.values >> 4], dim=-1).flatten(-2).cpu()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("matrix", "name", "rule", "tile"), GOLDEN)
 def test_recorded_vectors(
     nvfp4: ModuleType, device: str, vectors: dict[str, Tensor], matrix: str, name: str, rule: str, tile: bool
@@ -140,6 +141,7 @@ def test_a_block_far_below_the_maximum_saturates_inside_its_codes(nvfp4: ModuleT
     assert codes(packed)[0, 32:].tolist() == [0] * 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-38, -1.0])
 def test_a_matrix_of_one_value(nvfp4: ModuleType, device: str, rule: str, value: float) -> None:
