@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -56,15 +56,25 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    """The folder of recorded reference runs: LONGLIVE_GOLDEN, else `shared/golden` beside the repository.
+def golden() -> Callable[[str], Path]:
+    """The path of a recorded reference run by its name: `golden("generate_steps2")`.
 
-    Skips the test where the folder is absent, except in CI: there a missing folder is a failure.
+    The whole set is read from LONGLIVE_GOLDEN, else from `shared/golden` beside the repository. Where there is none,
+    the subset in tests/golden/reference stands in, and a test of a run outside the subset is skipped. A LONGLIVE_GOLDEN
+    that is no folder fails the test: whoever names a set wants it used.
     """
-    folder = Path(os.environ.get("LONGLIVE_GOLDEN", ROOT.parent / "shared" / "golden"))
-    if folder.is_dir():
-        return folder
-    message = f"no recorded runs at {folder}: set LONGLIVE_GOLDEN to their folder"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
+    named = os.environ.get("LONGLIVE_GOLDEN")
+    whole = Path(named or ROOT.parent / "shared" / "golden")
+    if named and not whole.is_dir():
+        pytest.fail(
+            f"LONGLIVE_GOLDEN is {named}, which is no folder: give the folder of the recorded runs, or unset it"
+        )
+    folder = whole if whole.is_dir() else ROOT / "tests" / "golden" / "reference"
+
+    def recorded(name: str) -> Path:
+        path = folder / f"{name}.safetensors"
+        if folder is not whole and not path.is_file():
+            pytest.skip(f"{name} is not in the subset of recorded runs: set LONGLIVE_GOLDEN to the whole set")
+        return path
+
+    return recorded

@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     part.set_defaults(run=_convert)
 
     part = parts.add_parser("verify", help="replay recorded runs of the reference and compare")
-    part.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    part.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="files or folders (a clone's tests/golden/reference)"
+    )
     part.set_defaults(run=_verify)
 
     part = parts.add_parser("eval", help="measure what a model remembers")
@@ -212,12 +214,14 @@ def _convert(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _verify(args: argparse.Namespace, _: list[str]) -> int:
+    from ..evaluation.recorded import recorded_files
     from ..evaluation.verify import verify_file
 
-    width = max(4, *(len(path.name) for path in args.files))
+    files = recorded_files(args.files)
+    width = max(4, *(len(path.name) for path in files))
     print(f"{'file':{width}}  {'output':>8}  {'worst call':>10}  attended  verdict")
     counts = {"ok": 0, "failed": 0, "skipped": 0}
-    for path in args.files:
+    for path in files:
         result = verify_file(path)
         counts[result.verdict] += 1
         attended = {None: "-", True: "agree", False: "DIFFER"}[result.attended]

@@ -127,6 +127,7 @@ def test_nothing_is_made_before_it_is_asked_for(tiny: Tiny) -> None:
     assert (studio.sampled, studio.clean) == (STEPS, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 @pytest.mark.parametrize("interrupt", [stop, fail, close])
 def test_an_interrupted_film_goes_on_to_the_bit(
@@ -159,6 +160,7 @@ def test_interrupts_add_up_to_one_film(tiny: Tiny) -> None:
     assert torch.equal(joined(film.run()), tiny.film(SHOTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupt", [stop, fail, close, lambda film, _: list(film.run())])
 def test_no_memory_outlives_a_draw(tiny: Tiny, interrupt: Callable[[Film, int], object]) -> None:
     """Keys and values, gigabytes in the full model, go when the draw ends, however it ends; the film stays."""
@@ -182,6 +184,7 @@ def test_a_stop_at_once_gives_what_is_kept(tiny: Tiny) -> None:
     assert [block.index for block in shown] == list(range(kept))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [1, 2, 5, 12])
 @pytest.mark.parametrize("kept", [0, 1, 2, 4])
 def test_known_latents_stay_when_a_film_is_resumed(tiny: Tiny, given: int, kept: int) -> None:
@@ -247,6 +250,7 @@ def test_an_earlier_films_image_begins_the_later_one(tiny: Tiny) -> None:
         assert torch.equal(joined(film.run()), tiny.film(SHOTS, prefix=image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupt", [stop, fail, close])
 def test_an_earlier_film_is_completed_first(tiny: Tiny, interrupt: Callable[[Film, int], None]) -> None:
     """Stopped in the earlier film or in its own blocks, a later draw makes the rest of both, each block once."""

@@ -27,6 +27,9 @@ from ..conftest import Tiny
 from ..takes import SCRIPT, after, latents, make_mini, make_order, make_take, remade, resume, same
 from .test_film import STEPS, Studio
 
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
+
 SHOTS = "A A |B B B |C |D D"
 OPENINGS = [0, 2, 5, 6]
 LONG = SCRIPT.replace("(1 block)", "(2 blocks)")

@@ -99,6 +99,7 @@ def test_events_come_in_order(tiny: Tiny, depth: int) -> None:
     assert film.complete and not samplers()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_at_most_depth_blocks_wait(tiny: Tiny, depth: int) -> None:
     """While nobody takes, sampling halts with `depth` finished blocks; each block taken makes room for one more."""

@@ -25,6 +25,9 @@ from longlive.longlive_core.video.clip import Clip, ClipStopped
 from ..full_disk import files_no_larger_than
 from ..takes import after, latents, make_mini, resume, same
 
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
+
 BEHIND = """\
 thing: the hero
 Shot 1 (1 block) continue: {thing}
@@ -207,6 +210,7 @@ def test_a_stop_before_the_video_is_kept_leaves_nothing(video: Path, mini: Mini,
     assert [path.name for path in video.parent.iterdir()] == [video.name]
 
 
+@pytest.mark.linux
 def test_a_disk_too_full_for_the_video_leaves_nothing(video: Path, mini: Mini) -> None:
     with files_no_larger_than(5_000), pytest.raises(OSError, match="free some space"):
         extended(video, mini)

@@ -20,6 +20,9 @@ from torch import Tensor
 
 from ..takes import MODEL, VAE, after
 
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
+
 # Twelve blocks: the decoder reaches five back.
 SCRIPT = """\
 Shot 1 (7 blocks): the hero

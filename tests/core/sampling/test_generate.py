@@ -171,6 +171,7 @@ def test_a_block_is_handed_on_before_its_clean_pass(tiny: Tiny) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 @pytest.mark.parametrize("at", [4, 6])
 def test_a_film_takes_over_anothers_memory(tiny: Tiny, changes: dict[str, object], at: int) -> None:
@@ -253,6 +254,7 @@ def test_known_blocks_are_not_sampled(tiny: Tiny) -> None:
     assert model.calls == 2 * (blocks - 4) + blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 @pytest.mark.parametrize("at", [0, 2, 4, 7])
 def test_a_restored_film_goes_on_bit_for_bit(tiny: Tiny, tmp_path: Path, changes: dict[str, object], at: int) -> None:
@@ -342,6 +344,7 @@ class Interrupt(Exception):
     """Stands for Ctrl-C or the host's cancel."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 def test_an_interrupt_at_any_call_costs_nothing(tiny: Tiny, changes: dict[str, object]) -> None:
     """The film is interrupted at every single model call, in the middle of its layers, and comes out the same."""

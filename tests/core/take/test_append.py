@@ -17,6 +17,9 @@ from longlive.longlive_core.take.append import append
 
 from ..takes import BLOCKS, SCRIPT, latents, make_mini, make_order, make_take, remade, resume, same
 
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
+
 MORE = "Shot 1 (1 block) continue: the other {thing}\nShot 2 (2 blocks): the hero @seed=5\n"
 
 

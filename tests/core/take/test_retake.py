@@ -14,6 +14,9 @@ from longlive.longlive_core.take.retake import Mode
 
 from ..takes import SCRIPT, after, latents, make_mini, make_order, make_take, remade, resume, same
 
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def mini() -> Mini:

@@ -74,6 +74,7 @@ def test_the_file_grows_while_it_is_written(tmp_path: Path) -> None:
     assert len(read_video(path)) == 60
 
 
+@pytest.mark.slow
 def test_a_film_cut_off_anywhere_plays_to_its_last_whole_fragment(tmp_path: Path) -> None:
     path, torn = tmp_path / "film.mp4", tmp_path / "torn.mp4"
     write(path, moving(60))
@@ -87,6 +88,7 @@ def test_a_film_cut_off_anywhere_plays_to_its_last_whole_fragment(tmp_path: Path
         assert torch.equal(played[:expected], whole[:expected])
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("codec", ["h264", "vp9", "prores"])
 def test_a_full_disk_costs_only_the_fragment_that_did_not_fit(tmp_path: Path, codec: str) -> None:
     path = tmp_path / film_name(codec)
@@ -104,6 +106,7 @@ def test_a_full_disk_costs_only_the_fragment_that_did_not_fit(tmp_path: Path, co
     assert len(read_video(path)) == sum(frames for _, frames in ends) > 0
 
 
+@pytest.mark.linux
 def test_a_full_disk_at_the_start_is_an_error_at_the_start() -> None:
     with pytest.raises(OSError, match="free some space"):
         VideoWriter("/dev/full", width=SIZE, height=SIZE)
@@ -160,6 +163,7 @@ def test_every_codec_keeps_the_picture(tmp_path: Path, codec: str) -> None:
         assert (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range) == (1, 1, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sound", [None, tone(1.0, 48_000, 1), tone(9.0, 16_000, 2)], ids=["mute", "short", "long"])
 @pytest.mark.parametrize("codec", OFFERED)
 def test_the_file_is_never_behind_by_more_than_a_fragment(tmp_path: Path, codec: str, sound: Audio | None) -> None:
@@ -173,6 +177,7 @@ def test_the_file_is_never_behind_by_more_than_a_fragment(tmp_path: Path, codec:
     assert len(read_video(path)) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", OFFERED)
 def test_a_film_of_any_codec_cut_off_anywhere_plays_and_says_what_made_it(tmp_path: Path, codec: str) -> None:
     """Sound and metadata take nothing from a torn film: every whole fragment plays, and the workflow is there."""
@@ -199,6 +204,7 @@ def test_a_film_of_any_codec_cut_off_anywhere_plays_and_says_what_made_it(tmp_pa
             assert {name.lower(): text for name, text in container.metadata.items()}.items() >= WORKFLOW.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", OFFERED)
 def test_better_qualities_make_larger_and_truer_films(tmp_path: Path, codec: str) -> None:
     """The names are in order, from best to smallest; a crf outvotes them."""

@@ -100,6 +100,7 @@ def test_a_vae_is_the_decoder_s(name: str, width: int) -> None:
     assert VAES[name].cache * 24 == sum(t.numel() * t.element_size() for t in state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kv_format", "guidance"), [("bf16", 1.0), ("fp8", 3.0), ("nvfp4", 1.0)])
 def test_a_film_takes_what_is_planned(kv_format: str, guidance: float) -> None:
     """The most bytes alive while a film is made are those planned, or up to a fifth less."""

@@ -164,16 +164,16 @@ def test_fouroversix_layers_are_the_weights_they_were_made_of(tmp_path: Path, we
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
-def test_fouroversix_loses_nothing(tmp_path: Path, golden: Path, kind: str) -> None:
+def test_fouroversix_loses_nothing(tmp_path: Path, golden: Callable[[str], Path], kind: str) -> None:
     """The official 4-bit layout keeps its codes and scales; only the nibbles change places and amax is divided."""
-    stored = load_file(golden / "weights_4o6.safetensors")
+    stored = load_file(golden("weights_4o6"))
     path = tmp_path / f"model_4o6.{kind}"
     if kind == "pt":
         marks = {n: t.view(torch.float8_e4m3fn) if n.endswith("scale_factors") else t for n, t in stored.items()}
         marks = {n: t.reshape(1) if n.endswith("_amax") else t for n, t in marks.items()}
         torch.save({"generator": marks, "checkpoint_format": "longlive_generator_nvfp4", "version": 1}, path)
     else:
-        shutil.copy(golden / "weights_4o6.safetensors", path)
+        shutil.copy(golden("weights_4o6"), path)
     done = convert_checkpoint(path, tmp_path / "new.safetensors", format="nvfp4")
     assert done.taken == done.quantised == 20
     new, read = load_file(tmp_path / "new.safetensors"), floats(tmp_path / "new.safetensors")
@@ -188,10 +188,10 @@ def test_fouroversix_loses_nothing(tmp_path: Path, golden: Path, kind: str) -> N
         torch.testing.assert_close(read[f"{layer}.weight"], exact, rtol=3e-7, atol=0)
 
 
-def test_bf16_quantises_to_the_official_weights(tmp_path: Path, golden: Path) -> None:
+def test_bf16_quantises_to_the_official_weights(tmp_path: Path, golden: Callable[[str], Path]) -> None:
     """Converting the recorded bf16 weights gives, to the bit, what converting their FourOverSix twin gives."""
     for name in ("weights_quant", "weights_4o6"):
-        convert_checkpoint(golden / f"{name}.safetensors", tmp_path / f"{name}.safetensors", format="nvfp4")
+        convert_checkpoint(golden(name), tmp_path / f"{name}.safetensors", format="nvfp4")
     assert same_bytes(
         load_file(tmp_path / "weights_quant.safetensors"), load_file(tmp_path / "weights_4o6.safetensors")
     )
@@ -208,9 +208,11 @@ def test_bf16_quantises_to_the_official_weights(tmp_path: Path, golden: Path) ->
     ],
     ids=["values", "scales", "sizes", "few sizes", "no amax"],
 )
-def test_fouroversix_layers_that_do_not_fit(tmp_path: Path, golden: Path, part: str, value: Tensor | None) -> None:
+def test_fouroversix_layers_that_do_not_fit(
+    tmp_path: Path, golden: Callable[[str], Path], part: str, value: Tensor | None
+) -> None:
     """A layer whose parts are of different sizes, or lacks one, is named before anything is written."""
-    stored = load_file(golden / "weights_4o6.safetensors")
+    stored = load_file(golden("weights_4o6"))
     name = f"model.blocks.1.ffn.0.quantized_weight_{part}"
     changed = {n: t for n, t in {**stored, name: value}.items() if t is not None}
     save_file(changed, tmp_path / "m.safetensors")
@@ -219,6 +221,7 @@ def test_fouroversix_layers_that_do_not_fit(tmp_path: Path, golden: Path, part: 
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["fp8", "nvfp4"])
 def test_layers_that_are_in_the_format_are_taken_over(tmp_path: Path, source: Path, form: str) -> None:
     """Quantised again, a layer is the same to the bit, whatever the rule; in bf16 it is the same number, rounded."""
