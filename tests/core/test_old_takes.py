@@ -18,7 +18,7 @@ from typing import Any
 import av
 import pytest
 import torch
-from longlive.longlive_core.cli import main
+from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.take import Take
 from safetensors import safe_open
 from safetensors.torch import load_file
