@@ -265,3 +265,19 @@ def test_a_codec_that_av_lacks_is_told_with_the_ones_it_has(tmp_path: Path, monk
     monkeypatch.setattr(av, "codecs_available", {"libx264", "libaom-av1"})
     with pytest.raises(ValueError, match=r"'h265' needs libx265, which this av lacks; choose one of h264, av1"):
         VideoWriter(tmp_path / "film.mp4", width=SIZE, height=SIZE, codec="h265")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 32), (128, 64)], ids=str)
+def test_h265_of_small_pictures_is_the_same_each_time(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A film of any size is compressed to the same bytes every time."""
+    if "h265" not in OFFERED:
+        pytest.skip("this av has no encoder for h265")
+    width, height = size
+    film = gliding(20).repeat(1, 2, 2, 1)[:, :height, :width].contiguous()
+    films = set[bytes]()
+    for number in range(6):
+        path = tmp_path / f"{number}.mp4"
+        with open_film(path, width=width, height=height, codec="h265") as writer:
+            writer.write(film)
+        films.add(path.read_bytes())
+    assert len(films) == 1
