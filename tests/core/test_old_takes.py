@@ -83,9 +83,17 @@ def done(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file of a folder, and the digest of its bytes; the file `in_use` means nothing."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "in_use")
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    """Every file of a folder, and the digest of its bytes.
+
+    The file `in_use` means nothing, nor does how a system ends the lines of `take.json`.
+    """
+    found: dict[str, str] = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name != "in_use":
+            data = path.read_bytes()
+            data = data.replace(b"\r\n", b"\n") if path.suffix == ".json" else data
+            found[path.relative_to(folder).as_posix()] = hashlib.sha256(data).hexdigest()
+    return found
 
 
 def made_files(take: Path) -> dict[str, str]:

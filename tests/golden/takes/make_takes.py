@@ -129,9 +129,18 @@ def made_by(folder: Path) -> dict[str, str]:
         "commit": commit.stdout.strip(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "cpu": cpu(),
         "weights": take["settings"]["weights"],
         "tensors": tensors_digest(),
     }
+
+
+def cpu() -> str:
+    """What this machine's last bits depend on: its kind of processor and the instructions that torch uses."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text("utf-8").splitlines() if facts.is_file() else []
+    kind = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{kind}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def tensors_digest() -> str:
