@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import takewhile
+from pathlib import Path
 
 from torch import Tensor
 
@@ -58,6 +59,7 @@ class TakeStore:
         self._history = History()
         self._histories: dict[int, History] = {}
         self._saved: set[int] = set()
+        self._unusable_snapshots: set[Path] = set()
 
     def find(self, spec: BlockSpec) -> Block | None:
         self._histories[spec.index] = self._history
@@ -121,22 +123,24 @@ class TakeStore:
         plan = self.take.plan
         starts = [block for block in plan.blocks[1 : spec.index + 1] if plan.begins_shot(block)]
         for start in reversed(starts):
+            path = self.take.memory_path(start, self._histories[start.index])
             try:
-                generation.restore(Snapshot.load(self.take.memory_path(start, self._histories[start.index])))
+                generation.restore(Snapshot.load(path))
                 break
             except FileNotFoundError:
                 continue
             except ValueError as error:
+                self._unusable_snapshots.add(path)
                 self._notify(f"{error}: the KV cache before shot {start.shot + 1} is rebuilt")
         if count := spec.index - generation.position:
             self._notify(f"the KV cache is rebuilt, exactly, from the {count} blocks before block {spec.index}")
 
     def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None:
-        wanted = self.take.is_preview(spec) if replayed else self.take.plan.begins_shot(spec)
-        if not (self._snapshots and spec.index and wanted):
+        if not (self._snapshots and spec.index and self.take.plan.begins_shot(spec)):
             return
         path = self.take.memory_path(spec, self._histories[spec.index])
-        if path.is_file():
+        is_damaged = path in self._unusable_snapshots
+        if (path.is_file() or (replayed and not self.take.is_preview(spec))) and not is_damaged:
             return
         try:
             write_whole(path, generation.snapshot().save)

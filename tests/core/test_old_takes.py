@@ -466,8 +466,8 @@ def test_what_follows_a_video_is_made_again(capsys: pytest.CaptureFixture[str], 
 @pytest.mark.usefixtures("same_weights")
 @pytest.mark.parametrize("kind", ["film", "nvfp4", "guided"])
 def test_memory_is_used_and_rebuilt(capsys: pytest.CaptureFixture[str], copy: Copy, kind: str) -> None:
-    """A retake begins with the memory that lies in the take; where that file is damaged, this is said, and the memory
-    is rebuilt from the blocks, with the same result."""
+    """A retake starts from the snapshot in the take. A damaged snapshot is reported, rebuilt from the blocks with the
+    same result, and replaced, so that the next retake uses it."""
     healthy, damaged = copy(kind), copy(kind, "damaged")
     (memory,) = (damaged / "memory").iterdir()
     data = bytearray(memory.read_bytes())
@@ -482,3 +482,4 @@ def test_memory_is_used_and_rebuilt(capsys: pytest.CaptureFixture[str], copy: Co
     errors = [difference(a, b) for a, b in zip(made, again, strict=True)]
     assert max(errors) <= TOLERANCE, errors
     assert state(healthy) == state(damaged) == [(1, 0, False, False), (2, 1, False, False)]
+    assert "rebuilt" not in done(capsys, "retake", damaged, "--shot", "2", "--seed", "98")  # the file was replaced
