@@ -143,7 +143,7 @@ def test_a_version_chosen_behind_other_blocks_is_marked_as_a_splice(mini: Mini, 
     spliced = Take.load(take.folder)
     chosen, said = choose(spliced, 4, 0)
     assert [shot.spliced for shot in chosen.shots] == [False, False, False, True, True]
-    assert said == ("shot 5 stays as it is, spliced: it was made after other blocks",)
+    assert said == ("shot 5 stays unchanged, spliced: it was made after other blocks",)
     chosen.save()
     job, _ = resume(chosen, mini)
     assert job.run_of_take is not None and not job.run_of_take.sampled
