@@ -62,7 +62,7 @@ class Board:
         at = self._stream.maker(self._first)
         self._progress(at, None)
         if self._first:
-            self._say(at, f"{self._first} of {len(self._blocks)} blocks are kept from before")
+            self._say(at, f"{self._first} of {len(self._blocks)} blocks are finished already")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +121,9 @@ class Board:
         except (RuntimeError, MemoryError) as error:
             if isinstance(self._preview, LatentColours) or not is_out_of_memory(error):
                 raise
-            log.warning("LongLive: no room for the preview VAE; the preview goes on in the latents' colours")
+            log.warning(
+                "LongLive: the preview VAE ran out of memory; the preview shows colours computed from the latents"
+            )
         self._preview = LatentColours(self._stream.latent_format)
         return self._preview(block)
 
