@@ -66,7 +66,9 @@ class StreamingSampler(io.ComfyNode):
                     "From LongLive Sink Memory. Not connected: the memory settings of the film that continues, or the "
                     "defaults.",
                 ),
-                io.Image.Input("start_image", optional=True, tooltip="First picture of the film. Needs vae."),
+                io.Image.Input(
+                    "start_image", optional=True, tooltip="First picture of the film. Needs vae; not used with state."
+                ),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
                 StateType.Input(
                     "state",
