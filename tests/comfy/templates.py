@@ -668,7 +668,7 @@ def blueprint_nodes(title: str) -> tuple[Json, Json]:
     }
     conversion = {
         "title": title,
-        "description": "Renders a script to a video file: Encode Shots, Sink Memory, Streaming Sampler and Async Decode.",
+        "description": "Renders a script to a video: Encode Shots, Sink Memory, Streaming Sampler and Async Decode.",
         "keep": ["LongLiveMini"],
         "inputs": [
             ["LongLiveStreamingSampler", "start_image"],

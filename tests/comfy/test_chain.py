@@ -136,7 +136,7 @@ def test_a_cancelled_chain_goes_on(host: Host) -> None:
     again = host.run(chain(shots), POLL_SECONDS)
     assert again.ok, again.error
     assert not {MINI, *map(str, range(11, 16))} & set(again.executed)
-    kept = int(re.match(r"(\d) of 5 blocks are kept", again.texts["13"][0])[1])  # type: ignore[index]
+    kept = int(re.match(r"(\d) of 5 blocks are finished already", again.texts["13"][0])[1])  # type: ignore[index]
     assert kept == 2
     assert steps(again) == {f"shot {i}/5 · block {i}/5" for i in (3, 4, 5)}
     # Another space at the end is the same to the model and another node to the cache.
