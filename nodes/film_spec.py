@@ -62,9 +62,9 @@ class FilmSpec:
         widths = {embedding.shape[-1] for embedding in self.embeddings.values()}
         if width := next(iter(widths - {self.config.text_dim}), None):
             raise ValueError(
-                f"the conditioning is {width} wide, this model reads text of width {self.config.text_dim}: encode the "
-                "shots with the model's own text encoder (umt5-xxl, type wan, for LongLive 5B; LongLive Mini's CLIP "
-                "for Mini)"
+                f"the conditioning has width {width}, but this model takes text of width {self.config.text_dim}: "
+                "encode the shots with the text encoder of the model (umt5-xxl, type wan, for LongLive 5B; the CLIP of "
+                "LongLive Mini for Mini)"
             )
 
     def text(self, prompt: str) -> Tensor:

@@ -62,7 +62,7 @@ class StreamPreview:
         at = self._stream.maker(self._first)
         self._progress(at, None)
         if self._first:
-            self._status(at, f"{self._first} of {len(self._blocks)} blocks are stored already")
+            self._status(at, f"{self._first} of {len(self._blocks)} blocks are finished already")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,7 +123,9 @@ class StreamPreview:
         except (RuntimeError, MemoryError) as error:
             if isinstance(self._preview, LatentColours) or not is_out_of_memory(error):
                 raise
-            log.warning("LongLive: no room for the preview VAE; the preview goes on in the latents' colours")
+            log.warning(
+                "LongLive: the preview VAE ran out of memory; the preview shows colours computed from the latents"
+            )
         self._preview = LatentColours(self._stream.latent_format)
         return self._preview(block)
 

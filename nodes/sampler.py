@@ -29,59 +29,68 @@ from .vae import MiniLatents, check_pair
 
 
 class StreamingSampler(io.ComfyNode):
+    """Conditioning and settings to a lazy STREAM; another node's execution samples it."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveStreamingSampler",
             display_name="LongLive Streaming Sampler",
             category=CATEGORY,
-            description="Makes the film block by block, while LongLive Async Decode (or a Stream to … node) draws "
-            "it. A film that was stopped goes on where it was when it is queued again.",
+            description="Samples the film block by block, while LongLive Async Decode or another node reads the "
+            "STREAM. Queue a stopped film again and it continues with the next block.",
             search_aliases=["longlive", "ksampler", "long video", "causal", "autoregressive", "streaming"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="From LongLive Model Loader or LongLive Mini, perhaps through LoRA loaders."
+                    "model", tooltip="From LongLive Model Loader or LongLive Mini; LoRA loaders may be in between."
                 ),
                 ConditioningType.Input("conditioning", tooltip="From LongLive Encode Shots."),
-                side_input("width", 1280, "Width in pixels, a multiple of 32. LongLive Mini: up to 128."),
-                side_input("height", 704, "Height in pixels, a multiple of 32. LongLive Mini: up to 128."),
+                side_input("width", 1280, "Width in pixels, a multiple of 32. LongLive Mini: at most 128."),
+                side_input("height", 704, "Height in pixels, a multiple of 32. LongLive Mini: at most 128."),
                 io.Int.Input(
                     "seed",
                     default=0,
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="The same seed makes the same film; a longer film begins with the shorter one.",
+                    tooltip="The same seed makes the same film. A longer film begins with the same blocks as a "
+                    "shorter one.",
                 ),
                 steps_input("steps"),
                 guidance_input(
                     "guidance",
-                    "1 for distilled models. Any other value runs the negative prompt beside and takes twice "
-                    "the time and memory.",
+                    "1 for distilled models. Any other value also runs the negative prompt, which doubles time and "
+                    "memory.",
                 ),
                 memory_input(
-                    "memory", "From LongLive Sink Memory; without it, that of the film to go on from, or its defaults."
+                    "memory",
+                    "From LongLive Sink Memory. Not connected: the memory settings of the film that continues, or the "
+                    "defaults.",
                 ),
-                io.Image.Input("start_image", optional=True, tooltip="The film begins with this picture. Needs vae."),
+                io.Image.Input(
+                    "start_image", optional=True, tooltip="First picture of the film. Needs vae; not used with state."
+                ),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
                 StateType.Input(
                     "state",
                     optional=True,
-                    tooltip="Of another sampler: its film goes on, after a cut, with these shots.",
+                    tooltip="STATE of another sampler or shot: its film continues, after a cut, with these shots.",
                 ),
                 io.Combo.Input(
                     "storyboard",
                     options=list(get_args(Storyboard)),
                     default="off",
                     optional=True,
-                    tooltip="only: the first block of every shot, to judge a script by in seconds. first: they are "
-                    "made first, then the film whose shots begin with these very blocks.",
+                    tooltip="off: the film. only: a storyboard, the first block of every shot. first: the storyboard, "
+                    "then the film, whose shots begin with the storyboard's blocks.",
                 ),
             ],
             outputs=[
-                StreamType.Output(display_name="STREAM", tooltip="The film, made while it is drawn."),
+                StreamType.Output(
+                    display_name="STREAM", tooltip="The film. It is sampled while another node reads it."
+                ),
                 StateType.Output(
-                    display_name="STATE", tooltip="Where the film ends, for another sampler to go on from."
+                    display_name="STATE", tooltip="The end of the film, from which another shot or sampler continues."
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -198,7 +207,7 @@ def check_size(model: comfy.model_patcher.ModelPatcher, shape: LatentShape, stat
     if state is not None and state.shape != shape:
         before = state.shape.pixels
         raise ValueError(
-            f"size {size}: the film to go on from is {before.width}x{before.height} in blocks of {state.shape.frames} "
+            f"size {size}: the film to continue is {before.width}x{before.height} in blocks of {state.shape.frames} "
             "latent frames; set the same size"
         )
 
@@ -213,7 +222,7 @@ def encode_start(
     if image is None:
         return None
     if vae is None:
-        raise ValueError("start_image needs a VAE to be encoded: connect the vae input too")
+        raise ValueError("start_image needs a VAE: connect the vae input too")
     check_pair(vae, model.model.latent_format)
     pixels = shape.pixels
     fitted = comfy.utils.common_upscale(image[:1].movedim(-1, 1), pixels.width, pixels.height, "bilinear", "center")

@@ -21,28 +21,36 @@ from .types import CATEGORY, StateType, Stream, StreamType, TakeType
 
 
 class SaveTake(io.ComfyNode):
+    """STREAM to a STREAM whose blocks are stored in a take."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveSaveTake",
             display_name="LongLive Save Take",
             category=CATEGORY,
-            description="Keeps every block of a film on disk as soon as it is made. After a crash or a restart, queue "
-            "the same workflow: the film goes on where it was.",
+            description="Stores every block of a film on disk as soon as it is finished. After a crash or a restart, "
+            "queue the same workflow and the film continues with the next block.",
             search_aliases=["longlive", "resume", "checkpoint", "continue", "crash", "save latent"],
             inputs=[
-                StreamType.Input("stream", tooltip="From LongLive Streaming Sampler, or the last LongLive Shot."),
+                StreamType.Input(
+                    "stream", tooltip="From LongLive Streaming Sampler, or from the last LongLive Shot of a chain."
+                ),
                 io.String.Input(
                     "name_prefix",
                     default="takes/LongLive",
-                    tooltip="Folder and name in the output folder, as in Save Video. The same film goes on in the "
-                    "take that it has.",
+                    tooltip="Folder and name of the take in the output folder, as in Save Video. If a take of the "
+                    "same film exists there, it continues.",
                 ),
             ],
             outputs=[
-                StreamType.Output(display_name="STREAM", tooltip="The film, kept while it is drawn."),
+                StreamType.Output(
+                    display_name="STREAM", tooltip="The film. Its blocks are stored while another node reads it."
+                ),
                 TakeType.Output(display_name="TAKE", tooltip="For LongLive Retake."),
-                StateType.Output(display_name="STATE", tooltip="For another shot or sampler to go on from."),
+                StateType.Output(
+                    display_name="STATE", tooltip="The end of the film, from which another shot or sampler continues."
+                ),
             ],
         )
 
@@ -77,7 +85,7 @@ def open_take(stream: Stream, prefix: str) -> Take:
     take = replace(take, shots=_shots(take, stream))
     with TakeLock(folder):
         if (folder / FILE).exists():
-            raise FileExistsError(f"{folder} was begun by another process just now: queue again")
+            raise FileExistsError(f"another process created {folder} at the same time: queue again")
         take.save()
     return take
 

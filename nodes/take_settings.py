@@ -109,7 +109,7 @@ def stream_of(
 def status_text(take: Take, stream: Stream, notes: list[str]) -> str:
     """Where a take is and how much of its film is there."""
     total = len(stream.film.plan.blocks)
-    return "\n".join([f"{take.folder}", f"{take.made()} of {total} blocks were there when this node ran", *notes])
+    return "\n".join([f"{take.folder}", f"{take.made()} of {total} blocks were finished when this node ran", *notes])
 
 
 def _embeddings(stream: Stream) -> dict[str, Tensor]:
@@ -177,21 +177,21 @@ def _check_makes(take: Take, model: comfy.model_patcher.ModelPatcher, text: str)
     settings, name = take.settings, take.folder.name
     if mixed := [key for key, value in settings.items() if _changes(value)]:
         raise ValueError(
-            f"{name} was made by nodes that differ in {', '.join(mixed)}, so a part of it cannot be made here: queue "
-            "the workflow that made it, and change the shot there"
+            f"{name} was made by nodes with different settings of {', '.join(mixed)}, so no block of it can be sampled "
+            "here: queue the workflow that made it, and change the shot there"
         )
     if settings.get("storyboard", "off") == "only":
-        raise ValueError(f"{name} is a storyboard, whose blocks are made by its own workflow only: queue that one")
+        raise ValueError(f"{name} is a storyboard, whose blocks only its own workflow can sample: queue that workflow")
     if settings.get("storyboard", "off") == "first" and (lost := _lost_opening(take)) is not None:
         raise ValueError(
-            f"{name} has no block {lost.index}, with which shot {lost.shot + 1} begins: it is made for the storyboard, "
-            "by the workflow of the take only: queue that one, with storyboard first"
+            f"{name} has no block {lost.index}, the storyboard's block of shot {lost.shot + 1}, which only the "
+            "workflow of the take can sample: queue that workflow with storyboard first"
         )
     if settings.get("model") != COMFYUI:
         if not isinstance(model.model.latent_format, MiniLatents):
-            raise ValueError(f"{name} was made on the command line, with LongLive Mini: connect LongLive Mini")
+            raise ValueError(f"{name} was made with LongLive Mini on the command line: connect LongLive Mini")
         made_with = ", ".join(f"{key} {settings.get(key)}" for key in ("model", "lora", "fp8"))
-        return [f"made on the command line with {made_with}: whether this MODEL is the same is not checked"]
+        return [f"made on the command line with {made_with}; whether this MODEL is the same cannot be checked"]
     if settings.get("weights") != f"{COMFYUI}-{weights_fingerprint(model)}":
         raise ValueError(
             f"{name} was made with other weights: connect the MODEL that made it, with the same LoRAs and precision"

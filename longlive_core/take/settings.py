@@ -32,7 +32,7 @@ def machine_notes(recorded: Settings, machine: Settings) -> list[str]:
     changed = [f"{name} {was} (now {machine.get(name)})" for name, was in recorded.items() if was != machine.get(name)]
     if not changed:
         return []
-    return [f"the take was begun with {', '.join(changed)}: what is sampled now may differ in its last bits"]
+    return [f"the take was started with {', '.join(changed)}: blocks sampled now may differ in their last bits"]
 
 
 def fingerprint(parts: Iterable[bytes], digits: int = 16) -> str:

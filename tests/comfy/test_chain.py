@@ -99,7 +99,7 @@ def test_a_changed_shot_leaves_those_before_it(host: Host, made: Run) -> None:
     assert run.ok, run.error
     assert sorted(run.executed) == sorted(["14", "15", "7", "8", FILM])
     assert steps(run) == {"shot 4/5 · block 4/5", "shot 5/5 · block 5/5"}
-    assert run.texts["14"][0] == "3 of 5 blocks are stored already"
+    assert run.texts["14"][0] == "3 of 5 blocks are finished already"
     after = latents(host, run)
     assert before.shape == after.shape == (1, LATENT_CHANNELS, 5 * BLOCK, 8, 8)
     assert torch.equal(after[:, :, : 3 * BLOCK], before[:, :, : 3 * BLOCK])
@@ -136,7 +136,7 @@ def test_a_cancelled_chain_goes_on(host: Host) -> None:
     again = host.run(chain(shots), TIMEOUT_SECONDS)
     assert again.ok, again.error
     assert not {MINI, *map(str, range(11, 16))} & set(again.executed)
-    kept = int(re.match(r"(\d) of 5 blocks are stored", again.texts["13"][0])[1])  # type: ignore[index]
+    kept = int(re.match(r"(\d) of 5 blocks are finished already", again.texts["13"][0])[1])  # type: ignore[index]
     assert kept == 2
     assert steps(again) == {f"shot {i}/5 · block {i}/5" for i in (3, 4, 5)}
     # Another space at the end is the same to the model and another node to the cache.
@@ -188,7 +188,7 @@ def test_a_video_from_elsewhere_goes_on(host: Host, record_property: pytest.Reco
     }
     run = host.run(prompt, TIMEOUT_SECONDS)
     assert run.ok, run.error
-    assert "the first 7 are left out" in run.outputs["32"]["text"][0]
+    assert "the first 7 frames are left out" in run.outputs["32"]["text"][0]
     assert torch.allclose(latents(host, run), latents(host, run, "42"), atol=1e-4)
     frames, clip = film_frames(host, run, FILM).numpy(), read_video(host.base / "input" / name).numpy()
     assert len(frames) == 93 + 2 * 32

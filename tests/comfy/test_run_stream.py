@@ -119,7 +119,7 @@ print(json.dumps([made, tried, said]))
 """
     made, tried, said = shown(code)
     assert made == [0, 1, 2, 3] and tried == [0, 1]
-    assert said == ["LongLive: no room for the preview VAE; the preview goes on in the latents' colours"]
+    assert said == ["LongLive: the preview VAE ran out of memory; the preview shows colours computed from the latents"]
 
 
 def test_what_is_left_to_make_is_asked_once() -> None:

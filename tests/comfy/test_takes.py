@@ -128,7 +128,7 @@ def test_a_film_survives_its_server(survivor: Survivor) -> None:
     assert sampled(survivor.run) == set(BLOCKS[survivor.kept :])
     assert (
         survivor.run.outputs[SAVE]["text"][0].splitlines()[1]
-        == f"{survivor.kept} of 3 blocks were there when this node ran"
+        == f"{survivor.kept} of 3 blocks were finished when this node ran"
     )
     host = survivor.host
     whole = host.run(latent(SCRIPT + "\n"), TIMEOUT_SECONDS)
@@ -258,12 +258,13 @@ def test_a_take_of_the_command_line(survivor: Survivor) -> None:
     name = "cli/film.take"
     plain = survivor.host.run(loaded(name), TIMEOUT_SECONDS)
     assert plain.ok, plain.error
-    assert not sampled(plain) and "is not checked" not in plain.outputs[LOAD]["text"][0]
+    assert not sampled(plain) and "cannot be checked" not in plain.outputs[LOAD]["text"][0]
     run = survivor.host.run(retaken(4, "ripple", loaded(name), shot=1), TIMEOUT_SECONDS)
     assert run.ok, run.error
     assert sampled(run) == {"shot 1/1 · block 1/1"}
     told = (
-        "made on the command line with model mini, lora None, fp8 False: whether this MODEL is the same is not checked"
+        "made on the command line with model mini, lora None, fp8 False; whether this MODEL is the same cannot be "
+        "checked"
     )
     assert told in run.outputs[RETAKE]["text"][0]
     assert Take.load(folder / "film.take").shots[0].chosen == 1
@@ -280,7 +281,7 @@ def test_a_cut_off_storyboard_film_is_its_workflows(survivor: Survivor) -> None:
     take.path(take.plan.blocks[4]).unlink()
     refused = host.run(loaded(name), TIMEOUT_SECONDS)
     assert refused.error is not None
-    assert "has no block 4, with which shot 3 begins" in refused.error["exception_message"]
+    assert "has no block 4, the storyboard's block of shot 3" in refused.error["exception_message"]
     whole = host.run(saved(stream(script + "\n", storyboard="first"), "takes/board"), TIMEOUT_SECONDS)
     assert whole.ok, whole.error
     assert torch.equal(latents(host, whole), latents(host, run)) and survivor.take(name).complete

@@ -146,7 +146,7 @@ def test_a_version_chosen_behind_other_blocks_is_marked_as_a_splice(mini: Mini, 
     assert said == ("shot 5 stays unchanged, spliced: it was made after other blocks",)
     chosen.save()
     job, _ = resume(chosen, mini)
-    assert job.run_of_take is not None and not job.run_of_take.sampled
+    assert not job.film.report.sampled
 
 
 def test_prune_removes_what_is_not_in_the_film(mini: Mini, take: Take) -> None:
