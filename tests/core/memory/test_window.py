@@ -94,10 +94,10 @@ def test_without_sinks_the_last_blocks_remain() -> None:
 @given(st.data())
 def test_closed_form(data: st.DataObject) -> None:
     """What block b attends: sinks, the last cut before b and the newest others, up to the slots there are."""
-    sinks, shot_sink = data.run(st.integers(0, 2)), data.run(st.booleans())
-    slots = data.run(st.integers(sinks + shot_sink + 1, 7))
-    blocks = data.run(st.integers(1, 40))
-    cuts = data.run(st.sets(st.integers(1, 40)))
+    sinks, shot_sink = data.draw(st.integers(0, 2)), data.run(st.booleans())
+    slots = data.draw(st.integers(sinks + shot_sink + 1, 7))
+    blocks = data.draw(st.integers(1, 40))
+    cuts = data.draw(st.sets(st.integers(1, 40)))
     window = Window(slots, sinks=sinks, shot_sink=shot_sink)
     for block in range(blocks):
         window.begin(block)
