@@ -94,7 +94,7 @@ def test_without_sinks_the_last_blocks_remain() -> None:
 @given(st.data())
 def test_closed_form(data: st.DataObject) -> None:
     """What block b attends: sinks, the last cut before b and the newest others, up to the slots there are."""
-    sinks, shot_sink = data.draw(st.integers(0, 2)), data.run(st.booleans())
+    sinks, shot_sink = data.draw(st.integers(0, 2)), data.draw(st.booleans())
     slots = data.draw(st.integers(sinks + shot_sink + 1, 7))
     blocks = data.draw(st.integers(1, 40))
     cuts = data.draw(st.sets(st.integers(1, 40)))
