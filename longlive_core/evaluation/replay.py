@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...kernels import unswizzle_scales
-from ..memory import BlockMemory, MemoryConfig
-from ..model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
+from ..memory import BlockKVCache, MemoryConfig
+from ..model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from ..sampling.generate import generate
 from ..sampling.noise import film_noise
 from ..sampling.snapshot import Snapshot
@@ -45,10 +45,10 @@ class RecordingModel:
     def device(self) -> torch.device:
         return self.model.device
 
-    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
-        return self.model.text_keys(text)
+    def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
+        return self.model.text_kv(text)
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         call = f"call.{len(self.errors)}"
         recorded = self.case.tensors.get(f"{call}.flow")
         if recorded is None or not torch.equal(t, self.case.tensors[f"{call}.t"].to(t.dtype)):
@@ -56,11 +56,11 @@ class RecordingModel:
         shown = self.case.tensors[f"{call}.x"].to(x.dtype) if self.replay else x
         flow: Tensor = self.model(shown, t, text, kv, positions)
         self.errors.append(relative_error(flow, recorded))
-        if isinstance(kv, BlockMemory):
+        if isinstance(kv, BlockKVCache):
             self.attended.append(kv.frames)
         return recorded if self.replay else flow
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         """The recorded clean passes have a flow, so that they are run to their end."""
         self(x, t, text, kv, positions)
 

@@ -13,7 +13,7 @@ from .pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRope:
+class RelativeRope:
     """Angles by place in the window: of every kept key in slot order, and of the new block's queries."""
 
     keys: Rope
@@ -29,7 +29,7 @@ class KeyRope:
         head_dim: int,
         t_scale: float,
         device: torch.device,
-    ) -> KeyRope:
+    ) -> RelativeRope:
         """Film order gives the kept blocks frames 0 … m − 1, times t_scale, wherever their slots are."""
         rank = {block: place for place, block in enumerate(sorted(blocks))}
         frames = [rank[block] * block_frames + frame for block in blocks for frame in range(block_frames)]
@@ -40,8 +40,8 @@ class KeyRope:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockMemory:
-    """`FrameMemory` of one call: the new block is written to its slot, then attends every occupied slot.
+class BlockKVCache:
+    """`KVCache` of one call: the new block is written to its slot, then attends every occupied slot.
 
     blocks: the block in each occupied slot; slot: the new block's; clean: whether this is its clean pass;
     relative: set where keys are kept unrotated.
@@ -53,7 +53,7 @@ class BlockMemory:
     block_frames: int
     clean: bool
     attention: Attention
-    relative: KeyRope | None = None
+    relative: RelativeRope | None = None
 
     @property
     def frames(self) -> tuple[int, ...]:

@@ -11,22 +11,22 @@ from torch import Tensor
 from ..model import FlowModel, KeyValue
 from ..model.attention import Attention
 from ..types import BlockSpec, LatentShape
-from .block_memory import BlockMemory, KeyRope
+from .block_memory import BlockKVCache, RelativeRope
 from .config import MemoryConfig
 from .formats import make_pools
 from .pool import Pool, PoolShape, restore_pool
-from .prompts import PromptKeys, PromptMemory, TextEncoder
+from .prompts import PromptCache, PromptKV, TextEncoder
 from .window import Window, WindowState
 
 
-class CallMemory(NamedTuple):
+class CallKV(NamedTuple):
     """What one model call attends: its prompt and the kept frames."""
 
-    text: PromptKeys
-    kv: BlockMemory
+    text: PromptKV
+    kv: BlockKVCache
 
 
-class FilmMemory:
+class FilmKVCache:
     """Begins, shows, and keeps blocks in film order. Its size is fixed at the start, however long the film.
 
     shape: of one block. blocks: length of the film, which may be shorter than the window. negative: the prompt of the
@@ -62,11 +62,11 @@ class FilmMemory:
         self._make(torch.device("meta"))
         branches = 1 if negative is None else 2
 
-        def text_keys(text: Tensor) -> tuple[KeyValue, ...]:
-            return model.text_keys(text.to(model.device, model.dtype))
+        def text_kv(text: Tensor) -> tuple[KeyValue, ...]:
+            return model.text_kv(text.to(model.device, model.dtype))
 
         # Not a method: the memory would hold itself, and its gigabytes until a garbage collection.
-        self._prompts = PromptMemory(encode, text_keys, attention, keep=1 + branches)
+        self._prompts = PromptCache(encode, text_kv, attention, keep=1 + branches)
 
     @property
     def _pools(self) -> tuple[Pool, ...]:
@@ -93,15 +93,15 @@ class FilmMemory:
         """The block's clean pass is done: it stays, and after a cut it is the shot's sink."""
         self.window.end(cut=block.cut)
 
-    def calls(self, block: BlockSpec, *, clean: bool) -> Iterator[CallMemory]:
+    def calls(self, block: BlockSpec, *, clean: bool) -> Iterator[CallKV]:
         """Memory of each model call of one step: the prompt's, then with guidance the negative prompt's."""
         prompts = [block.prompt] if self._negative is None else [block.prompt, self._negative]
         relative = self._key_rope() if self.config.relative_rope else None
         for prompt, pool in zip(prompts, self._pools, strict=True):
-            kv = BlockMemory(
+            kv = BlockKVCache(
                 pool, self.window.blocks, self.window.slot, self._shape.frames, clean, self._attention, relative
             )
-            yield CallMemory(self._prompts.keys(prompt), kv)
+            yield CallKV(self._prompts.keys(prompt), kv)
 
     def positions(self, block: BlockSpec, cuts: int) -> Tensor:
         """RoPE times of the block's frames, `[F]` float64; cuts: how many there were up to and with this block."""
@@ -124,7 +124,7 @@ class FilmMemory:
             restore_pool(pool, tensors, len(window.blocks))
         self.window.restore(window)
 
-    def take_over(self, other: FilmMemory) -> bool:
+    def take_over(self, other: FilmKVCache) -> bool:
         """Goes on in the memory of another film of the same model and settings, which is left without one.
 
         False, and nothing is changed, where it has other room or avoids another prompt.
@@ -135,8 +135,8 @@ class FilmMemory:
         self.window.restore(other.window.state())
         return True
 
-    def _key_rope(self) -> KeyRope:
-        return KeyRope.of_window(
+    def _key_rope(self) -> RelativeRope:
+        return RelativeRope.of_window(
             self.window.blocks,
             self.window.slot,
             self._shape.frames,

@@ -15,8 +15,8 @@ TextEncoder = Callable[[str], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class PromptKeys:
-    """`TextMemory` of one prompt: K/V of every layer, `[1, text_len, H, D]`, shared by the batch."""
+class PromptKV:
+    """`TextKVCache` of one prompt: K/V of every layer, `[1, text_len, H, D]`, shared by the batch."""
 
     layers: tuple[KeyValue, ...]
     attention: Attention
@@ -27,7 +27,7 @@ class PromptKeys:
         return self.attention(q, k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1))
 
 
-class PromptMemory:
+class PromptCache:
     """Prompts of a film. Text is encoded once per distinct prompt; K/V are kept for the `keep` used last.
 
     encode: prompt → `[L, text_dim]`. The embeddings are kept as they came (they are small, and usually the caller
@@ -46,15 +46,15 @@ class PromptMemory:
         self._attention = attention
         self._keep = keep
         self._embeddings: dict[str, Tensor] = {}
-        self._keys: OrderedDict[str, PromptKeys] = OrderedDict()
+        self._keys: OrderedDict[str, PromptKV] = OrderedDict()
 
-    def keys(self, prompt: str) -> PromptKeys:
+    def keys(self, prompt: str) -> PromptKV:
         """K/V of the prompt. Raises ValueError if the encoder does not return `[L, text_dim]`."""
         if prompt not in self._keys:
             embedding = self._embedding(prompt)
             while len(self._keys) >= self._keep:
                 self._keys.popitem(last=False)
-            self._keys[prompt] = PromptKeys(self._project(embedding.unsqueeze(0)), self._attention)
+            self._keys[prompt] = PromptKV(self._project(embedding.unsqueeze(0)), self._attention)
         self._keys.move_to_end(prompt)
         return self._keys[prompt]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..memory import DEFAULT_MEMORY, FilmMemory, MemoryConfig, TextEncoder
+from ..memory import DEFAULT_MEMORY, FilmKVCache, MemoryConfig, TextEncoder
 from ..model import FlowModel
 from ..model.attention import Attention, default_attention
 from ..types import BlockSpec, LatentShape
@@ -63,7 +63,7 @@ def generate(
     shape = LatentShape(batch, model.config.channels, plan.block_frames, *size)
     schedule = unipc(steps, shift)
     start = _checked_prefix(prefix, plan, shape)
-    kept = FilmMemory(
+    kept = FilmKVCache(
         model,
         memory,
         shape,

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..memory import FilmMemory
+from ..memory import FilmKVCache
 from ..model import FlowModel
 from ..oom import retry_on_oom
 from ..types import Block, BlockSpec, LatentShape
@@ -71,7 +71,7 @@ class Generation(Iterator[Block]):
         self,
         model: FlowModel,
         plan: Plan,
-        memory: FilmMemory,
+        memory: FilmKVCache,
         schedule: Schedule,
         shape: LatentShape,
         guidance: float,

@@ -27,9 +27,9 @@ from typing import Any
 
 import torch
 from longlive.longlive_core.evaluation.verify import verify_file
-from longlive.longlive_core.memory import MemoryConfig, PromptMemory
+from longlive.longlive_core.memory import MemoryConfig, PromptCache
 from longlive.longlive_core.mini import LATENT_SIZE, Mini, load_mini
-from longlive.longlive_core.model import FrameMemory, KeyValue, Projected, Rope
+from longlive.longlive_core.model import KeyValue, KVCache, Projected, Rope
 from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.render.write_film import Progress, Render
@@ -101,8 +101,8 @@ class WholeClip:
 def all_kept(mini: Mini, plan: BlockPlan, steps: int = 4, seed: int = 0) -> Iterator[Block]:
     """The film with nothing forgotten."""
     net, schedule, memory = mini.model, unipc(steps), WholeClip(mini.model.config.num_layers)
-    kv: FrameMemory = memory
-    prompts = PromptMemory(mini.encode_text, net.text_keys, torch_attention)
+    kv: KVCache = memory
+    prompts = PromptCache(mini.encode_text, net.text_kv, torch_attention)
     shape = LatentShape(1, net.config.channels, plan.block_frames, *LATENT_SIZE)
     cuts = list(accumulate(int(block.cut) for block in plan.blocks))
     for block in plan.blocks:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from longlive.longlive_core.model import FrameMemory, TextMemory
+from longlive.longlive_core.model import KVCache, TextKVCache
 from longlive.longlive_core.oom import OutOfMemoryError
 from longlive.longlive_core.sampling.generate import NotFiniteError, Step
 from longlive.longlive_core.sampling.snapshot import Snapshot
@@ -37,16 +37,16 @@ class Proxy:
     def __init__(self, tiny: Tiny) -> None:
         self.model, self.calls = tiny.model, 0
         self.config, self.dtype, self.device = tiny.model.config, tiny.model.dtype, tiny.model.device
-        self.text_keys = tiny.model.text_keys
+        self.text_kv = tiny.model.text_kv
 
     def spoil(self, flow: Tensor) -> Tensor:
         return flow
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         self.calls += 1
         return self.spoil(self.model(x, t, text, kv, positions))
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         self.calls += 1
         self.model.write_kv(x, t, text, kv, positions)
 
@@ -301,12 +301,12 @@ def test_an_interrupt_at_any_call_costs_nothing(tiny: Tiny, changes: dict[str, o
                 self.tried.add(key)
                 raise Interrupt
 
-        def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+        def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
             flow = super().__call__(x, t, text, kv, positions)
             self.interrupt(t, positions)
             return flow
 
-        def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+        def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
             self.model.write_kv(torch.full_like(x, torch.nan), t, text, kv, positions)
             self.interrupt(t, positions)
             self.model.write_kv(x, t, text, kv, positions)
@@ -366,7 +366,7 @@ def test_an_image_is_the_first_frame_and_clean_in_every_step(tiny: Tiny) -> None
     seen: list[tuple[list[float], Tensor]] = []
 
     class Watching(Proxy):
-        def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+        def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
             seen.append((t[0].tolist(), x[:, :, :1].clone()))
             return super().__call__(x, t, text, kv, positions)
 
