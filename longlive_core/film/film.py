@@ -157,7 +157,7 @@ class Film:
             return before
         generation = self._begin(self.plan, self._known, on_step, should_stop)
         if before is not None:
-            generation.take_over(before)
+            generation.continue_from(before)
             before = None  # its memory, where it is not ours now, is not held beside ours
         while not self.complete:
             generation = self._followed(generation, on_step, should_stop)
@@ -191,7 +191,7 @@ class Film:
             return generation
         self.plan = plan
         changed = self._begin(plan, self._known, on_step, should_stop)
-        changed.take_over(generation)
+        changed.continue_from(generation)
         return changed
 
     def _known(self, block: BlockSpec) -> Tensor | None:

@@ -84,7 +84,7 @@ class FilmKVCache:
         """Makes room for the block; again for a block that was begun and interrupted."""
         self.window.begin(block.index)
 
-    def forget_before_cut(self, block: BlockSpec) -> None:
+    def recache_at_cut(self, block: BlockSpec) -> None:
         """At a cut, with `shot_clean_recache`: drops all but the global sink before the block's clean pass."""
         if block.cut and self.config.shot_clean_recache and self.config.pins_shots:
             self.window.recache()
@@ -124,7 +124,7 @@ class FilmKVCache:
             restore_pool(pool, tensors, len(window.blocks))
         self.window.restore(window)
 
-    def take_over(self, other: FilmKVCache) -> bool:
+    def continue_from(self, other: FilmKVCache) -> bool:
         """Goes on in the memory of another film of the same model and settings, which is left without one.
 
         False, and nothing is changed, where it has other room or avoids another prompt.

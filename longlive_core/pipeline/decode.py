@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..types import Block, BlockSpec
-from ..vae import Copy, DecodeStream
+from ..vae import DecodeStream, HostCopy
 from ..video import FilmWriter
 
 # Decoded latent frames that may wait to be written: half a block.
@@ -23,7 +23,7 @@ class DecodedFrame(NamedTuple):
     block: BlockSpec
     first: bool
     last: bool
-    frames: Copy
+    frames: HostCopy
 
 
 def decode(

@@ -15,7 +15,7 @@ from ..take.block_file import Settings
 from ..take.from_video import save_video, take_of_video
 from ..take.take import made_in
 from ..types import LATENT_CHANNELS, BlockSpec, LatentShape, video_frames
-from ..vae.encode_clip import encode_pieces, whole_blocks
+from ..vae.encode_clip import encode_chunks, whole_blocks
 from ..video.clip import Clip, ClipStopped
 from .job import Job, new_take
 from .settings import BLOCK_FRAMES, FPS, RenderSettings, machine
@@ -58,7 +58,7 @@ class ExtendJob(Job):
         take.begin()
         stop = self._should_stop or (lambda: False)
         shape = LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, *self._size)
-        latents = encode_pieces(self._clip.pieces(self._surplus), self.mini.vae, shape, lambda: None)
+        latents = encode_chunks(self._clip.pieces(self._surplus), self.mini.vae, shape, lambda: None)
         began = perf_counter()
 
         def show(spec: BlockSpec) -> None:

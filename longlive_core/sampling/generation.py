@@ -127,7 +127,7 @@ class Generation(Iterator[Block]):
             return
         block, latents = self._newest.spec, self._newest.latents
         # The block outlives an interrupted clean pass, which may already have dropped what it was made from.
-        self._memory.forget_before_cut(block)
+        self._memory.recache_at_cut(block)
         retry_on_oom(lambda: self._remember(block, latents), self._free, f"the clean pass of block {block.index}")
         self._memory.end(block)
         self._newest = None
@@ -153,7 +153,7 @@ class Generation(Iterator[Block]):
             raise ValueError(f"the snapshot is damaged: {error}") from error
         self._position, self._newest = snapshot.next_block, None
 
-    def take_over(self, other: Generation) -> bool:
+    def continue_from(self, other: Generation) -> bool:
         """Goes on from where `other` stands, in its very memory, as `restore` does from a copy; `other` has ended.
 
         For a film that goes on from another in one go. False, and nothing is changed, where the runs are of two kinds
@@ -163,7 +163,7 @@ class Generation(Iterator[Block]):
         if not alike or other._position > len(self.plan.blocks):
             return False
         other.finish_clean_pass()
-        if not self._memory.take_over(other._memory):
+        if not self._memory.continue_from(other._memory):
             return False
         self._position, self._newest = other._position, None
         other._position = len(other.plan.blocks)

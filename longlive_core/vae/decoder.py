@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...kernels import upsample_nearest
 from .config import VAEConfig
-from .layers import CausalConv3d, FrameConv, Head, Middle, ResidualBlock, Tape
+from .layers import CausalConv3d, ConvCache, FrameConv, Head, Middle, ResidualBlock
 
 
 def dup_up(x: Tensor, c_out: int, time: int, *, first: bool) -> Tensor:
@@ -28,7 +28,7 @@ class Upsample(nn.Module):
         self.resample = nn.ModuleDict({"1": FrameConv(channels, channels, padding=1)})
         self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if time else None
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, tape: ConvCache) -> Tensor:
         if self.time_conv is not None:
             if tape.first:
                 # The first latent frame is not doubled, and the second starts from an empty history.
@@ -49,7 +49,7 @@ class UpStage(nn.Module):
         self.upsamples = nn.ModuleList(layers)
         self.c_out, self.space, self.time = c_out, space, 2 if time else 1
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, tape: ConvCache) -> Tensor:
         h = x
         for layer in self.upsamples:
             h = layer(h, tape)
@@ -73,7 +73,7 @@ class Decoder(nn.Module):
         )
         self.head = Head(dims[-1], 12)
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, tape: ConvCache) -> Tensor:
         x = self.middle(self.conv1(x, tape), tape)
         for stage in self.upsamples:
             x = stage(x, tape)

@@ -140,7 +140,7 @@ def test_a_film_takes_over_anothers_memory(tiny: Tiny, changes: dict[str, object
     first = tiny.generate("", memory, plan=replace(plan, blocks=plan.blocks[:at]), model=model)
     film = [next(first).latents for _ in range(at)]
     second = tiny.generate(SHOTS, memory, model=model)
-    assert second.take_over(first) and second.position == at
+    assert second.continue_from(first) and second.position == at
     film += [block.latents for block in second]
     assert torch.equal(torch.cat(film, dim=2), tiny.film(SHOTS, memory))
     assert model.calls == len(plan.blocks) * (2 + 1)
@@ -155,13 +155,13 @@ def test_memory_of_another_kind_or_model_is_not_taken_over(tiny: Tiny) -> None:
         tiny.generate(SHOTS, tiny.memory(window=12)),
         tiny.generate(SHOTS, guidance=2.0),
     ):
-        assert not other.take_over(first) and other.position == 0
+        assert not other.continue_from(first) and other.position == 0
     rest = torch.cat([block.latents for block in first], dim=2)
     assert torch.equal(rest, tiny.film("A A A A A")[:, :, 2:])
     guided = tiny.generate("A A A A A", guidance=2.0, negative="N")
     next(guided)
-    assert not tiny.generate(SHOTS, guidance=2.0, negative="M").take_over(guided)
-    assert tiny.generate(SHOTS, guidance=2.0, negative="N").take_over(guided)
+    assert not tiny.generate(SHOTS, guidance=2.0, negative="M").continue_from(guided)
+    assert tiny.generate(SHOTS, guidance=2.0, negative="N").continue_from(guided)
 
 
 @pytest.mark.parametrize("bad", range(9))
