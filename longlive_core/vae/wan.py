@@ -77,14 +77,14 @@ class WanVAE(nn.Module):
         return torch.cat([first, self._decode(latents[:, :, 1:], state)[0]], dim=2) if latents.shape[2] > 1 else first
 
     def _encode(self, video: Tensor, state: State | None) -> tuple[Tensor, State]:
-        tape = ConvCache(state)
-        moments = self.conv1(self.encoder(patchify(video), tape), tape)
-        return moments.permute(0, 4, 1, 2, 3), tape.state()
+        cache = ConvCache(state)
+        moments = self.conv1(self.encoder(patchify(video), cache), cache)
+        return moments.permute(0, 4, 1, 2, 3), cache.state()
 
     def _decode(self, latents: Tensor, state: State | None) -> tuple[Tensor, State]:
-        tape = ConvCache(state)
-        x = self.conv2(latents.permute(0, 2, 3, 4, 1), tape)
-        return unpatchify(self.decoder(x, tape)), tape.state()
+        cache = ConvCache(state)
+        x = self.conv2(latents.permute(0, 2, 3, 4, 1), cache)
+        return unpatchify(self.decoder(x, cache)), cache.state()
 
     def _check_clip(self, video: Tensor) -> None:
         frames, height, width = video.shape[2:]
