@@ -1,8 +1,8 @@
-"""What a film remembers: which blocks are kept, where their keys and values live, and those of the prompts."""
+"""The KV cache: which blocks stay in the window, how their K/V are stored, and the K/V of prompts."""
 
-from .block_memory import BlockKVCache, RelativeRope
+from .block_cache import BlockKVCache, RelativeRope
 from .config import DEFAULT_MEMORY, MemoryConfig
-from .film_memory import CallKV, FilmKVCache
+from .film_cache import CallKV, FilmKVCache
 from .formats import KV_FORMATS, make_pools
 from .pool import DensePool, Pool, PoolShape
 from .prompts import PromptCache, PromptKV, TextEncoder

@@ -108,7 +108,7 @@ def all_kept(mini: Mini, plan: BlockPlan, steps: int = 4, seed: int = 0) -> Iter
     for block in plan.blocks:
         frames = range(block.start, block.start + block.frames)
         positions = torch.tensor([MEMORY.position(frame, cuts[block.index]) for frame in frames], dtype=torch.float64)
-        text, noise = prompts.keys(block.prompt), block_noise(seed)(block, shape)
+        text, noise = prompts.kv(block.prompt), block_noise(seed)(block, shape)
         x, flows, memory.clean = noise, list[Tensor](), False
         for t in schedule.timesteps:
             flows.append(net(x, torch.full((1, block.frames), float(t)), text, kv, positions))

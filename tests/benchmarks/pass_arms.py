@@ -160,7 +160,7 @@ class Rig:
         grid = config.grid(shape.height, shape.width)
         pool = PoolShape.of(config, batch=1, slots=SLOTS, block_tokens=shape.frames * grid[0] * grid[1])
         with torch.no_grad():
-            prompt = PromptCache(lambda _: text, self.model.text_kv, attention).keys("a")
+            prompt = PromptCache(lambda _: text, self.model.text_kv, attention).kv("a")
         return CopyRoll(pool, prompt, self.model.dtype, self.model.device)
 
     @contextmanager

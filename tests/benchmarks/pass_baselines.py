@@ -165,7 +165,7 @@ def own_slots(kv: KVCache, layer: Layer) -> LayerSlots | None:
     pool, index = kv.pool, layer.self_attn.layer
     if len(kv.blocks) < pool.shape.slots:
         return None
-    kept = pool.get(index, pool.shape.slots, pool.place(index, kv.slot).k.dtype)
+    kept = pool.read(index, pool.shape.slots, pool.new_block(index, kv.slot).k.dtype)
     first = kv.slot * pool.shape.block_tokens
     rows = torch.arange(first, first + pool.shape.block_tokens, device=kept.k.device)
     return LayerSlots(kept, rows, kv.attention)
