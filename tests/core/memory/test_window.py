@@ -9,7 +9,7 @@ from longlive.longlive_core.memory import MemoryConfig, Window
 
 
 def contents(window: Window, cuts: set[int], blocks: int, *, recache: bool = False) -> list[list[int]]:
-    """The frames (two per block) that each block attends; with recache, also those that the clean pass of a cut attends."""
+    """The frames (two per block) that each block attends; with recache, also those that a cut's clean pass attends."""
     seen: list[list[int]] = []
     for block in range(blocks):
         window.begin(block)
