@@ -17,8 +17,9 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
-from ..longlive_core.pipeline.decode import DEPTH, write
+from ..longlive_core.pipeline.decode import DEPTH
 from ..longlive_core.pipeline.stages import MODES, Mode
+from ..longlive_core.pipeline.write import NewFile, write
 from ..longlive_core.types import Block
 from ..longlive_core.vae import DecodeStream
 from ..longlive_core.video import CODECS, QUALITIES, Audio, FilmWriter, film_path, open_film
@@ -31,29 +32,33 @@ log = logging.getLogger(__name__)
 
 
 class AsyncDecode(io.ComfyNode):
+    """STREAM to a video file: decodes each block while the next one is sampled."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveAsyncDecode",
             display_name="LongLive Async Decode",
             category=CATEGORY,
-            description="Draws the film, decodes each block while the next one is sampled, and writes it to a file "
-            "that plays at every moment. Cancelled or failed, what was finished stays in the file.",
+            description="Decodes each block while the next one is sampled, and writes it to a video file that can be "
+            "played at any time. If the run is cancelled or fails, the file holds every block finished so far.",
             search_aliases=["longlive", "save video", "vae decode", "stream decode", "video combine", "mp4"],
             inputs=[
-                StreamType.Input("stream", tooltip="From LongLive Streaming Sampler."),
-                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors, or the VAE of LongLive Mini for Mini."),
+                StreamType.Input(
+                    "stream", tooltip="From LongLive Streaming Sampler, or from the last LongLive Shot of a chain."
+                ),
+                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors for LongLive 5B, or the VAE of LongLive Mini."),
                 io.String.Input(
                     "filename_prefix",
                     default="video/LongLive",
-                    tooltip="Folder and name in the output folder, as in Save Video.",
+                    tooltip="Folder and name in the output folder, as in Save Video. A number is added.",
                 ),
                 io.Combo.Input(
                     "codec",
                     options=[name for name, codec in CODECS.items() if codec.container],
                     default="h264",
-                    tooltip="h264 plays everywhere; h265 and av1 are smaller and slower to write. vp9 makes a webm, "
-                    "prores a mov for editing, which has no preview here.",
+                    tooltip="h264 plays everywhere; h265 and av1 make smaller files and are slower to write. vp9 "
+                    "makes a webm; prores makes a mov for editing, without a preview on the node.",
                 ),
                 io.Combo.Input(
                     "quality", options=list(QUALITIES), default="high", tooltip="Better quality makes larger files."
@@ -61,21 +66,23 @@ class AsyncDecode(io.ComfyNode):
                 io.Vae.Input(
                     "preview_vae",
                     optional=True,
-                    tooltip="A small VAE (lighttaew2_2) for the preview on the sampler; without it, colours from "
-                    "the latents.",
+                    tooltip="A small VAE (lighttaew2_2) for the preview on the sampler. Not connected: the preview "
+                    "shows colours computed from the latents.",
                 ),
-                io.Audio.Input("audio", optional=True, tooltip="Put into the file, cut to the film's length."),
+                io.Audio.Input(
+                    "audio", optional=True, tooltip="Sound track, cut to the length of the film. Mono or stereo."
+                ),
                 io.Combo.Input(
                     "decode",
                     options=list(MODES),
                     default="async",
                     optional=True,
                     advanced=True,
-                    tooltip="async: while sampling goes on; sequential: in turn with it, for little VRAM; off: when "
-                    "all is sampled. The film is the same.",
+                    tooltip="async decodes while sampling runs; sequential alternates the two, for little VRAM; off "
+                    "decodes after all blocks are sampled. The film is the same.",
                 ),
             ],
-            outputs=[io.Video.Output(tooltip="The film's file.")],
+            outputs=[io.Video.Output(tooltip="The video file.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
@@ -95,7 +102,7 @@ class AsyncDecode(io.ComfyNode):
         coder = decoder(vae, stream.latent_format)
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
         target = FilmFile(filename_prefix, stream, codec)
-        drawing = StreamRun(
+        run = StreamRun(
             stream,
             beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
             memory=slice_bytes(vae, stream.shape),
@@ -113,9 +120,9 @@ class AsyncDecode(io.ComfyNode):
             audio=None if audio is None else Audio(audio["waveform"][0].float().cpu(), int(audio["sample_rate"])),
             metadata=_metadata(cls),
         )
-        with writer, drawing, target.told(writer):
-            pieces = drawing.stage("decoding", drawing.decoded(coder), DEPTH)
-            for _ in drawing.shown(drawing.stage("writing", write(pieces, writer), DEPTH)):
+        with writer, run, target.logged(writer):
+            pieces = run.stage("decoding", run.decoded(coder), DEPTH)
+            for _ in run.shown(run.stage("writing", write(pieces, NewFile(writer)), DEPTH)):
                 pass
         return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=target.preview)
 
@@ -135,13 +142,13 @@ class FilmFile:
         self.preview = ui.PreviewText(str(self.path)) if codec == "prores" else ui.PreviewVideo([saved])
 
     @contextmanager
-    def told(self, writer: FilmWriter) -> Iterator[None]:
+    def logged(self, writer: FilmWriter) -> Iterator[None]:
         """Whatever ends the film early, the log says where the finished part is."""
         try:
             yield
         except BaseException:
             if writer.frames:
-                log.info("LongLive: %s keeps %d of %d frames", self.path, writer.frames, self.frames)
+                log.info("LongLive: %s holds the first %d of %d frames", self.path, writer.frames, self.frames)
             raise
 
 

@@ -21,14 +21,16 @@ PARTS = 1000
 
 
 class ConvertCheckpoint(io.ComfyNode):
+    """Converts a checkpoint to NVFP4, fp8 or bf16 safetensors, optionally with a LoRA merged."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveConvertCheckpoint",
             display_name="LongLive Convert Checkpoint",
             category=CATEGORY,
-            description="Writes a LongLive 2.0 file as NVFP4, fp8 or bf16 safetensors, layer by layer, beside the "
-            "source, and compares it with the source. Also reads the official .pt files, FourOverSix (model_4o6.pt) "
+            description="Converts a LongLive 2.0 file to NVFP4, fp8 or bf16 safetensors, layer by layer, and compares "
+            "the result with the source. Reads the official .pt files too; FourOverSix (model_4o6.pt) converts "
             "without loss.",
             search_aliases=["longlive", "quantize", "quantise", "nvfp4", "fp8", "merge lora", "save checkpoint"],
             inputs=[
@@ -41,13 +43,14 @@ class ConvertCheckpoint(io.ComfyNode):
                     "format",
                     options=["nvfp4", "fp8", "bf16"],
                     default="nvfp4",
-                    tooltip="Of the blocks' linear layers; the rest is bf16. The 5B takes 3, 5 or 10 GB.",
+                    tooltip="Format of the blocks' linear layers; all other weights are bf16. The 5B model takes 3, 5 "
+                    "or 10 GB.",
                 ),
                 io.Combo.Input(
                     "lora_name",
                     options=[NO_LORA, *folder_paths.get_filename_list("loras")],
                     default=NO_LORA,
-                    tooltip="A LoRA in models/loras that is merged before the weights are rounded; none for no LoRA.",
+                    tooltip="A LoRA in models/loras, merged before the weights are rounded. none: no LoRA.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -55,16 +58,18 @@ class ConvertCheckpoint(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="Of the LoRA; 1 is what it was trained for.",
+                    tooltip="Strength of the LoRA; 1 is the strength that it was trained for.",
                 ),
                 io.String.Input(
                     "output_name",
                     default="",
-                    tooltip="Name of the new file, which is written beside the source. Empty: the source's name and "
-                    "the format. A file that is there is never replaced.",
+                    tooltip="Name of the new file, in the folder of the source. Empty: the name of the source plus "
+                    "the format. Existing files are never replaced.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="path", tooltip="The new file; press R to see it in the loaders.")],
+            outputs=[
+                io.String.Output(display_name="path", tooltip="Path of the new file. Press R to see it in the loaders.")
+            ],
             is_output_node=True,
         )
 
@@ -73,7 +78,9 @@ class ConvertCheckpoint(io.ComfyNode):
         cls, model_name: str | None = None, lora_name: str | None = None, output_name: str | None = None
     ) -> bool | str:
         if output_name is not None and PurePath(output_name.replace("\\", "/")).name != output_name:
-            return f"output_name {output_name!r} must be a name without folders: the file is written beside the source"
+            return (
+                f"output_name {output_name!r} must be a name without folders: the file goes to the folder of the source"
+            )
         found = check_file("diffusion_models", model_name, open_weights)
         return check_file("loras", lora_name, read_lora) if found is True and lora_name != NO_LORA else found
 

@@ -1,4 +1,4 @@
-"""Whose turn it is to give the device work, and the models that are there for it."""
+"""The lock on the device that samples, and the models that are loaded on it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from ..longlive_core.oom import free_memory
 
 
 class DeviceLock:
-    """Held while the device is given work; one for a whole chain of streams.
+    """Held while the device is given work; a chain of streams shares one.
 
-        with turn:
+        with device_lock:
             model(...)
 
-    The host's weight streaming is not made for two threads, and a model that is loaded may push another one out: where
-    weights move, model calls, VAE slices and text encoders take turns. On a CPU they stay where they are, and nobody
-    waits.
+    The host's weight streaming is not thread-safe, and loading a model may unload another one. Where weights move,
+    model calls, VAE slices and text encoders therefore take turns. On a CPU weights stay in place, and nothing waits.
 
-    models: what the drawing under way has loaded.
+    models: loaded by the current run.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -42,18 +41,18 @@ class DeviceLock:
         self._lock.__exit__(*error)
 
     def load(self, models: Sequence[ModelPatcher], memory: int) -> None:
-        """Onto their devices, with that many bytes beside them; in place of those that were loaded before."""
+        """Loads models with that many bytes of VRAM beside them, in place of the previous ones."""
         with self:
             self.models, self._memory = tuple(models), memory
             comfy.model_management.load_models_gpu(list(self.models), memory_required=memory)
 
     def forget(self) -> None:
-        """The drawing is over."""
+        """Ends the run: its models may be unloaded."""
         self.models = ()
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Other models may be loaded meanwhile: what the device was given is done first, and `reload` follows."""
+        """Lets other models be loaded: first waits for queued work, afterwards reloads the run's models."""
         with self:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
@@ -63,21 +62,21 @@ class DeviceLock:
                 self.reload()
 
     def reload(self) -> None:
-        """Brings back what other models may have pushed out."""
+        """Loads the run's models again, which other models may have unloaded."""
         if self.models and self._device.type != "cpu":
             self.load(self.models, self._memory)
 
     def free_vram(self) -> None:
-        """Before work that ran out of memory is done once more: all goes that the drawing has no use for."""
+        """Frees VRAM before work is tried again: unloads every model that the run does not use."""
         with self:
             if self._device.type != "cpu":
-                comfy.model_management.free_memory(1e30, self._device, keep_loaded=self._kept())
+                comfy.model_management.free_memory(1e30, self._device, keep_loaded=self._in_use())
             free_memory()
             comfy.model_management.soft_empty_cache()
 
-    def _kept(self) -> list[comfy.model_management.LoadedModel]:
-        """As the host lists them, with those that come with a model."""
-        kept = [*self.models, *(more for model in self.models for more in model.model_patches_models())]
+    def _in_use(self) -> list[comfy.model_management.LoadedModel]:
+        """The run's models, and those that come with them, as the host lists them."""
+        models = [*self.models, *(more for model in self.models for more in model.model_patches_models())]
         return [
-            one for one in comfy.model_management.current_loaded_models if any(one.model is model for model in kept)
+            one for one in comfy.model_management.current_loaded_models if any(one.model is model for model in models)
         ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..longlive_core.film.film import Film
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
-from ..longlive_core.types import LatentShape, PixelShape
+from ..longlive_core.types import BLOCK_FRAMES, LatentShape, PixelShape
 from ..longlive_core.vae.encode_clip import encode_clip, plan_clip, whole_blocks
 from .device_lock import DeviceLock
 from .inputs import check_sides, memory_input, side_input
@@ -21,46 +21,60 @@ from .shot_script import encode_shots
 from .types import CATEGORY, StateType, Stream, StreamType
 from .vae import HostedVAE, check_pair
 
-BLOCK_FRAMES = 8
-
 
 class ExtendVideo(io.ComfyNode):
+    """IMAGE frames to a film of known latents, which other nodes continue."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveExtendVideo",
             display_name="LongLive Extend Video",
             category=CATEGORY,
-            description="Any video as the beginning of a film: its frames are encoded, and LongLive Shot or LongLive "
-            "Streaming Sampler goes on from them. What it shows becomes the film's memory.",
+            description="Encodes the frames of any video as the beginning of a film, which LongLive Shot or LongLive "
+            "Streaming Sampler continues. The video becomes the memory of the film.",
             search_aliases=["longlive", "continue video", "extend video", "video to video", "load video", "append"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that will go on."),
-                io.Clip.Input("clip", tooltip="Its text encoder."),
-                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors, or the VAE of LongLive Mini for Mini."),
-                io.Image.Input("frames", tooltip="29 frames or more, as of core's Load Video, Get Video Components."),
+                io.Model.Input("model", tooltip="The model that continues the film."),
+                io.Clip.Input("clip", tooltip="The text encoder of that model."),
+                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors for LongLive 5B, or the VAE of LongLive Mini."),
+                io.Image.Input(
+                    "frames",
+                    tooltip="At least 29 frames, for example from ComfyUI's Load Video and Get Video Components.",
+                ),
                 io.String.Input(
                     "prompt",
                     multiline=True,
                     dynamic_prompts=False,
                     default="",
-                    tooltip="What the video shows. The next shots may speak of it.",
+                    tooltip="What the video shows. Later shots can refer to it.",
                 ),
-                side_input("width", 1280, "Of the film; the video is scaled and cropped to it. LongLive Mini: to 128."),
-                side_input("height", 704, "Of the film; the video is scaled and cropped to it. LongLive Mini: to 128."),
+                side_input(
+                    "width",
+                    1280,
+                    "Width of the film in pixels; the video is scaled and cropped to it. LongLive Mini: at most 128.",
+                ),
+                side_input(
+                    "height",
+                    704,
+                    "Height of the film in pixels; the video is scaled and cropped to it. LongLive Mini: at most 128.",
+                ),
                 io.Float.Input(
                     "fps",
                     default=24.0,
                     min=1.0,
                     max=120.0,
                     step=1.0,
-                    tooltip="Frames per second of the video, and so of the film. The models were trained at 24.",
+                    tooltip="Frames per second of the video and of the film. The models were trained at 24.",
                 ),
-                memory_input("memory", "From LongLive Sink Memory, for the film; else its defaults."),
+                memory_input("memory", "From LongLive Sink Memory. Not connected: the defaults."),
             ],
             outputs=[
-                StreamType.Output(display_name="STREAM", tooltip="The video itself, encoded."),
-                StateType.Output(display_name="STATE", tooltip="For LongLive Shot or LongLive Streaming Sampler."),
+                StreamType.Output(display_name="STREAM", tooltip="The encoded video."),
+                StateType.Output(
+                    display_name="STATE",
+                    tooltip="For LongLive Shot or LongLive Streaming Sampler, which continue the film.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -102,9 +116,9 @@ class ExtendVideo(io.ComfyNode):
         node, title = str(cls.hidden.unique_id), "LongLive Extend Video"
         kept = memory or DEFAULT_MEMORY
         stream = Stream(film, model, shape, 1, kept, 0, node, title, embeddings, DeviceLock(model.load_device))
-        told = f"{film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
+        told = f"encoded {film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
         if dropped:
-            told += f": the first {dropped} are left out, because a film goes on from whole blocks"
+            told += f"; the first {dropped} frames are left out, because a film continues from whole blocks"
         return io.NodeOutput(stream, stream, ui=ui.PreviewText(told))
 
 

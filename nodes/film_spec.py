@@ -1,26 +1,21 @@
-"""All that makes a film, as one value: model, text, plan and settings."""
+"""Everything that makes a film in ComfyUI, as one value: the MODEL, the text and the settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import comfy.model_patcher
-import comfy.sd
-import comfy.utils
 from torch import Tensor
 
-from ..longlive_core.film.film import Drawable, Film, OnStep, ShouldStop
-from ..longlive_core.film.storyboard import StoryboardFilm, board_noise
-from ..longlive_core.film.storyboard import storyboard as board_plan
-from ..longlive_core.memory import MemoryConfig
+from ..longlive_core.film.film import Film
+from ..longlive_core.film.live_script import LiveScript
+from ..longlive_core.film.sampler_settings import OnStep, SamplerSettings, ShouldStop, storyboard_noise
 from ..longlive_core.model import WanConfig
-from ..longlive_core.sampling.generate import Generation, generate
-from ..longlive_core.sampling.generation import KnownLatents
-from ..longlive_core.sampling.noise import NoiseSource, block_noise
+from ..longlive_core.sampling import Generation, KnownLatents, block_noise
 from ..longlive_core.script import BlockPlan
-from ..longlive_core.take.block_file import Settings
+from ..longlive_core.script.storyboard import storyboard_plan
 from ..longlive_core.types import LatentShape
 from ..longlive_core.vram.budget import activation_bytes, prompt_bytes
 from .device_lock import DeviceLock
@@ -31,55 +26,49 @@ Storyboard = Literal["off", "only", "first"]
 
 @dataclass(frozen=True)
 class FilmSpec:
-    """All that makes a film; called, it starts a generation (`Begin`)."""
+    """Everything that makes a film; calling it starts a generation (`StartGeneration`).
+
+    embeddings: prompt → `[L, text_dim]`. shape: of one block, in latent cells. encode: for prompts that a live script
+    brings.
+    """
 
     model: comfy.model_patcher.ModelPatcher
     embeddings: Mapping[str, Tensor]
-    negative: str
     plan: BlockPlan
     shape: LatentShape
-    seed: int
-    steps: int
-    guidance: float
-    memory: MemoryConfig
+    settings: SamplerSettings
     device_lock: DeviceLock
-    noise: NoiseSource | None = None
     encode: Callable[[str], Tensor] | None = None
 
     @property
     def config(self) -> WanConfig:
+        """The model's configuration."""
         return self.model.model.diffusion_model.config
 
     @property
-    def asked(self) -> Settings:
-        """What changes a block's bits, but for the weights, the text and the size."""
-        own = {"seed": self.seed, "steps": self.steps, "guidance": self.guidance, "negative": self.negative}
-        return {**own, **asdict(self.memory)}
-
-    @property
     def bytes(self) -> int:
-        """Memory of a draw beside the weights. Raises ValueError where the memory cannot keep such blocks."""
-        blocks, branches = len(self.plan.blocks), 1 if self.guidance == 1.0 else 2
-        dtype = self.model.model.get_dtype_inference()
+        """VRAM of a run beside the weights. Raises ValueError where the window cannot hold such blocks."""
+        blocks, branches = len(self.plan.blocks), 1 if self.settings.guidance == 1.0 else 2
+        dtype, memory = self.model.model.get_dtype_inference(), self.settings.memory
         return (
-            self.memory.bytes(self.config, self.shape, blocks, branches)
-            + self.memory.scratch_bytes(self.config, self.shape, blocks, dtype)
+            memory.bytes(self.config, self.shape, blocks, branches)
+            + memory.scratch_bytes(self.config, self.shape, blocks, dtype)
             + activation_bytes(self.config, self.shape, dtype.itemsize)
             + prompt_bytes(self.config, 1 + branches, dtype.itemsize)
         )
 
     def check(self) -> None:
-        """Raises ValueError where the text belongs to another model."""
+        """Raises ValueError where the text is encoded for another model."""
         widths = {embedding.shape[-1] for embedding in self.embeddings.values()}
         if width := next(iter(widths - {self.config.text_dim}), None):
             raise ValueError(
-                f"the conditioning is {width} wide, this model reads text of width {self.config.text_dim}: encode the "
-                "shots with the model's own text encoder (umt5-xxl, type wan, for LongLive 5B; LongLive Mini's CLIP "
-                "for Mini)"
+                f"the conditioning has width {width}, but this model takes text of width {self.config.text_dim}: "
+                "encode the shots with the text encoder of the model (umt5-xxl, type wan, for LongLive 5B; the CLIP of "
+                "LongLive Mini for Mini)"
             )
 
     def text(self, prompt: str) -> Tensor:
-        """The embedding of a prompt; one that came while the film is made is encoded now."""
+        """The embedding of a prompt `[L, text_dim]`; a prompt of a live script is encoded now."""
         if prompt in self.embeddings or self.encode is None:
             return self.embeddings[prompt]
         with self.device_lock.released():
@@ -88,31 +77,23 @@ class FilmSpec:
     def __call__(
         self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
     ) -> Generation:
-        model = HostedModel(self.model, self.device_lock)
-        return generate(
-            model,
-            plan,
-            self.text,
-            self.memory,
-            size=(self.shape.height, self.shape.width),
-            steps=self.steps,
-            seed=self.seed,
-            guidance=self.guidance,
-            negative=self.negative,
-            known=known,
-            noise=self.noise,
-            attention=model.attention,
-            on_step=on_step,
-            should_stop=should_stop,
-            free=self.device_lock.free_vram,
+        model, free = HostedModel(self.model, self.device_lock), self.device_lock.free_vram
+        return self.settings.start(
+            model, self.text, plan, known, on_step, should_stop, attention=model.attention, free=free
         )
 
 
-def make_film(film_spec: FilmSpec, start: Tensor | None, earlier: Drawable | None, storyboard: Storyboard) -> Film:
-    """The recipe's film, or in its place ("only") or before it ("first") a storyboard of the shots behind `earlier`."""
+def make_film(
+    spec: FilmSpec, start: Tensor | None, earlier: Film | None, storyboard: Storyboard, live: LiveScript | None
+) -> Film:
+    """The film of a spec; with "only" its storyboard instead, with "first" the film that begins with its storyboard.
+
+    start: latents of the start image, `[1, C, 1, H, W]` normalised. earlier: the film that this one continues.
+    """
     if storyboard == "off":
-        return Film(film_spec.plan, film_spec, start, earlier)
+        return Film(spec.plan, spec, start=start, earlier=earlier, live=live)
     after = 0 if earlier is None else len(earlier.plan.blocks)
-    noise = board_noise(film_spec.plan, block_noise(film_spec.seed), after)
-    board = Film(board_plan(film_spec.plan, after), replace(film_spec, noise=noise), start, earlier)
-    return board if storyboard == "only" else StoryboardFilm(film_spec.plan, film_spec, board, start, earlier)
+    noise = storyboard_noise(spec.plan, block_noise(spec.settings.seed), after)
+    preview = replace(spec, settings=replace(spec.settings, noise=noise))
+    board = Film(storyboard_plan(spec.plan, after), preview, start=start, earlier=earlier)
+    return board if storyboard == "only" else Film(spec.plan, spec, start=start, earlier=earlier, storyboard=board)

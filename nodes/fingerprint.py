@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import comfy.model_patcher
-import torch
 from comfy.quant_ops import QuantizedTensor
 from comfy.weight_adapter import BypassInjectionManager
 from torch import Tensor
 
+from ..longlive_core.take.settings import fingerprint, tensor_bytes
+
 # Of a large weight only some rows are read, all of a small one.
 SMALL, ROWS = 4096, 4
-LETTERS = 16
 
 
-def weights_digest(model: comfy.model_patcher.ModelPatcher) -> str:
-    """Name, shape, type and some rows of every weight, every LoRA on it with its strength, and the type it computes in.
+def weights_fingerprint(model: comfy.model_patcher.ModelPatcher) -> str:
+    """The name, shape, type and some rows of every weight, every LoRA with its strength, and the compute type.
 
-    Loaded or not, on whatever device: merged LoRAs are taken for what they are, not for what the weights became.
+    The same whether the model is loaded or not, on any device: a merged LoRA counts as itself, not by the weights that
+    it changed.
     """
+    return fingerprint(_weights(model))
+
+
+def text_fingerprint(prompts: Iterable[str], embeddings: Mapping[str, Tensor]) -> str:
+    """Every bit of the embedding of each distinct prompt: another text encoder makes another film."""
+
+    def parts() -> Iterator[bytes]:
+        for prompt in dict.fromkeys(prompts):
+            value = embeddings[prompt]
+            yield f"{prompt} {tuple(value.shape)} {value.dtype}".encode()
+            yield tensor_bytes(value)
+
+    return fingerprint(parts())
+
+
+def _weights(model: comfy.model_patcher.ModelPatcher) -> Iterator[bytes]:
     inner = model.model
-    digest = hashlib.sha256(str(inner.get_dtype_inference()).encode())
+    yield str(inner.get_dtype_inference()).encode()
     tensors = {**dict(inner.diffusion_model.named_parameters()), **dict(inner.diffusion_model.named_buffers())}
     for name in sorted(tensors):
         key = f"diffusion_model.{name}"
-        kept = model.backup.get(key)
-        for part in _parts((name, tensors[name] if kept is None else kept.weight, model.patches.get(key))):
-            digest.update(part)
-    for part in _parts(sorted(_beside(model), key=lambda one: one[0])):
-        digest.update(part)
-    return digest.hexdigest()[:LETTERS]
-
-
-def text_digest(prompts: Iterable[str], embeddings: Mapping[str, Tensor]) -> str:
-    """Every bit of the embedding of each distinct prompt: another text encoder makes another film."""
-    digest = hashlib.sha256()
-    for prompt in dict.fromkeys(prompts):
-        value = embeddings[prompt]
-        digest.update(f"{prompt} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(_bytes(value))
-    return digest.hexdigest()[:LETTERS]
+        original = model.backup.get(key)
+        yield from _parts((name, tensors[name] if original is None else original.weight, model.patches.get(key)))
+    yield from _parts(sorted(_beside(model), key=lambda layer: layer[0]))
 
 
 def _beside(model: comfy.model_patcher.ModelPatcher) -> Iterator[tuple[str, str, list[object], float]]:
@@ -64,7 +67,7 @@ def _parts(value: object) -> Iterator[bytes]:
     elif isinstance(value, Tensor):
         yield f"{tuple(value.shape)} {value.dtype}".encode()
         whole = value.numel() <= SMALL or value.ndim < 2
-        yield from map(_bytes, [value] if whole else [value[len(value) * row // ROWS] for row in range(ROWS)])
+        yield from map(tensor_bytes, [value] if whole else [value[len(value) * row // ROWS] for row in range(ROWS)])
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _parts(one)
@@ -75,7 +78,3 @@ def _parts(value: object) -> Iterator[bytes]:
         yield repr(value).encode()
     else:
         yield str(getattr(value, "__qualname__", type(value).__qualname__)).encode()
-
-
-def _bytes(value: Tensor) -> bytes:
-    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -15,7 +15,7 @@ def side_input(name: str, default: int, tooltip: str) -> io.Int.Input:
 
 
 def steps_input(name: str) -> io.Int.Input:
-    told = "Denoising steps a block: 4, or 2 with a two-step LoRA."
+    told = "Denoising steps per block: 4, or 2 with a two-step LoRA."
     return io.Int.Input(name, default=4, min=1, max=50, tooltip=told)
 
 

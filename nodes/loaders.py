@@ -24,14 +24,16 @@ PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32
 
 
 class ModelLoader(io.ComfyNode):
+    """Loads a LongLive 2.0 checkpoint as MODEL."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveModelLoader",
             display_name="LongLive Model Loader",
             category=CATEGORY,
-            description="Loads LongLive 2.0 (Wan 2.2 5B made causal) from bf16, fp8 or NVFP4 safetensors, or an "
-            "official .pt.",
+            description="Loads LongLive 2.0 (Wan 2.2 5B made causal) from bf16, fp8 or NVFP4 safetensors, or from an "
+            "official .pt file.",
             search_aliases=["longlive", "load causal wan", "load diffusion model", "nvfp4", "long video"],
             inputs=[
                 io.Combo.Input(
@@ -43,8 +45,8 @@ class ModelLoader(io.ComfyNode):
                     "precision",
                     options=list(PRECISIONS),
                     default="auto",
-                    tooltip="How unquantised weights are kept in memory. auto: as the file has them, where the card "
-                    "can compute so. Quantised files (fp8, NVFP4) stay as they are.",
+                    tooltip="Precision of unquantised weights in memory. auto: as in the file, if the card can "
+                    "compute in it. Quantised files (fp8, NVFP4) stay quantised.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model, for LongLive Streaming Sampler and every LoRA loader.")],
@@ -86,6 +88,8 @@ def _own_layers(metadata: dict[str, str]) -> dict[str, str]:
 
 
 class MiniModel(io.ComfyNode):
+    """Loads the embedded model as MODEL, CLIP and VAE."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -93,13 +97,13 @@ class MiniModel(io.ComfyNode):
             display_name="LongLive Mini",
             category=CATEGORY,
             description="The embedded model: the whole system at toy size, trained on a world of circles, squares, "
-            "triangles and rings. Needs no download and runs on any machine, at 128x128.",
+            "triangles and rings. It needs no download and runs on any machine, at 128x128 or less.",
             search_aliases=["longlive", "toy model", "demo", "test model", "cpu"],
             inputs=[],
             outputs=[
-                io.Model.Output(tooltip="The transformer, 128x128 px and smaller."),
-                io.Clip.Output(tooltip="The text encoder; it knows the words of its world."),
-                io.Vae.Output(tooltip="The VAE; core's VAE Decode and VAE Encode work with it."),
+                io.Model.Output(tooltip="The transformer, for films of at most 128x128 pixels."),
+                io.Clip.Output(tooltip="The text encoder. It knows only the English words of its world."),
+                io.Vae.Output(tooltip="The VAE. It also works with ComfyUI's VAE Decode and VAE Encode."),
             ],
         )
 

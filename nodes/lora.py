@@ -18,21 +18,23 @@ MODES = ("auto", "merge", "bypass")
 
 
 class DMDLora(io.ComfyNode):
+    """Applies a LoRA to a MODEL and reports the layers that it changed."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveDMDLora",
             display_name="LongLive DMD LoRA",
             category=CATEGORY,
-            description="Puts LongLive's few-step LoRA (or any Wan 2.2 5B LoRA) on the model and reports what was "
-            "applied.",
+            description="Applies LongLive's few-step LoRA, or any LoRA for Wan 2.2 5B, to the model and reports which "
+            "layers it changed.",
             search_aliases=["longlive", "load lora", "dmd", "distilled", "few steps"],
             inputs=[
                 io.Model.Input("model", tooltip="From LongLive Model Loader or LongLive Mini."),
                 io.Combo.Input(
                     "lora_name",
                     options=folder_paths.get_filename_list("loras"),
-                    tooltip="A LoRA in models/loras: safetensors, or LongLive's official .pt.",
+                    tooltip="A LoRA in models/loras: safetensors, or LongLive's official .pt file.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -40,19 +42,19 @@ class DMDLora(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="1 is what it was trained for; 0 is off.",
+                    tooltip="1 is the strength that the LoRA was trained for; 0 turns it off.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
                     default="auto",
-                    tooltip="merge adds it to the weights; bypass runs it beside them, which is exact on quantised "
-                    "weights. auto: bypass on quantised weights, merge on others.",
+                    tooltip="merge adds the LoRA to the weights; bypass computes it beside each layer, which is exact "
+                    "on quantised weights. auto: bypass on quantised weights, merge on others.",
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="The model with the LoRA."),
-                io.String.Output(display_name="report", tooltip="Layers applied, missing and unused."),
+                io.Model.Output(tooltip="The model with the LoRA applied."),
+                io.String.Output(display_name="report", tooltip="The layers applied, missing and unused."),
             ],
         )
 

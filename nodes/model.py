@@ -50,8 +50,8 @@ class CausalWanModel(comfy.model_base.BaseModel):
         """Called by `apply_model` behind the wrappers of other nodes. Raises ValueError for the host's own samplers."""
         if "kv" not in inputs:
             raise ValueError(
-                "this MODEL makes films block by block and remembers them, which this sampler does not: connect it to "
-                "LongLive Streaming Sampler"
+                "this MODEL makes films block by block with a KV cache, which this sampler does not support: connect "
+                "it to LongLive Streaming Sampler"
             )
         return self.diffusion_model(x, t, inputs["text"], inputs["kv"], inputs["positions"])
 
@@ -163,9 +163,9 @@ def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.Mo
         )
     if not _says_causal(model):
         raise ValueError(
-            "this MODEL is the ordinary Wan 2.2 5B, or a LongLive file that does not say it is causal. Wan 2.2 sees "
-            "the whole clip at once and cannot make a film block by block: get LongLive-2.0-5B, and load it with "
-            "LongLive Model Loader"
+            "this MODEL is the ordinary (bidirectional) Wan 2.2 5B, or a LongLive file whose metadata do not mark it "
+            "as causal. Wan 2.2 attends to the whole clip at once and cannot make a film block by block: get "
+            "LongLive-2.0-5B and load it with LongLive Model Loader"
         )
     model.detach()
     state = wan.state_dict()

@@ -1,4 +1,4 @@
-"""What a film being drawn shows on the nodes that make it: progress, a line of text, the newest pictures."""
+"""What a running film shows on the nodes that make it: progress, a line of status, and the newest frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Preview = Callable[[Block], Tensor]
 
 
 class LatentColours:
-    """Frames of a block from its latents alone: the host's linear map to colours, of every latent frame."""
+    """Preview frames of a block by the host's linear map from latents to colours, one for every latent frame."""
 
     def __init__(self, latent_format: LatentFormat) -> None:
         self._factors = torch.tensor(latent_format.latent_rgb_factors)
@@ -42,13 +42,13 @@ class LatentColours:
         return x.add(1).mul(127.5).clamp(0, 255).to(torch.uint8)
 
 
-class Board:
-    """What the user sees on the node of each shot: steps, a line of text, and its newest block played in a loop."""
+class StreamPreview:
+    """What each shot's node shows: denoising steps, a line of status, and its newest block played in a loop."""
 
     def __init__(self, stream: Stream, preview: Preview) -> None:
         self._stream, self._preview = stream, preview
         self._blocks = stream.film.plan.blocks
-        self._first = stream.film.kept
+        self._first = stream.film.available
         self._made = float(self._first)
         self._began = perf_counter()
         self._shown: set[str] = set()
@@ -58,20 +58,20 @@ class Board:
         self._moved = 0.0
         self._next = 0
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> StreamPreview:
         at = self._stream.maker(self._first)
         self._progress(at, None)
         if self._first:
-            self._say(at, f"{self._first} of {len(self._blocks)} blocks are kept from before")
+            self._status(at, f"{self._first} of {len(self._blocks)} blocks are finished already")
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Those nodes' own executions ended long ago: nobody else would end what was shown on them since.
+        # The host finished these nodes long ago and does not finish the progress that they have shown since.
         for node in self._shown:
             get_progress_state().finish_progress(node)
 
     def step(self, step: Step) -> None:
-        """A denoising step is done; the first block of a node shows as it forms."""
+        """Shows a denoising step; the first block of a node shows while it is denoised."""
         at = self._stream.maker(step.block.index)
         if not step.storyboard:
             self._made = step.block.index + step.index / step.steps
@@ -81,10 +81,12 @@ class Board:
             image = self._picture(colours[0])
         self._progress(at, image)
         shots = self._stream.film.plan.shots
-        self._say(at, f"storyboard · shot {step.block.shot + 1}/{shots}" if step.storyboard else self.line(step.block))
+        self._status(
+            at, f"storyboard · shot {step.block.shot + 1}/{shots}" if step.storyboard else self.line(step.block)
+        )
 
     def block(self, block: Block) -> None:
-        """A block is finished, now or before."""
+        """Shows a finished block, sampled now or in an earlier run."""
         at = self._playing = self._stream.maker(block.index)
         self._made = max(self._made, float(block.index + 1))
         self._frames, self._next = [self._picture(frame) for frame in self._previewed(block)], 0
@@ -92,10 +94,10 @@ class Board:
         self._progress(at, None)
         last = block.index + 1 == len(at.film.plan.blocks)
         if last and (at is self._stream or block.index >= self._first):
-            self._say(at, self.line(block.spec))
+            self._status(at, self.line(block.spec))
 
     def tick(self) -> None:
-        """Moves the preview on, at the film's own pace."""
+        """Shows the next preview frame at the film's own pace."""
         per_second = self._stream.film.plan.fps / TIME_FACTOR * max(1, len(self._frames) // self._stream.shape.frames)
         if not self._frames or perf_counter() - self._moved < 1 / per_second:
             return
@@ -115,25 +117,27 @@ class Board:
         return f"{text} · {pace * block.frames * TIME_FACTOR:.0f} fps · {clock(left)} left"
 
     def _previewed(self, block: Block) -> Tensor:
-        """A preview that has no room ends no film: from there on it is made of the latents alone."""
+        """The preview of a block. A preview VAE that runs out of memory is replaced by the latents' colours."""
         try:
             return self._preview(block)
         except (RuntimeError, MemoryError) as error:
             if isinstance(self._preview, LatentColours) or not is_out_of_memory(error):
                 raise
-            log.warning("LongLive: no room for the preview VAE; the preview goes on in the latents' colours")
+            log.warning(
+                "LongLive: the preview VAE ran out of memory; the preview shows colours computed from the latents"
+            )
         self._preview = LatentColours(self._stream.latent_format)
         return self._preview(block)
 
     def _progress(self, at: Stream, image: Image.Image | None) -> None:
-        """Steps of the node's own blocks."""
+        """Reports the finished steps of the node's own blocks."""
         blocks = len(at.film.plan.blocks) - at.first
         done = round(min(max(self._made - at.first, 0), blocks) * at.steps)
         self._shown.add(at.node)
         preview = None if image is None else ("JPEG", image, PREVIEW_PIXELS)
         get_progress_state().update_progress(at.node, done, blocks * at.steps, preview)
 
-    def _say(self, at: Stream, text: str) -> None:
+    def _status(self, at: Stream, text: str) -> None:
         PromptServer.instance.send_progress_text(text, at.node)
 
     def _picture(self, frame: Tensor) -> Image.Image:

@@ -10,33 +10,41 @@ from comfy_api.latest import io, ui
 
 from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.take import Take
+from ..longlive_core.take.live_versions import with_versions_of
 from ..longlive_core.take.lock import TakeLock
-from ..longlive_core.take.retake_once import retake_once, with_versions_of
+from ..longlive_core.take.retake import Mode, retake
 from ..longlive_core.take.take import FILE
-from ..longlive_core.take.versions import Mode
 from .take_folders import check_take, take_digest, take_folder, takes_found
-from .take_settings import stream_of, told
+from .take_settings import status_text, stream_of
 from .types import CATEGORY, StateType, StreamType, TakeType
 
 
 class LoadTake(io.ComfyNode):
+    """A take on disk to STREAM, STATE and TAKE."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveLoadTake",
             display_name="LongLive Load Take",
             category=CATEGORY,
-            description="A film from disk, block by block, as it was kept by LongLive Save Take or by a render on the "
-            "command line. What is missing in it is made with the settings that it was begun with.",
+            description="Loads a film from disk, block by block, that LongLive Save Take or the command line stored. "
+            "Missing blocks are sampled with the settings of the take.",
             search_aliases=["longlive", "resume", "load latent", "continue", "extend"],
             inputs=[
-                io.Combo.Input("take", options=takes_found(), tooltip="A take in the output folder, newest first."),
-                io.Model.Input("model", tooltip="The model that made it, with the same LoRAs."),
-                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Combo.Input(
+                    "take",
+                    options=takes_found(),
+                    tooltip="A take in the output folder; the newest is first in the list.",
+                ),
+                io.Model.Input("model", tooltip="The model that rendered the take, with the same LoRAs."),
+                io.Clip.Input("clip", tooltip="The text encoder of that model."),
             ],
             outputs=[
-                StreamType.Output(display_name="STREAM", tooltip="The film as chosen in the take."),
-                StateType.Output(display_name="STATE", tooltip="For another shot or sampler to go on from."),
+                StreamType.Output(display_name="STREAM", tooltip="The film, with the versions chosen in the take."),
+                StateType.Output(
+                    display_name="STATE", tooltip="The end of the film, from which another shot or sampler continues."
+                ),
                 TakeType.Output(display_name="TAKE", tooltip="For LongLive Retake."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -54,52 +62,58 @@ class LoadTake(io.ComfyNode):
     def execute(cls, take: str, model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP | None) -> io.NodeOutput:
         loaded = Take.load(take_folder(take))
         stream, notes = stream_of(loaded, model, clip, str(cls.hidden.unique_id), "LongLive Load Take")
-        return io.NodeOutput(stream, stream, loaded, ui=ui.PreviewText(told(loaded, stream, notes)))
+        return io.NodeOutput(stream, stream, loaded, ui=ui.PreviewText(status_text(loaded, stream, notes)))
 
 
 class Retake(io.ComfyNode):
+    """Adds a version of one shot to a take and returns the film with it."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveRetake",
             display_name="LongLive Retake",
             category=CATEGORY,
-            description="One shot of a take made again, with another seed or prompt. The shots before it stay to the "
-            "bit; those behind it follow from it (ripple) or stay too (keep). Every version is kept.",
+            description="Renders a new version of one shot of a take, with another seed or prompt. Earlier shots stay "
+            "identical, bit for bit. Later shots are rendered again (ripple) or stay unchanged (keep). The take "
+            "stores every version.",
             search_aliases=["longlive", "regenerate shot", "another take", "fix shot", "inpaint"],
             inputs=[
                 TakeType.Input(
-                    "take", tooltip="From LongLive Load Take, LongLive Save Take, or another LongLive Retake."
+                    "take", tooltip="From LongLive Load Take, LongLive Save Take or another LongLive Retake."
                 ),
-                io.Model.Input("model", tooltip="The model that made it, with the same LoRAs."),
-                io.Clip.Input("clip", tooltip="Its text encoder."),
-                io.Int.Input("shot", default=1, min=1, max=1000, tooltip="Which one, from 1."),
+                io.Model.Input("model", tooltip="The model that rendered the take, with the same LoRAs."),
+                io.Clip.Input("clip", tooltip="The text encoder of that model."),
+                io.Int.Input("shot", default=1, min=1, max=1000, tooltip="Number of the shot; the first is 1."),
                 io.Int.Input(
                     "seed",
                     default=1,
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Of this shot. A seed and prompt that it had already are not made again, but chosen.",
+                    tooltip="Seed of this shot. If the take has a version with this seed and prompt, it is chosen and "
+                    "not sampled again.",
                 ),
                 io.String.Input(
                     "prompt",
                     multiline=True,
                     dynamic_prompts=False,
                     default="",
-                    tooltip="What the shot shows, as a line of the take's script; empty: as it is now.",
+                    tooltip="What the shot shows, written like a line of the take's script. Empty: the current prompt.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=list(get_args(Mode)),
                     default="ripple",
-                    tooltip="ripple: the shots behind it are made again, so that they follow from it. keep: they stay "
-                    "as they are.",
+                    tooltip="ripple renders the later shots again, so that they follow from the new version. keep "
+                    "leaves them unchanged (a splice).",
                 ),
             ],
             outputs=[
-                StreamType.Output(display_name="STREAM", tooltip="The film with this shot."),
-                StateType.Output(display_name="STATE", tooltip="For another shot or sampler to go on from."),
+                StreamType.Output(display_name="STREAM", tooltip="The film with the new version of the shot."),
+                StateType.Output(
+                    display_name="STATE", tooltip="The end of the film, from which another shot or sampler continues."
+                ),
                 TakeType.Output(display_name="TAKE", tooltip="For another LongLive Retake."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -123,11 +137,11 @@ class Retake(io.ComfyNode):
         # Nobody else may change the take between its reading and its writing.
         with TakeLock(take.folder):
             saved = Take.load(take.folder)
-            changed = retake_once(with_versions_of(take, saved), shot, seed, prompt, mode)
+            changed = retake(with_versions_of(take, saved), shot, seed, prompt, mode, reuse=True).take
             stream, notes = stream_of(changed, model, clip, str(cls.hidden.unique_id), "LongLive Retake")
             # Before anything is made: a retake that is cancelled, or cut off, goes on in this very version.
             if changed != saved:
                 changed.save()
         chosen = changed.shots[shot - 1].chosen
-        notes = [f"shot {shot} is version {chosen} of {len(changed.shots[shot - 1].versions)}, from 0", *notes]
-        return io.NodeOutput(stream, stream, changed, ui=ui.PreviewText(told(changed, stream, notes)))
+        notes = [f"shot {shot}: version {chosen} of {len(changed.shots[shot - 1].versions)} (numbered from 0)", *notes]
+        return io.NodeOutput(stream, stream, changed, ui=ui.PreviewText(status_text(changed, stream, notes)))

@@ -50,7 +50,7 @@ class LiveScripts:
 
     async def change(self, request: web.Request) -> web.Response:
         if not same_origin(request):
-            _refuse(web.HTTPForbidden, "scripts are changed from this server's own pages only")
+            _refuse(web.HTTPForbidden, "only pages of this server may change scripts")
         film = self._film(request)
         body = await request.read()
         if len(body) > MAX_FILE_BYTES:
@@ -63,7 +63,7 @@ class LiveScripts:
     def _film(self, request: web.Request) -> LiveScript:
         film = self._films.get(request.match_info["id"])
         if film is None:
-            _refuse(web.HTTPNotFound, f"no film is being made by node {request.match_info['id']}")
+            _refuse(web.HTTPNotFound, f"node {request.match_info['id']} is not making a film")
         return film
 
 
@@ -100,9 +100,9 @@ def _change(film: LiveScript, body: bytes) -> None:
         wanted = json.loads(body)
         text, version = wanted["script"], wanted.get("version")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        _refuse(web.HTTPBadRequest, 'the request is no JSON of the form {"script": "…", "version": 0}')
+        _refuse(web.HTTPBadRequest, 'the request body must be JSON such as {"script": "…", "version": 0}')
     if not isinstance(text, str) or not isinstance(version, int | None):
-        _refuse(web.HTTPBadRequest, "script must be a text and version a whole number")
+        _refuse(web.HTTPBadRequest, "script must be a string and version an integer")
     try:
         film.change(text, version)
     except TooLateError as error:

@@ -1,4 +1,4 @@
-"""Drawing a STREAM inside the host: models loaded, progress and previews shown, interrupts obeyed."""
+"""Runs a STREAM inside the host: loads models, shows progress and previews, obeys interrupts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ import comfy.model_patcher
 
 from ..longlive_core.oom import is_out_of_memory
 from ..longlive_core.pipeline.decode import DecodedFrame, decode, decoder_cuda_stream
-from ..longlive_core.pipeline.stages import Mode, Pipeline, Stage, StageError, staged
-from ..longlive_core.render.write_film import all_first
+from ..longlive_core.pipeline.stages import Mode, Pipeline, Stage, StageError, sample
 from ..longlive_core.sampling.generation import Step
 from ..longlive_core.types import Block
 from ..longlive_core.vae import ChunkDecoder, DecodeStream
-from .preview import Board, LatentColours, Preview
+from .preview import LatentColours, Preview, StreamPreview
 from .routes import live_scripts
 from .types import Stream
 
@@ -31,21 +30,20 @@ T = TypeVar("T")
 
 
 class StreamRun:
-    """A film being drawn.
+    """One run of a stream's film.
 
-        with Drawing(stream, beside=[vae.patcher], memory=bytes) as drawing:
-            pieces = drawing.stage("decoding", drawing.decoded(coder))
-            for piece in drawing.shown(pieces):
+        with StreamRun(stream, beside=[vae.patcher], memory=bytes) as run:
+            decoded = run.stage("decoding", run.decoded(coder))
+            for frame in run.shown(decoded):
                 ...
 
-    Stages run in threads of their own; `shown` passes on the last one's items, moves the previews and obeys interrupts
-    meanwhile. Progress shows on the node whose block is being made.
+    Stages run in threads; `shown` passes on the items of the last stage and meanwhile moves the previews and obeys
+    interrupts. Progress shows on the node whose block is being made.
 
-    beside: models that the caller's stages run; memory: bytes that they need for them. mode: how these share the
-    devices with the film's own: "async" has all loaded, "sequential" loads them in turn for every block, "off" samples
-    the whole film before they are loaded.
-    preview: frames `[T, h, w, 3]` uint8 of a block in place of the latents' colours; in async mode only, since its
-    models are not there while others are.
+    beside: models that the caller's stages run. memory: bytes of VRAM that these stages need. mode: how these models
+    share the device with the film's: "async" loads all of them, "sequential" loads them in turn for every block, "off"
+    samples the whole film before it loads them. preview: gives frames `[T, h, w, 3]` uint8 of a block, in place of the
+    latents' colours; in mode "async" only, because its model is not loaded while others are.
     """
 
     def __init__(
@@ -59,9 +57,9 @@ class StreamRun:
     ) -> None:
         self._stream, self._beside, self._memory, self._mode = stream, list(beside), memory, mode
         colours = LatentColours(stream.latent_format)
-        self._board = Board(stream, preview if preview is not None and mode == "async" else colours)
+        self._preview = StreamPreview(stream, preview if preview is not None and mode == "async" else colours)
         self._models: list[comfy.model_patcher.ModelPatcher] = []
-        # Asked once: a film that is kept on disk looks at every block there to say what is left to be made.
+        # Asked once: a film in a take reads every block on disk to find out what it must sample.
         unfinished = stream.unfinished
         self._sampling = max((one.bytes for one in unfinished), default=0)
         self._scripts = {one.node: one.live for one in unfinished if one.live is not None}
@@ -77,7 +75,7 @@ class StreamRun:
         with ExitStack() as entered:
             entered.enter_context(self._loaded())
             entered.enter_context(live_scripts().making(self._scripts))
-            entered.enter_context(self._board)
+            entered.enter_context(self._preview)
             entered.enter_context(self._line)
             entered.callback(self._leaving.set)
             self._exit = entered.pop_all()
@@ -86,28 +84,26 @@ class StreamRun:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._exit.close()
         if any(one is not None and is_out_of_memory(one) for one in (error, getattr(error, "__cause__", None))):
-            # As the host does for an error that it knows: the next run begins with all memory free.
+            # As the host does where it catches the error itself: the next run starts with all VRAM free.
             comfy.model_management.unload_all_models()
 
     def __iter__(self) -> Iterator[Block]:
-        """The blocks in order, as `shown`, for work on them that is short."""
-        return self.shown(self.stage("sampling", self._drawn()))
+        """The blocks in order, as `shown`, for callers without stages of their own."""
+        return self.shown(self.stage("sampling", self._run_film()))
 
     def blocks(self) -> Iterator[Block]:
-        """The blocks in order, for one stage to take."""
-        if self._mode == "async":
-            return self.stage("sampling", self._drawn())
-        drawn = self._drawn() if self._mode == "sequential" else all_first(self._drawn())
-        return self._swapped(staged("sampling", drawn))
+        """The blocks in order, for one stage."""
+        blocks = sample(self._line, self._run_film(), self._mode)
+        return blocks if self._mode == "async" else self._swapped(blocks)
 
     def stage(self, name: str, items: Iterable[T], depth: int = 1) -> Stage[T]:
-        """The items, made in a thread."""
+        """A stage that makes the items in a thread."""
         return self._line.stage(name, items, depth)
 
     def shown(self, stage: Stage[T]) -> Iterator[T]:
-        """The items of the last stage. Raises as `tick` does, and what sampling raises behind the sampler's name.
+        """The items of the last stage. Raises as `tick`; an error of sampling names the node that samples.
 
-        However it ends, what earlier stages have finished is worked off first.
+        However it ends, the last stage first finishes what earlier stages have made.
         """
         try:
             while not stage.done:
@@ -119,7 +115,7 @@ class StreamRun:
         except StageError as error:
             if error.stage != "sampling":
                 raise
-            at = self._stream.maker(self._stream.film.kept)
+            at = self._stream.maker(self._stream.film.available)
             raise RuntimeError(f"{at.title} (node {at.node}): {error.__cause__}") from error.__cause__
         except BaseException:
             self._leaving.set()
@@ -127,10 +123,10 @@ class StreamRun:
             raise
 
     def decoded(self, coder: ChunkDecoder) -> Iterator[DecodedFrame]:
-        """The blocks' latent frames, for one stage to take; models in `beside` are the coder's.
+        """The decoded frames of the blocks, for one stage. The models in `beside` are the coder's.
 
-        Beside the sampler, in a CUDA stream of its own, where all weights stay where they are; else in turn with it. A
-        live script moves them, when its text is encoded: the work for both streams is then given in turn.
+        Where no weight moves, decoding has a CUDA stream beside the sampler's; elsewhere it takes turns with sampling
+        by the device lock. A live script moves weights when its text is encoded, so that it needs the lock too.
         """
         models = [*self._models, *self._beside]
         still = self._mode == "async" and not any(one.is_dynamic() or one.model.model_lowvram for one in models)
@@ -140,23 +136,23 @@ class StreamRun:
         return decode(self.blocks(), stream, self._leaving.is_set, None if still and not self._scripts else device_lock)
 
     def tick(self) -> None:
-        """Moves what the user sees on. Raises the host's interrupt where the user asked for one."""
+        """Updates progress and previews. Raises the host's interrupt after the user cancelled."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         while not self._news.empty():
             news = self._news.get()
             if isinstance(news, Step):
-                self._board.step(news)
+                self._preview.step(news)
             else:
-                self._board.block(news)
-        self._board.tick()
+                self._preview.block(news)
+        self._preview.tick()
 
-    def _drawn(self) -> Iterator[Block]:
-        for block in self._stream.film.draw(self._news.put, self._leaving.is_set):
+    def _run_film(self) -> Iterator[Block]:
+        for block in self._stream.film.run(self._news.put, self._leaving.is_set):
             self._news.put(block)
             yield block
 
     def _swapped(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """The film's models are on their devices while a block is made, those beside it while one is worked on."""
+        """Loads the film's models to make a block, and those beside it while the block is decoded."""
         while True:
             if self._mode == "sequential":
                 self._load(self._models)
@@ -167,7 +163,7 @@ class StreamRun:
             yield block
 
     def _load(self, models: list[comfy.model_patcher.ModelPatcher]) -> None:
-        """Onto their devices, the film's only where there is something to sample, with the memory that they need."""
+        """Loads models with the VRAM that they need; a film that replays only has none."""
         both = self._mode == "async"
         needed = self._memory + self._sampling if both else self._sampling if models is self._models else self._memory
         if models:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import get_args
 
 import comfy.model_patcher
@@ -13,11 +12,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..longlive_core.film.live_script import LiveScript
+from ..longlive_core.film.sampler_settings import SamplerSettings
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.mini import PIXELS as MINI_PIXELS
 from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.script.from_plan import script_of
-from ..longlive_core.take.block_file import Settings, latents_digest
+from ..longlive_core.take.block_file import latents_digest
+from ..longlive_core.take.settings import Settings
 from ..longlive_core.types import LatentShape, PixelShape
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec, Storyboard, make_film
@@ -28,59 +29,68 @@ from .vae import MiniLatents, check_pair
 
 
 class StreamingSampler(io.ComfyNode):
+    """Conditioning and settings to a lazy STREAM; another node's execution samples it."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveStreamingSampler",
             display_name="LongLive Streaming Sampler",
             category=CATEGORY,
-            description="Makes the film block by block, while LongLive Async Decode (or a Stream to … node) draws "
-            "it. A film that was stopped goes on where it was when it is queued again.",
+            description="Samples the film block by block, while LongLive Async Decode or another node reads the "
+            "STREAM. Queue a stopped film again and it continues with the next block.",
             search_aliases=["longlive", "ksampler", "long video", "causal", "autoregressive", "streaming"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="From LongLive Model Loader or LongLive Mini, perhaps through LoRA loaders."
+                    "model", tooltip="From LongLive Model Loader or LongLive Mini; LoRA loaders may be in between."
                 ),
                 ConditioningType.Input("conditioning", tooltip="From LongLive Encode Shots."),
-                side_input("width", 1280, "Width in pixels, a multiple of 32. LongLive Mini: up to 128."),
-                side_input("height", 704, "Height in pixels, a multiple of 32. LongLive Mini: up to 128."),
+                side_input("width", 1280, "Width in pixels, a multiple of 32. LongLive Mini: at most 128."),
+                side_input("height", 704, "Height in pixels, a multiple of 32. LongLive Mini: at most 128."),
                 io.Int.Input(
                     "seed",
                     default=0,
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="The same seed makes the same film; a longer film begins with the shorter one.",
+                    tooltip="The same seed makes the same film. A longer film begins with the same blocks as a "
+                    "shorter one.",
                 ),
                 steps_input("steps"),
                 guidance_input(
                     "guidance",
-                    "1 for distilled models. Any other value runs the negative prompt beside and takes twice "
-                    "the time and memory.",
+                    "1 for distilled models. Any other value also runs the negative prompt, which doubles time and "
+                    "memory.",
                 ),
                 memory_input(
-                    "memory", "From LongLive Sink Memory; without it, that of the film to go on from, or its defaults."
+                    "memory",
+                    "From LongLive Sink Memory. Not connected: the memory settings of the film that continues, or the "
+                    "defaults.",
                 ),
-                io.Image.Input("start_image", optional=True, tooltip="The film begins with this picture. Needs vae."),
+                io.Image.Input(
+                    "start_image", optional=True, tooltip="First picture of the film. Needs vae; not used with state."
+                ),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
                 StateType.Input(
                     "state",
                     optional=True,
-                    tooltip="Of another sampler: its film goes on, after a cut, with these shots.",
+                    tooltip="STATE of another sampler or shot: its film continues, after a cut, with these shots.",
                 ),
                 io.Combo.Input(
                     "storyboard",
                     options=list(get_args(Storyboard)),
                     default="off",
                     optional=True,
-                    tooltip="only: the first block of every shot, to judge a script by in seconds. first: they are "
-                    "made first, then the film whose shots begin with these very blocks.",
+                    tooltip="off: the film. only: a storyboard, the first block of every shot. first: the storyboard, "
+                    "then the film, whose shots begin with the storyboard's blocks.",
                 ),
             ],
             outputs=[
-                StreamType.Output(display_name="STREAM", tooltip="The film, made while it is drawn."),
+                StreamType.Output(
+                    display_name="STREAM", tooltip="The film. It is sampled while another node reads it."
+                ),
                 StateType.Output(
-                    display_name="STATE", tooltip="Where the film ends, for another sampler to go on from."
+                    display_name="STATE", tooltip="The end of the film, from which another shot or sampler continues."
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -156,36 +166,31 @@ def make_stream(
     check_size(model, shape, state)
     embeddings = conditioning.embeddings if state is None else {**state.embeddings, **conditioning.embeddings}
     device_lock = DeviceLock(model.load_device) if state is None else state.device_lock
-    film_spec = FilmSpec(
-        model, embeddings, conditioning.negative, plan, shape, seed, steps, guidance, memory, device_lock
-    )
-    film_spec = replace(film_spec, encode=conditioning.encode)
-    film_spec.check()
+    settings = SamplerSettings((shape.height, shape.width), memory, seed, steps, guidance, conditioning.negative)
+    spec = FilmSpec(model, embeddings, plan, shape, settings, device_lock, conditioning.encode)
+    spec.check()
     start = encode_start(*picture, model, shape) if state is None else None
-    film = make_film(film_spec, start, None if state is None else state.film, storyboard)
-    if storyboard == "off":
-        film.live = LiveScript(conditioning.script or script_of(conditioning.plan), plan)
-    asked: Settings = {
-        **film_spec.asked,
+    live = LiveScript(conditioning.script or script_of(conditioning.plan), plan) if storyboard == "off" else None
+    recorded: Settings = {
+        **settings.recorded,
         "start": None if start is None else f"image {latents_digest(start.to('cpu', torch.float32))}",
         "storyboard": storyboard,
     }
-    script = conditioning.script if state is None else None
     return Stream(
-        film,
+        make_film(spec, start, None if state is None else state.film, storyboard, live),
         model,
         shape,
         steps,
         memory,
-        film_spec.bytes,
+        spec.bytes,
         node,
         title,
         embeddings,
         device_lock,
         state,
-        asked,
-        script,
-        film.live,
+        recorded,
+        conditioning.script if state is None else None,
+        live,
         conditioning.encode,
     )
 
@@ -202,7 +207,7 @@ def check_size(model: comfy.model_patcher.ModelPatcher, shape: LatentShape, stat
     if state is not None and state.shape != shape:
         before = state.shape.pixels
         raise ValueError(
-            f"size {size}: the film to go on from is {before.width}x{before.height} in blocks of {state.shape.frames} "
+            f"size {size}: the film to continue is {before.width}x{before.height} in blocks of {state.shape.frames} "
             "latent frames; set the same size"
         )
 
@@ -217,7 +222,7 @@ def encode_start(
     if image is None:
         return None
     if vae is None:
-        raise ValueError("start_image needs a VAE to be encoded: connect the vae input too")
+        raise ValueError("start_image needs a VAE: connect the vae input too")
     check_pair(vae, model.model.latent_format)
     pixels = shape.pixels
     fitted = comfy.utils.common_upscale(image[:1].movedim(-1, 1), pixels.width, pixels.height, "bilinear", "center")

@@ -6,50 +6,61 @@ from dataclasses import replace
 
 from comfy_api.latest import io, ui
 
-from ..longlive_core.film.take_film import KeptFilm, as_first_made
+from ..longlive_core.film.film import Film
+from ..longlive_core.film.take_store import TakeStore
 from ..longlive_core.script import ShotScript
 from ..longlive_core.script.from_plan import script_of
 from ..longlive_core.take import Shot, Take
 from ..longlive_core.take.from_video import MADE as GIVEN
 from ..longlive_core.take.lock import TakeLock
+from ..longlive_core.take.settings import machine_notes
 from ..longlive_core.take.take import FILE
 from .take_folders import numbered
-from .take_settings import machine_notes, machine_of, settings_of, told
+from .take_settings import machine_of, recorded_settings, status_text
 from .types import CATEGORY, StateType, Stream, StreamType, TakeType
 
 
 class SaveTake(io.ComfyNode):
+    """STREAM to a STREAM whose blocks are stored in a take."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveSaveTake",
             display_name="LongLive Save Take",
             category=CATEGORY,
-            description="Keeps every block of a film on disk as soon as it is made. After a crash or a restart, queue "
-            "the same workflow: the film goes on where it was.",
+            description="Stores every block of a film on disk as soon as it is finished. After a crash or a restart, "
+            "queue the same workflow and the film continues with the next block.",
             search_aliases=["longlive", "resume", "checkpoint", "continue", "crash", "save latent"],
             inputs=[
-                StreamType.Input("stream", tooltip="From LongLive Streaming Sampler, or the last LongLive Shot."),
+                StreamType.Input(
+                    "stream", tooltip="From LongLive Streaming Sampler, or from the last LongLive Shot of a chain."
+                ),
                 io.String.Input(
                     "name_prefix",
                     default="takes/LongLive",
-                    tooltip="Folder and name in the output folder, as in Save Video. The same film goes on in the "
-                    "take that it has.",
+                    tooltip="Folder and name of the take in the output folder, as in Save Video. If a take of the "
+                    "same film exists there, it continues.",
                 ),
             ],
             outputs=[
-                StreamType.Output(display_name="STREAM", tooltip="The film, kept while it is drawn."),
+                StreamType.Output(
+                    display_name="STREAM", tooltip="The film. Its blocks are stored while another node reads it."
+                ),
                 TakeType.Output(display_name="TAKE", tooltip="For LongLive Retake."),
-                StateType.Output(display_name="STATE", tooltip="For another shot or sampler to go on from."),
+                StateType.Output(
+                    display_name="STATE", tooltip="The end of the film, from which another shot or sampler continues."
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, stream: Stream, name_prefix: str) -> io.NodeOutput:
         take = open_take(stream, name_prefix)
-        kept = replace(stream, film=KeptFilm(stream.film, take, stream.live))
-        text = told(take, kept, machine_notes(take, stream.model))
-        return io.NodeOutput(kept, take, kept, ui=ui.PreviewText(text))
+        film = Film(stream.film.plan, None, TakeStore(take, live=stream.live), earlier=stream.film)
+        stored = replace(stream, film=film)
+        text = status_text(take, stored, machine_notes(take.machine, machine_of(stream.model)))
+        return io.NodeOutput(stored, take, stored, ui=ui.PreviewText(text))
 
 
 def open_take(stream: Stream, prefix: str) -> Take:
@@ -61,20 +72,20 @@ def open_take(stream: Stream, prefix: str) -> Take:
     Raises ValueError for a film that cannot be written as a script, OSError where nothing can be written, or another
     process makes the take.
     """
-    plan, pixels, settings = stream.film.plan, stream.shape.pixels, settings_of(stream)
+    plan, pixels, settings = stream.film.plan, stream.shape.pixels, recorded_settings(stream)
     before, folder = numbered(prefix, pixels.width, pixels.height)
     for path in before:
         try:
             take = Take.load(path)
         except (FileNotFoundError, ValueError):
             continue  # no take, or one of another version: it stays as it is
-        if take.settings == settings and (first := as_first_made(take)).plan.blocks == plan.blocks:
+        if take.settings == settings and (first := take.first_made).plan.blocks == plan.blocks:
             return first
     take = Take.new(folder, _script(stream), settings, machine_of(stream.model))
     take = replace(take, shots=_shots(take, stream))
     with TakeLock(folder):
         if (folder / FILE).exists():
-            raise FileExistsError(f"{folder} was begun by another process just now: queue again")
+            raise FileExistsError(f"another process created {folder} at the same time: queue again")
         take.save()
     return take
 
@@ -92,7 +103,7 @@ def _shots(take: Take, stream: Stream) -> tuple[Shot, ...]:
     first = stream
     while first.earlier is not None:
         first = first.earlier
-    given = {block.shot for block in first.film.plan.blocks} if first.asked is None else set[int]()
+    given = {block.shot for block in first.film.plan.blocks} if first.recorded is None else set[int]()
     return tuple(
         replace(shot, versions=tuple(replace(version, made=GIVEN) for version in shot.versions))
         if index in given

@@ -25,18 +25,20 @@ EXAMPLE = "a big red ring sways on the left in front of a striped navy wall"
 
 
 class ShotNode(io.ComfyNode):
+    """One shot as a lazy STREAM, which continues another film if a STATE is connected."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveShot",
             display_name="LongLive Shot",
             category=CATEGORY,
-            description="One shot of a film, from its prompt. Chain them, STATE to state: change the prompt or seed of "
-            "one, and only that shot and those behind it are made again.",
+            description="Samples one shot of a film from its prompt. Connect STATE to state to chain shots. If you "
+            "change the prompt or seed of one shot, only that shot and the later ones are rendered again.",
             search_aliases=["longlive", "retake", "next shot", "extend", "continue video", "multi shot", "chain"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="From LongLive Model Loader or LongLive Mini, perhaps through LoRA loaders."
+                    "model", tooltip="From LongLive Model Loader or LongLive Mini; LoRA loaders may be in between."
                 ),
                 io.Clip.Input(
                     "clip", tooltip="umt5-xxl (Load CLIP, type wan) for LongLive 5B, or the CLIP of LongLive Mini."
@@ -46,7 +48,8 @@ class ShotNode(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=False,
                     default=EXAMPLE,
-                    tooltip="What this shot shows. A cut is announced to the model by itself.",
+                    tooltip="What this shot shows. The phrase that announces a cut to the model is added "
+                    "automatically.",
                 ),
                 io.Float.Input(
                     "seconds",
@@ -62,31 +65,43 @@ class ShotNode(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Of this shot: another seed is another take of it.",
+                    tooltip="Seed of this shot. Another seed makes another take.",
                 ),
-                side_input("width", 1280, "Of a first shot. With state, the size of its film holds."),
-                side_input("height", 704, "Of a first shot. With state, the size of its film holds."),
+                side_input(
+                    "width",
+                    1280,
+                    "Width of the film in pixels, set by its first shot. With state, the width of that film is used.",
+                ),
+                side_input(
+                    "height",
+                    704,
+                    "Height of the film in pixels, set by its first shot. With state, the height of that film is used.",
+                ),
                 steps_input("steps"),
-                guidance_input("guidance", "1 for distilled models. Any other value takes twice the time and memory."),
+                guidance_input("guidance", "1 for distilled models. Any other value doubles time and memory."),
                 memory_input(
-                    "memory", "From LongLive Sink Memory; without it, that of the film to go on from, or its defaults."
+                    "memory",
+                    "From LongLive Sink Memory. Not connected: the memory settings of the film that continues, or the "
+                    "defaults.",
                 ),
                 io.Image.Input(
-                    "start_image", optional=True, tooltip="A first shot begins with this picture. Needs vae."
+                    "start_image", optional=True, tooltip="First picture of the film. Needs vae; not used with state."
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
                 StateType.Input(
-                    "state", optional=True, tooltip="Of the shot before, of a sampler, or of LongLive Extend Video."
+                    "state",
+                    optional=True,
+                    tooltip="From the previous shot, LongLive Streaming Sampler, LongLive Extend Video or a take.",
                 ),
                 io.String.Input(
-                    "style", optional=True, default="", tooltip="Added to the prompt, as 'style:' in a script is."
+                    "style", optional=True, default="", tooltip="Added to the prompt, like 'style:' in a script."
                 ),
                 io.Boolean.Input(
                     "cut",
                     optional=True,
                     default=True,
-                    tooltip="With state: on, the shot begins with a cut. Off, the scene before goes on, best under the "
-                    "same prompt.",
+                    tooltip="Only used with state. On: the shot begins with a cut. Off: the previous scene continues; "
+                    "use the same prompt for best results.",
                 ),
             ],
             outputs=[

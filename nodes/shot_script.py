@@ -25,14 +25,16 @@ Shot 2 (4s): {hero} circles in the middle against a plain forest wall
 
 
 class ShotScriptNode(io.ComfyNode):
+    """Script text to SHOTS and a block plan."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveShotScript",
             display_name="LongLive ShotScript",
             category=CATEGORY,
-            description="A film as text: one shot a line, with lengths, a style and named things. Lengths are "
-            "rounded to whole blocks of 1.33 s (at 24 fps), and the plan says so.",
+            description="Reads a film written as text: one shot per line, with lengths, a style and named things. "
+            "Lengths are rounded to whole blocks of 1.33 s (at 24 fps); the plan lists every rounding.",
             search_aliases=["longlive", "shot list", "storyboard", "multi shot", "prompt schedule", "script"],
             inputs=[
                 io.String.Input(
@@ -40,9 +42,9 @@ class ShotScriptNode(io.ComfyNode):
                     multiline=True,
                     dynamic_prompts=False,
                     default=EXAMPLE,
-                    tooltip="'Shot 1 (4s): …' or '[0s-4s]: …' or plain lines; 'style:' is added to every shot; "
-                    "'hero: …' makes {hero} usable in shots; '@seed=7' gives a shot its own seed; '#' starts a "
-                    "comment.",
+                    tooltip="'Shot 1 (4s): …' or '[0s-4s]: …' or plain lines; 'style:' is added to every shot; 'hero: "
+                    "…' defines {hero} for use in shots; '@seed=7' gives a shot its seed; '#' starts a comment. The "
+                    "help page has the whole grammar.",
                 ),
                 io.Float.Input(
                     "default_seconds",
@@ -50,7 +52,7 @@ class ShotScriptNode(io.ComfyNode):
                     min=0.1,
                     max=3600.0,
                     step=0.1,
-                    tooltip="Length in seconds of a shot that names none.",
+                    tooltip="Length in seconds of a shot that does not specify one.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -62,9 +64,9 @@ class ShotScriptNode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ShotsType.Output(display_name="SHOTS", tooltip="The plan, for LongLive Encode Shots."),
-                io.String.Output(display_name="plan", tooltip="The plan in words, with every rounding."),
-                io.Int.Output(display_name="frames", tooltip="Video frames of the film."),
+                ShotsType.Output(display_name="SHOTS", tooltip="The shots, for LongLive Encode Shots."),
+                io.String.Output(display_name="plan", tooltip="The plan as text, with every rounding."),
+                io.Int.Output(display_name="frames", tooltip="Number of video frames of the film."),
                 io.Float.Output(display_name="seconds", tooltip="Length of the film in seconds."),
             ],
         )
@@ -88,6 +90,8 @@ class ShotScriptNode(io.ComfyNode):
 
 
 class EncodeShots(io.ComfyNode):
+    """SHOTS to one embedding per distinct prompt."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -107,10 +111,15 @@ class EncodeShots(io.ComfyNode):
                     dynamic_prompts=False,
                     default="",
                     advanced=True,
-                    tooltip="What to keep out of the film; only used with guidance other than 1.",
+                    tooltip="What the film must not show. Only used if guidance is not 1.",
                 ),
             ],
-            outputs=[ConditioningType.Output(display_name="SHOT_CONDITIONING")],
+            outputs=[
+                ConditioningType.Output(
+                    display_name="SHOT_CONDITIONING",
+                    tooltip="The plan and its encoded prompts, for LongLive Streaming Sampler.",
+                )
+            ],
         )
 
     @classmethod

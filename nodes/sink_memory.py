@@ -20,49 +20,66 @@ SIZES: tuple[tuple[str, WanConfig, tuple[int, int]], ...] = (
 
 
 class SinkMemory(io.ComfyNode):
+    """Settings of the KV cache: window, sinks and number format."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveSinkMemory",
             display_name="LongLive Sink Memory",
             category=CATEGORY,
-            description="What the film remembers: the newest frames, and for ever its first block (global sink) and "
-            "the first block of the current shot (shot sink). Its size does not grow with the film.",
+            description="Sets what a block attends to: the newest latent frames, the first block of the film (global "
+            "sink) and the first block of the current shot (shot sink). The memory needed does not grow with the film.",
             search_aliases=["longlive", "kv cache", "attention sink", "context window", "consistency", "memory"],
             inputs=[
                 _frames(
-                    "window", 32, 16, 256, "Latent frames that a block can look back on, itself and the sinks included."
+                    "window",
+                    32,
+                    16,
+                    256,
+                    "Latent frames that a block attends to, including the sinks and the block itself.",
                 ),
                 _frames(
                     "global_sink",
                     8,
                     0,
                     64,
-                    "Latent frames at the film's start that are never forgotten; 0 turns both sinks off.",
+                    "Latent frames at the start of the film that stay in memory to its end. 0 turns off both sinks.",
                 ),
-                io.Boolean.Input("shot_sink", default=True, tooltip="Also keep the first block of the current shot."),
+                io.Boolean.Input(
+                    "shot_sink",
+                    default=True,
+                    tooltip="Whether the first block of the current shot stays in memory until the next cut.",
+                ),
                 io.Float.Input(
                     "rope_offset",
                     default=8.0,
                     min=0.0,
                     max=256.0,
                     step=1.0,
-                    tooltip="How far a cut moves the film's time on, in latent frames. The model was trained with 8.",
+                    tooltip="Latent frames by which a cut advances the rotary time position. The model was trained "
+                    "with 8.",
                 ),
                 io.Combo.Input(
                     "kv_format",
                     options=list(KV_FORMATS),
                     default="bf16",
-                    tooltip="How keys and values are kept in memory.",
+                    tooltip="Number format of the stored keys and values. Relative to bf16, fp8 takes about half the "
+                    "memory, nvfp4 28 %, float32 twice as much.",
                 ),
                 io.Boolean.Input(
                     "clean_recache",
                     default=False,
                     advanced=True,
-                    tooltip="At a cut, forget everything but the global sink.",
+                    tooltip="At a cut, empties the memory except for the global sink.",
                 ),
             ],
-            outputs=[MemoryType.Output(display_name="MEMORY", tooltip="For LongLive Streaming Sampler.")],
+            outputs=[
+                MemoryType.Output(
+                    display_name="MEMORY",
+                    tooltip="For LongLive Streaming Sampler, LongLive Shot and LongLive Extend Video.",
+                )
+            ],
         )
 
     @classmethod
@@ -90,7 +107,7 @@ class SinkMemory(io.ComfyNode):
 
 def describe(memory: MemoryConfig) -> str:
     """What the memory takes at common sizes, and the cards that hold the full model with it: six lines."""
-    lines = [f"{memory.window} latent frames in {memory.kv_format}, beside the weights:"]
+    lines = [f"{memory.window} latent frames in {memory.kv_format}, in addition to the weights:"]
     for name, model, (height, width) in SIZES:
         needed = memory.bytes(model, LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, height, width))
         pixels = height * SPACE_FACTOR, width * SPACE_FACTOR

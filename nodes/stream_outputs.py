@@ -16,69 +16,79 @@ from .vae import decoder, slice_bytes
 
 
 class StreamToLatent(io.ComfyNode):
+    """STREAM to LATENT, the whole film in RAM."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveStreamToLatent",
             display_name="LongLive Stream to Latent",
             category=CATEGORY,
-            description="The whole film as LATENT, as core's VAE Decode and Save Latent take it.",
+            description="Returns the whole film as LATENT, for ComfyUI's VAE Decode and Save Latent.",
             search_aliases=["longlive", "latents"],
-            inputs=[StreamType.Input("stream", tooltip="From LongLive Streaming Sampler.")],
-            outputs=[io.Latent.Output()],
+            inputs=[
+                StreamType.Input(
+                    "stream", tooltip="From LongLive Streaming Sampler, or from the last LongLive Shot of a chain."
+                )
+            ],
+            outputs=[io.Latent.Output(tooltip="The latents of all frames.")],
         )
 
     @classmethod
     def execute(cls, stream: Stream) -> io.NodeOutput:
         whole = stream.shape.with_frames(stream.film.plan.latent_frames).as_tuple()
-        check_room(4 * torch.Size(whole).numel(), f"{whole[2]} latent frames")
-        with StreamRun(stream) as drawing:
-            latents = torch.cat([block.latents for block in drawing], dim=2)
+        check_memory(4 * torch.Size(whole).numel(), f"{whole[2]} latent frames")
+        with StreamRun(stream) as run:
+            latents = torch.cat([block.latents for block in run], dim=2)
         return io.NodeOutput({"samples": stream.latent_format.process_out(latents)})
 
 
 class StreamToImages(io.ComfyNode):
+    """STREAM to IMAGE, a range of frames in RAM."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="LongLiveStreamToImages",
             display_name="LongLive Stream to Images",
             category=CATEGORY,
-            description="Frames of the film as IMAGE. A minute at 1280x704 is 16 GB of memory: take a part, or use "
-            "LongLive Async Decode, which writes a file.",
+            description="Returns frames of the film as IMAGE. A minute at 1280x704 takes 16 GB of RAM: select a part, "
+            "or use LongLive Async Decode, which writes a file.",
             search_aliases=["longlive", "frames", "vae decode", "last frame"],
             inputs=[
-                StreamType.Input("stream", tooltip="From LongLive Streaming Sampler."),
-                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors, or the VAE of LongLive Mini for Mini."),
+                StreamType.Input(
+                    "stream", tooltip="From LongLive Streaming Sampler, or from the last LongLive Shot of a chain."
+                ),
+                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors for LongLive 5B, or the VAE of LongLive Mini."),
                 io.Int.Input(
                     "first_frame",
                     default=0,
                     min=-1_000_000,
                     max=1_000_000,
-                    tooltip="First video frame to take; negative numbers count from the end: -1 is the last.",
+                    tooltip="First video frame to return. Negative numbers count from the end: -1 is the last frame.",
                 ),
                 io.Int.Input(
                     "frame_count",
                     default=0,
                     min=0,
                     max=1_000_000,
-                    tooltip="How many video frames; 0 for all that follow.",
+                    tooltip="Number of video frames; 0 returns all frames from first_frame on.",
                 ),
             ],
-            outputs=[io.Image.Output()],
+            outputs=[io.Image.Output(tooltip="The frames.")],
         )
 
     @classmethod
     def execute(cls, stream: Stream, vae: comfy.sd.VAE, first_frame: int, frame_count: int) -> io.NodeOutput:
         wanted = frame_range(first_frame, frame_count, stream.film.plan.video_frames)
         pixels = stream.shape.pixels
-        check_room(4 * 3 * len(wanted) * pixels.height * pixels.width, f"{len(wanted)} frames")
+        check_memory(4 * 3 * len(wanted) * pixels.height * pixels.width, f"{len(wanted)} frames")
         images = torch.empty(len(wanted), pixels.height, pixels.width, 3)
         coder = decoder(vae, stream.latent_format)
-        with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as drawing:
+        with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as run:
             start = 0
-            for piece in drawing.shown(drawing.stage("decoding", drawing.decoded(coder), DEPTH)):
-                frames = piece.frames.wait()
+            for decoded in run.shown(run.stage("decoding", run.decoded(coder), DEPTH)):
+                frames = decoded.frames.wait()
                 _place(images, frames, start - wanted.start)
                 start += len(frames)
         return io.NodeOutput(images)
@@ -95,13 +105,13 @@ def frame_range(first: int, count: int, total: int) -> range:
     return range(start, stop)
 
 
-def check_room(needed: int, what: str) -> None:
+def check_memory(needed: int, what: str) -> None:
     """Raises ValueError for a tensor that would not fit in the machine's free memory."""
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     if needed > free:
         raise ValueError(
-            f"{what} take {gigabytes(needed)} of memory, {gigabytes(free)} are free: use LongLive Async Decode, which "
-            "writes a file as it goes, or take fewer frames"
+            f"{what} need {gigabytes(needed)} of RAM, but only {gigabytes(free)} is free: use LongLive Async Decode, "
+            "which writes a file, or request fewer frames"
         )
 
 

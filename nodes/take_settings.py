@@ -11,17 +11,19 @@ import comfy.model_patcher
 import comfy.sd
 from torch import Tensor
 
-from ..longlive_core.film.storyboard import board_blocks
-from ..longlive_core.film.take_film import TakeFilm, as_first_made
+from ..longlive_core.film.film import Film
+from ..longlive_core.film.sampler_settings import SamplerSettings
+from ..longlive_core.film.take_store import TakeStore
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
-from ..longlive_core.render.settings import COMFYUI as MODEL
-from ..longlive_core.render.settings import latent_size, machine
+from ..longlive_core.render.settings import latent_size
+from ..longlive_core.script.storyboard import storyboard_blocks
 from ..longlive_core.take import Take
-from ..longlive_core.take.block_file import BadBlock, Setting, Settings, latents_digest, load_block
+from ..longlive_core.take.block_file import BadBlock, latents_digest, load_block
+from ..longlive_core.take.settings import COMFYUI, Setting, Settings, machine_notes, machine_settings
 from ..longlive_core.types import LATENT_CHANNELS, BlockSpec, LatentShape
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec
-from .fingerprint import text_digest, weights_digest
+from .fingerprint import text_fingerprint, weights_fingerprint
 from .model import as_causal
 from .sampler import check_size
 from .shot_script import distinct_prompts, encode_prompts
@@ -35,40 +37,34 @@ ALONG = "along the film: "
 MAX_SIDE = 4096
 
 
-def settings_of(stream: Stream) -> Settings:
+def recorded_settings(stream: Stream) -> Settings:
     """What changes the bits of a stream's blocks, by the names of a render on the command line.
 
     Where the nodes of a chain differ in one, it has all their values.
     """
     plan, pixels = stream.film.plan, stream.shape.pixels
     chain = list(_chain(stream))
-    asked = [one.asked for one in chain if one.asked is not None]
-    models = {id(one.model): one.model for one in chain if one.asked is not None}
-    told: dict[str, Setting] = {name: _joined([one[name] for one in asked]) for name in (asked[0] if asked else {})}
-    told["start"] = _start(chain[0])
+    recorded = [one.recorded for one in chain if one.recorded is not None]
+    models = {id(one.model): one.model for one in chain if one.recorded is not None}
+    sampler: dict[str, Setting] = {name: _joined([one[name] for one in recorded]) for name in (recorded or [{}])[0]}
+    sampler["start"] = _start(chain[0])
     return {
-        "model": MODEL,
+        "model": COMFYUI,
         "lora": None,
-        "weights": _joined([f"{MODEL}-{weights_digest(model)}" for model in models.values()]),
+        "weights": _joined([f"{COMFYUI}-{weights_fingerprint(model)}" for model in models.values()]),
         "strength": 1.0,
         "fp8": False,
-        **told,
+        **sampler,
         "size": f"{pixels.height}x{pixels.width}",
         "fps": plan.fps,
         "block_frames": plan.block_frames,
-        "text": text_digest((block.prompt for block in plan.blocks), _embeddings(stream)),
+        "text": text_fingerprint((block.prompt for block in plan.blocks), _embeddings(stream)),
     }
 
 
 def machine_of(model: comfy.model_patcher.ModelPatcher) -> Settings:
     """Where bits come from besides the settings."""
-    return {**machine(), "device": comfy.model_management.get_torch_device_name(model.load_device)}
-
-
-def machine_notes(take: Take, model: comfy.model_patcher.ModelPatcher) -> list[str]:
-    here = machine_of(model)
-    other = [f"{name} {was} (now {here.get(name)})" for name, was in take.machine.items() if was != here.get(name)]
-    return [f"begun with {', '.join(other)}: what is sampled now may differ in its last bits"] if other else []
+    return machine_settings(comfy.model_management.get_torch_device_name(model.load_device))
 
 
 def stream_of(
@@ -82,42 +78,38 @@ def stream_of(
     height, width = latent_size(str(settings.get("size")), MAX_SIDE)
     shape = LatentShape(1, LATENT_CHANNELS, plan.block_frames, height, width)
     check_size(model, shape, None)
-    negative = str(settings.get("negative") or "")
-    seed, steps = (int(_number(settings, name, usual)) for name, usual in (("seed", 0), ("steps", 4)))
-    first = as_first_made(take).plan
-    prompts = [*distinct_prompts(plan, negative), *(block.prompt for block in first.blocks)]
-    embeddings = encode_prompts(clip, list(dict.fromkeys(prompts)))
-    memory, device_lock = _memory(settings), DeviceLock(model.load_device)
-    guidance = _number(settings, "guidance", 1.0)
-    film_spec = FilmSpec(model, embeddings, negative, plan, shape, seed, steps, guidance, memory, device_lock)
-    film = TakeFilm(take, film_spec, lambda note: log.info("LongLive: %s", note))
+    first, sampler = take.first_made.plan, _sampler(settings, (height, width))
+    prompts = [*distinct_prompts(plan, sampler.negative), *(block.prompt for block in first.blocks)]
+    embeddings, device_lock = encode_prompts(clip, list(dict.fromkeys(prompts))), DeviceLock(model.load_device)
+    spec = FilmSpec(model, embeddings, plan, shape, sampler, device_lock)
+    film = Film(plan, spec, TakeStore(take, on_note=lambda note: log.info("LongLive: %s", note)))
     notes: list[str] = []
     if film.needs_model:
-        film_spec.check()
-        text = text_digest((block.prompt for block in first.blocks), embeddings)
-        notes = [*_check_makes(take, model, text), *machine_notes(take, model)]
-    asked = {**film_spec.asked, "start": _versions(take), "storyboard": "off"}
+        spec.check()
+        text = text_fingerprint((block.prompt for block in first.blocks), embeddings)
+        notes = [*_check_makes(take, model, text), *machine_notes(take.machine, machine_of(model))]
+    recorded = {**sampler.recorded, "start": _versions(take), "storyboard": "off"}
     stream = Stream(
         film,
         model,
         shape,
-        steps,
-        memory,
-        film_spec.bytes,
+        sampler.steps,
+        sampler.memory,
+        spec.bytes,
         node,
         title,
         embeddings,
         device_lock,
-        asked=asked,
+        recorded=recorded,
         script=take.script,
     )
     return stream, notes
 
 
-def told(take: Take, stream: Stream, notes: list[str]) -> str:
+def status_text(take: Take, stream: Stream, notes: list[str]) -> str:
     """Where a take is and how much of its film is there."""
     total = len(stream.film.plan.blocks)
-    return "\n".join([f"{take.folder}", f"{take.made()} of {total} blocks were there when this node ran", *notes])
+    return "\n".join([f"{take.folder}", f"{take.made()} of {total} blocks were finished when this node ran", *notes])
 
 
 def _embeddings(stream: Stream) -> dict[str, Tensor]:
@@ -139,9 +131,9 @@ def _chain(stream: Stream) -> Iterator[Stream]:
 
 def _start(first: Stream) -> Setting:
     """What the film begins with, if that is not sampled."""
-    if first.asked is not None:
-        return first.asked["start"]
-    digests = [latents_digest(block.latents) for block in first.film.made()]
+    if first.recorded is not None:
+        return first.recorded["start"]
+    digests = [latents_digest(block.latents) for block in first.film.finished_blocks()]
     return f"video {' '.join(digests)}"
 
 
@@ -160,9 +152,17 @@ def _number(settings: Settings, name: str, usual: float) -> float:
     return usual if value is None or isinstance(value, str) else value
 
 
-def _memory(settings: Settings) -> MemoryConfig:
-    told = {field.name: settings[field.name] for field in fields(MemoryConfig) if field.name in settings}
-    return replace(DEFAULT_MEMORY, **{name: value for name, value in told.items() if not _changes(value)})
+def _sampler(settings: Settings, size: tuple[int, int]) -> SamplerSettings:
+    """The settings that a take's film is sampled with. size: (height, width) in latent cells."""
+    memory = {field.name: settings[field.name] for field in fields(MemoryConfig) if field.name in settings}
+    return SamplerSettings(
+        size,
+        replace(DEFAULT_MEMORY, **{name: value for name, value in memory.items() if not _changes(value)}),
+        int(_number(settings, "seed", 0)),
+        int(_number(settings, "steps", 4)),
+        _number(settings, "guidance", 1.0),
+        str(settings.get("negative") or ""),
+    )
 
 
 def _changes(value: Setting) -> bool:
@@ -177,22 +177,22 @@ def _check_makes(take: Take, model: comfy.model_patcher.ModelPatcher, text: str)
     settings, name = take.settings, take.folder.name
     if mixed := [key for key, value in settings.items() if _changes(value)]:
         raise ValueError(
-            f"{name} was made by nodes that differ in {', '.join(mixed)}, so a part of it cannot be made here: queue "
-            "the workflow that made it, and change the shot there"
+            f"{name} was made by nodes with different settings of {', '.join(mixed)}, so no block of it can be sampled "
+            "here: queue the workflow that made it, and change the shot there"
         )
     if settings.get("storyboard", "off") == "only":
-        raise ValueError(f"{name} is a storyboard, whose blocks are made by its own workflow only: queue that one")
+        raise ValueError(f"{name} is a storyboard, whose blocks only its own workflow can sample: queue that workflow")
     if settings.get("storyboard", "off") == "first" and (lost := _lost_opening(take)) is not None:
         raise ValueError(
-            f"{name} has no block {lost.index}, with which shot {lost.shot + 1} begins: it is made for the storyboard, "
-            "by the workflow of the take only: queue that one, with storyboard first"
+            f"{name} has no block {lost.index}, the storyboard's block of shot {lost.shot + 1}, which only the "
+            "workflow of the take can sample: queue that workflow with storyboard first"
         )
-    if settings.get("model") != MODEL:
+    if settings.get("model") != COMFYUI:
         if not isinstance(model.model.latent_format, MiniLatents):
-            raise ValueError(f"{name} was made on the command line, with LongLive Mini: connect LongLive Mini")
+            raise ValueError(f"{name} was made with LongLive Mini on the command line: connect LongLive Mini")
         made_with = ", ".join(f"{key} {settings.get(key)}" for key in ("model", "lora", "fp8"))
-        return [f"made on the command line with {made_with}: whether this MODEL is the same is not checked"]
-    if settings.get("weights") != f"{MODEL}-{weights_digest(model)}":
+        return [f"made on the command line with {made_with}; whether this MODEL is the same cannot be checked"]
+    if settings.get("weights") != f"{COMFYUI}-{weights_fingerprint(model)}":
         raise ValueError(
             f"{name} was made with other weights: connect the MODEL that made it, with the same LoRAs and precision"
         )
@@ -203,7 +203,7 @@ def _check_makes(take: Take, model: comfy.model_patcher.ModelPatcher, text: str)
 
 def _lost_opening(take: Take) -> BlockSpec | None:
     """The first block of the storyboard that is not there as it should be, of a shot as it was first made."""
-    for spec in board_blocks(take.plan):
+    for spec in storyboard_blocks(take.plan):
         if take.shots[spec.shot].chosen == 0:
             try:
                 load_block(take.path(spec), spec, take.settings)

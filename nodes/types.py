@@ -10,11 +10,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..longlive_core.film.film import Drawable
+from ..longlive_core.film.film import Film
 from ..longlive_core.film.live_script import LiveScript
 from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, ShotScript
-from ..longlive_core.take.block_file import Settings
+from ..longlive_core.take.settings import Settings
 from ..longlive_core.types import LatentShape
 from .device_lock import DeviceLock
 
@@ -43,16 +43,17 @@ class ShotConditioning:
 
 @dataclass(frozen=True)
 class Stream:
-    """A film that is made when it is drawn.
+    """A film that is made while another node iterates it.
 
-    shape: of one block, in latent cells. bytes: what sampling needs beside the weights. node, title: id and name of the
-    node that makes it and shows the progress. embeddings: prompt → `[L, text_dim]` of the whole film. turn: held while
-    the device is given work; one for a whole chain. earlier: the stream that this one's film goes on from. asked: the
-    settings of its node that change a block's bits; None where nothing is sampled. script: of the whole film, if there
-    is one. live: that of the shots of its node, which can change while they are made. encode: for prompts that came so.
+    shape: of one block, in latent cells. bytes: VRAM that sampling needs beside the weights. node, title: id and name
+    of the node that makes the film and shows its progress. embeddings: prompt → `[L, text_dim]` for the whole film.
+    device_lock: held while the device is given work; a chain of streams shares one. earlier: the stream that this one
+    continues. recorded: settings of the node that change a block's bits, None for a stream that samples nothing.
+    script: of the whole film, if the user wrote one. live: the script of this node's shots, which may change while they
+    are made. encode: encodes the prompts of a changed script.
     """
 
-    film: Drawable
+    film: Film
     model: ModelPatcher
     shape: LatentShape
     steps: int
@@ -63,7 +64,7 @@ class Stream:
     embeddings: Mapping[str, Tensor]
     device_lock: DeviceLock
     earlier: Stream | None = None
-    asked: Settings | None = None
+    recorded: Settings | None = None
     script: ShotScript | None = None
     live: LiveScript | None = None
     encode: Callable[[str], Tensor] | None = None

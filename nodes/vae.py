@@ -47,7 +47,9 @@ class HostedVAE:
         if isinstance(self._model, WanVAE):
             return self._model.encode_chunk(video, state)
         if isinstance(self._model, TAEHV):
-            raise ValueError("this VAE is a tiny one, for previews only: connect wan2.2_vae.safetensors to encode")
+            raise ValueError(
+                "this VAE is a tiny decoder for previews and cannot encode: connect wan2.2_vae.safetensors"
+            )
         cache = [None] * wan22.count_conv3d(self._model.encoder) if state is None else state
         moments = self._model.encoder(wan22.patchify(video, patch_size=2), feat_cache=cache, feat_idx=[0])
         return self._model.conv1(moments).chunk(2, dim=1)[0], cache
@@ -80,12 +82,12 @@ def check_vae(vae: comfy.sd.VAE, what: str = "VAE") -> None:
     vae.throw_exception_if_invalid()
     if vae.latent_channels != LATENT_CHANNELS:
         raise ValueError(
-            f"this {what} has {vae.latent_channels} latent channels; LongLive's films have {LATENT_CHANNELS}: load "
-            "wan2.2_vae.safetensors with Load VAE (not the VAE of Wan 2.1), or take the VAE of LongLive Mini for Mini"
+            f"this {what} has {vae.latent_channels} latent channels; LongLive films have {LATENT_CHANNELS}: load "
+            "wan2.2_vae.safetensors with Load VAE (not the VAE of Wan 2.1), or use the VAE of LongLive Mini for Mini"
         )
     if not isinstance(vae.first_stage_model, WanVAE | TAEHV | wan22.WanVAE):
         raise ValueError(
-            f"this {what} is a {type(vae.first_stage_model).__name__}, which cannot decode a film piece by piece: load "
+            f"this {what} is a {type(vae.first_stage_model).__name__}, which cannot decode a film in pieces: load "
             "wan2.2_vae.safetensors, or lighttaew2_2.safetensors for previews"
         )
 
@@ -96,7 +98,7 @@ def check_pair(vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentForm
     ours, mini = isinstance(vae.first_stage_model, WanVAE), isinstance(latent_format, MiniLatents)
     if ours != mini:
         wanted = "the VAE of LongLive Mini" if mini else "wan2.2_vae.safetensors"
-        raise ValueError(f"this {what} belongs to another model than the one that made the film: connect {wanted}")
+        raise ValueError(f"this {what} does not match the model that made the film: connect {wanted}")
 
 
 def slice_bytes(vae: comfy.sd.VAE, shape: LatentShape) -> int:

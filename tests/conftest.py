@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -25,12 +26,27 @@ def _register_package() -> None:
 
 _register_package()
 
-# Toy tensors gain nothing from a second thread, and stages that each want all cores take them from each other.
-torch.set_num_threads(1)
-
 # Triton decides where its functions are defined: without a GPU they run in its interpreter, on CPU tensors.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--threads`: whatever is compared to the bit holds for any number, though the bits are others."""
+    parser.addoption("--threads", type=int, default=1, help="CPU threads that one operation uses (default: 1)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Toy tensors gain nothing from a second thread, and stages that each want all cores take them from each other.
+    torch.set_num_threads(config.getoption("threads"))
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """The number of threads is the same for every test, though one of them sets another, as `longlive --threads`."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -40,15 +56,25 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    """The folder of recorded reference runs: LONGLIVE_GOLDEN, else `shared/golden` beside the repository.
+def golden() -> Callable[[str], Path]:
+    """The path of a recorded reference run by its name: `golden("generate_steps2")`.
 
-    Skips the test where the folder is absent, except in CI: there a missing folder is a failure.
+    The whole set is read from LONGLIVE_GOLDEN, else from `shared/golden` beside the repository. Where there is none,
+    the subset in tests/golden/reference stands in, and a test of a run outside the subset is skipped. A LONGLIVE_GOLDEN
+    that is no folder fails the test: whoever names a set wants it used.
     """
-    folder = Path(os.environ.get("LONGLIVE_GOLDEN", ROOT.parent / "shared" / "golden"))
-    if folder.is_dir():
-        return folder
-    message = f"no recorded runs at {folder}: set LONGLIVE_GOLDEN to their folder"
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
+    named = os.environ.get("LONGLIVE_GOLDEN")
+    whole = Path(named or ROOT.parent / "shared" / "golden")
+    if named and not whole.is_dir():
+        pytest.fail(
+            f"LONGLIVE_GOLDEN is {named}, which is no folder: give the folder of the recorded runs, or unset it"
+        )
+    folder = whole if whole.is_dir() else ROOT / "tests" / "golden" / "reference"
+
+    def recorded(name: str) -> Path:
+        path = folder / f"{name}.safetensors"
+        if folder is not whole and not path.is_file():
+            pytest.skip(f"{name} is not in the subset of recorded runs: set LONGLIVE_GOLDEN to the whole set")
+        return path
+
+    return recorded

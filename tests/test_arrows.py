@@ -1,4 +1,4 @@
-"""The rooms and their arrows, read from the source: nodes → longlive_core → kernels, and nothing back."""
+"""The imports of the source: nodes → longlive_core → kernels, nothing back, and inside the core from top to bottom."""
 
 from __future__ import annotations
 
@@ -10,12 +10,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("nodes", "longlive_core", "kernels")
+PACKAGES = ("nodes", "longlive_core", "kernels")
 MAY_IMPORT = {
     "nodes": {"nodes", "longlive_core", "kernels"},
     "longlive_core": {"longlive_core", "kernels"},
     "kernels": {"kernels"},
 }
+# The folders of longlive_core. A folder imports only from folders behind it in this list.
+CORE = (
+    "cli",
+    "render",
+    "evaluation",
+    "training",
+    "film",
+    "take",
+    "mini",
+    "vram",
+    "sampling",
+    "pipeline",
+    "weights",
+    "memory",
+    "vae",
+    "model",
+    "script",
+    "video",
+)
 HOST = (
     "comfy",
     "comfy_api",
@@ -26,8 +45,8 @@ HOST = (
     "latent_preview",
     "server",
 )
-OWN = ("longlive", *ROOMS)
-FILES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+OWN = ("longlive", *PACKAGES)
+FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
 @dataclass(frozen=True)
@@ -63,16 +82,18 @@ def imports(source: str, path: Path) -> Iterator[Import]:
 
 def faults(source: str, path: Path) -> list[str]:
     """What a file does against the rules, as `path:line: what`."""
-    room = path.parts[0]
+    package = path.parts[0]
     found: list[tuple[int, str]] = []
     for item in imports(source, path):
         name = ".".join(item.target)
-        if item.relative and item.target[0] not in MAY_IMPORT[room]:
-            found.append((item.line, f"{room} imports {name}"))
+        if item.relative and item.target[0] not in MAY_IMPORT[package]:
+            found.append((item.line, f"{package} imports {name}"))
+        if item.relative and is_upwards(path, item.target):
+            found.append((item.line, f"{path.parts[1]} imports {name}, which is above it"))
         if not item.relative and item.target[0] in OWN:
             found.append((item.line, f"absolute import of {name}: write it relative"))
-        if not item.relative and item.target[0] in HOST and room != "nodes":
-            found.append((item.line, f"{room} imports {name} of ComfyUI"))
+        if not item.relative and item.target[0] in HOST and package != "nodes":
+            found.append((item.line, f"{package} imports {name} of ComfyUI"))
         if item.target[0] == "triton" and item.at_import and path.parts[:2] != ("kernels", "triton"):
             found.append((item.line, "triton is imported at module level"))
     for node in ast.walk(ast.parse(source)):
@@ -83,6 +104,13 @@ def faults(source: str, path: Path) -> list[str]:
         if isinstance(node, ast.ExceptHandler) and _swallows(node):
             found.append((node.lineno, "an exception of any kind is swallowed"))
     return [f"{path.as_posix()}:{line}: {what}" for line, what in sorted(found)]
+
+
+def is_upwards(path: Path, target: tuple[str, ...]) -> bool:
+    """Whether an import inside the core goes to an earlier folder of `CORE`, or from a loose file into any folder."""
+    if path.parts[0] != "longlive_core" or target[0] != "longlive_core" or len(target) < 2 or target[1] not in CORE:
+        return False
+    return len(path.parts) == 2 or CORE.index(target[1]) < CORE.index(path.parts[1])
 
 
 def _swallows(handler: ast.ExceptHandler) -> bool:
@@ -102,6 +130,8 @@ def test_file_keeps_the_rules(path: Path) -> None:
         ("kernels/a.py", "from ..longlive_core import engine", "kernels imports longlive_core"),
         ("kernels/a.py", "from .. import longlive_core", "kernels imports longlive_core"),
         ("longlive_core/vae/a.py", "def f():\n    from ...nodes import types", "longlive_core imports nodes"),
+        ("longlive_core/take/a.py", "from ..film import film", "take imports longlive_core.film, which is above it"),
+        ("longlive_core/a.py", "from .vae import WanVAE", "imports longlive_core.vae, which is above it"),
         ("nodes/a.py", "from longlive.kernels import ops", "absolute import of longlive.kernels"),
         ("longlive_core/a.py", "import kernels", "absolute import of kernels"),
         ("longlive_core/a.py", "import comfy.utils", "imports comfy.utils of ComfyUI"),
@@ -122,11 +152,19 @@ def test_the_rules_bite(path: str, source: str, fault: str) -> None:
     [
         ("nodes/a.py", "import comfy.utils\nfrom ..longlive_core.vae import WanVAE\nfrom .types import Shots"),
         ("longlive_core/vae/a.py", "from ...kernels import silu\nfrom ..types import Block\nfrom .layers import Conv"),
+        ("longlive_core/film/a.py", "from ..take import Take"),
         ("kernels/triton/a.py", "import triton"),
         ("kernels/a.py", "def f():\n    import triton"),
-        ("longlive_core/cli.py", "print('x')"),
+        ("longlive_core/cli/main.py", "print('x')"),
     ],
 )
 def test_the_rules_let_pass(path: str, source: str) -> None:
     """What the design allows is no fault."""
     assert faults(source, Path(path)) == []
+
+
+def test_the_core_is_folders_in_order() -> None:
+    """Every folder of the core has its place in the order, and few files are outside all of them."""
+    folders = {path.parent.name for path in (ROOT / "longlive_core").glob("*/__init__.py")}
+    assert folders == set(CORE)
+    assert len([path for path in (ROOT / "longlive_core").glob("*.py") if path.name != "__init__.py"]) <= 5

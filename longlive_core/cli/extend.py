@@ -11,7 +11,7 @@ from ..render.settings import RenderSettings
 from ..script.source import read_text
 from ..take import Take
 from ..take.append import append
-from .render import add_output_arguments, add_setting_arguments, given_settings, kind_of_job
+from .render import add_output_arguments, add_setting_arguments, given_settings
 
 if TYPE_CHECKING:
     from ..render.job import Job
@@ -26,21 +26,24 @@ def extend_arguments(part: argparse.ArgumentParser) -> None:
     add_setting_arguments(part)
 
 
-def extend_job(args: argparse.Namespace, **more: Any) -> tuple[Job, int]:  # noqa: ANN401
-    """The job of a film that goes on, and behind which shot (from 1); a video is encoded when it returns.
+def extend_job(args: argparse.Namespace, **hooks: Any) -> tuple[Job, int]:  # noqa: ANN401
+    """The job of the longer film, and the number of the shot that it continues (from 1). A video is encoded here.
 
-    more: as of `Job`. Raises ValueError (ScriptError among them), OSError, and ClipStopped as `ExtendJob` does.
+    hooks: on_progress, on_note and should_stop of `Job`. Raises ValueError (ScriptError among them), OSError, and
+    ClipStopped as `Job` does.
     """
-    from ..render.extend_job import ExtendJob
+    from ..render.given_video import GivenVideo
+    from ..render.job import Job
 
     given = given_settings(args)
     written = {"contact_sheet": args.contact_sheet, "decode": args.decode}
     if args.source.is_dir():
         if args.prompt is not None:
             raise ValueError("--prompt is for a video; the shots of a take have theirs")
-        order = RenderSettings.resumed(args.source, args.output, given, **written)
+        settings = RenderSettings.resumed(args.source, args.output, given, **written)
         take = Take.load(args.source)
-        return kind_of_job(args)(order, take=append(take, read_text(args.script)), **more), len(take.shots)
+        longer = append(take, read_text(args.script))
+        return Job(settings, take=longer, storyboard=args.preview, **hooks), len(take.shots)
     if args.preview:
         raise ValueError("--preview is for shots behind a take; leave it out to go on from a video")
     if args.output is None:
@@ -49,16 +52,17 @@ def extend_job(args: argparse.Namespace, **more: Any) -> tuple[Job, int]:  # noq
         raise ValueError("say what the video shows, --prompt TEXT: the model reads it with its frames")
     if args.output.resolve() == args.source.resolve():
         raise ValueError(f"the film would take the place of the video {args.source}; name another with -o")
-    order = RenderSettings.of(None, args.output, given, **written)
-    return ExtendJob(order, args.source, args.prompt, read_text(args.script), **more), 1
+    settings = RenderSettings.of(None, args.output, given, **written)
+    video = GivenVideo(settings, args.source, args.prompt, read_text(args.script), hooks.get("should_stop"))
+    return Job(settings, video=video, **hooks), 1
 
 
 def extend_lines(job: Job, number: int) -> Iterator[str]:
     """What was made behind shot `number` (from 1), and how the next shot joins it."""
-    run, take = job.run_of_take, job.take
-    if run is None or take is None:
+    report, take = job.film.report, job.take
+    if take is None:
         return
-    yield f"kept {len(run.kept)} blocks, sampled {len(run.sampled)}, of {len(job.plan.blocks)}"
+    yield f"kept {len(report.stored)} blocks, sampled {len(report.sampled)}, of {len(job.plan.blocks)}"
     if take.complete:
         from ..render.seam import format_flicker, seam_flicker
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -23,13 +21,14 @@ from ..sampling.generate import NotFiniteError
 from ..weights.convert import ConversionStopped, ConvertProgress
 from ..weights.convert_report import add_arguments as convert_arguments
 from ..weights.convert_report import convert_lines, progress_line
+from .console import console, stop_signals
 from .extend import extend_arguments, extend_job, extend_lines
 from .plan import add_arguments as plan_arguments
 from .plan import plan_text
 from .progress_bar import ProgressBar
 from .render import add_arguments as render_arguments
-from .render import how_to_go_on, how_to_resume, kind_of_job, render_order
-from .takes import retake_arguments, retake_lines, retake_order, takes_arguments, takes_lines
+from .render import how_to_go_on, how_to_resume, render_settings
+from .takes import retake_arguments, retake_lines, retake_settings, takes_arguments, takes_lines
 
 if TYPE_CHECKING:
     from ..render.job import Job
@@ -84,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     part.set_defaults(run=_convert)
 
     part = parts.add_parser("verify", help="replay recorded runs of the reference and compare")
-    part.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    part.add_argument(
+        "files", nargs="*", type=Path, metavar="FILE", help="files or folders (a clone's tests/golden/reference)"
+    )
     part.set_defaults(run=_verify)
 
     part = parts.add_parser("eval", help="measure what a model remembers")
@@ -105,17 +106,28 @@ def _parser() -> argparse.ArgumentParser:
 
 def _render(args: argparse.Namespace, _: list[str]) -> int:
     _threads(args)
-    order = render_order(args)
-    with _polite_stop() as stop, _shown() as (bar, tell):
-        job = kind_of_job(args)(order, on_progress=bar.show, on_note=tell, should_stop=stop)
+    from ..render.job import Job
+
+    settings = render_settings(args)
+    with stop_signals() as stop, console() as (bar, note):
+        job = Job(settings, storyboard=args.preview, on_progress=bar.show, on_note=note, should_stop=stop)
         return _make(job, bar, args)
 
 
 def _retake(args: argparse.Namespace, _: list[str]) -> int:
     _threads(args)
-    order, changed = retake_order(args)
-    with _polite_stop() as stop, _shown() as (bar, tell):
-        job = kind_of_job(args)(order, take=changed.take, on_progress=bar.show, on_note=tell, should_stop=stop)
+    from ..render.job import Job
+
+    settings, changed = retake_settings(args)
+    with stop_signals() as stop, console() as (bar, note):
+        job = Job(
+            settings,
+            take=changed.take,
+            storyboard=args.preview,
+            on_progress=bar.show,
+            on_note=note,
+            should_stop=stop,
+        )
         code = _make(job, bar, args)
     for line in retake_lines(job, changed, args.mode):
         print(line)
@@ -126,9 +138,9 @@ def _extend(args: argparse.Namespace, _: list[str]) -> int:
     from ..video.clip import ClipStopped
 
     _threads(args)
-    with _polite_stop() as stop, _shown() as (bar, tell):
+    with stop_signals() as stop, console() as (bar, note):
         try:
-            job, shot = extend_job(args, on_progress=bar.show, on_note=tell, should_stop=stop)
+            job, shot = extend_job(args, on_progress=bar.show, on_note=note, should_stop=stop)
         except ClipStopped:
             bar.end()
             print("longlive: stopped; nothing was written", file=sys.stderr)
@@ -150,7 +162,7 @@ def _make(job: Job, bar: ProgressBar, args: argparse.Namespace) -> int:
         complete = job.run()
     except BaseException:
         bar.end()
-        print(job.kept, file=sys.stderr)
+        print(job.status, file=sys.stderr)
         raise
     bar.end()
     if complete:
@@ -158,7 +170,7 @@ def _make(job: Job, bar: ProgressBar, args: argparse.Namespace) -> int:
         if args.preview:
             print(how_to_go_on(args, job))
         return 0
-    print(job.kept)
+    print(job.status)
     print(how_to_resume(args, job))
     return STOPPED
 
@@ -177,36 +189,6 @@ def _threads(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
 
 
-@contextmanager
-def _shown() -> Generator[tuple[ProgressBar, Callable[[str], None]], None, None]:
-    """The bar, and a way to say a line while it is drawn."""
-    bar = ProgressBar(sys.stderr)
-
-    def tell(line: str) -> None:
-        bar.end()
-        print(f"note: {line}", flush=True)
-
-    yield bar, tell
-
-
-@contextmanager
-def _polite_stop() -> Generator[Callable[[], bool], None, None]:
-    """Gives a question, "was a stop asked for?". The first Ctrl-C (or a TERM) asks, the second interrupts."""
-    asked: list[int] = []
-
-    def ask(number: int, _: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _plan(args: argparse.Namespace, _: list[str]) -> int:
     print(plan_text(args))
     return 0
@@ -218,7 +200,7 @@ def _convert(args: argparse.Namespace, _: list[str]) -> int:
             print(f"\r{progress_line(progress):79.79}", end="", file=sys.stderr, flush=True)
 
     try:
-        with _polite_stop() as stop:
+        with stop_signals() as stop:
             lines = list(convert_lines(args, show, stop))
     except ConversionStopped:
         print("longlive: stopped; nothing was written", file=sys.stderr)
@@ -232,12 +214,14 @@ def _convert(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _verify(args: argparse.Namespace, _: list[str]) -> int:
+    from ..evaluation.recorded import recorded_files
     from ..evaluation.verify import verify_file
 
-    width = max(4, *(len(path.name) for path in args.files))
+    files = recorded_files(args.files)
+    width = max(4, *(len(path.name) for path in files))
     print(f"{'file':{width}}  {'output':>8}  {'worst call':>10}  attended  verdict")
     counts = {"ok": 0, "failed": 0, "skipped": 0}
-    for path in args.files:
+    for path in files:
         result = verify_file(path)
         counts[result.verdict] += 1
         attended = {None: "-", True: "agree", False: "DIFFER"}[result.attended]

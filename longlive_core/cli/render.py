@@ -1,4 +1,4 @@
-"""`longlive render`: the words that order a film, and those that get the rest of one that was stopped."""
+"""`longlive render`: its arguments, and how to resume a film that was stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS = (*FILES, "strength", "fp8", "seed", "steps", "size", "guidance", "neg
 
 
 def add_arguments(part: argparse.ArgumentParser) -> None:
-    """Everything that `render_order` reads. Settings that are not given are absent: a take brings its own."""
+    """Everything that `render_settings` reads. Settings that are not given are absent: a take brings its own."""
     part.add_argument("script", type=Path, nargs="?", help="a ShotScript file; not needed with --resume")
     add_output_arguments(part)
     part.add_argument("--resume", type=Path, metavar="TAKE", help="go on with a film: the FILM.take of its render")
@@ -84,8 +84,8 @@ def given_settings(args: argparse.Namespace, names: Sequence[str] = SETTINGS) ->
     return {**named, **{name: getattr(args, name) for name in names if hasattr(args, name)}}
 
 
-def render_order(args: argparse.Namespace) -> RenderSettings:
-    """The order in the arguments. Raises ValueError, for a setting or a script that is not the resumed take's too."""
+def render_settings(args: argparse.Namespace) -> RenderSettings:
+    """The settings in the arguments. Raises ValueError, also for settings or a script other than the resumed take's."""
     given = given_settings(args)
     if args.resume is not None:
         if args.no_take:
@@ -108,14 +108,6 @@ def render_order(args: argparse.Namespace) -> RenderSettings:
         take=not args.no_take,
         snapshots=not args.no_snapshots,
     )
-
-
-def kind_of_job(args: argparse.Namespace) -> type[Job]:
-    """What makes the order: a film, or its storyboard."""
-    from ..render.job import Job
-    from ..render.storyboard_job import StoryboardJob
-
-    return StoryboardJob if args.preview else Job
 
 
 def how_to_resume(args: argparse.Namespace, job: Job) -> str:
@@ -141,11 +133,11 @@ def _resume(args: argparse.Namespace, job: Job, take: Take, *, preview: bool) ->
     command = ["longlive", "render", "--resume", str(take.folder)]
     if preview:
         command.append("--preview")
-    if job.order.output != take.film:
-        command += ["-o", str(job.order.output)]
+    if job.settings.output != take.film:
+        command += ["-o", str(job.settings.output)]
     for name in OUTPUT:
-        if getattr(job.order, name) != take.output.get(name):
-            command += [f"--{name}", getattr(job.order, name)]
+        if getattr(job.settings, name) != take.output.get(name):
+            command += [f"--{name}", getattr(job.settings, name)]
     if args.contact_sheet:
         command.append("--contact-sheet")
     if args.decode != "async":

@@ -8,7 +8,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..film.take_storyboard import retake_board
 from ..render.settings import OUTPUT, RenderSettings
 from ..take import Retake, Take, choose, lock_shot, prune, retake, takes_in
 from ..take.lock import TakeLock
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def retake_arguments(part: argparse.ArgumentParser) -> None:
-    """Everything that `retake_order` reads."""
+    """Everything that `retake_settings` reads."""
     part.add_argument("take", type=Path, metavar="TAKE", help="the FILM.take of a render")
     part.add_argument("--shot", type=int, required=True, metavar="N", help="which, from 1")
     part.add_argument("--seed", type=int, help="of the shot (with no --prompt either: one it has not had)")
@@ -30,32 +29,26 @@ def retake_arguments(part: argparse.ArgumentParser) -> None:
     add_output_arguments(part)
 
 
-def retake_order(args: argparse.Namespace) -> tuple[RenderSettings, Retake]:
-    """The order of a retake and the take as it will be. Raises ValueError and ScriptError for a retake of nothing."""
-    take = Take.load(args.take)
-    if args.preview:
-        if args.mode == "keep":
-            raise ValueError("--preview makes one block and leaves the other shots as they are: leave --mode out")
-        changed = retake_board(take, args.shot, args.seed, args.prompt)
-    else:
-        changed = retake(take, args.shot, args.seed, args.prompt, args.mode)
+def retake_settings(args: argparse.Namespace) -> tuple[RenderSettings, Retake]:
+    """The settings of the film and its take with the retake. Raises ValueError and ScriptError."""
+    if args.preview and args.mode == "keep":
+        raise ValueError("--preview makes one block and leaves the other shots unchanged: leave --mode out")
+    changed = retake(Take.load(args.take), args.shot, args.seed, args.prompt, args.mode, storyboard=args.preview)
     written = {"contact_sheet": args.contact_sheet, "decode": args.decode}
     return RenderSettings.resumed(args.take, args.output, given_settings(args, OUTPUT), **written), changed
 
 
 def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
     """What a retake made and what it left, and how a spliced shot joins it."""
-    run, take, number = job.run_of_take, changed.take, changed.shot + 1
-    if run is None:
-        return
+    report, take, number = job.film.report, changed.take, changed.shot + 1
     seed = take.shots[changed.shot].versions[changed.version].seed
     yield f"shot {number} is version {changed.version}" + ("" if seed is None else f", seed {seed}")
     blocks = len(job.plan.blocks)
     yield (
-        f"kept {_ranges(run.kept)}; sampled {_ranges(run.sampled)}: {len(run.sampled)} of {blocks} blocks, "
-        f"{run.share_of_calls(job.order.steps):.0%} of a whole render's model calls"
+        f"kept {_ranges(report.stored)}; sampled {_ranges(report.sampled)}: {len(report.sampled)} of {blocks} blocks, "
+        f"{report.share_of_calls(job.settings.steps):.0%} of a whole render's model calls"
     )
-    copied = job.film.copied
+    copied = job.render.copied
     yield f"the film: {copied} of {blocks} blocks copied as they were compressed, {blocks - copied} decoded"
     if mode == "keep" and number < len(take.shots) and take.complete:
         from ..render.seam import format_flicker, seam_flicker
@@ -111,10 +104,10 @@ def _changed(take: Take, args: argparse.Namespace) -> Iterator[str]:
         lock_shot(take, args.shot, args.what == "lock").save()
         yield f"shot {args.shot} is {args.what}ed"
     else:
-        changed, said = choose(take, args.shot, args.version)
+        changed, notes = choose(take, args.shot, args.version)
         changed.save()
         yield f"shot {args.shot} is version {args.version}"
-        yield from said
+        yield from notes
         yield f"`longlive render --resume {args.take}` writes the film"
 
 

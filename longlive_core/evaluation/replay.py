@@ -25,11 +25,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 @dataclass(slots=True)
 class RecordingModel:
     """A model that is compared call by call. In replay it is shown the recorded samples and answers with the recorded
-    flows, so that no call inherits another's rounding except through the keys and values it left."""
+    flows, so that no call inherits another's rounding except through the keys and values it left.
+
+    `errors` has one figure for each compared call; a thinned case holds the flow of some calls only.
+    """
 
     model: CausalWan
     case: Recorded
     replay: bool
+    made: int = 0
     errors: list[float] = field(default_factory=list[float])
     attended: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
 
@@ -49,15 +53,22 @@ class RecordingModel:
         return self.model.text_kv(text)
 
     def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
-        call = f"call.{len(self.errors)}"
-        recorded = self.case.tensors.get(f"{call}.flow")
-        if recorded is None or not torch.equal(t, self.case.tensors[f"{call}.t"].to(t.dtype)):
+        call = f"call.{self.made}"
+        compared = self.case.keeps_call(self.made)
+        recorded_t = self.case.call_timesteps(self.made)
+        self.made += 1
+        if recorded_t is None or not torch.equal(t, recorded_t.expand(t.shape).to(t.dtype)):
             raise ValueError(f"{call} at timesteps {t.tolist()} was not recorded: the runs differ in their steps")
+        if self.replay and not compared:
+            raise ValueError(f"{call} was left out of this thinned file: a replay needs every call")
         shown = self.case.tensors[f"{call}.x"].to(x.dtype) if self.replay else x
         flow: Tensor = self.model(shown, t, text, kv, positions)
-        self.errors.append(relative_error(flow, recorded))
         if isinstance(kv, BlockKVCache):
             self.attended.append(kv.frames)
+        if not compared:
+            return flow
+        recorded = self.case.tensors[f"{call}.flow"]
+        self.errors.append(relative_error(flow, recorded))
         return recorded if self.replay else flow
 
     def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
@@ -67,13 +78,14 @@ class RecordingModel:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Errors of the film and of each call, the frames that each call attended, and of a run with NVFP4 memory, the
-    share of recorded cache bytes (codes and scales) that ours is equal to."""
+    """Errors of the film and of each compared call, the frames that each call attended, and of a run with NVFP4 memory,
+    the share of recorded cache bytes (codes and scales) that ours is equal to. `calls` counts all calls of the film."""
 
     output_error: float
     call_errors: tuple[float, ...]
     attended: tuple[tuple[int, ...], ...]
     cache_equal: float | None
+    calls: int
 
 
 def run_case(case: Recorded, *, replay: bool) -> Replayed:
@@ -99,10 +111,10 @@ def run_case(case: Recorded, *, replay: bool) -> Replayed:
     )
     film = torch.cat([block.latents for block in blocks], dim=2).transpose(1, 2)
     equal = cache_equal(case, blocks.snapshot()) if run["kv_format"] == "nvfp4" else None
-    missing = sum(name.endswith(".flow") for name in case.tensors) - len(model.errors)
-    if missing:
-        raise ValueError(f"{missing} recorded calls were not made: the runs differ in their steps")
-    return Replayed(relative_error(film, case.tensors["output"]), tuple(model.errors), tuple(model.attended), equal)
+    if missing := case.calls - model.made:
+        raise ValueError(f"{missing} of {case.calls} recorded calls were not made: the runs differ in their steps")
+    error = relative_error(film, case.tensors["output"])
+    return Replayed(error, tuple(model.errors), tuple(model.attended), equal, model.made)
 
 
 def cache_equal(case: Recorded, snapshot: Snapshot) -> float:
@@ -133,7 +145,7 @@ def load_model(case: Recorded) -> CausalWan:
         return load_checkpoint(path, dtype=DTYPES[run["dtype"]], text_len=facts["text_len"], activations="nvfp4")
     model = CausalWan(WanConfig.from_mapping(facts), device="meta")
     model.load_state_dict(case.weights(), assign=True)
-    return model.to(DTYPES[run["dtype"]]).eval()
+    return model.to(DTYPES[run["dtype"]]).requires_grad_(False).eval()
 
 
 def case_plan(case: Recorded) -> BlockPlan:

@@ -21,8 +21,11 @@ from .vectors import differing_vectors
 Verdict = Literal["ok", "failed", "skipped"]
 
 TOLERANCE = 5e-6
-# A product that another processor rounds to the other side may change a code.
-CACHE_EQUAL = 0.99
+# The encoder's layers, in names of Wan's VAE.
+_ENCODER = ("encoder.", "conv1.")
+# The least share of recorded cache codes. Other CPU kernels round some bf16 products to the other side: on the plainest
+# ones a correct run has 97.7 %, with W4A4 91.1 %; with another rule for block scales it has 83.5 % and 65.4 %.
+CACHE_EQUAL, CACHE_EQUAL_W4A4 = 0.95, 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +76,17 @@ def _generate(case: Recorded) -> Result:
 
 
 def _exact(case: Recorded) -> Result:
-    """A float32 run is made freely: every call, the film and the attended frames must agree."""
+    """A float32 run is made freely: every call in the file, the film and all attended frames must agree."""
     made = run_case(case, replay=False)
     limit = case.number("tolerance", TOLERANCE)
+    compared = len(made.call_errors)
+    if not compared:
+        raise ValueError("no model call is recorded in the file")
     worst = max(made.call_errors)
+    note = "" if compared == made.calls else f"thinned: flow of {compared} of {made.calls} calls compared"
     attended = [set(seen) for seen in made.attended] == [set(seen) for seen in case.facts["attended"]]
     good = made.output_error <= limit and worst <= limit and attended
-    return Result(case.path.name, case.kind, _verdict(good), made.output_error, worst, attended, limit)
+    return Result(case.path.name, case.kind, _verdict(good), made.output_error, worst, attended, limit, note)
 
 
 def _replayed(case: Recorded) -> Result:
@@ -92,7 +99,8 @@ def _replayed(case: Recorded) -> Result:
     note = f"mean over {len(calls)} replayed calls; free-running output within {loose:g}"
     if cache is not None:
         note += f"; {100 * cache:.2f} % of the cached codes equal"
-    good = mean <= limit and output <= loose and (cache is None or cache >= CACHE_EQUAL)
+    least = CACHE_EQUAL_W4A4 if case.facts["run"].get("weight_format") == "fouroversix" else CACHE_EQUAL
+    good = mean <= limit and output <= loose and (cache is None or cache >= least)
     return Result(case.path.name, case.kind, _verdict(good), output, mean, None, limit, note)
 
 
@@ -127,18 +135,34 @@ def _teacher_forcing(case: Recorded) -> Result:
 
 
 def _vae(case: Recorded) -> Result:
-    """Decode and encode: all at once within the limit, whole and in pieces of any size to the bit."""
+    """Decode and encode: all at once within the limit, whole and in pieces of any size to the bit.
+
+    A thinned file may leave out the encoder, and all frames of `decoded` but those in its fact `decoded_frames`.
+    """
     vae = _load_vae(case)
-    latent, video = case.tensors["latent"], case.tensors["video"]
-    whole, moments = vae.decode(latent), vae.encode(video)
-    decoded = [relative_error(made, case.tensors["decoded"]) for made in (whole, vae.reconstruct(latent))]
-    encoded = [relative_error(made, case.tensors["encoded"]) for made in (moments, vae.moments(video)[0])]
+    latent, expected = case.tensors["latent"], case.tensors["decoded"]
+    whole = vae.decode(latent)
+    frames: list[int] = case.facts.get("decoded_frames", list(range(whole.shape[2])))
+    decoded = [relative_error(made[:, :, frames], expected) for made in (whole, vae.reconstruct(latent))]
     same = all(torch.equal(whole, _in_pieces(vae.decode_chunk, latent, 1, size)) for size in (1, 2, 3))
-    same = same and all(torch.equal(moments, _in_pieces(vae.encode_chunk, video, 1, size)) for size in (4, 8))
+    encoded: list[float] = []
+    note = "errors of decoding and of encoding"
+    if _has_encoder(case):
+        video = case.tensors["video"]
+        moments = vae.encode(video)
+        encoded = [relative_error(made, case.tensors["encoded"]) for made in (moments, vae.moments(video)[0])]
+        same = same and all(torch.equal(moments, _in_pieces(vae.encode_chunk, video, 1, size)) for size in (4, 8))
+    else:
+        note = f"thinned: decoding only, {len(frames)} of {whole.shape[2]} frames compared"
     limit = case.number("tolerance", TOLERANCE)
-    note = f"errors of decoding and of encoding; whole and in pieces {'bit-identical' if same else 'DIFFER'}"
+    note += f"; whole and in pieces {'bit-identical' if same else 'DIFFER'}"
     good = max(*decoded, *encoded) <= limit and same
-    return Result(case.path.name, case.kind, _verdict(good), max(decoded), max(encoded), None, limit, note)
+    worst = max(encoded) if encoded else None
+    return Result(case.path.name, case.kind, _verdict(good), max(decoded), worst, None, limit, note)
+
+
+def _has_encoder(case: Recorded) -> bool:
+    return "encoded" in case.tensors
 
 
 def _in_pieces(
@@ -159,9 +183,13 @@ def _load_vae(case: Recorded) -> WanVAE:
     channels = facts.pop("z_dim")
     facts |= {"latent_channels": channels, "mean": [0.0] * channels, "std": [1.0] * channels}
     vae = WanVAE(VAEConfig.from_dict(facts))
-    weights = "weights."
-    vae.load_state_dict({k.removeprefix(weights): v for k, v in case.tensors.items() if k.startswith(weights)})
-    return vae.eval()
+    weights = {
+        name.removeprefix("weights."): value for name, value in case.tensors.items() if name.startswith("weights.")
+    }
+    if not _has_encoder(case):
+        weights |= {name: value for name, value in vae.state_dict().items() if name.startswith(_ENCODER)}
+    vae.load_state_dict(weights)
+    return vae.requires_grad_(False).eval()
 
 
 def _nvfp4(case: Recorded) -> Result:

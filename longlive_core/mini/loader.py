@@ -49,12 +49,18 @@ class Mini:
         model: WanConfig = MINI_DIT,
         vae: VAEConfig = MINI_VAE,
     ) -> Mini:
-        """Untrained weights from a seed."""
+        """Untrained weights from a seed; frozen and in eval mode, as `load_mini` gives them.
+
+        A model that asks for gradients is no stand-in for a loaded one: oneDNN may choose other kernels for it.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             transformer = CausalWan(model)
             transformer.init_weights()
-            return cls(transformer, TextEncoder(vocabulary, model.text_dim, model.text_len), WanVAE(vae))
+            parts = transformer, TextEncoder(vocabulary, model.text_dim, model.text_len), WanVAE(vae)
+        for module in parts:
+            module.requires_grad_(False).eval()
+        return cls(*parts)
 
     def save(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
         """Three safetensors files with their configuration as metadata."""

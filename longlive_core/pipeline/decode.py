@@ -1,7 +1,8 @@
-"""The stages behind sampling: blocks become frames, frames a film's file."""
+"""Decoding: blocks become frames, except blocks that the film's file has already."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -11,51 +12,68 @@ from torch import Tensor
 
 from ..types import Block, BlockSpec
 from ..vae import DecodeStream, HostCopy
-from ..video import FilmWriter
 
 # Decoded latent frames that may wait to be written: half a block.
 DEPTH = 4
 
 
 class DecodedFrame(NamedTuple):
-    """A decoded latent frame of a block, `first` or `last` of it."""
+    """A decoded latent frame of a block, the `first` or `last` of it.
+
+    frames None: the file has the whole block already, and nothing was decoded.
+    """
 
     block: BlockSpec
     first: bool
     last: bool
-    frames: HostCopy
+    frames: HostCopy | None
 
 
 def decode(
     blocks: Iterable[Block],
     stream: DecodeStream,
     should_stop: Callable[[], bool] = lambda: False,
-    turn: AbstractContextManager[Any] | None = None,
+    device_lock: AbstractContextManager[Any] | None = None,
+    *,
+    is_written: Callable[[Block], bool] = lambda _: False,
+    reach: int = 0,
 ) -> Iterator[DecodedFrame]:
-    """The blocks' latent frames, each handed on when it is decoded. turn: entered for each; see `stream` for errors."""
+    """Decodes the blocks one latent frame at a time. device_lock: held for each; see `stream` for errors.
+
+    is_written: whether the file has the block's frames already; asked once for every block, in order. reach: how many
+    blocks before a block its pixels depend on. Where decoding resumes behind a written block, the stream first decodes
+    that many blocks again, so that the frames equal those of decoding everything, bit for bit.
+    """
+    recent: deque[Tensor] = deque(maxlen=reach)
+    is_warm = True
     for block in blocks:
-        latents = block.latents.split(1, dim=2)
-        for index, latent in enumerate(latents):
+        if is_written(block):
             if should_stop():
                 return
-            with turn or nullcontext():
-                stream.feed(latent)
-            for frames in stream.copies():
-                yield DecodedFrame(block.spec, index == 0, index + 1 == len(latents), frames)
-
-
-def write(pieces: Iterable[DecodedFrame], writer: FilmWriter) -> Iterator[tuple[DecodedFrame, Tensor]]:
-    """The pieces and their frames `[T, H, W, 3]` uint8 as they are written, blocks beginning with key frames."""
-    for piece in pieces:
-        if piece.first:
-            writer.start_block()
-        frames = piece.frames.wait()
-        writer.write(frames)
-        yield piece, frames
+            is_warm = False
+            yield DecodedFrame(block.spec, True, True, None)
+        else:
+            if not is_warm:
+                stream.reset()
+                for latent in (frame for latents in recent for frame in latents.split(1, dim=2)):
+                    if should_stop():
+                        return
+                    stream.feed(latent)
+                    stream.copies()
+                is_warm = True
+            frames = block.latents.split(1, dim=2)
+            for index, latent in enumerate(frames):
+                if should_stop():
+                    return
+                with device_lock or nullcontext():
+                    stream.feed(latent)
+                for copy in stream.copies():
+                    yield DecodedFrame(block.spec, index == 0, index + 1 == len(frames), copy)
+        recent.append(block.latents)
 
 
 def decoder_cuda_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """A CUDA stream to decode in beside the sampler's; None where there are none. Work begun before it is awaited."""
+    """A CUDA stream that decodes beside the sampler's, behind the work queued so far; None on other devices."""
     if device.type != "cuda":
         return None
     cuda_stream = torch.cuda.Stream(device)

@@ -11,6 +11,8 @@ from typing import Any, Generic, Literal, TypeVar, get_args
 
 import torch
 
+from ..types import Block
+
 T = TypeVar("T")
 
 # async: stages overlap. sequential: sampling and decoding in turn, so that models can swap between blocks.
@@ -120,17 +122,20 @@ class Stage(Iterator[T], Generic[T]):
     def stopped(self) -> bool:
         return self._stopped
 
-    def tell(self, item: T) -> None:
+    def notify(self, item: T) -> None:
         """Hands on an item from within the work, between those that it makes; it takes no room."""
         self._hand(item, made=False)
 
     def work(self, make: Make[T], threads: int) -> None:
-        """The thread's whole life. threads: that one operation may use, which a new thread does not inherit; another
-        number would give other bits."""
+        """The thread's whole life. threads: that one operation may use; another number may give other bits.
+
+        A new thread takes over the number that was set last, by any thread, but no sooner than its first operation that
+        PyTorch itself splits: a convolution or matrix product before that would use every core.
+        """
         torch.set_num_threads(threads)
         try:
             # The caller's mode is its thread's own; tensors of both must be of one kind.
-            with torch.inference_mode(), closing(staged(self.name, make(self.tell, self.stopped))) as items:
+            with torch.inference_mode(), closing(staged(self.name, make(self.notify, self.stopped))) as items:
                 while self._has_room() and (item := next(items, None)) is not None:
                     self._hand(item, made=True)
                     del item
@@ -186,12 +191,12 @@ class Pipeline:
 
     def stage(self, name: str, items: Iterable[T], depth: int = 1) -> Stage[T]:
         """The items, made in a thread from now on, behind the stages begun before."""
-        return self.draw(name, lambda _tell, _should_stop: iter(items), depth)
+        return self.start(name, lambda _notify, _should_stop: iter(items), depth)
 
-    def draw(self, name: str, make: Make[T], depth: int = 1) -> Stage[T]:
-        """As `stage`, for work that tells of its progress: `make(tell, should_stop)` gives the iterator.
+    def start(self, name: str, make: Make[T], depth: int = 1) -> Stage[T]:
+        """As `stage`, for work that reports progress: `make(notify, should_stop)` gives the iterator.
 
-        What `tell` is given comes out between the items, in order, and takes no room.
+        What `notify` is given comes out between the items, in order, and does not count against `depth`.
         """
         stage = Stage[T](name, depth, self._changed, tuple(self._stages))
         thread = Thread(target=stage.work, args=(make, torch.get_num_threads()), name=f"longlive-{name}", daemon=True)
@@ -222,3 +227,29 @@ class Pipeline:
                 thread.join(POLL_SECONDS)
         for stage in self._stages:
             stage.forget()
+
+
+def sample(line: Pipeline, blocks: Iterable[Block], mode: Mode) -> Iterator[Block]:
+    """The stage of sampling: in a thread of its own in mode "async", else in the thread that takes the blocks."""
+    if mode == "async":
+        # On the host latents are finished, whatever CUDA stream made them.
+        return line.stage("sampling", (Block(block.spec, block.latents.cpu()) for block in blocks))
+    return staged("sampling", blocks if mode == "sequential" else all_first(blocks))
+
+
+def all_first(blocks: Iterable[Block]) -> Iterator[Block]:
+    """The blocks on the host, all made before the first is handed on; an error is raised behind the finished ones."""
+    made: deque[Block] = deque()
+    failed: Exception | None = None
+    try:
+        made.extend(Block(block.spec, block.latents.cpu()) for block in blocks)
+    except Exception as error:
+        failed = error
+    while made:
+        yield made.popleft()
+    try:
+        if failed is not None:
+            raise failed
+    finally:
+        # Its traceback holds this frame: a cycle would keep the model's memory.
+        del failed

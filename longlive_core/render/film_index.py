@@ -1,4 +1,4 @@
-"""What a film's file holds, block by block, so that the next cut of the film copies what is the same in it."""
+"""Which blocks a film's file holds, so that the film's next file copies the blocks that are the same."""
 
 from __future__ import annotations
 
@@ -23,44 +23,46 @@ END = "end"
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a film is compressed: frames of another delivery cannot follow its own."""
+    """How a film is compressed. Packets of one encoding cannot follow those of another."""
 
     codec: str
     quality: str
 
 
 class FilmIndexWriter:
-    """Writes down which blocks a film's file holds, each when its last frame is handed to the encoder.
+    """Records which blocks a film's file holds, each when its last frame is handed to the encoder.
 
-    With each the bytes that the file has by then are noted: a file that is another film's now is not taken for it.
+    Each record has the size and checksum of the file so far, so that another file of the same name is not mistaken
+    for this one.
     """
 
-    def __init__(self, path: Path, film: Path, delivery: Encoding) -> None:
-        """Begins anew. Raises OSError."""
+    def __init__(self, path: Path, film: Path, encoding: Encoding) -> None:
+        """Starts an empty index. Raises OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._head = json.dumps({"format": FORMAT, **asdict(delivery)})
-        self._film, self._so_far = film, Checksum(film)
-        self._noted: list[tuple[str, int]] = []
+        self._head = json.dumps({"format": FORMAT, **asdict(encoding)})
+        self._film, self._checksum = film, Checksum(film)
+        self._records: list[tuple[str, int]] = []
         self._file = path.open("w", encoding="ascii", newline="\n")
         self._line(self._head)
 
     def add(self, digest: str) -> None:
-        """The next block. Raises OSError."""
-        size, crc = self._so_far.read_on()
-        self._noted.append((digest, size))
+        """Records the next block. Raises OSError."""
+        size, crc = self._checksum.read_on()
+        self._records.append((digest, size))
         self._line(f"{digest} {size} {crc}")
 
     def end(self) -> None:
-        """The film is closed, perhaps with a header that was written again: all is noted once more. Raises OSError."""
-        noted = [*self._noted, (END, Checksum(self._film).read_on()[0])]
-        sums = checksums(self._film, [size for _, size in noted])
+        """Writes every record again for the closed film, whose header may have changed. Raises OSError."""
+        records = [*self._records, (END, Checksum(self._film).read_on()[0])]
+        sums = checksums(self._film, [size for _, size in records])
         self._file.seek(0)
         self._file.truncate()
         self._line(self._head)
-        for (digest, size), crc in zip(noted, sums, strict=True):
+        for (digest, size), crc in zip(records, sums, strict=True):
             self._line(f"{digest} {size} {crc}")
 
     def close(self) -> None:
+        """Closes the index; twice is harmless."""
         self._file.close()
 
     def _line(self, text: str) -> None:
@@ -68,123 +70,124 @@ class FilmIndexWriter:
         self._file.flush()
 
 
-def read_log(path: Path, film: Path, delivery: Encoding) -> tuple[str, ...]:
-    """The digests of the blocks that a film's file holds to its end, as far as its bytes are those that were noted.
+def read_index(path: Path, film: Path, encoding: Encoding) -> tuple[str, ...]:
+    """The digests of the blocks that a film's file holds completely, as far as its bytes are the recorded ones.
 
-    Raises OSError, and ValueError for a film of another delivery or a log that is none.
+    Raises OSError, and ValueError for a film of another encoding or a file that is no index.
     """
     head, *lines = path.read_text("ascii").splitlines() or [""]
-    if json.loads(head) != {"format": FORMAT, **asdict(delivery)}:
-        raise ValueError(f"{film} is compressed otherwise")
-    noted = [line.split() for line in lines if len(line.split()) == 3]  # the last one may be torn
-    sums = checksums(film, [int(size) for _, size, _ in noted])
-    true = next((i for i, (crc, line) in enumerate(zip(sums, noted, strict=True)) if crc != int(line[2])), len(noted))
-    # A block's end is on disk when the next block's is noted, or the film's end.
-    return tuple(digest for digest, _, _ in noted[: max(0, true - 1)])
+    if json.loads(head) != {"format": FORMAT, **asdict(encoding)}:
+        raise ValueError(f"{film} has another codec or quality")
+    records = [line.split() for line in lines if len(line.split()) == 3]  # the last line may be torn
+    sums = checksums(film, [int(size) for _, size, _ in records])
+    equal = [crc == int(record[2]) for crc, record in zip(sums, records, strict=True)]
+    count = equal.index(False) if False in equal else len(equal)
+    # The end of a block is on disk once the next block, or the end of the film, is recorded.
+    return tuple(digest for digest, _, _ in records[: max(0, count - 1)])
 
 
 class FilmIndex:
-    """A film that was made of a take before, which may be torn, and the digests of its blocks.
+    """A previous file of a take's film, which may be torn, and the digests of the blocks in it.
 
     reach: how many blocks before a block its pixels depend on.
     """
 
-    def __init__(self, reel: PacketSource, digests: Sequence[str], reach: int) -> None:
-        self.reel = reel
+    def __init__(self, packets: PacketSource, digests: Sequence[str], reach: int) -> None:
+        self.packets = packets
         self._digests = tuple(digests)
         self._reach = reach
 
     def has(self, block: BlockSpec, digests: Sequence[str]) -> bool:
-        """Whether the file holds this block's very frames. digests: of the new cut's blocks, this one the last."""
+        """Whether the file holds this very block's frames. digests: of the new film's blocks up to this one."""
         first, end = max(0, block.index - self._reach), block.index + 1
         if tuple(digests[first:end]) != self._digests[first:end]:
             return False
         start, stop = block.video_start, block.video_start + block.video_frames
-        return self.reel.can_cut(start) and self.reel.can_cut(stop)
+        return self.packets.can_cut(start) and self.packets.can_cut(stop)
 
 
 class PreviousFilm:
-    """The films of a take before and while a new cut is written.
+    """The previous file of a take's film, before and while a new file is written.
 
-        cutting = Cutting(take, film, delivery)
-        footage = cutting.open(reach)           # a film as it was; None where there is none
-        log = cutting.log()                     # which the new cut is noted in
+        previous = PreviousFilm(take, film, encoding)
+        index = previous.open(reach)            # None where no previous file can be used
+        writer = previous.write_index()         # records the new file
         ...
-        cutting.close(frames)                   # the new cut is written as far as it goes
+        previous.close(frames)                  # the new file is written as far as it will be
 
-    The old film lies in the take's folder meanwhile, and goes when the new one holds as much: after a kill it is there
-    for the next cut. Nothing is lost with it: films are made of the take's blocks.
+    Meanwhile the previous file is in the take's folder. It is removed once the new file has at least as many frames;
+    after a kill it is still there for the next attempt. Its frames can always be decoded again from the take's blocks.
     """
 
-    def __init__(self, take: Take, film: Path, delivery: Encoding) -> None:
-        self._take, self._film, self._delivery = take, film, delivery
+    def __init__(self, take: Take, film: Path, encoding: Encoding) -> None:
+        self._take, self._film, self._encoding = take, film, encoding
         self._folder = take.folder / FOOTAGE
         self._before = self._folder / f"{BEFORE}{film.suffix}"
-        self._footage: FilmIndex | None = None
+        self._index: FilmIndex | None = None
         self._frames = 0
 
     def open(self, reach: int) -> FilmIndex | None:
-        """The film of the take at this place, moved out of the way, or the take's own film elsewhere, where it lies.
+        """Moves the previous file at this place into the take's folder, or opens the take's film where it is elsewhere.
 
-        Where there is none that can be read, the new one is made whole.
+        None where neither can be read.
         """
         self._set_aside()
         self._frames = _frames_in(self._before)
         elsewhere = [] if _same(self._take.film, self._film) else [self._take.film]
         for film in (self._before, *elsewhere):
             try:
-                digests = read_log(self._noted(film), film, self._delivery)
-                self._footage = FilmIndex(PacketSource(film), digests, reach)
-                return self._footage
+                digests = read_index(self._index_path(film), film, self._encoding)
+                self._index = FilmIndex(PacketSource(film), digests, reach)
+                return self._index
             except (OSError, ValueError):
                 continue
         return None
 
-    def log(self) -> FilmIndexWriter:
-        """Raises OSError."""
-        return FilmIndexWriter(self._noted(self._film), self._film, self._delivery)
+    def write_index(self) -> FilmIndexWriter:
+        """Starts the index of the new file. Raises OSError."""
+        return FilmIndexWriter(self._index_path(self._film), self._film, self._encoding)
 
     def restore(self) -> None:
-        """There is no new cut: the old film goes back to its place."""
+        """Moves the previous file back, where no new file could be opened."""
         self._release()
         with suppress(OSError):
             if self._before.exists() and not self._film.exists():
                 os.replace(self._before, self._film)
-                os.replace(self._noted(self._before), self._noted(self._film))
+                os.replace(self._index_path(self._before), self._index_path(self._film))
 
     def close(self, frames: int) -> None:
-        """The new cut has so many frames: the old film goes, unless it has more."""
+        """Removes the previous file, unless it has more than the new file's `frames`."""
         self._release()
         if frames >= self._frames:
-            for path in (self._noted(self._before), self._before):
+            for path in (self._index_path(self._before), self._before):
                 with suppress(OSError):
                     _remove(path)
 
     def _release(self) -> None:
-        if self._footage is not None:
-            self._footage.reel.close()
+        if self._index is not None:
+            self._index.packets.close()
 
-    def _noted(self, film: Path) -> Path:
-        """The log of a film: by its name beside the take or in it, else by its whole path too."""
-        place = film.resolve().parent
-        if place in (self._take.folder.resolve().parent, self._folder.resolve()):
+    def _index_path(self, film: Path) -> Path:
+        """The index of a film: named after a film beside the take or in it, else also after the film's folder."""
+        folder = film.resolve().parent
+        if folder in (self._take.folder.resolve().parent, self._folder.resolve()):
             return self._folder / f"{film.name}.txt"
-        return self._folder / f"{film.name}.{hashlib.sha256(str(place).encode()).hexdigest()[:8]}.txt"
+        return self._folder / f"{film.name}.{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}.txt"
 
     def _set_aside(self) -> None:
-        """The film as it is, if it is one of ours, in place of an older one that has no more."""
+        """Moves the film into the take's folder if it is ours and has at least the frames of the one already there."""
         film, before = self._film, self._before
-        if not (self._noted(film).exists() and is_ours(film)) or _frames_in(film) < _frames_in(before):
+        if not (self._index_path(film).exists() and is_ours(film)) or _frames_in(film) < _frames_in(before):
             return
         with suppress(OSError):
-            _remove(self._noted(before))
+            _remove(self._index_path(before))
             _remove(before)
             os.replace(film, before)
-            os.replace(self._noted(film), self._noted(before))
+            os.replace(self._index_path(film), self._index_path(before))
 
 
 def _frames_in(film: Path) -> int:
-    """0 for what cannot be read."""
+    """The frames of a film, 0 for a file that cannot be read."""
     try:
         return PacketSource(film).frames
     except (OSError, ValueError):

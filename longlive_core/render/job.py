@@ -1,194 +1,187 @@
-"""A film ordered in one value: everything is checked and opened before the first block is made."""
+"""A film that is ready to be made: everything is checked and opened before the first block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from ..film.block_store import DiscardingStore
+from ..film.film import Film
+from ..film.sampler_settings import SamplerSettings, storyboard_noise
+from ..film.take_store import TakeStore
 from ..mini import Mini
 from ..mini.text_encoder import split_words
-from ..sampling.generate import Generation, generate
-from ..sampling.generation import KnownLatents
-from ..sampling.noise import NoiseSource, block_noise
-from ..script import BlockPlan, ShotScript
-from ..take import Take, TakeRun
-from ..take.block_file import Settings
-from ..take.from_video import check_video
+from ..sampling import block_noise
+from ..script import ShotScript
+from ..script.storyboard import storyboard_plan
+from ..take import Take
 from ..take.lock import TakeLock
-from ..take.take import SUFFIX, made_in
-from ..types import Block
+from ..take.settings import Settings
+from ..types import BLOCK_FRAMES, FPS
 from ..video import CODECS, check_path
 from ..video.contact_sheet import ContactSheet
 from .film_index import Encoding, PreviousFilm
-from .load_model import change_linears, load_model, weights_digest
-from .settings import BLOCK_FRAMES, FILES, FPS, RenderSettings, check_settings, latent_size, machine
+from .given_video import GivenVideo
+from .load_model import change_linears, load_model, weights_fingerprint
+from .prepare_take import begin_storyboard, begin_take, new_take, resume_take, take_folder
+from .settings import RenderSettings, latent_size
 from .write_film import Progress, Render
 
 __all__ = ["Job", "RenderSettings"]
 
 
 class Job:
-    """An order that can be run. `notes` is what the user should know before; `mini` the model it runs with."""
+    """One film, from settings to a file.
+
+    `notes` are for the user to read before it runs. `film` makes the blocks, `render` writes them, `mini` is the model.
+    """
 
     def __init__(
         self,
-        order: RenderSettings,
+        settings: RenderSettings,
         *,
         mini: Mini | None = None,
         take: Take | None = None,
+        video: GivenVideo | None = None,
+        storyboard: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         on_note: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Reads, loads and checks everything, and opens the film's file last. `mini` stands in for the order's model.
+        """Reads, loads and checks everything, and opens the film's file last.
 
-        take: an edited one to go on with, saved when all is checked, in place of what `order.resume` holds. on_note:
-        told what is made anew while the film is made. Raises ValueError (ScriptError and CheckpointError among them)
-        and OSError for whatever is wrong.
+        mini: replaces the model of the settings. take: an edited take to continue, saved once everything is checked;
+        otherwise the one that `settings.resume` names. video: begins the film; it is encoded here. storyboard: makes
+        the first block of every shot only, and writes FILM.preview.mp4 and .png; the film resumed from the take begins
+        its shots with these blocks, bit for bit. on_note: receives notes while the film is made.
+
+        Raises ValueError (ScriptError and CheckpointError among them) and OSError for whatever is wrong, and
+        ClipStopped, with nothing left on disk, for a stop while the video is encoded.
         """
-        self.order = order
-        if take is None and order.resume is not None:
-            take = Take.load(order.resume)
-        script = take.script if take is not None else _read(order.script)
-        self.plan = self._plan(script)
-        _check_output(order.output, order.codec)
-        self._should_stop = should_stop
+        if storyboard and not settings.take:
+            raise ValueError("a preview is stored in a take, so that the film can begin with it; leave --no-take out")
+        self.settings, self._storyboard, self._should_stop = settings, storyboard, should_stop
+        self._on_progress, self._on_note = on_progress, on_note
+        self.written = _preview(settings) if storyboard else settings
+        if take is None and settings.resume is not None:
+            take = Take.load(settings.resume)
+        known = video.take if video is not None else take
+        script = known.script if known is not None else _read(settings.script)
+        self._film_plan = script.plan(FPS, BLOCK_FRAMES)
+        self.plan = storyboard_plan(self._film_plan) if storyboard else self._film_plan
+        _check_output(settings.output, settings.codec)
+        self._has_take = settings.take or known is not None
         with ExitStack() as held:
-            if order.take or take is not None:
-                held.enter_context(TakeLock(order.output.with_suffix(SUFFIX) if take is None else take.folder))
-            self._open(script, take, mini, on_progress, on_note)
+            if self._has_take:
+                held.enter_context(TakeLock(take_folder(settings) if take is None else take.folder))
+            self._open(script, take, video, mini)
             self._held = held.pop_all()
-
-    def _open(
-        self,
-        script: ShotScript,
-        take: Take | None,
-        mini: Mini | None,
-        on_progress: Callable[[Progress], None] | None,
-        on_note: Callable[[str], None] | None,
-    ) -> None:
-        """What is left to do once no other process can come between."""
-        order = self.order
-        self.mini = mini or load_model(order.model)
-        weights = weights_digest(self.mini, order.lora) if order.take or take is not None else ""
-        notes = change_linears(self.mini.model, order.fp8, order.lora, order.strength)
-        self._size = latent_size(order.size, self.mini.pixel_size)
-        self.notes = (*self.plan.notes, *notes, *_word_notes(script, self.mini))
-        self.run_of_take: TakeRun | None = None
-        self._blocks: Iterator[Block] = self._begin(None)  # which checks the settings, even where blocks are on disk
-        if order.take or take is not None:
-            take = self._prepare(take, script, order.settings(self._size, weights))
-            self.run_of_take = self._take_run(take, on_note)
-            self._blocks = self.run_of_take.blocks()
-        captions = [shot.prompt for shot in script.shots]
-        self.sheet = ContactSheet(self.plan.blocks, captions) if self.written.contact_sheet else None
-        self.film = Render(
-            self.plan,
-            self.mini.vae,
-            self.written.output,
-            size=self._size,
-            mode=order.decode,
-            codec=self.written.codec,
-            quality=order.quality,
-            cutting=self._cutting(),
-            sheet=self.sheet,
-            on_progress=on_progress,
-            should_stop=self._should_stop,
-        )
 
     @property
     def take(self) -> Take | None:
-        """Where the blocks are kept."""
-        return None if self.run_of_take is None else self.run_of_take.take
+        """The take that stores the blocks."""
+        return self._store.take if isinstance(self._store, TakeStore) else None
 
     @property
-    def written(self) -> RenderSettings:
-        """The order as its file is written."""
-        return self.order
-
-    @property
-    def kept(self) -> str:
-        """What the film's file holds, in words."""
-        frames, total = self.film.video_frames, self.plan.video_frames
+    def status(self) -> str:
+        """How much of the film is in its file."""
+        frames, total = self.render.video_frames, self.plan.video_frames
         return f"{self.written.output} plays: {frames} of {total} frames, {frames / self.plan.fps:.1f} s"
 
     @property
     def sheet_path(self) -> Path:
+        """The path of the contact sheet."""
         return self.written.output.with_suffix(".png")
 
     def run(self) -> bool:
-        """Makes the film; whether it is complete. However it ends, the file plays and the sheet shows what it holds.
+        """Makes the film; returns whether it is complete. However it ends, the file plays and the sheet matches it.
 
-        Raises StageError: its cause is NotFiniteError, which names the block, OSError where a disk is full, or
+        Raises StageError; its cause is NotFiniteError, which names the block, OSError for a full disk, or
         OutOfMemoryError.
         """
         try:
-            return self.film.run(self._blocks)
+            return self.render.run(self.film.run(should_stop=self._should_stop))
         finally:
             self._held.close()
-            if self.sheet is not None and self.film.video_frames:
+            if self.sheet is not None and self.render.video_frames:
                 self.sheet.save(self.sheet_path)
 
-    def _begin(self, known: KnownLatents | None) -> Generation:
-        order = self.order
-        return generate(
-            self.mini.model,
+    def _open(self, script: ShotScript, take: Take | None, video: GivenVideo | None, mini: Mini | None) -> None:
+        """The rest of the constructor, while no other process can change the take."""
+        settings = self.settings
+        self.mini = mini or load_model(settings.model)
+        weights = weights_fingerprint(self.mini, settings.lora) if self._has_take else ""
+        notes = change_linears(self.mini.model, settings.fp8, settings.lora, settings.strength)
+        self._size = latent_size(settings.size, self.mini.pixel_size)
+        self.notes = (*self.plan.notes, *notes, *_word_notes(script, self.mini))
+        sampler = self._sampler(self._size)
+        start = partial(sampler.start, self.mini.model, self.mini.encode_text)
+        start(self.plan)  # raises for settings that cannot be run, even where every block is stored
+        self._store = DiscardingStore()
+        if self._has_take:
+            recorded = settings.recorded(sampler, weights)
+            take, notes = self._prepare_take(take, video, script, recorded)
+            self.notes = (*self.notes, *notes)
+            self._store = TakeStore(
+                take,
+                on_note=self._on_note,
+                snapshots=settings.snapshots and not self._storyboard,
+                storyboard=self._storyboard,
+                is_locked=True,
+            )
+        self.film = Film(self.plan, start, self._store)
+        captions = [shot.prompt for shot in script.shots]
+        self.sheet = ContactSheet(self.plan.blocks, captions) if self.written.contact_sheet else None
+        self.render = Render(
             self.plan,
-            self.mini.encode_text,
-            order.memory,
+            self.mini.vae,
+            self.written.output,
             size=self._size,
-            steps=order.steps,
-            seed=order.seed,
-            guidance=order.guidance,
-            negative=order.negative,
-            known=known,
-            noise=self._noise(),
+            mode=settings.decode,
+            codec=self.written.codec,
+            quality=settings.quality,
+            previous=self._previous_film(),
+            sheet=self.sheet,
+            on_progress=self._on_progress,
             should_stop=self._should_stop,
         )
 
-    def _cutting(self) -> PreviousFilm | None:
-        if self.take is None:
+    def _sampler(self, size: tuple[int, int]) -> SamplerSettings:
+        settings = self.settings
+        noise = storyboard_noise(self._film_plan, block_noise(settings.seed)) if self._storyboard else None
+        return SamplerSettings(
+            size, settings.memory, settings.seed, settings.steps, settings.guidance, settings.negative, noise
+        )
+
+    def _prepare_take(
+        self, take: Take | None, video: GivenVideo | None, script: ShotScript, recorded: Settings
+    ) -> tuple[Take, list[str]]:
+        """The take on disk, ready for blocks, and notes about it."""
+        if video is not None:
+            take = video.begin_take(recorded)
+            video.encode(take, self.mini.vae, self._size, self._on_progress, self._should_stop)
+            return take, video.notes
+        if take is not None:
+            notes = resume_take(take, recorded)
+        else:
+            take = new_take(self.settings, script, recorded)
+            notes = begin_take(take, storyboard=self._storyboard)
+        return begin_storyboard(take) if self._storyboard else take, notes
+
+    def _previous_film(self) -> PreviousFilm | None:
+        """The previous file of the film. A storyboard is written whole: the take's index is of the film."""
+        if self.take is None or self._storyboard:
             return None
-        return PreviousFilm(self.take, self.written.output, Encoding(self.written.codec, self.order.quality))
-
-    def _plan(self, script: ShotScript) -> BlockPlan:
-        return script.plan(FPS, BLOCK_FRAMES)
-
-    def _noise(self) -> NoiseSource:
-        return block_noise(self.order.seed)
-
-    def _take_run(self, take: Take, on_note: Callable[[str], None] | None) -> TakeRun:
-        return TakeRun(take, self._begin, on_note, snapshots=self.order.snapshots)
-
-    def _prepare(self, take: Take | None, script: ShotScript, settings: Settings) -> Take:
-        """The take on disk, ready for blocks."""
-        if take is None:
-            take = new_take(self.order, script, settings)
-            film, board = made_in(take.folder)
-            if board and not film:
-                note = (
-                    f"the storyboard in {take.folder} is replaced; `longlive render --resume` would have begun with it"
-                )
-                self.notes = (*self.notes, note)
-            take.begin()
-            return take
-        here = machine()
-        check_settings(take, {name: value for name, value in settings.items() if name not in FILES})
-        other = [f"{name} {was} (now {here.get(name)})" for name, was in take.machine.items() if was != here.get(name)]
-        if other:
-            note = f"the take was begun with {', '.join(other)}: what is sampled now may differ in its last bits"
-            self.notes = (*self.notes, note)
-        check_video(take)
-        take.remove_partial_files()
-        take.save()
-        return take
+        return PreviousFilm(self.take, self.written.output, Encoding(self.written.codec, self.settings.quality))
 
 
-def new_take(order: RenderSettings, script: ShotScript, settings: Settings) -> Take:
-    """The take of a film that is about to be made, beside its file; nothing is written."""
-    output: Settings = {"name": order.output.name, "codec": order.codec, "quality": order.quality}
-    return Take.new(order.output.with_suffix(SUFFIX), script, settings, machine(), output)
+def _preview(settings: RenderSettings) -> RenderSettings:
+    """The settings of a storyboard's own file."""
+    output = settings.output.with_suffix(".preview.mp4")
+    return replace(settings, output=output, codec="h264", contact_sheet=True)
 
 
 def _read(script: Path | None) -> ShotScript:
@@ -207,7 +200,7 @@ def _check_output(path: Path, codec: str) -> None:
 
 
 def _word_notes(script: ShotScript, mini: Mini) -> Iterator[str]:
-    """Words that the model cannot read."""
+    """A note for each shot with words that the model cannot read."""
     for number, shot in enumerate(script.shots, 1):
         unknown = mini.unknown_words(shot.prompt)
         if unknown:

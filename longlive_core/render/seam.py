@@ -1,4 +1,4 @@
-"""How well a spliced shot joins the one before it, from a few frames around the seam."""
+"""How large the step is where a spliced shot joins the one before it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def seam_flicker(take: Take, vae: WanVAE, shot: int) -> Flicker:
 
 
 def format_flicker(flicker: Flicker) -> str:
-    """How large the step across a seam is."""
+    """The size of the step across a seam, as a sentence."""
     ratio = flicker.seam / max(flicker.boundary, 1e-6)
     return (
         f"step across the seam {flicker.seam:.1f} levels of 255, across other latent frames {flicker.boundary:.1f}: "

@@ -1,44 +1,40 @@
-"""What a user asks for, as one value, and the settings of it that change a block's bits."""
+"""The settings of one render, and those of them that its take records."""
 
 from __future__ import annotations
 
-import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ..film.sampler_settings import SamplerSettings
 from ..memory import DEFAULT_MEMORY, MemoryConfig
 from ..pipeline.stages import Mode
 from ..take import Take
-from ..take.block_file import Setting, Settings
-from ..types import SPACE_FACTOR, round_to
+from ..take.settings import COMFYUI, Settings
+from ..types import BLOCK_FRAMES, FPS, SPACE_FACTOR, round_to
 from ..video import film_path
 
-FPS, BLOCK_FRAMES = 24, 8
 SIZE_UNIT = 2 * SPACE_FACTOR
+# Settings of the KV cache.
 MEMORY = tuple(field.name for field in fields(MemoryConfig))
-# Files can be moved; their bytes are compared instead.
+# Settings that name a file. Files can be moved; the fingerprint of their weights is compared instead.
 FILES = ("model", "lora")
-# What a film's file is, and no block of it.
+# Settings of the film's file, which change no block.
 OUTPUT = ("codec", "quality")
-# The model of a take that was made in ComfyUI, which does not tell a MODEL's file.
-COMFYUI = "ComfyUI"
 
 
 @dataclass(frozen=True, slots=True)
 class RenderSettings:
-    """What a user asks for.
+    """The settings of one render.
 
-    script: of a new film; None with `resume`, the take of a film to go on with, which has its own. model: "mini", the
-    folder of a trained embedded model, or a checkpoint of its shape. lora: run beside the layers, with `strength`;
-    fp8: linear layers in FP8, W8A8. size: "HxW" in pixels, None for the model's own. codec and quality: of the film's
-    file, names in `video.CODECS` and `video.QUALITIES`. decode: how it goes along with sampling, see `Mode`. take: keep
-    every block in a take beside the film; snapshots: and the memory at the beginning of every shot, from which a retake
-    begins at once.
+    script: the file of a new film's script; None with `resume`, the take of a film to continue, which has its own
+    script. model: "mini", the folder of a trained embedded model, or a checkpoint of its shape. lora: a LoRA that runs
+    beside the layers, with `strength`. fp8: run linear layers with FP8 weights and activations. size: "HxW" in pixels,
+    None for the model's own. codec, quality: of the film's file, names in `video.CODECS` and `video.QUALITIES`. decode:
+    when blocks are decoded, see `Mode`. take: store every block in a take beside the film. snapshots: also store the KV
+    cache at the beginning of every shot, so that a retake starts at once.
     """
 
     script: Path | None
@@ -63,11 +59,11 @@ class RenderSettings:
 
     @classmethod
     def of(cls, script: Path | None, output: Path, settings: Mapping[str, Any], **more: Any) -> RenderSettings:  # noqa: ANN401
-        """The order of named settings, those of the memory among them; what is not named is as usual."""
+        """Settings by name, those of `MemoryConfig` among them; the others have their defaults."""
         memory = replace(DEFAULT_MEMORY, **{name: settings[name] for name in MEMORY if name in settings})
         own = {field.name for field in fields(cls)} & set(settings)
-        order = cls(script, output, memory=memory, **{name: settings[name] for name in own}, **more)
-        return replace(order, lora=None if order.lora is None else Path(order.lora))
+        result = cls(script, output, memory=memory, **{name: settings[name] for name in own}, **more)
+        return replace(result, lora=None if result.lora is None else Path(result.lora))
 
     @classmethod
     def resumed(
@@ -77,15 +73,14 @@ class RenderSettings:
         given: Settings | None = None,
         **more: Any,  # noqa: ANN401
     ) -> RenderSettings:
-        """The order of a take, to be written to the take's own film or another.
+        """The settings of a take's film, written to the take's own file or to `output`.
 
-        given: settings that the user names again; a file may lie elsewhere now, the rest must be those of the take.
-        more: fields that are no settings, as `decode`.
-        Raises ValueError that names each difference, and what `Take.load` raises.
+        given: settings that the user repeats; files may have moved, the others must be the take's. more: fields that a
+        take does not record, such as `decode`. Raises ValueError that names each difference, and as `Take.load`.
         """
         take, given = Take.load(folder), given or {}
         if take.settings.get("model") == COMFYUI:
-            raise ValueError(f"{folder} was made in ComfyUI: LongLive Load Take opens it there, or LongLive Retake")
+            raise ValueError(f"{folder} was made in ComfyUI: open it there with LongLive Load Take or LongLive Retake")
         check_settings(take, {name: value for name, value in given.items() if name not in (*FILES, *OUTPUT)})
         moved = {name: given[name] for name in (*FILES, *OUTPUT) if name in given}
         written = {name: take.output[name] for name in OUTPUT if name in take.output}
@@ -93,19 +88,19 @@ class RenderSettings:
         film = output or (film_path(take.film, str(given["codec"])) if "codec" in given else take.film)
         return cls.of(None, film, settings, resume=folder, **more)
 
-    def settings(self, size: tuple[int, int], weights: str) -> Settings:
-        """What changes a block's bits. size: (height, width) in latent cells; weights: their fingerprint."""
-        names = ("strength", "fp8", "seed", "steps", "guidance", "negative")
+    def recorded(self, sampler: SamplerSettings, weights: str) -> Settings:
+        """The settings that the film's take records. weights: the fingerprint of the model and the LoRA."""
         model = self.model if self.model == "mini" else str(Path(self.model).resolve())
         return {
             "model": model,
             "lora": None if self.lora is None else str(self.lora.resolve()),
             "weights": weights,
-            **{name: getattr(self, name) for name in names},
-            "size": "x".join(str(SPACE_FACTOR * side) for side in size),
+            "strength": self.strength,
+            "fp8": self.fp8,
+            **sampler.recorded,
+            "size": "x".join(str(SPACE_FACTOR * side) for side in sampler.size),
             "fps": FPS,
             "block_frames": BLOCK_FRAMES,
-            **asdict(self.memory),
         }
 
 
@@ -118,19 +113,9 @@ def check_settings(take: Take, settings: Settings) -> None:
     ]
     if differences:
         raise ValueError(
-            f"{take.folder} is another film: {'; '.join(differences)}; leave these out to go on with it, or "
+            f"{take.folder} is another film: {'; '.join(differences)}; leave these out to continue it, or "
             "render a new film"
         )
-
-
-def machine() -> Settings:
-    """Where bits come from besides the settings: what is sampled elsewhere may differ in the last one."""
-    facts: dict[str, Setting] = {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "processor": platform.machine(),
-    }
-    return facts
 
 
 def latent_size(size: str | None, limit: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..types import Block, BlockSpec
+from .settings import Settings
 
 FORMAT = "longlive-block-2"
 PARTIAL = ".partial"
-
-Setting = str | int | float | bool | None
-Settings = Mapping[str, Setting]
-"""What changes a block's bits, name → value."""
 
 
 class History(NamedTuple):
@@ -36,7 +33,7 @@ class History(NamedTuple):
         return History(hashlib.sha256(f"{self.digest}/{block}".encode()).hexdigest()[:32])
 
 
-class Facts(NamedTuple):
+class BlockRecord(NamedTuple):
     """What is written with a block: the history it was made on, and the digest of its own latents."""
 
     history: History
@@ -62,15 +59,15 @@ def save_block(path: Path, block: Block, settings: Settings, history: History) -
     return digest
 
 
-def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, Facts]:
+def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, BlockRecord]:
     """A block of exactly this spec and these settings, and what is known of it.
 
     Raises FileNotFoundError, and BadBlock for a file that is damaged or of another film.
     """
-    kept, facts = _read_facts(path)
+    made_by, record = _read_record(path)
     now = {**asdict(spec), **settings}
     differences = [
-        f"{key} was {kept.get(key)!r}, now {value!r}" for key, value in now.items() if value != kept.get(key)
+        f"{key} was {made_by.get(key)!r}, now {value!r}" for key, value in now.items() if value != made_by.get(key)
     ]
     if differences:
         raise BadBlock(f"{path} belongs to another film: {'; '.join(differences)}")
@@ -80,15 +77,15 @@ def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, 
             latents = file.get_tensor("latents").clone()
     except (SafetensorError, OSError) as error:
         raise BadBlock(f"{path} is damaged ({error})") from error
-    if latents_digest(latents) != facts.digest:
+    if latents_digest(latents) != record.digest:
         raise BadBlock(f"{path} is damaged (its latents are not those that were written)")
-    return Block(spec, latents), facts
+    return Block(spec, latents), record
 
 
-def block_facts(path: Path) -> Facts | None:
+def read_record(path: Path) -> BlockRecord | None:
     """What is written with a block, its latents unread; None for no block or a damaged one."""
     try:
-        return _read_facts(path)[1]
+        return _read_record(path)[1]
     except (FileNotFoundError, BadBlock):
         return None
 
@@ -114,7 +111,7 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         raise OSError(f"cannot keep {path} ({why}); free some space and resume, or leave the take out") from error
 
 
-def _read_facts(path: Path) -> tuple[dict[str, object], Facts]:
+def _read_record(path: Path) -> tuple[dict[str, object], BlockRecord]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     try:
@@ -123,6 +120,6 @@ def _read_facts(path: Path) -> tuple[dict[str, object], Facts]:
         if metadata.get("format") != FORMAT:
             raise BadBlock(f"{path} is no block of a LongLive film (format {metadata.get('format')!r})")
         made_by = {**json.loads(metadata["spec"]), **json.loads(metadata["settings"])}
-        return made_by, Facts(History(metadata["history"]), metadata["digest"])
+        return made_by, BlockRecord(History(metadata["history"]), metadata["digest"])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise BadBlock(f"{path} is damaged ({error})") from error

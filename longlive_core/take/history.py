@@ -1,8 +1,11 @@
-"""What stands before a shot of a take, and what its versions were made after."""
+"""Which blocks precede a shot of a take, and after which blocks each version was made."""
 
 from __future__ import annotations
 
-from .block_file import History
+from collections.abc import Iterator
+
+from ..types import Block, BlockSpec
+from .block_file import BadBlock, BlockRecord, History, load_block
 from .take import Take
 
 
@@ -12,10 +15,10 @@ def history_before(take: Take, index: int) -> History | None:
     for spec in take.plan.blocks:
         if spec.shot == index:
             break
-        facts = take.facts(spec)
-        if facts is None:
+        record = take.record(spec)
+        if record is None:
             return None
-        history = history.then(facts.digest)
+        history = history.then(record.digest)
     return history
 
 
@@ -25,9 +28,30 @@ def made_after(take: Take, index: int, version: int, before: History | None) -> 
     A storyboard's block stands anywhere, so `before` the shot too, unless its second block was made after others.
     """
     first, *rest = (spec for spec in take.plan.blocks if spec.shot == index)
-    facts = take.facts(first, version)
-    if facts is None or take.shots[index].versions[version].made != "preview":
-        return None if facts is None else facts.history
-    second = take.facts(rest[0], version) if rest else None
-    stands = second is None or (before is not None and second.history == before.then(facts.digest))
-    return before if stands else facts.history
+    record = take.record(first, version)
+    if record is None or take.shots[index].versions[version].made != "preview":
+        return None if record is None else record.history
+    second = take.record(rest[0], version) if rest else None
+    stands = second is None or (before is not None and second.history == before.then(record.digest))
+    return before if stands else record.history
+
+
+def stored_blocks(take: Take) -> list[BlockSpec]:
+    """The film's first blocks as chosen, as far as they are stored and were made after each other; latents unread."""
+    history, stored = History(), list[BlockSpec]()
+    for spec in take.plan.blocks:
+        record = take.record(spec)
+        if record is None or (record.history != history and not take.ignores_history(spec)):
+            break
+        history = history.then(record.digest)
+        stored.append(spec)
+    return stored
+
+
+def read_blocks(take: Take) -> Iterator[tuple[Block, BlockRecord]]:
+    """The `stored_blocks`, read and checked, up to the first damaged one."""
+    for spec in stored_blocks(take):
+        try:
+            yield load_block(take.path(spec), spec, take.settings)
+        except (FileNotFoundError, BadBlock):
+            return

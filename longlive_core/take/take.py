@@ -13,7 +13,8 @@ from typing import Any
 
 from ..script import BlockPlan, ShotScript
 from ..types import BlockSpec
-from .block_file import PARTIAL, Facts, History, Setting, Settings, block_facts, write_whole
+from .block_file import PARTIAL, BlockRecord, History, read_record, write_whole
+from .settings import Setting, Settings
 
 FORMAT = "longlive-take-1"
 SUFFIX = ".take"
@@ -47,6 +48,11 @@ class Shot:
     chosen: int = 0
     spliced: bool = False
     locked: bool = False
+
+    def newest_first(self) -> Iterator[int]:
+        """Version numbers: the chosen one, then the others from the newest to the oldest."""
+        yield self.chosen
+        yield from (version for version in reversed(range(len(self.versions))) if version != self.chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +173,9 @@ class Take:
         """Whether the block may stand behind others than those it was made after."""
         return self.shots[spec.shot].spliced or self.is_preview(spec)
 
-    def facts(self, spec: BlockSpec, version: int | None = None) -> Facts | None:
+    def record(self, spec: BlockSpec, version: int | None = None) -> BlockRecord | None:
         """What is written with a block; None where it is missing or damaged."""
-        return block_facts(self.path(spec, version))
+        return read_record(self.path(spec, version))
 
     def made(self, shot: int | None = None, version: int | None = None) -> int:
         """How many blocks are there: of the film as chosen, or of a shot's version."""
@@ -204,6 +210,29 @@ class Take:
             shutil.rmtree(self.folder / made, ignore_errors=True)
         self.save()
         self.remove_partial_files()
+
+    def shot_index(self, number: int) -> int:
+        """The index of shot `number` (from 1). Raises ValueError for a shot that the film does not have."""
+        if not 1 <= number <= len(self.shots):
+            raise ValueError(f"shot {number}: this film has {len(self.shots)}, numbered from 1")
+        return number - 1
+
+    def sampled_index(self, number: int) -> int:
+        """As `shot_index`. Raises ValueError for a given video too: it has no other version and cannot have one."""
+        index = self.shot_index(number)
+        shot = self.shots[index]
+        if shot.versions[shot.chosen].made == "video":
+            raise ValueError(f"shot {number} is a given video: it was not sampled, so there is nothing to make again")
+        return index
+
+    @property
+    def first_made(self) -> Take:
+        """The film that the take was begun with, whatever versions are chosen now."""
+        take = self
+        for index, shot in enumerate(take.shots):
+            if shot.chosen or shot.spliced:
+                take = take.with_shot(index, replace(shot, chosen=0, spliced=False))
+        return take
 
     def with_shot(self, shot: int, change: Shot) -> Take:
         """The take with another shot, script included. Raises ScriptError or ValueError for a text that is not one."""

@@ -207,7 +207,7 @@ def train_dit(
     every: int = 100,
 ) -> None:
     """Runs the curriculum and leaves the averaged weights in `mini`; goes on from what `folder` holds."""
-    both = nn.ModuleList([mini.model, mini.text])
+    both = nn.ModuleList([mini.model, mini.text]).requires_grad_(True)
     for number, stage in enumerate(stages):
         optimiser = torch.optim.AdamW(both.parameters(), lr=stage.lr, betas=(0.9, 0.99), weight_decay=0.01)
         average = Average(both, 0.995)
@@ -233,3 +233,4 @@ def train_dit(
             if (step + 1) % 50 == 0:
                 log(f"dit {stage.name} {step + 1}/{stage.steps} loss {smooth:.4f}")
         both.load_state_dict(average.weights)
+    both.requires_grad_(False)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .audio import Audio, AudioTrack
-from .codecs import CODECS, Codec, choose_encoder, choose_quality
+from .codecs import CODECS, Codec, choose_encoder, choose_quality, encoder_options
 from .fragments import FragmentFile, PatchedFile
 from .frames import checked_frames
 from .packets import Format, PacketSource, check_copied, check_fits, differences, film_format
@@ -86,7 +86,7 @@ class VideoWriter:
             muxer = _muxer_options(self._codec, bool(metadata))
             self._container = av.open(self._file, "w", format=self._codec.container, options=muxer)
             self._container.metadata.update(metadata or {})
-            options = {**self._codec.encoders[encoder], **scale}
+            options = {**encoder_options(codec, encoder, width, height), **scale}
             stream = self._container.add_stream(encoder, rate=rate, options=options, width=width, height=height)
             assert isinstance(stream, VideoStream)
             self._stream = stream

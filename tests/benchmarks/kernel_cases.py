@@ -40,7 +40,7 @@ TOY = Size(128, 2, 192, 6, 256, (1, 2, 6, 10, 24), (1, 3, 2, 6, 10), 1 << 22)
 
 @dataclass(frozen=True)
 class Case:
-    """An op with its arguments: `run(ops)` calls it from a backend, `comfy(module)` from comfy-kitchen.
+    """An op with its arguments: .run(ops)` calls it from a backend, `comfy(module)` from comfy-kitchen.
 
     reads: what has to be read, once. decode: from a result to the numbers it stands for.
     """

@@ -21,10 +21,12 @@ def faults(bench: Any) -> list[str]:  # noqa: ANN401
     return bench.red(bench.compare([bench.ARMS["a"], bench.ARMS["b"]]))
 
 
+@pytest.mark.slow
 def test_rolled_copies_and_ring_slots_show_the_same(bench: ModuleType) -> None:
     assert faults(bench) == []
 
 
+@pytest.mark.slow
 def test_a_cache_that_forgets_the_wrong_block_is_not_timed(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its sink: the difference is one block in the window, after the first was forgotten."""
     call = import_module("pass_baselines").CopyRollCall

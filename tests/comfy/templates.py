@@ -134,14 +134,14 @@ Shot 1 (4s): {hero} bobs on the left in front of a checked brown wall
 """
 
 MINI_GOES_ON = """\
-# The picture brings the hero's looks: no shot of this film names them.
+# The hero's looks come from the picture: no shot of this script describes them.
 Shot 1 (4s): it bobs on the left in front of a checked brown wall
 Shot 2 (4s): the hero sways in the middle against a plain navy wall
 Shot 3 (4s): it circles at the top in front of a striped forest background
 """
 
 MINI_MEMORY = """\
-# Only shot 1 says what the hero looks like: after that, memory alone can know.
+# Only shot 1 describes the hero: in later shots, its looks come from memory.
 Shot 1 (4s): a big yellow square sways on the left in front of a striped navy wall
 Shot 2 (4s): it bobs in the middle against a plain wine wall
 Shot 3 (4s): the hero circles at the top in front of a checked forest background
@@ -185,30 +185,30 @@ Press **Run**. No download, no GPU.
 
 **Expect** a film of four shots, 16 s. Each *LongLive Shot* shows its own progress and plays its newest block.
 
-Then change shot 3's *prompt* or *seed* and press **Run** again: shots 1 and 2 are not made again, to the bit, only \
-shot 3 and shot 4, which remembers it. A cancelled film goes on the same way.
+Then change the *prompt* or *seed* of shot 3 and press **Run** again: shots 1 and 2 stay identical, bit for bit; only \
+shots 3 and 4 are rendered again. A cancelled film continues the same way.
 
 Mini knows the colours *red, orange, yellow, green, cyan, blue, purple, white*, the walls *black, navy, forest, wine, \
 brown, grey* and the places *left, right, top, bottom, middle*.
 
-For another shot, copy one: *STATE* into *state*, its *STREAM* into the decoder.
+To add a shot, copy the last one: connect *STATE* to its *state*, and its *STREAM* to *LongLive Async Decode*.
 """
 
 TAKE_NOTE = """\
-## LongLive Mini: a take, and one shot of it again
+## LongLive Mini: a take and a retake
 
 Press **Run**. No download, no GPU.
 
-*LongLive Save Take* keeps every block of the film in a folder of the output folder, *takes/LongLive_mini_00001.take*, \
-as soon as it is made. After a crash run again: the film goes on where it was.
+*LongLive Save Take* stores every finished block in a folder of the output folder, *takes/LongLive_mini_00001.take*. \
+After a crash, press **Run** again: the film continues with the next block.
 
-*LongLive Retake* makes shot 2 again, with another *prompt* and *seed*; shots 1 and 3 stay (*keep*). Every version is \
-in the take.
+*LongLive Retake* renders shot 2 with another *prompt* and *seed*; shots 1 and 3 stay unchanged (*keep*). The take \
+stores every version.
 
 **Expect** two films of 4 s that differ in shot 2 only.
 
-Then change *shot*, *seed* or *prompt* of the retake and run again: that shot alone is made. With *ripple* the shots \
-behind it follow from it. In a graph of its own, *LongLive Load Take* gives the film back.
+Then change *shot*, *seed* or *prompt* of the retake and run again: only that shot is rendered. With *ripple*, the \
+later shots are rendered too, so that they follow from it. In another workflow, *LongLive Load Take* loads the film.
 """
 
 STORYBOARD_NOTE = """\
@@ -216,27 +216,29 @@ STORYBOARD_NOTE = """\
 
 Press **Run**. No download, no GPU.
 
-*storyboard* is *only* above: the first block of each of the four shots, a third of the work. Below it is *first*: the \
-same storyboard, then the film whose shots begin with these very blocks. Script, *seed* and all else must be the same.
+In the upper group, *storyboard* is *only*: the first block of each of the four shots, a third of the work. In the \
+lower group it is *first*: the same storyboard, then the film, whose shots begin with its blocks. Script, *seed* and \
+all other inputs must be the same.
 
 **Expect** a storyboard of 5 s and a film of 16 s.
 
-For a film of your own bypass the group *Film* (Ctrl+B) until the storyboard is right: change the script or the \
-*seed* and run again. Then switch it on, with the same *seed*.
+For your own film, bypass the group *Film* (Ctrl+B), then change the script or the *seed* and run again until the \
+storyboard is right. Then enable the group, with the same *seed*.
 """
 
 EXTEND_NOTE = """\
-## LongLive Mini: a video goes on
+## LongLive Mini: extend a video
 
 Press **Run**. No download, no GPU.
 
-A video of 4 s is made and read back from its file: it stands for any video. *LongLive Extend Video* encodes it, and \
-two shots go on from it: first the same scene (*cut* off, the same prompt), then a cut that only says *the hero*.
+The first group renders a video of 4 s and reads its file, as an example of any video. *LongLive Extend Video* encodes \
+it, and two shots continue it: first the same scene (*cut* off, the same prompt), then a cut to a shot that only says \
+*the hero*.
 
 **Expect** two files: the video, and a film of 12 s that begins with it.
 
-For a video of your own put core's *Load Video* in place of the group *A video*, and describe it in *prompt*. With \
-Mini it should show Mini's world; the same graph works with LongLive 5B and any video.
+For your own video, replace the group *A video* with ComfyUI's *Load Video*, and describe the video in *prompt*. Mini \
+needs a video of its world; the same graph works with LongLive 5B and any video.
 """
 
 KEEPER = """\
@@ -272,7 +274,7 @@ sunrise comes over the rim of the earth. The camera pulls back slowly.
 """
 
 DRAWING = """\
-# Shot 1 begins with the picture: describe what it shows. This text fits ComfyUI's example.png.
+# Shot 1 begins with the picture: describe what it shows. This text describes ComfyUI's example.png.
 style: a child's felt-pen drawing come to life, flat bright colours, thick uneven lines, playful hand-made animation
 hero: a smiling girl with big yellow hair in two pointed tufts, blue button eyes and a long pink dress
 
@@ -291,25 +293,26 @@ MEMORY_NOTE = """\
 
 Press **Run**. No download, no GPU.
 
-The same script and the same *seed*, twice. Above, the first block of the film (*global_sink* 8) and of each shot \
-(*shot_sink*) is never forgotten. Below, a block looks back on the block before it only (*window* 16, *global_sink* 0).
+Both films have the same script and *seed*. In the upper one, the first block of the film (*global_sink* 8) and of the \
+current shot (*shot_sink*) stay in memory. In the lower one, a block attends only to the block before it (*window* 16, \
+*global_sink* 0).
 
-**Expect** two films of 20 s. Above, the hero stays big to the end. Below, its looks are passed on from block to block \
-like a rumour: the colour arrives, the size shrinks a little by the last shot. The difference is small here: Mini is a \
-small model, and neither film keeps the corners of the square.
+**Expect** two films of 20 s. In the upper one the hero stays big to the end. In the lower one its looks pass from \
+block to block: the colour survives, the size shrinks a little by the last shot. The difference is small, because Mini \
+is a small model; neither film preserves the corners of the square.
 """
 
 NVFP4_NOTE = """\
 ## LongLive 5B NVFP4: five shots, 832x480
 
 1. Get the files that ComfyUI lists as missing when this opens.
-2. Write your script: `style:` goes to every shot, `{hero}` stands for the line `hero:`.
+2. Write your script: `style:` is added to every shot, `{hero}` is replaced by the text after `hero:`.
 3. Press **Run**.
 
 **Expect** a film of about 25 s. The sampler plays each finished block; *LongLive Async Decode* writes the file while \
-the next block is made, and what is written plays even if you cancel.
+the next block is sampled. The file can be played even if you cancel.
 
-Made for cards of 12 to 16 GB: *kv_format* is nvfp4. Still short of memory? Set *window* to 24.
+The settings are for cards of 12 to 16 GB: *kv_format* is nvfp4. If memory is still short, set *window* to 24.
 
 *Preview VAE* only sharpens the preview: delete that node if you do not have its file.
 """
@@ -320,23 +323,23 @@ LORA_NOTE = """\
 1. Get the files that ComfyUI lists as missing when this opens.
 2. Press **Run**.
 
-**Expect** a film of about 25 s, and on the LoRA node a report of the layers applied.
+**Expect** a film of about 25 s, and a report of the layers applied on the LoRA node.
 
-The LoRA makes 4 *steps* enough: without it the model needs many more, and *guidance* above 1.
+With the LoRA, 4 *steps* are enough; without it the model needs many more, and *guidance* above 1.
 
-*Sink Memory* tells how much memory its window takes; 1280x704 in bf16 is for cards of 32 GB and more. With less, take \
-832x480 or the NVFP4 template.
+*LongLive Sink Memory* shows the memory that its window needs; 1280x704 in bf16 is for cards of 32 GB and more. On \
+smaller cards use 832x480 or the NVFP4 template.
 """
 
 IMAGE_NOTE = """\
-## LongLive 5B: a picture becomes a film
+## LongLive 5B: image to film
 
 1. Get the files that ComfyUI lists as missing when this opens.
 2. Choose your picture in *Load Image*; it is cropped to 832x480.
-3. Describe it in `hero:` and in shot 1: the text here fits ComfyUI's own example.png.
+3. Describe it in `hero:` and in shot 1; the text here describes ComfyUI's example.png.
 4. Press **Run**.
 
-**Expect** a film of about 19 s whose first frame is your picture. Later shots cut away from it and keep its hero.
+**Expect** a film of about 19 s whose first frame is your picture. Later shots show the same hero in other scenes.
 """
 
 
@@ -359,9 +362,9 @@ MINI_TEXT_TO_FILM = Template(
         note(
             "## LongLive Mini: text to film\n\nPress **Run**. No download, no GPU.\n\n**Expect** a film of 16 s at "
             "128x128 in about half a minute. The sampler plays each finished block; *LongLive Async Decode* writes the "
-            "file while the next block is made.\n\nThen change a wall to *black, navy, forest, wine, brown* or "
+            "file while the next block is sampled.\n\nThen change a wall to *black, navy, forest, wine, brown* or "
             "*grey*, or the hero's colour to *red, orange, yellow, green, cyan, blue, purple* or *white*, and run "
-            "again. Mini is the whole system at toy size: it knows the words of its small world only."
+            "again. Mini is the whole system at toy size: it knows only the words of its small world."
         ),
         group("Model", 1, [node("mini", "LongLiveMini")]),
         group("Script", 2, [shot_script("script", MINI_FILM), encode("encode")]),
@@ -382,11 +385,11 @@ MINI_IMAGE_TO_FILM = Template(
     "longlive_mini_image_to_film",
     [
         note(
-            "## LongLive Mini: a picture becomes a film\n\nPress **Run**. No download, no GPU.\n\nA first film of 4 s "
-            "is made. *LongLive Stream to Images* takes its last frame (*first_frame* -1, *frame_count* 1), and that "
-            "picture is the *start_image* of a second film.\n\n**Expect** a film of 12 s that begins with the picture "
-            "and keeps its hero, though no shot of the second script names it.\n\nAny picture of Mini's world, "
-            "128x128, works as a start: replace the first film by *Load Image*."
+            "## LongLive Mini: image to film\n\nPress **Run**. No download, no GPU.\n\nThe first group "
+            "renders a film of 4 s. *LongLive Stream to Images* returns its last frame (*first_frame* -1, "
+            "*frame_count* 1), which is the *start_image* of a second film.\n\n**Expect** a film of 12 s that begins "
+            "with the picture and shows its hero, although no shot of the second script describes it.\n\nAny "
+            "128x128 picture of Mini's world works as a start: replace the first film with *Load Image*."
         ),
         group("Model", 1, [node("mini", "LongLiveMini")]),
         group("First film", 2, [shot_script("script1", MINI_OPENING, 320), encode("encode1")]),
@@ -516,7 +519,7 @@ MINI_TAKE = Template(
             ],
         ),
         group(
-            "Shot 2 again",
+            "Retake of shot 2",
             4,
             [node("retake", "LongLiveRetake", size=(340, 600), shot=2, seed=9, prompt=MINI_AGAIN, mode="keep")],
             [decode("decode2", "LongLive_mini_retaken", "Retake")],
@@ -543,17 +546,17 @@ MINI_EXTEND = Template(
         group(
             "A video",
             2,
-            [shot("shot1", "Stands for any video", MINI_CLIP, 3)],
+            [shot("shot1", "Example video", MINI_CLIP, 3)],
             [
                 decode("decode1", "LongLive_mini_video", "Video", (340, 420)),
                 node("parts", "GetVideoComponents", size=(340, 120)),
             ],
         ),
         group(
-            "It goes on",
+            "Continuation",
             3,
             [node("extend", "LongLiveExtendVideo", size=(340, 480), prompt=MINI_CLIP, width=128, height=128)],
-            [shot("shot2", "The same scene goes on", MINI_CLIP, 4, cut=False)],
+            [shot("shot2", "Same scene, no cut", MINI_CLIP, 4, cut=False)],
             [shot("shot3", "A cut", MINI_AFTER, 5)],
         ),
         group("File", 4, [decode("decode2", "LongLive_mini_extended", "Film")]),
@@ -665,7 +668,7 @@ def blueprint_nodes(title: str) -> tuple[Json, Json]:
     }
     conversion = {
         "title": title,
-        "description": "A script becomes a film file: Encode Shots, Sink Memory, Streaming Sampler and Async Decode.",
+        "description": "Renders a script to a video: Encode Shots, Sink Memory, Streaming Sampler and Async Decode.",
         "keep": ["LongLiveMini"],
         "inputs": [
             ["LongLiveStreamingSampler", "start_image"],

@@ -33,7 +33,7 @@ MINUTE = "\n".join(
     )
 )
 MEDIUM = "\n".join(MINUTE.replace("12s", "4s").splitlines()[:3])
-KEPT = re.compile(r"LongLive: (\S+\.mp4) keeps (\d+) of (\d+) frames")
+KEPT = re.compile(r"LongLive: (\S+\.mp4) holds the first (\d+) of (\d+) frames")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_cancelled_film_goes_on(host: Host) -> None:
     again = host.run(film(MEDIUM, 7), 60)
     assert again.ok, again.error
     assert again.executed == [FILM]
-    (kept,) = [line for line in again.texts[SAMPLER] if "kept from before" in line]
+    (kept,) = [line for line in again.texts[SAMPLER] if "finished already" in line]
     blocks, total = map(int, re.findall(r"\d+", kept))
     assert blocks >= stopped[0] // 4
     first = min(state["value"] for state in again.progress[SAMPLER] if state["max"] == 4 * total)

@@ -21,7 +21,7 @@ from .run import Event, Run
 pytestmark = pytest.mark.comfy
 
 SECONDS = 1.33
-POLL_SECONDS = 300
+TIMEOUT_SECONDS = 300
 BLOCK = 8
 FILM = "90"
 SHOTS = (
@@ -73,7 +73,7 @@ def host(start: Start) -> Iterator[Host]:
 
 @pytest.fixture(scope="module")
 def made(host: Host) -> Run:
-    run = host.run(chain(), POLL_SECONDS)
+    run = host.run(chain(), TIMEOUT_SECONDS)
     assert run.ok, run.error
     return run
 
@@ -95,11 +95,11 @@ def test_a_changed_shot_leaves_those_before_it(host: Host, made: Run) -> None:
     Shots 1 to 3 are the same to the bit.
     """
     before = latents(host, made)
-    run = host.run(chain(edited()), POLL_SECONDS)
+    run = host.run(chain(edited()), TIMEOUT_SECONDS)
     assert run.ok, run.error
     assert sorted(run.executed) == sorted(["14", "15", "7", "8", FILM])
     assert steps(run) == {"shot 4/5 · block 4/5", "shot 5/5 · block 5/5"}
-    assert run.texts["14"][0] == "3 of 5 blocks are kept from before"
+    assert run.texts["14"][0] == "3 of 5 blocks are finished already"
     after = latents(host, run)
     assert before.shape == after.shape == (1, LATENT_CHANNELS, 5 * BLOCK, 8, 8)
     assert torch.equal(after[:, :, : 3 * BLOCK], before[:, :, : 3 * BLOCK])
@@ -112,7 +112,7 @@ def test_a_chain_is_the_script_with_seeds(host: Host, made: Run) -> None:
     """The same shots as one script, each with its own seed and the sampler at seed 0, are the same film."""
     script = "\n".join(f"Shot {i} ({SECONDS}s): {prompt} @seed={seed}" for i, (prompt, seed) in enumerate(SHOTS, 1))
     assert len(ShotScript.parse(script).plan().blocks) == len(SHOTS)
-    whole = host.run(latent(script, 0), POLL_SECONDS)
+    whole = host.run(latent(script, 0), TIMEOUT_SECONDS)
     assert whole.ok, whole.error
     assert steps(whole) == {f"shot {i}/5 · block {i}/5" for i in range(1, 6)}
     difference = (latents(host, whole) - latents(host, made)).abs().max()
@@ -130,18 +130,18 @@ def test_a_cancelled_chain_goes_on(host: Host) -> None:
             stopped.append(states[-1]["value"])
             host.interrupt(run.prompt_id)
 
-    cancelled = host.run(chain(shots), POLL_SECONDS, on_event=stop)
+    cancelled = host.run(chain(shots), TIMEOUT_SECONDS, on_event=stop)
     assert cancelled.interrupted
     assert not cancelled.previews["14"]
-    again = host.run(chain(shots), POLL_SECONDS)
+    again = host.run(chain(shots), TIMEOUT_SECONDS)
     assert again.ok, again.error
     assert not {MINI, *map(str, range(11, 16))} & set(again.executed)
-    kept = int(re.match(r"(\d) of 5 blocks are kept", again.texts["13"][0])[1])  # type: ignore[index]
+    kept = int(re.match(r"(\d) of 5 blocks are finished already", again.texts["13"][0])[1])  # type: ignore[index]
     assert kept == 2
     assert steps(again) == {f"shot {i}/5 · block {i}/5" for i in (3, 4, 5)}
     # Another space at the end is the same to the model and another node to the cache.
     fresh = chain(tuple((prompt + " ", seed) for prompt, seed in shots))
-    whole = host.run(fresh, POLL_SECONDS)
+    whole = host.run(fresh, TIMEOUT_SECONDS)
     assert whole.ok, whole.error
     assert len(steps(whole)) == 5
     assert torch.equal(latents(host, again), latents(host, whole))
@@ -186,9 +186,9 @@ def test_a_video_from_elsewhere_goes_on(host: Host, record_property: pytest.Reco
         "42": node("SaveLatent", samples=["41", 0], filename_prefix="core"),
         **kept_latent(["32", 0]),
     }
-    run = host.run(prompt, POLL_SECONDS)
+    run = host.run(prompt, TIMEOUT_SECONDS)
     assert run.ok, run.error
-    assert "the first 7 are left out" in run.outputs["32"]["text"][0]
+    assert "the first 7 frames are left out" in run.outputs["32"]["text"][0]
     assert torch.allclose(latents(host, run), latents(host, run, "42"), atol=1e-4)
     frames, clip = film_frames(host, run, FILM).numpy(), read_video(host.base / "input" / name).numpy()
     assert len(frames) == 93 + 2 * 32

@@ -19,7 +19,7 @@ from .run import Event, Run
 
 pytestmark = pytest.mark.comfy
 
-POLL_SECONDS = 300
+TIMEOUT_SECONDS = 300
 SCRIPT = """hero: a big red ring
 
 Shot 1 (8 blocks): {hero} sways on the left in front of a plain forest wall
@@ -62,7 +62,7 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
         said.append(ask(comfy, PATH, {"script": CHANGED, "version": 0}, Origin=own))
         said.append(ask(comfy, PATH, {"script": SCRIPT, "version": 0}, Origin=own))
 
-    live = comfy.run(latent(SCRIPT, 41), POLL_SECONDS, on_event=change)
+    live = comfy.run(latent(SCRIPT, 41), TIMEOUT_SECONDS, on_event=change)
     assert live.ok, live.error
     codes, answers = zip(*said, strict=True)
     assert codes == (200, 200, 403, 403, 403, 403, 409, 400, 400, 400, 200, 409), said
@@ -72,7 +72,7 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
     assert "shot 3 has another length" in answers[7]["error"]
     assert "line 1" in answers[8]["error"] and answers[10]["version"] == 1
     assert_kept(comfy, live)
-    whole = comfy.run(latent(CHANGED, 41), POLL_SECONDS)
+    whole = comfy.run(latent(CHANGED, 41), TIMEOUT_SECONDS)
     assert whole.ok, whole.error
     assert torch.equal(latents(comfy, live), latents(comfy, whole))
     assert ask(comfy, TAKES) == (200, [])
@@ -82,14 +82,14 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
 def assert_kept(host: Host, live: Run) -> None:
     """The film as it was made goes into a take of its own, which plays with the same text encoder."""
     save = node("LongLiveSaveTake", stream=[SAMPLER, 0], name_prefix="takes/live")
-    run = host.run({**stream(SCRIPT, 41), "20": save, **kept_latent(["20", 0])}, POLL_SECONDS)
+    run = host.run({**stream(SCRIPT, 41), "20": save, **kept_latent(["20", 0])}, TIMEOUT_SECONDS)
     assert run.ok, run.error
     assert torch.equal(latents(host, run), latents(host, live))
     take = Take.load(host.base / "output" / "takes" / "live_00001.take")
     assert take.complete and "checked brown" in take.script.format()
     take.path(take.plan.blocks[-1]).unlink()
     load = node("LongLiveLoadTake", take="takes/live_00001.take", model=[MINI, 0], clip=[MINI, 1])
-    again = host.run({MINI: node("LongLiveMini"), "21": load, **kept_latent(["21", 0])}, POLL_SECONDS)
+    again = host.run({MINI: node("LongLiveMini"), "21": load, **kept_latent(["21", 0])}, TIMEOUT_SECONDS)
     assert again.ok, again.error
     assert torch.equal(latents(host, again), latents(host, live))
 
@@ -117,8 +117,8 @@ def test_the_script_node_sends_its_text(page: Front) -> None:
     send = f"async () => {{ const {{ items }} = ({MENU})(); await items[0].callback(); return items[0].content }}"
     toast = page.page.locator(".p-toast-message")
     page.page.evaluate(write, long)
-    assert page.page.evaluate(send) == "Send script to the film in the making"
-    toast.filter(has_text="No film of this script is being made").wait_for(timeout=10_000)
+    assert page.page.evaluate(send) == "Send script to the running film"
+    toast.filter(has_text="No film with this script is running").wait_for(timeout=10_000)
     page.page.evaluate("async () => { await app.queuePrompt(0) }")
     await_films(page.host, 1)
     # What the script node says of its plan is shown on it.
@@ -126,7 +126,7 @@ def test_the_script_node_sends_its_text(page: Front) -> None:
     page.page.wait_for_function(shown, timeout=10_000)
     page.page.evaluate(write, long.replace("wine", "grey"))
     page.page.evaluate(send)
-    toast.filter(has_text="The film follows this script from shot 2 on").wait_for(timeout=10_000)
+    toast.filter(has_text="The film uses this script from shot 2 on").wait_for(timeout=10_000)
     page.page.evaluate(write, long.replace("sways", "hops"))
     page.page.evaluate(send)
     toast.filter(has_text="shot 1 has begun").wait_for(timeout=10_000)

@@ -32,7 +32,9 @@ from longlive.nodes import async_decode, film_spec as film_specs, preview as pre
 from longlive.nodes.mini import mini_model
 from longlive.nodes.device_lock import DeviceLock
 from longlive.nodes.types import Stream
+from longlive.longlive_core.film import sampler_settings
 from longlive.longlive_core.film.film import Film
+from longlive.longlive_core.film.sampler_settings import SamplerSettings
 from longlive.longlive_core.memory import DEFAULT_MEMORY
 from longlive.longlive_core.mini import load_mini
 from longlive.longlive_core.oom import OutOfMemoryError
@@ -55,14 +57,14 @@ class Unsure(Film):
 
 
 def stream(film=film, script=None):
-    turn = DeviceLock(model.load_device)
+    lock = DeviceLock(model.load_device)
     more = {"live": script, "encode": None}
-    return Stream(film, model, LatentShape(1, 48, 8, 4, 4), 4, DEFAULT_MEMORY, 7, "5", "Sampler", {}, turn, **more)
+    return Stream(film, model, LatentShape(1, 48, 8, 4, 4), 4, DEFAULT_MEMORY, 7, "5", "Sampler", {}, lock, **more)
 
 
 def unsure():
     film = Unsure(plan, None)
-    film._blocks = [*Film.known(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4)).made()]
+    film.adopt(Film.known(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4)).finished_blocks())
     return film
 """
 
@@ -117,7 +119,7 @@ print(json.dumps([made, tried, said]))
 """
     made, tried, said = shown(code)
     assert made == [0, 1, 2, 3] and tried == [0, 1]
-    assert said == ["LongLive: no room for the preview VAE; the preview goes on in the latents' colours"]
+    assert said == ["LongLive: the preview VAE ran out of memory; the preview shows colours computed from the latents"]
 
 
 def test_what_is_left_to_make_is_asked_once() -> None:
@@ -146,14 +148,14 @@ management.load_models_gpu = lambda models, memory_required: calls.append([names
 management.free_memory = lambda memory, device, keep_loaded: freed.append(names(one.model for one in keep_loaded))
 dit, vae, clip = (Some(name=name, model_patches_models=lambda: []) for name in ("dit", "vae", "clip"))
 management.current_loaded_models = [Some(model=one) for one in (clip, dit, vae)]
-turn = DeviceLock(torch.device("meta"))
-turn.load([dit, vae], 9)
-recipe = film_specs.FilmSpec(model, {"a": 1}, "", plan, LatentShape(1, 48, 8, 4, 4), 0, 4, 1.0, DEFAULT_MEMORY, turn)
+lock = DeviceLock(torch.device("meta"))
+lock.load([dit, vae], 9)
+spec = film_specs.FilmSpec(model, {"a": 1}, plan, LatentShape(1, 48, 8, 4, 4), SamplerSettings((4, 4)), lock)
 
 def encode(prompt):
     def other():
-        if turn._lock.acquire(blocking=False):
-            turn._lock.release()
+        if lock._lock.acquire(blocking=False):
+            lock._lock.release()
             free.append(True)
     free = []
     thread = threading.Thread(target=other)
@@ -161,19 +163,19 @@ def encode(prompt):
     thread.join(10)
     return prompt + str(free)
 
-recipe = replace(recipe, encode=encode)
-text = [recipe.text("a"), recipe.text("b")]
-film_specs.generate = lambda *_, **more: kept.update(more)
-recipe(plan, None, None, None)
+spec = replace(spec, encode=encode)
+text = [spec.text("a"), spec.text("b")]
+sampler_settings.generate = lambda *_, **more: kept.update(more)
+spec(plan, None, None, None)
 kept["free"]()
-turn.forget()
-turn.reload()
+lock.forget()
+lock.reload()
 
 taken = []
-run_stream.decode = lambda blocks, stream, stop, turn: taken.append(turn is not None)
+run_stream.decode = lambda blocks, stream, stop, lock: taken.append(lock is not None)
 for script in (None, Some()):
-    turns = stream(unsure(), script)
-    run_stream.StreamRun(turns, beside=[model]).decoded(None)
+    one = stream(unsure(), script)
+    run_stream.StreamRun(one, beside=[model]).decoded(None)
 print(json.dumps([text, calls, freed, taken]))
 """
     text, calls, freed, taken = shown(code)

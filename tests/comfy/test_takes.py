@@ -25,7 +25,7 @@ from .test_chain import SCENE, extended, save_clip, shot
 
 pytestmark = pytest.mark.comfy
 
-POLL_SECONDS = 300
+TIMEOUT_SECONDS = 300
 SAVE, LOAD, RETAKE = "20", "21", "22"
 PREFIX = "takes/film"
 NAME = "takes/film_00001.take"
@@ -110,11 +110,11 @@ def survivor(comfy_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             raise Killed
 
         with pytest.raises(Killed):
-            host.run(saved(), POLL_SECONDS, on_event=when(SAMPLER, 5, kill))
+            host.run(saved(), TIMEOUT_SECONDS, on_event=when(SAMPLER, 5, kill))
     kept = Take.load(base / "output" / NAME).made()
     (base / "custom_nodes" / "longlive").unlink()
     with serve(comfy_path, base) as host:
-        run = host.run(saved(), POLL_SECONDS)
+        run = host.run(saved(), TIMEOUT_SECONDS)
         assert run.ok, run.error
         yield Survivor(host, kept, run)
 
@@ -128,10 +128,10 @@ def test_a_film_survives_its_server(survivor: Survivor) -> None:
     assert sampled(survivor.run) == set(BLOCKS[survivor.kept :])
     assert (
         survivor.run.outputs[SAVE]["text"][0].splitlines()[1]
-        == f"{survivor.kept} of 3 blocks were there when this node ran"
+        == f"{survivor.kept} of 3 blocks were finished when this node ran"
     )
     host = survivor.host
-    whole = host.run(latent(SCRIPT + "\n"), POLL_SECONDS)
+    whole = host.run(latent(SCRIPT + "\n"), TIMEOUT_SECONDS)
     assert whole.ok, whole.error
     assert sampled(whole) == set(BLOCKS)
     assert torch.equal(latents(host, whole), latents(host, survivor.run))
@@ -144,7 +144,7 @@ def test_a_take_is_a_film(survivor: Survivor) -> None:
     """Loaded, it is the film that was made, and nothing is sampled; the list of takes has it."""
     info = survivor.host.get("/object_info/LongLiveLoadTake")["LongLiveLoadTake"]["input"]["required"]["take"]
     assert NAME in json.dumps(info)
-    run = survivor.host.run(loaded(), POLL_SECONDS)
+    run = survivor.host.run(loaded(), TIMEOUT_SECONDS)
     assert run.ok, run.error
     assert not sampled(run)
     assert torch.equal(latents(survivor.host, run), latents(survivor.host, survivor.run))
@@ -153,7 +153,7 @@ def test_a_take_is_a_film(survivor: Survivor) -> None:
 def test_keep_makes_one_shot(survivor: Survivor) -> None:
     """Retaken with `keep`, shot 2 alone is sampled and every file that was there stays; again, nothing is made."""
     before = survivor.files()
-    run = survivor.host.run(retaken(9, "keep"), POLL_SECONDS)
+    run = survivor.host.run(retaken(9, "keep"), TIMEOUT_SECONDS)
     assert run.ok, run.error
     assert sampled(run) == {BLOCKS[1]}
     after = survivor.files()
@@ -161,7 +161,7 @@ def test_keep_makes_one_shot(survivor: Survivor) -> None:
     made, old = latents(survivor.host, run), latents(survivor.host, survivor.run)
     assert [torch.equal(a, b) for a, b in zip(made.split(8, 2), old.split(8, 2), strict=True)] == [True, False, True]
     for _ in range(2):
-        again = survivor.host.run(retaken(9, "keep"), POLL_SECONDS)
+        again = survivor.host.run(retaken(9, "keep"), TIMEOUT_SECONDS)
         assert again.ok, again.error
         assert not sampled(again) and survivor.files() == after
     assert [len(one.versions) for one in survivor.take().shots] == [1, 2, 1]
@@ -170,10 +170,12 @@ def test_keep_makes_one_shot(survivor: Survivor) -> None:
 def test_ripple_makes_what_follows(survivor: Survivor) -> None:
     """Retaken with `ripple`, shots 2 and 3 are sampled, behind a shot 1 that stays; with the seed that the script has
     for it, this is the film of that script."""
-    run = survivor.host.run(retaken(10, "ripple"), POLL_SECONDS)
+    run = survivor.host.run(retaken(10, "ripple"), TIMEOUT_SECONDS)
     assert run.ok, run.error
     assert sampled(run) == set(BLOCKS[1:])
-    whole = survivor.host.run(latent(SCRIPT.replace("striped navy wall", "striped navy wall @seed=10")), POLL_SECONDS)
+    whole = survivor.host.run(
+        latent(SCRIPT.replace("striped navy wall", "striped navy wall @seed=10")), TIMEOUT_SECONDS
+    )
     assert whole.ok, whole.error
     assert torch.equal(latents(survivor.host, run), latents(survivor.host, whole))
 
@@ -183,12 +185,12 @@ def test_a_cancelled_retake_goes_on(survivor: Survivor) -> None:
     again, and there is no other version."""
     prompt = retaken(11, "ripple", saved(), (SAVE, 1))
     host = survivor.host
-    cancelled = host.run(prompt, POLL_SECONDS, on_event=when(RETAKE, 9, lambda run: host.interrupt(run.prompt_id)))
+    cancelled = host.run(prompt, TIMEOUT_SECONDS, on_event=when(RETAKE, 9, lambda run: host.interrupt(run.prompt_id)))
     assert cancelled.interrupted
     versions = [len(one.versions) for one in survivor.take().shots]
     # Another space is the same to the model and another node to the cache, as after a restart.
     prompt[RETAKE]["inputs"]["prompt"] = " "
-    again = host.run(prompt, POLL_SECONDS)
+    again = host.run(prompt, TIMEOUT_SECONDS)
     assert again.ok, again.error
     assert sampled(again) == {BLOCKS[2]}
     assert [len(one.versions) for one in survivor.take().shots] == versions
@@ -205,11 +207,11 @@ def test_a_chain_is_kept(survivor: Survivor, tmp_path: Path) -> None:
         "11": shot("a big red ring sways {on} the left", 1, start_image=["10", 0], vae=[MINI, 2]),
         "12": shot("the hero rests on the right", 2, "11"),
     }
-    run = survivor.host.run(saved(chain, "takes/chain", "12"), POLL_SECONDS)
+    run = survivor.host.run(saved(chain, "takes/chain", "12"), TIMEOUT_SECONDS)
     assert run.ok, run.error
     load = loaded("takes/chain_00001.take")
     assert "\\{on\\}" in survivor.take("takes/chain_00001.take").script.format()
-    again = survivor.host.run(retaken(5, "keep", load, shot=1), POLL_SECONDS)
+    again = survivor.host.run(retaken(5, "keep", load, shot=1), TIMEOUT_SECONDS)
     assert again.ok, again.error
     assert sampled(again) == {"shot 1/2 · block 1/2"}
     old, new = latents(survivor.host, run), latents(survivor.host, again)
@@ -221,11 +223,11 @@ def test_a_film_goes_on_from_a_take(survivor: Survivor) -> None:
     """A shot behind a loaded take is the only one that is sampled; in a take of its own, it is made once."""
     source = {**loaded(), "33": shot("a big red ring hops near the bottom", 5, LOAD)}
     name = "takes/longer_00001.take"
-    run = survivor.host.run(saved(source, "takes/longer", "33"), POLL_SECONDS)
+    run = survivor.host.run(saved(source, "takes/longer", "33"), TIMEOUT_SECONDS)
     assert run.ok, run.error
     assert sampled(run) == {"shot 4/4 · block 4/4"}
     source["33"]["inputs"]["seconds"] = 1.3  # one block too, and another node to the cache
-    again = survivor.host.run(saved(source, "takes/longer", "33"), POLL_SECONDS)
+    again = survivor.host.run(saved(source, "takes/longer", "33"), TIMEOUT_SECONDS)
     assert again.ok, again.error
     assert not sampled(again) and survivor.take(name).complete
     assert torch.equal(latents(survivor.host, again), latents(survivor.host, run))
@@ -235,12 +237,12 @@ def test_a_given_video_is_kept(survivor: Survivor) -> None:
     """A film that goes on from a video: of its take, only what is behind the video is made again, to the bit."""
     host = survivor.host
     chain = {**extended(save_clip(host, 61)), "33": shot(SCENE, 5, "32", cut=False)}
-    run = host.run(saved(chain, "takes/extended", "33"), POLL_SECONDS)
+    run = host.run(saved(chain, "takes/extended", "33"), TIMEOUT_SECONDS)
     assert run.ok, run.error
     take = survivor.take("takes/extended_00001.take")
     assert [one.versions[0].made for one in take.shots] == ["video", "render"]
     take.path(take.plan.blocks[-1]).unlink()
-    again = host.run(loaded("takes/extended_00001.take"), POLL_SECONDS)
+    again = host.run(loaded("takes/extended_00001.take"), TIMEOUT_SECONDS)
     assert again.ok, again.error
     assert sampled(again) == {"shot 2/2 · block 3/3"}
     assert torch.equal(latents(host, again), latents(host, run))
@@ -254,14 +256,15 @@ def test_a_take_of_the_command_line(survivor: Survivor) -> None:
     job = Job(RenderSettings(folder / "script.txt", folder / "film.mp4", size="64x64"))
     assert job.run() and job.take is not None
     name = "cli/film.take"
-    plain = survivor.host.run(loaded(name), POLL_SECONDS)
+    plain = survivor.host.run(loaded(name), TIMEOUT_SECONDS)
     assert plain.ok, plain.error
-    assert not sampled(plain) and "is not checked" not in plain.outputs[LOAD]["text"][0]
-    run = survivor.host.run(retaken(4, "ripple", loaded(name), shot=1), POLL_SECONDS)
+    assert not sampled(plain) and "cannot be checked" not in plain.outputs[LOAD]["text"][0]
+    run = survivor.host.run(retaken(4, "ripple", loaded(name), shot=1), TIMEOUT_SECONDS)
     assert run.ok, run.error
     assert sampled(run) == {"shot 1/1 · block 1/1"}
     told = (
-        "made on the command line with model mini, lora None, fp8 False: whether this MODEL is the same is not checked"
+        "made on the command line with model mini, lora None, fp8 False; whether this MODEL is the same cannot be "
+        "checked"
     )
     assert told in run.outputs[RETAKE]["text"][0]
     assert Take.load(folder / "film.take").shots[0].chosen == 1
@@ -272,18 +275,18 @@ def test_a_cut_off_storyboard_film_is_its_workflows(survivor: Survivor) -> None:
     says; a block behind an opening that is there is made from the take, to the bit."""
     host, name = survivor.host, "takes/board_00001.take"
     script = SCRIPT.replace("(1 block)", "(2 blocks)", 2)
-    run = host.run(saved(stream(script, storyboard="first"), "takes/board"), POLL_SECONDS)
+    run = host.run(saved(stream(script, storyboard="first"), "takes/board"), TIMEOUT_SECONDS)
     assert run.ok, run.error
     take = survivor.take(name)
     take.path(take.plan.blocks[4]).unlink()
-    refused = host.run(loaded(name), POLL_SECONDS)
+    refused = host.run(loaded(name), TIMEOUT_SECONDS)
     assert refused.error is not None
-    assert "has no block 4, with which shot 3 begins" in refused.error["exception_message"]
-    whole = host.run(saved(stream(script + "\n", storyboard="first"), "takes/board"), POLL_SECONDS)
+    assert "has no block 4, the storyboard's block of shot 3" in refused.error["exception_message"]
+    whole = host.run(saved(stream(script + "\n", storyboard="first"), "takes/board"), TIMEOUT_SECONDS)
     assert whole.ok, whole.error
     assert torch.equal(latents(host, whole), latents(host, run)) and survivor.take(name).complete
     take.path(take.plan.blocks[3]).unlink()
-    again = host.run(loaded(name), POLL_SECONDS)
+    again = host.run(loaded(name), TIMEOUT_SECONDS)
     assert again.ok, again.error
     assert sampled(again) == {"shot 2/3 · block 4/5"}
     assert torch.equal(latents(host, again), latents(host, run))
@@ -293,10 +296,10 @@ def test_a_take_in_use_stays_as_it_is(survivor: Survivor) -> None:
     """While another process makes it, a retake says so and writes nothing."""
     take, host = survivor.take(), survivor.host
     with TakeLock(take.folder):
-        run = host.run(retaken(78, "ripple"), POLL_SECONDS)
+        run = host.run(retaken(78, "ripple"), TIMEOUT_SECONDS)
     assert run.error is not None and "is being made by another process" in run.error["exception_message"]
     assert survivor.take() == take
-    again = host.run(retaken(78, "ripple"), POLL_SECONDS)
+    again = host.run(retaken(78, "ripple"), TIMEOUT_SECONDS)
     assert again.ok, again.error
 
 
@@ -322,7 +325,7 @@ def test_a_take_knows_its_loras(survivor: Survivor, mode: str) -> None:
     host, folder = survivor.host, survivor.take().folder.parent
 
     def takes(strength: float, ending: str = "") -> tuple[list[str], bool]:
-        run = host.run(with_lora(saved(stream(SHORT + ending), f"takes/{mode}"), mode, strength), POLL_SECONDS)
+        run = host.run(with_lora(saved(stream(SHORT + ending), f"takes/{mode}"), mode, strength), TIMEOUT_SECONDS)
         assert run.ok, run.error
         return sorted(path.name for path in folder.glob(f"{mode}_*")), bool(sampled(run))
 
@@ -339,6 +342,6 @@ def test_what_cannot_be_made_is_said(survivor: Survivor) -> None:
         survivor.host.queue(loaded("takes/none.take"))
     with pytest.raises(Refused, match="is not in the output folder"):
         survivor.host.queue(loaded("../output/../../x.take"))
-    run = survivor.host.run(with_lora(retaken(77, "keep"), "merge"), POLL_SECONDS)
+    run = survivor.host.run(with_lora(retaken(77, "keep"), "merge"), TIMEOUT_SECONDS)
     assert run.error is not None and "was made with other weights" in run.error["exception_message"]
     assert all(version.seed != 77 for version in survivor.take().shots[1].versions)

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from longlive.longlive_core.evaluation.probe import Reading, read_frame
-from longlive.longlive_core.film.storyboard import storyboard
 from longlive.longlive_core.script import BlockPlan, ShotScript
+from longlive.longlive_core.script.storyboard import storyboard_plan
 from longlive.longlive_core.take.take import Version, with_text
 from longlive.longlive_core.training.world import BACKGROUNDS, COLOURS
 from longlive.longlive_core.video import read_video
@@ -142,7 +142,7 @@ def film_of(prompt: dict[str, Json], node: str) -> BlockPlan:
     """The plan of the film that a node writes."""
     plan = script_of(prompt, node).plan(24.0)
     sampler = prompt[prompt[node]["inputs"]["stream"][0]]["inputs"]
-    return storyboard(plan) if sampler.get("storyboard") == "only" else plan
+    return storyboard_plan(plan) if sampler.get("storyboard") == "only" else plan
 
 
 def test_what_is_shipped() -> None:

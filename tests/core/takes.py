@@ -6,11 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from longlive.longlive_core.film.film import Film
+from longlive.longlive_core.film.live_script import LiveScript
+from longlive.longlive_core.film.sampler_settings import StartGeneration
+from longlive.longlive_core.film.take_store import TakeStore
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import WanConfig
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, retake
-from longlive.longlive_core.take.versions import Mode
+from longlive.longlive_core.take.history import read_blocks
+from longlive.longlive_core.take.retake import Mode
+from longlive.longlive_core.types import Block
 from longlive.longlive_core.vae import VAEConfig
 from safetensors.torch import load_file
 
@@ -75,3 +81,18 @@ def remade(take: Take, mini: Mini, number: int, mode: Mode, **change: object) ->
     job = Job(RenderSettings.resumed(take.folder), take=changed.take, mini=mini)
     assert job.run()
     return job
+
+
+def stored_film(film: Film, take: Take, live: LiveScript | None = None) -> Film:
+    """A film whose blocks a take stores as well."""
+    return Film(film.plan, None, TakeStore(take, live=live), earlier=film)
+
+
+def take_film(take: Take, start_generation: StartGeneration) -> Film:
+    """The film of a take as chosen."""
+    return Film(take.plan, start_generation, TakeStore(take))
+
+
+def stored_blocks(take: Take) -> tuple[Block, ...]:
+    """The take's first blocks, read and checked, up to the first that is missing."""
+    return tuple(block for block, _ in read_blocks(take))

@@ -89,7 +89,7 @@ class RecorderModel:
 @torch.no_grad()
 def record(folder: Path) -> None:
     """Writes every file into the folder."""
-    model = CausalWan(CONFIG)
+    model = CausalWan(CONFIG).requires_grad_(False)
     randomise(model, seed=1)
     write(folder / WEIGHTS, dict(model.state_dict()), {})
     for seed, (name, (film, changes)) in enumerate(CASES.items(), start=10):
@@ -172,7 +172,7 @@ def record_teacher_forcing(path: Path, model: CausalWan, seed: int) -> None:
 
 def record_vae(path: Path, seed: int) -> None:
     """Nine frames of 32x32 pixels to latents, and other latents to as many frames."""
-    vae = WanVAE(VAE)
+    vae = WanVAE(VAE).requires_grad_(False)
     randomise(vae, seed)
     random = torch.Generator().manual_seed(seed)
     video = torch.rand(1, 3, 9, 32, 32, generator=random) * 2 - 1

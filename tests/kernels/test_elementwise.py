@@ -79,6 +79,7 @@ def test_rms_norm(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     assert_normed(norm.rms_norm(x, weight, EPS), eager.rms_norm(x, weight, EPS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", RUNS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layer_norm_modulate(dtype: torch.dtype, runs: int) -> None:
@@ -95,6 +96,7 @@ def test_gate_residual_is_exact(dtype: torch.dtype, runs: int) -> None:
     assert torch.equal(gate.gate_residual(x, y, factor), eager.gate_residual(x, y.contiguous(), factor))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [None, *RUNS])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("op", ["gate_residual_norm", "gate_residual_modulate"])
@@ -142,6 +144,7 @@ def test_rms_norm_rope(dtype: torch.dtype, rotated: bool) -> None:
     assert_normed(*(op.rms_norm_rope(x, weight, cos, sin, 6, EPS) for op in (norm, eager)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [*DTYPES, E4M3], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_keys_are_written_to_a_slot_of_a_memory(dtype: torch.dtype, kept: torch.dtype) -> None:

@@ -94,6 +94,7 @@ def test_a_slot_written_again_forgets_its_larger_block(kv: ModuleType, memory: M
     assert all(torch.equal(a, b) for a, b in zip(once, as_bytes(memory), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_listed_slots_are_read_and_no_others(
     kv: ModuleType, device: str, memory: Memory, block: Tensor, dtype: torch.dtype

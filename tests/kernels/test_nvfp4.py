@@ -47,8 +47,8 @@ def device(nvfp4: ModuleType) -> str:
 
 
 @pytest.fixture(scope="module")
-def vectors(golden: Path) -> dict[str, Tensor]:
-    return load_file(golden / "nvfp4_vectors.safetensors")
+def vectors(golden: Callable[[str], Path]) -> dict[str, Tensor]:
+    return load_file(golden("nvfp4_vectors"))
 
 
 def equal(a: NVFP4, b: NVFP4) -> bool:
@@ -62,10 +62,13 @@ def codes(packed: NVFP4) -> Tensor:
     return torch.stack([packed.values & 15, packed.values >> 4], dim=-1).flatten(-2).cpu()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("matrix", "name", "rule", "tile"), GOLDEN)
 def test_recorded_vectors(
     nvfp4: ModuleType, device: str, vectors: dict[str, Tensor], matrix: str, name: str, rule: str, tile: bool
 ) -> None:
+    if matrix not in vectors:
+        pytest.skip(f"{matrix} is not in the subset of recorded vectors: set LONGLIVE_GOLDEN to the whole set")
     x = vectors[matrix].to(device)
     x = x.T if name == "mse_T" else x
     keys = ("values", "scales_2d", "scales_blocked", "amax", "dequant")
@@ -79,9 +82,9 @@ def test_recorded_vectors(
     assert torch.equal(nvfp4.dequantize_nvfp4(packed, tuple(x.shape), torch.float32).cpu(), case["dequant"])
 
 
-def test_recorded_weights_become_the_recorded_checkpoint(golden: Path) -> None:
+def test_recorded_weights_become_the_recorded_checkpoint(golden: Callable[[str], Path]) -> None:
     """Catches a division that the vectors do not."""
-    weights, official = load_file(golden / "weights_quant.safetensors"), load_file(golden / "weights_4o6.safetensors")
+    weights, official = load_file(golden("weights_quant")), load_file(golden("weights_4o6"))
     layers = [name.removesuffix(".quantized_weight_values") for name in official if name.endswith("_weight_values")]
     assert layers
     for layer in layers:
@@ -138,6 +141,7 @@ def test_a_block_far_below_the_maximum_saturates_inside_its_codes(nvfp4: ModuleT
     assert codes(packed)[0, 32:].tolist() == [0] * 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-38, -1.0])
 def test_a_matrix_of_one_value(nvfp4: ModuleType, device: str, rule: str, value: float) -> None:

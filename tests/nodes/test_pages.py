@@ -29,12 +29,18 @@ CONTROL = "control_after_generate"  # a widget that the front-end adds to an inp
 
 @dataclass(frozen=True)
 class Node:
-    """A node's schema: its id and names, its inputs in order, its outputs' names."""
+    """A node's schema: its id, name and description, its inputs in order, its outputs' names.
+
+    tooltips: those written in the schema, by "inputs" or "outputs" and the key in a locale. An input whose tooltip is
+    in a helper function is left out.
+    """
 
     id: str
     name: str
+    description: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    tooltips: dict[tuple[str, str], str]
 
 
 def _text(call: ast.Call, keyword: str) -> str | None:
@@ -64,16 +70,35 @@ def _output(call: ast.Call) -> str:
     return _text(call, "display_name") or ast.unparse(call.func.value).split(".")[-1].upper()
 
 
+def _tooltip(call: ast.Call) -> str | None:
+    """The tooltip of an input or output: the keyword, or the last argument of a helper such as `side_input`."""
+    last = call.args[-1] if len(call.args) > 1 else None
+    return _text(call, "tooltip") or (str(last.value) if isinstance(last, ast.Constant) else None)
+
+
+def _tooltips(schema: ast.Call) -> Iterator[tuple[tuple[str, str], str]]:
+    for call in _calls(schema, "inputs"):
+        if text := _tooltip(call):
+            yield ("inputs", str(ast.literal_eval(call.args[0]))), text
+    for index, call in enumerate(_calls(schema, "outputs")):
+        if text := _tooltip(call):
+            yield ("outputs", str(index)), text
+
+
 def _schemas() -> Iterator[Node]:
     for path in sorted((ROOT / "nodes").glob("*.py")):
         for call in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(call, ast.Call) and (node_id := _text(call, "node_id")):
-                name = _text(call, "display_name")
-                assert name, f"{node_id} has no display name"
-                yield Node(node_id, name, tuple(_inputs(call)), tuple(map(_output, _calls(call, "outputs"))))
+                name, description = _text(call, "display_name"), _text(call, "description")
+                assert name and description, f"{node_id} has no display name or description"
+                outputs = tuple(map(_output, _calls(call, "outputs")))
+                yield Node(node_id, name, description, tuple(_inputs(call)), outputs, dict(_tooltips(call)))
 
 
 NODES = {node.id: node for node in _schemas()}
+# Signs that the front-end's translations read as syntax: a {name} would vanish, an @ be a link.
+MESSAGE_SYNTAX = re.compile(r"[{}@|]")
+SECTIONS = ("Inputs", "Outputs", "Reports", "Limits", "Example", "Troubleshooting")
 
 
 def _locale(language: str, file: str) -> dict[str, Any]:
@@ -99,13 +124,47 @@ def test_pages_are_of_nodes() -> None:
 
 @pytest.mark.parametrize("node", NODES.values(), ids=NODES)
 def test_a_page_names_everything(node: Node) -> None:
-    """A help page has the node's name for its title, a table row for each input and output, and the remedies."""
+    """A help page has the node's name as its title, every section, and a table row for each input and output."""
     page = (ROOT / "web" / "docs" / f"{node.id}.md").read_text("utf-8")
     assert page.startswith(f"# {node.name}\n")
-    assert "## Troubleshooting" in page
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert tuple(heading for heading in headings if heading in SECTIONS) == SECTIONS
     rows = re.findall(r"^\| `?(\w+)`? \|", page, re.MULTILINE)
     assert [name for name in node.inputs if name not in rows and name != CONTROL] == []
     assert [name for name in node.outputs if name not in rows] == []
+
+
+@pytest.fixture(scope="module")
+def messages() -> list[str]:
+    """Every text in the shipped Python, with `…` for each value that is filled in."""
+    texts: list[str] = []
+    for path in (path for folder in ("nodes", "longlive_core") for path in (ROOT / folder).rglob("*.py")):
+        for found in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(found, ast.JoinedStr):
+                parts = (str(part.value) if isinstance(part, ast.Constant) else "…" for part in found.values)
+                texts.append("".join(parts))
+            elif isinstance(found, ast.Constant) and isinstance(found.value, str):
+                texts.append(found.value)
+    return texts
+
+
+def _quotes(text: str) -> Iterator[str]:
+    """The messages at the start of list items and table rows, as in `- "…", "…": remedy` and `| "…" | remedy |`."""
+    for quotes in re.findall(r"""^(?:- |\| )((?:"[^"]+"(?:, )?)+)""", text, re.MULTILINE):
+        yield from re.findall(r'"([^"]+)"', quotes)
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "web" / "docs").glob("*.md"))], ids=lambda page: page.stem
+)
+def test_pages_quote_messages_that_exist(page: Path, messages: list[str]) -> None:
+    """A message that a page quotes is in the code, word for word; `…` stands for values and left-out parts."""
+
+    def found(quote: str) -> bool:
+        pattern = re.compile(".*".join(map(re.escape, quote.strip("… ").split("…"))), re.DOTALL)
+        return any(map(pattern.search, messages))
+
+    assert [quote for quote in _quotes(page.read_text("utf-8")) if not found(quote)] == []
 
 
 @pytest.mark.parametrize("node", NODES.values(), ids=NODES)
@@ -142,6 +201,15 @@ def test_english_names_are_the_code_s() -> None:
         assert tuple(part["name"] for _, part in sorted(entry["outputs"].items())) == node.outputs, node.id
 
 
+@pytest.mark.parametrize("node", NODES.values(), ids=NODES)
+def test_english_texts_are_the_schema_s(node: Node) -> None:
+    """The English locale has the descriptions and tooltips of the schema, but for one with signs of message syntax."""
+    entry = _locale("en", "nodeDefs")[node.id]
+    assert entry["description"] == node.description
+    texts = {at: text for at, text in node.tooltips.items() if not MESSAGE_SYNTAX.search(text)}
+    assert {(kind, key): entry[kind][key].get("tooltip") for kind, key in texts} == texts
+
+
 @pytest.mark.parametrize("language", LOCALES)
 def test_a_locale_has_the_tooltips_of_english(language: str) -> None:
     """What is explained in English is explained in every language."""
@@ -154,7 +222,7 @@ def test_a_locale_has_the_tooltips_of_english(language: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "locales").glob("*/*.json")), ids=lambda path: path.parent.name)
 def test_locales_hold_no_message_syntax(path: Path) -> None:
-    """No text has a sign that the front-end's translations read as syntax: a {name} would vanish, an @ be a link."""
+    """No text has a sign that the front-end's translations read as syntax."""
 
     def texts(value: object) -> Iterator[str]:
         if isinstance(value, dict):
@@ -163,7 +231,7 @@ def test_locales_hold_no_message_syntax(path: Path) -> None:
         else:
             yield str(value)
 
-    assert [text for text in texts(json.loads(path.read_text("utf-8"))) if re.search(r"[{}@|]", text)] == []
+    assert [text for text in texts(json.loads(path.read_text("utf-8"))) if MESSAGE_SYNTAX.search(text)] == []
 
 
 @pytest.mark.parametrize("language", LOCALES)

@@ -1,4 +1,4 @@
-// Settings and the about page of the pack. The nodes need nothing of this: they work as well without it.
+// Settings and the about page of the pack. The nodes work without this script.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 
@@ -15,7 +15,7 @@ app.registerExtension({
       category: ["LongLive", "LongLiveSampler", "NewSize"],
       name: "Size of new samplers",
       tooltip:
-        "Width and height that a LongLive Streaming Sampler, Shot or Extend Video starts with when it is added. Nodes of loaded workflows keep theirs.",
+        "Width and height that a LongLive Streaming Sampler, Shot or Extend Video starts with when it is added. Nodes in loaded workflows are not changed.",
       type: "combo",
       options: Object.keys(SIZES),
       defaultValue: "5B 1280x704",
@@ -23,7 +23,7 @@ app.registerExtension({
   ],
   aboutPageBadges: [{ label: `LongLive v${VERSION}`, url: "https://arxiv.org/abs/2605.18739", icon: "pi pi-video" }],
   setup() {
-    // What a node says of its result, as its progress text: the front-end shows ui.PreviewText on core's own nodes only.
+    // The front-end shows ui.PreviewText on ComfyUI's own nodes only: show ours as progress text.
     api.addEventListener("executed", ({ detail: { display_node, node, output } }) => {
       const id = display_node ?? node;
       if (!output?.text?.length || !app.graph.getNodeById(id)?.comfyClass?.startsWith("LongLive")) return;
@@ -31,7 +31,7 @@ app.registerExtension({
     });
   },
   nodeCreated(node) {
-    // While a workflow is loaded its own values are on their way; a pasted node gets its own after this.
+    // A workflow that is being loaded sets the values itself; a pasted node gets its values after this call.
     if (!SIZED.includes(node.comfyClass) || app.configuringGraph) return;
     const [width, height] = SIZES[app.extensionManager.setting.get(NEW_SIZE)] ?? SIZES["5B 1280x704"];
     for (const widget of node.widgets ?? []) {

@@ -34,6 +34,9 @@ from longlive.longlive_core.types import Block
 from longlive.longlive_core.vae import DecodeStream, VAEConfig
 from PIL import Image
 
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def small_mini() -> Mini:

@@ -13,6 +13,9 @@ from longlive.longlive_core.training import world
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+# Hundreds of frames are read.
+pytestmark = pytest.mark.slow
+
 Frame = NDArray[np.uint8]
 
 

@@ -10,8 +10,9 @@ from weakref import ref
 
 import pytest
 import torch
-from longlive.longlive_core.film.film import Film, OnStep, ShouldStop
+from longlive.longlive_core.film.film import Film
 from longlive.longlive_core.film.live_script import LiveScript
+from longlive.longlive_core.film.sampler_settings import OnStep, ShouldStop
 from longlive.longlive_core.memory import MemoryConfig
 from longlive.longlive_core.model import WAN22_TI2V_5B, KVCache, TextKVCache
 from longlive.longlive_core.sampling.generation import Generation, KnownLatents, Step
@@ -51,16 +52,16 @@ class Studio:
         earlier: Film | None = None,
         live: LiveScript | None = None,
     ) -> Film:
-        def begin(
-            plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
-        ) -> Generation:
-            hooks = {"on_step": on_step, "should_stop": should_stop}
-            made = self.tiny.generate("", self.memory, plan=plan, model=self, known=known, **hooks, **self.options)
-            self.begun += 1
-            self.alive += [ref(made), ref(made._memory)]
-            return made
+        return Film(plan, self.start, start=start, earlier=earlier, live=live)
 
-        return Film(plan, begin, start, earlier, live)
+    def start(
+        self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
+    ) -> Generation:
+        hooks = {"on_step": on_step, "should_stop": should_stop}
+        made = self.tiny.generate("", self.memory, plan=plan, model=self, known=known, **hooks, **self.options)
+        self.begun += 1
+        self.alive += [ref(made), ref(made._memory)]
+        return made
 
     def cost(self, draw: Callable[[], object]) -> tuple[int, int]:
         """Steps and clean passes that `draw` takes."""
@@ -80,7 +81,7 @@ class Trouble(Exception):
 def stop(film: Film, at: int) -> None:
     """Stopped by the `at`-th question whether to."""
     questions = iter(range(at + 1))
-    list(film.draw(should_stop=lambda: next(questions, at) == at))
+    list(film.run(should_stop=lambda: next(questions, at) == at))
 
 
 def fail(film: Film, at: int) -> None:
@@ -92,12 +93,12 @@ def fail(film: Film, at: int) -> None:
             raise Trouble
 
     with pytest.raises(Trouble):
-        list(film.draw(on_step))
+        list(film.run(on_step))
 
 
 def close(film: Film, at: int) -> None:
     """Closed by whoever draws, after `at + 1` blocks or so."""
-    draw = film.draw()
+    draw = film.run()
     for _ in range(at % len(film.plan.blocks) + 1):
         next(draw)
     draw.close()
@@ -108,24 +109,25 @@ def test_a_film_drawn_again_is_replayed(tiny: Tiny) -> None:
     studio, plan = Studio(tiny), tiny.plan(SHOTS)
     film = studio.film(plan)
     assert (film.finished, film.complete, film.needs_model, studio.begun) == (0, False, True, 0)
-    first = list(film.draw())
+    first = list(film.run())
     assert (film.finished, film.complete, film.needs_model) == (len(plan.blocks), True, False)
     assert [block.spec for block in first] == list(plan.blocks)
     assert torch.equal(joined(first), tiny.film(SHOTS))
     again: list[Block] = []
-    assert studio.cost(lambda: again.extend(film.draw())) == (0, 0)
+    assert studio.cost(lambda: again.extend(film.run())) == (0, 0)
     assert studio.begun == 1 and all(one is other for one, other in zip(first, again, strict=True))
 
 
 def test_nothing_is_made_before_it_is_asked_for(tiny: Tiny) -> None:
     """A draw begins with its first `next`, and makes one block for each."""
     studio = Studio(tiny)
-    draw = studio.film(tiny.plan(SHOTS)).draw()
+    draw = studio.film(tiny.plan(SHOTS)).run()
     assert studio.begun == 0
     next(draw)
     assert (studio.sampled, studio.clean) == (STEPS, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 @pytest.mark.parametrize("interrupt", [stop, fail, close])
 def test_an_interrupted_film_goes_on_to_the_bit(
@@ -141,7 +143,7 @@ def test_an_interrupted_film_goes_on_to_the_bit(
         kept = film.finished
         missing = len(plan.blocks) - kept
         expected = (missing * STEPS, len(plan.blocks) - 1) if missing else (0, 0)
-        assert studio.cost(lambda film=film, blocks=blocks: blocks.extend(film.draw())) == expected
+        assert studio.cost(lambda film=film, blocks=blocks: blocks.extend(film.run())) == expected
         assert torch.equal(joined(blocks), whole)
 
 
@@ -151,14 +153,15 @@ def test_interrupts_add_up_to_one_film(tiny: Tiny) -> None:
     film = studio.film(plan)
     for made in range(len(plan.blocks)):
         assert film.finished == made
-        draw = film.draw()
+        draw = film.run()
         assert [next(draw).index for _ in range(made + 1)] == list(range(made + 1))
         draw.close()
     assert studio.sampled == len(plan.blocks) * STEPS
-    assert torch.equal(joined(film.draw()), tiny.film(SHOTS))
+    assert torch.equal(joined(film.run()), tiny.film(SHOTS))
 
 
-@pytest.mark.parametrize("interrupt", [stop, fail, close, lambda film, _: list(film.draw())])
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupt", [stop, fail, close, lambda film, _: list(film.run())])
 def test_no_memory_outlives_a_draw(tiny: Tiny, interrupt: Callable[[Film, int], object]) -> None:
     """Keys and values, gigabytes in the full model, go when the draw ends, however it ends; the film stays."""
     studio = Studio(tiny)
@@ -173,25 +176,26 @@ def test_a_stop_at_once_gives_what_is_kept(tiny: Tiny) -> None:
     """A draw that may not work shows the finished blocks, and asks nothing of the model."""
     studio = Studio(tiny)
     film = studio.film(tiny.plan(SHOTS))
-    assert list(film.draw(should_stop=lambda: True)) == []
+    assert list(film.run(should_stop=lambda: True)) == []
     stop(film, 8)
     kept, shown = film.finished, list[Block]()
     assert 0 < kept < 6
-    assert studio.cost(lambda: shown.extend(film.draw(should_stop=lambda: True))) == (0, 0)
+    assert studio.cost(lambda: shown.extend(film.run(should_stop=lambda: True))) == (0, 0)
     assert [block.index for block in shown] == list(range(kept))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [1, 2, 5, 12])
 @pytest.mark.parametrize("kept", [0, 1, 2, 4])
 def test_known_latents_stay_when_a_film_is_resumed(tiny: Tiny, given: int, kept: int) -> None:
     """The film begins with its start image, or its known blocks, whether or not it was stopped among them."""
     start, plan = torch.randn(1, 4, given, 4, 6, generator=torch.Generator().manual_seed(1)), tiny.plan(SHOTS)
     film = Studio(tiny).film(plan, start)
-    draw = film.draw()
+    draw = film.run()
     for _ in range(kept):
         next(draw)
     del draw
-    drawn = joined(film.draw())
+    drawn = joined(film.run())
     assert torch.equal(drawn[:, :, :given], start)
     assert torch.equal(drawn, tiny.film(SHOTS, prefix=start))
 
@@ -208,9 +212,9 @@ def test_a_film_goes_on_from_an_earlier_one(tiny: Tiny, changes: dict[str, Any])
     memory = tiny.memory(**changes)
     studio, (whole, beginning) = Studio(tiny, memory), split(tiny)
     earlier = studio.film(beginning)
-    before = list(earlier.draw())
+    before = list(earlier.run())
     film, blocks = studio.film(whole, earlier=earlier), list[Block]()
-    assert studio.cost(lambda: blocks.extend(film.draw())) == (3 * STEPS, 5)
+    assert studio.cost(lambda: blocks.extend(film.run())) == (3 * STEPS, 5)
     assert all(one is other for one, other in zip(before, blocks, strict=False))
     assert torch.equal(joined(blocks), tiny.film(SHOTS, memory))
     assert earlier.finished == 3 and film.complete
@@ -221,7 +225,7 @@ def test_a_joined_plan_goes_on_from_its_first_film(tiny: Tiny) -> None:
     first, second = tiny.plan("A A"), tiny.plan("B |C")
     studio, plan = Studio(tiny), first.then(second)
     film = studio.film(plan, earlier=studio.film(first))
-    assert torch.equal(joined(film.draw()), tiny.film("", plan=plan))
+    assert torch.equal(joined(film.run()), tiny.film("", plan=plan))
     assert [block.cut for block in plan.blocks] == [False, False, True, True]
 
 
@@ -232,7 +236,7 @@ def test_films_drawn_in_one_go_remember_once(tiny: Tiny) -> None:
     whole = beginning.then(tiny.plan("C C"))
     film = studio.film(whole, earlier=studio.film(beginning))
     blocks: list[Block] = []
-    assert studio.cost(lambda: blocks.extend(film.draw())) == (7 * STEPS, 6)
+    assert studio.cost(lambda: blocks.extend(film.run())) == (7 * STEPS, 6)
     assert torch.equal(joined(blocks), tiny.film("", plan=whole))
 
 
@@ -243,9 +247,10 @@ def test_an_earlier_films_image_begins_the_later_one(tiny: Tiny) -> None:
         studio, (whole, beginning) = Studio(tiny), split(tiny)
         film = studio.film(whole, earlier=studio.film(beginning, image))
         stop(film, at)
-        assert torch.equal(joined(film.draw()), tiny.film(SHOTS, prefix=image))
+        assert torch.equal(joined(film.run()), tiny.film(SHOTS, prefix=image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupt", [stop, fail, close])
 def test_an_earlier_film_is_completed_first(tiny: Tiny, interrupt: Callable[[Film, int], None]) -> None:
     """Stopped in the earlier film or in its own blocks, a later draw makes the rest of both, each block once."""
@@ -255,11 +260,11 @@ def test_an_earlier_film_is_completed_first(tiny: Tiny, interrupt: Callable[[Fil
         film = studio.film(whole, earlier=earlier)
         interrupt(film, at)
         made = max(earlier.finished, film.finished)
-        assert film.finished in (0, made) and film.kept == made
-        sampled, _ = studio.cost(lambda film=film: list(film.draw()))
+        assert film.finished in (0, made) and film.available == made
+        sampled, _ = studio.cost(lambda film=film: list(film.run()))
         assert sampled == (6 - made) * STEPS
         assert earlier.complete and film.complete
-        assert torch.equal(joined(film.draw()), tiny.film(SHOTS))
+        assert torch.equal(joined(film.run()), tiny.film(SHOTS))
 
 
 def test_a_stop_at_once_gives_what_the_earlier_film_kept(tiny: Tiny) -> None:
@@ -269,9 +274,9 @@ def test_a_stop_at_once_gives_what_the_earlier_film_kept(tiny: Tiny) -> None:
     film = studio.film(whole, earlier=earlier)
     close(earlier, 1)
     shown, once = list[Block](), iter([True])
-    assert studio.cost(lambda: shown.extend(film.draw(should_stop=lambda: next(once, False)))) == (0, 0)
+    assert studio.cost(lambda: shown.extend(film.run(should_stop=lambda: next(once, False)))) == (0, 0)
     assert [block.index for block in shown] == [0, 1]
-    assert not film.finished and not earlier.complete
+    assert film.finished == 2 and not film.complete and not earlier.complete
 
 
 @pytest.mark.parametrize("kv_format", ["bf16", "fp16", "float32"])
@@ -315,7 +320,7 @@ def test_a_film_follows_its_script_from_the_next_shot_on(tiny: Tiny) -> None:
     for at in range(2):
         studio, script = Studio(tiny), ShotScript.parse(text)
         film = studio.film(plan := lived(tiny, text), live=LiveScript(script, plan))
-        draw, blocks = film.draw(), list[Block]()
+        draw, blocks = film.run(), list[Block]()
         blocks += [next(draw) for _ in range(at + 1)]
         assert film.live is not None and film.live.change(changed) == 1
         blocks += draw
@@ -332,7 +337,7 @@ def test_a_later_film_follows_what_an_earlier_one_became(tiny: Tiny) -> None:
     studio = Studio(tiny)
     earlier = studio.film(plan, live=LiveScript(ShotScript.parse(first), plan))
     film = studio.film(plan.then(lived(tiny, second)), earlier=earlier)
-    draw = film.draw()
+    draw = film.run()
     blocks = [next(draw)]
     assert earlier.live is not None and earlier.live.change(changed) == 1
     blocks += draw

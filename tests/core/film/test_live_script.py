@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from longlive.longlive_core.film.film import Film, OnStep, ShouldStop
+from longlive.longlive_core.film.film import Film
 from longlive.longlive_core.film.live_script import LiveScript, TooLateError
-from longlive.longlive_core.film.take_film import KeptFilm, TakeFilm, followed
+from longlive.longlive_core.film.sampler_settings import OnStep, ShouldStop
 from longlive.longlive_core.sampling.generation import Generation, KnownLatents
 from longlive.longlive_core.script import BlockPlan, ScriptError, ShotScript
 from longlive.longlive_core.take import Take
+from longlive.longlive_core.take.live_versions import with_live_script
 
 from ..conftest import Tiny
+from ..takes import stored_film, take_film
 
 SCRIPT = """\
 hero: a red ring
@@ -122,8 +124,8 @@ def test_a_take_says_what_was_used(tiny: Tiny, tmp_path: Path) -> None:
     settings = {"fps": 24.0, "block_frames": tiny.block_frames}
     take = Take.new(tmp_path / "film.take", script, settings, {})
     take.save()
-    film = KeptFilm(Film(plan, begin, live=changing), take, changing)
-    draw = film.draw()
+    film = stored_film(Film(plan, begin, live=changing), take, changing)
+    draw = film.run()
     blocks = [next(draw)]
     changing.change(text.replace(": B", ": D"))
     blocks += draw
@@ -131,9 +133,9 @@ def test_a_take_says_what_was_used(tiny: Tiny, tmp_path: Path) -> None:
     assert [[version.text for version in shot.versions] for shot in kept.shots] == [["A"], ["B", "D"], ["C", "C"]]
     assert [shot.versions[shot.chosen].made for shot in kept.shots] == ["render", "live", "live"]
     assert kept.plan.blocks == film.plan.blocks and kept.complete
-    again = TakeFilm(kept, begin)
+    again = take_film(kept, begin)
     assert not again.needs_model
-    for one, other in zip(again.draw(), blocks, strict=True):
+    for one, other in zip(again.run(), blocks, strict=True):
         assert torch.equal(one.latents, other.latents)
 
 
@@ -146,5 +148,5 @@ def test_names_of_the_new_script_are_kept_in_full(tmp_path: Path) -> None:
     changing = LiveScript(script, script.plan())
     changing.change("style: in ink\nfox: a red fox\n" + text.replace(": B", ": {fox}").replace(": A", ": A"))
     plan = changing.begin(0)
-    changed = followed(take, plan, changing)
+    changed = with_live_script(take, plan, changing.script)
     assert changed.plan.blocks == plan.blocks and changed.script.shots[1].prompt == "a red fox, in ink"

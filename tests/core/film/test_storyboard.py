@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.cli.main import main
-from longlive.longlive_core.film.storyboard import StoryboardFilm, board_blocks, board_noise, storyboard
-from longlive.longlive_core.film.take_storyboard import retake_board
+from longlive.longlive_core.film.film import Film
+from longlive.longlive_core.film.sampler_settings import storyboard_noise
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.render.job import Job, RenderSettings
-from longlive.longlive_core.render.storyboard_job import StoryboardJob
 from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.sampling.noise import block_noise
 from longlive.longlive_core.script import BlockPlan, ShotScript
+from longlive.longlive_core.script.storyboard import storyboard_blocks, storyboard_plan
 from longlive.longlive_core.take import Take, choose, retake
 from longlive.longlive_core.take.append import append
 from longlive.longlive_core.types import Block, LatentShape
@@ -27,6 +27,9 @@ from ..conftest import Tiny
 from ..takes import SCRIPT, after, latents, make_mini, make_order, make_take, remade, resume, same
 from .test_film import STEPS, Studio
 
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
+
 SHOTS = "A A |B B B |C |D D"
 OPENINGS = [0, 2, 5, 6]
 LONG = SCRIPT.replace("(1 block)", "(2 blocks)")
@@ -35,14 +38,14 @@ FIRSTS = [0, 2, 4, 6, 8]
 
 def make_board(tiny: Tiny, plan: BlockPlan, **more: object) -> tuple[Studio, list[Block]]:
     """A storyboard as a film of its own, and who made it."""
-    studio = Studio(tiny, noise=board_noise(plan, block_noise(0)))
-    return studio, list(studio.film(storyboard(plan), **more).draw())  # type: ignore[arg-type]
+    studio = Studio(tiny, noise=storyboard_noise(plan, block_noise(0)))
+    return studio, list(studio.film(storyboard_plan(plan), **more).run())  # type: ignore[arg-type]
 
 
-def make_begun(tiny: Tiny, plan: BlockPlan, start: torch.Tensor | None = None) -> tuple[StoryboardFilm, Studio]:
+def make_begun(tiny: Tiny, plan: BlockPlan, start: torch.Tensor | None = None) -> tuple[Film, Studio]:
     """A film that begins with its storyboard, and who makes both."""
-    board, film = Studio(tiny, noise=board_noise(plan, block_noise(0))), Studio(tiny)
-    return StoryboardFilm(plan, film.film(plan)._begin, board.film(storyboard(plan), start), start), film
+    board, film = Studio(tiny, noise=storyboard_noise(plan, block_noise(0))), Studio(tiny)
+    return Film(plan, film.start, start=start, storyboard=board.film(storyboard_plan(plan), start)), film
 
 
 # Films.
@@ -50,8 +53,8 @@ def make_begun(tiny: Tiny, plan: BlockPlan, start: torch.Tensor | None = None) -
 
 def test_a_storyboard_has_the_first_block_of_every_shot(tiny: Tiny) -> None:
     plan = tiny.plan(SHOTS, seeds={2: 9})
-    board = storyboard(plan)
-    assert [block.index for block in board_blocks(plan)] == OPENINGS
+    board = storyboard_plan(plan)
+    assert [block.index for block in storyboard_blocks(plan)] == OPENINGS
     assert [(block.index, block.start) for block in board.blocks] == [(0, 0), (1, 2), (2, 4), (3, 6)]
     assert [(b.shot, b.prompt, b.cut, b.seed) for b in board.blocks] == [
         (0, "A", False, None),
@@ -65,17 +68,17 @@ def test_a_board_block_has_the_noise_of_the_block_that_it_is(tiny: Tiny) -> None
     """By its seeds and its place in the whole film, as every block of a film has."""
     plan, shape = tiny.plan(SHOTS, seeds={2: 9}), LatentShape(1, 4, 2, 4, 6)
     source = block_noise(3)
-    noise = board_noise(plan, source)
-    for spec, whole in zip(storyboard(plan).blocks, OPENINGS, strict=True):
+    noise = storyboard_noise(plan, source)
+    for spec, whole in zip(storyboard_plan(plan).blocks, OPENINGS, strict=True):
         assert torch.equal(noise(spec, shape), source(plan.blocks[whole], shape))
 
 
 def test_a_shot_that_goes_on_has_no_block_of_its_own() -> None:
     """Its first block must follow the very block before it; the storyboard says that it is not there."""
     script = "Shot 1 (2 blocks): the hero\nShot 2 (1 block, continue): the other\nShot 3 (1 block): the hero\n"
-    board = storyboard(ShotScript.parse(script).plan(24))
+    board = storyboard_plan(ShotScript.parse(script).plan(24))
     assert [block.shot for block in board.blocks] == [0, 2]
-    assert board.notes == ("shot 2 goes on without a cut: the storyboard has no block of it",)
+    assert board.notes == ("shot 2 continues without a cut: the storyboard has no block of it",)
 
 
 def test_a_film_begins_its_shots_with_its_storyboard(tiny: Tiny) -> None:
@@ -83,7 +86,7 @@ def test_a_film_begins_its_shots_with_its_storyboard(tiny: Tiny) -> None:
     plan = tiny.plan(SHOTS)
     _, board = make_board(tiny, plan)
     film, studio = make_begun(tiny, plan)
-    blocks = list(film.draw())
+    blocks = list(film.run())
     assert [block.spec for block in blocks] == list(plan.blocks)
     assert all(same([blocks[i].latents for i in OPENINGS], [block.latents for block in board]))
     assert studio.sampled == STEPS * (len(plan.blocks) - len(OPENINGS))
@@ -92,7 +95,7 @@ def test_a_film_begins_its_shots_with_its_storyboard(tiny: Tiny) -> None:
     assert torch.equal(torch.cat([block.latents for block in blocks], dim=2), whole)
     plain = list(tiny.generate(SHOTS))
     assert same([blocks[i].latents for i in (0, 1, 2)], [plain[i].latents for i in (0, 1, 2)]) == [True, True, False]
-    assert all(one is other for one, other in zip(blocks, film.draw(), strict=True))
+    assert all(one is other for one, other in zip(blocks, film.run(), strict=True))
 
 
 def test_a_storyboard_depends_on_script_and_seeds_alone(tiny: Tiny) -> None:
@@ -108,7 +111,7 @@ def test_a_storyboard_depends_on_script_and_seeds_alone(tiny: Tiny) -> None:
 def test_a_start_image_begins_the_storyboard(tiny: Tiny) -> None:
     image = torch.randn(1, 4, 1, 4, 6, generator=torch.Generator().manual_seed(1))
     film, _ = make_begun(tiny, tiny.plan(SHOTS), image)
-    blocks = list(film.draw())
+    blocks = list(film.run())
     assert torch.equal(blocks[0].latents[:, :, :1], image)
     assert torch.equal(blocks[0].latents, next(tiny.generate(SHOTS, prefix=image)).latents)
 
@@ -120,12 +123,12 @@ def test_a_film_stopped_anywhere_goes_on_to_the_bit(tiny: Tiny, at: int) -> None
     It is asked to stop once only, and must not make the film without its storyboard then.
     """
     plan = tiny.plan(SHOTS)
-    whole = list(make_begun(tiny, plan)[0].draw())
+    whole = list(make_begun(tiny, plan)[0].run())
     film, studio = make_begun(tiny, plan)
     answers = iter([False] * at + [True])
-    shown = list(film.draw(should_stop=lambda: next(answers, False)))
+    shown = list(film.run(should_stop=lambda: next(answers, False)))
     assert film.finished == len(shown)
-    assert all(same([block.latents for block in film.draw()], [block.latents for block in whole]))
+    assert all(same([block.latents for block in film.run()], [block.latents for block in whole]))
     assert studio.sampled <= STEPS * (len(plan.blocks) - len(OPENINGS)) + 1
 
 
@@ -133,20 +136,16 @@ def test_the_storyboard_of_a_film_that_goes_on_is_of_the_new_shots(tiny: Tiny) -
     """Behind the earlier film, which is not made again; its shots are nothing that is yet to be judged."""
     beginning = tiny.plan("A A |B B")
     plan = beginning.then(tiny.plan("C C |D D"))
-    assert [block.index for block in board_blocks(plan, 4)] == [0, 1, 2, 3, 4, 6]
-    noise = board_noise(plan, block_noise(0), 4)
+    assert [block.index for block in storyboard_blocks(plan, 4)] == [0, 1, 2, 3, 4, 6]
+    noise = storyboard_noise(plan, block_noise(0), 4)
     earlier = Studio(tiny).film(beginning)
-    before, studio = list(earlier.draw()), Studio(tiny, noise=noise)
-    board = list(studio.film(storyboard(plan, 4), earlier=earlier).draw())
+    before, studio = list(earlier.run()), Studio(tiny, noise=noise)
+    board = list(studio.film(storyboard_plan(plan, 4), earlier=earlier).run())
     assert studio.sampled == STEPS * 2
     own = Studio(tiny)
-    film = StoryboardFilm(
-        plan,
-        own.film(plan)._begin,
-        Studio(tiny, noise=noise).film(storyboard(plan, 4), earlier=earlier),
-        earlier=earlier,
-    )
-    blocks = list(film.draw())
+    board_film = Studio(tiny, noise=noise).film(storyboard_plan(plan, 4), earlier=earlier)
+    film = Film(plan, own.start, earlier=earlier, storyboard=board_film)
+    blocks = list(film.run())
     assert all(one is other for one, other in zip(before, blocks, strict=False))
     assert all(same([blocks[i].latents for i in (4, 6)], [block.latents for block in board[4:]]))
     assert own.sampled == STEPS * 2
@@ -156,11 +155,11 @@ def test_the_storyboard_of_a_film_that_goes_on_is_of_the_new_shots(tiny: Tiny) -
 def test_a_film_that_is_kept_elsewhere_brings_its_storyboard(tiny: Tiny, kept: int, anew: int) -> None:
     """Of the storyboard, too, only what is missing is made."""
     plan = tiny.plan(SHOTS)
-    whole = list(make_begun(tiny, plan)[0].draw())
-    board, film = Studio(tiny, noise=board_noise(plan, block_noise(0))), Studio(tiny)
-    resumed = StoryboardFilm(plan, film.film(plan)._begin, board.film(storyboard(plan)))
-    resumed.resume(whole[:kept])
-    assert all(same([block.latents for block in resumed.draw()], [block.latents for block in whole]))
+    whole = list(make_begun(tiny, plan)[0].run())
+    board, film = Studio(tiny, noise=storyboard_noise(plan, block_noise(0))), Studio(tiny)
+    resumed = Film(plan, film.start, storyboard=board.film(storyboard_plan(plan)))
+    resumed.adopt(whole[:kept])
+    assert all(same([block.latents for block in resumed.run()], [block.latents for block in whole]))
     assert board.sampled == anew
 
 
@@ -179,9 +178,9 @@ def order(tmp_path: Path) -> RenderSettings:
     return made
 
 
-def preview(mini: Mini, order: RenderSettings, take: Take | None = None, calls: int | None = None) -> StoryboardJob:
+def preview(mini: Mini, order: RenderSettings, take: Take | None = None, calls: int | None = None) -> Job:
     stop = None if calls is None else after(calls)
-    job = StoryboardJob(order, mini=mini, take=take, should_stop=stop)
+    job = Job(order, mini=mini, take=take, storyboard=True, should_stop=stop)
     assert job.run() or calls is not None
     return job
 
@@ -193,15 +192,15 @@ def taken(job: Job) -> Take:
 
 def made_directly(mini: Mini, plan: BlockPlan, known: dict[int, torch.Tensor]) -> list[torch.Tensor]:
     """The storyboard of a plan, of which some blocks are known."""
-    noise = board_noise(plan, block_noise(0))
+    noise = storyboard_noise(plan, block_noise(0))
     hooks = {"noise": noise, "known": lambda spec: known.get(spec.index)}
-    made = generate(mini.model, storyboard(plan), mini.encode_text, size=(2, 2), steps=2, **hooks)
+    made = generate(mini.model, storyboard_plan(plan), mini.encode_text, size=(2, 2), steps=2, **hooks)
     return [block.latents for block in made]
 
 
 def board_of(take: Take) -> list[torch.Tensor]:
     """Its blocks, straight from the files."""
-    return [load_file(take.path(spec))["latents"].clone() for spec in board_blocks(take.plan)]
+    return [load_file(take.path(spec))["latents"].clone() for spec in storyboard_blocks(take.plan)]
 
 
 def test_a_take_begins_with_its_storyboard(mini: Mini, order: RenderSettings) -> None:
@@ -215,11 +214,11 @@ def test_a_take_begins_with_its_storyboard(mini: Mini, order: RenderSettings) ->
     assert len(read_video(order.output.with_name("film.preview.mp4"))) == 29 + 4 * 32
     assert order.output.with_name("film.preview.png").is_file() and not order.output.exists()
     film, said = resume(take, mini)
-    assert film.run_of_take is not None and film.run_of_take.kept == FIRSTS
+    assert film.film.report is not None and film.film.report.stored == FIRSTS
     assert not any("anew" in line for line in said)
     assert all(same(board_of(take), board)) and take.complete
     again = preview(mini, RenderSettings.resumed(take.folder))
-    assert again.run_of_take is not None and not again.run_of_take.sampled
+    assert again.film.report is not None and not again.film.report.sampled
 
 
 def test_shot_1_begins_as_in_the_plain_film(mini: Mini, order: RenderSettings) -> None:
@@ -239,7 +238,7 @@ def test_a_stopped_preview_goes_on_to_the_bit(mini: Mini, order: RenderSettings,
     made = stopped.made()
     assert made < 5
     job = preview(mini, RenderSettings.resumed(stopped.folder))
-    assert job.run_of_take is not None and len(job.run_of_take.sampled) == 5 - made
+    assert job.film.report is not None and len(job.film.report.sampled) == 5 - made
     assert all(same(board_of(stopped), board_of(whole)))
 
 
@@ -260,9 +259,9 @@ def test_another_beginning_of_one_shot_leaves_the_others(mini: Mini, order: Rend
     """To the bit; both beginnings are kept, either can be chosen, and the film begins with the one that is."""
     take = taken(preview(mini, order))
     board = board_of(take)
-    job = preview(mini, RenderSettings.resumed(take.folder), retake_board(take, 3, seed=9).take)
+    job = preview(mini, RenderSettings.resumed(take.folder), retake(take, 3, seed=9, storyboard=True).take)
     again = taken(job)
-    assert job.run_of_take is not None and (job.run_of_take.sampled, job.run_of_take.kept) == ([2], [0, 1, 3, 4])
+    assert job.film.report is not None and (job.film.report.sampled, job.film.report.stored) == ([2], [0, 1, 3, 4])
     assert same(board_of(again), board) == [True, True, False, True, True]
     assert not any(shot.spliced for shot in again.shots)
     assert (again.script.shots[2].seed, [len(shot.versions) for shot in again.shots]) == (9, [1, 1, 2, 1, 1])
@@ -276,9 +275,9 @@ def test_another_beginning_of_one_shot_leaves_the_others(mini: Mini, order: Rend
 def test_another_beginning_is_made_behind_those_that_are_there(mini: Mini, order: RenderSettings) -> None:
     """Of shot 4, too, which was made behind an earlier beginning of shot 3."""
     take = taken(preview(mini, order))
-    again = taken(preview(mini, RenderSettings.resumed(take.folder), retake_board(take, 3, seed=9).take))
+    again = taken(preview(mini, RenderSettings.resumed(take.folder), retake(take, 3, seed=9, storyboard=True).take))
     before = board_of(again)
-    last = taken(preview(mini, RenderSettings.resumed(take.folder), retake_board(again, 5, seed=4).take))
+    last = taken(preview(mini, RenderSettings.resumed(take.folder), retake(again, 5, seed=4, storyboard=True).take))
     expected = made_directly(mini, last.plan, dict(enumerate(before[:4])))
     assert all(same(board_of(last), expected)) and not torch.equal(expected[4], before[4])
 
@@ -290,7 +289,7 @@ def test_a_retake_of_a_previewed_shot_is_one_like_any_other(mini: Mini, order: R
     whole = latents(take)
     job = remade(take, mini, 3, "ripple", seed=9)
     again = taken(job)
-    assert job.run_of_take is not None and job.run_of_take.replayed == 0  # from the memory of its shot
+    assert job.film.report.replayed == 0  # from the memory of its shot
     assert same(latents(again), whole) == [True] * 4 + [False] * 6
     back, _ = choose(again, 3, 0)
     assert all(same(latents(back), whole)) and not any(shot.spliced for shot in back.shots)
@@ -315,7 +314,7 @@ def test_shots_behind_a_film_can_be_previewed(mini: Mini, order: RenderSettings)
     take = make_take(mini, order)
     whole = latents(take)
     job = preview(mini, RenderSettings.resumed(take.folder), append(take, "Shot 6 (2 blocks): the other"))
-    assert job.run_of_take is not None and job.run_of_take.sampled == [5]
+    assert job.film.report.sampled == [5]
     longer, board = taken(job), board_of(taken(job))
     resume(longer, mini)
     assert all(same(latents(longer)[:-2], whole)) and all(same(board_of(longer), board))
@@ -333,24 +332,24 @@ def test_a_bad_block_of_a_storyboard_is_made_again(
     board = board_of(take)
     hurt(take.path(take.plan.blocks[4]))
     job = preview(mini, RenderSettings.resumed(take.folder))
-    assert job.run_of_take is not None and job.run_of_take.sampled == [2]
+    assert job.film.report.sampled == [2]
     assert all(same(board_of(take), board))
 
 
 def test_what_no_storyboard_can_be_is_refused(mini: Mini, order: RenderSettings) -> None:
     with pytest.raises(ValueError, match="leave --no-take out"):
-        StoryboardJob(RenderSettings(order.script, order.output, take=False), mini=mini)
+        Job(RenderSettings(order.script, order.output, take=False), mini=mini, storyboard=True)
     take = make_take(mini, order)
     with pytest.raises(ValueError, match="shot 4 is made already, after shot 3 as it is"):
-        retake_board(take, 3, seed=9)
-    with pytest.raises(FileExistsError, match=r"holds a film that a storyboard would take the place of"):
-        StoryboardJob(order, mini=mini)
+        retake(take, 3, seed=9, storyboard=True)
+    with pytest.raises(FileExistsError, match=r"holds a film that a storyboard would replace"):
+        Job(order, mini=mini, storyboard=True)
     assert take.complete
     shutil.rmtree(take.folder)
     (order.output.parent / "script.txt").write_text("Shot 1 (1 block): the hero\nShot 2 (1 block, continue): the other")
     take = taken(preview(mini, order))
-    with pytest.raises(ValueError, match="shot 2 goes on without a cut"):
-        retake_board(take, 2, seed=9)
+    with pytest.raises(ValueError, match="shot 2 continues without a cut"):
+        retake(take, 2, seed=9, storyboard=True)
     with pytest.raises(ValueError, match="that very text and seed"):
         retake(take, 1, prompt="the hero")
 

@@ -6,20 +6,23 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from longlive.longlive_core.film.film import Film, OnStep, ShouldStop
-from longlive.longlive_core.film.take_film import KeptFilm, TakeFilm, as_first_made, kept_blocks
+from longlive.longlive_core.film.film import Film
+from longlive.longlive_core.film.sampler_settings import OnStep, ShouldStop
 from longlive.longlive_core.sampling.generation import Generation, KnownLatents, Step
 from longlive.longlive_core.script import BlockPlan, ShotScript
-from longlive.longlive_core.take import Shot, Take, Version
+from longlive.longlive_core.take import Shot, Take, Version, lock_shot
 from longlive.longlive_core.take.from_video import MADE as GIVEN
-from longlive.longlive_core.take.retake_once import retake_once, with_versions_of
+from longlive.longlive_core.take.live_versions import with_versions_of
+from longlive.longlive_core.take.retake import Mode, retake
 from longlive.longlive_core.types import Block
 from torch import Tensor
 
 from ..conftest import Tiny
+from ..takes import stored_blocks, stored_film, take_film
 
 SCRIPT = "Shot 1 (2 blocks): A\nShot 2 (1 block): B\nShot 3 (2 blocks): C\n"
 BLOCKS = 5
@@ -44,10 +47,15 @@ class Studio:
 
         return self.tiny.generate("", plan=plan, known=known, on_step=note, should_stop=should_stop)
 
-    def draw(self, film: Film | KeptFilm | TakeFilm) -> tuple[list[Block], list[int]]:
+    def run(self, film: Film) -> tuple[list[Block], list[int]]:
         """The whole film and which of its blocks were sampled for it."""
         self.sampled = []
-        return list(film.draw()), self.sampled
+        return list(film.run()), self.sampled
+
+
+def retaken(take: Take, *change: Any, **options: Any) -> Take:  # noqa: ANN401
+    """The take with a retake, as a graph asks for it."""
+    return retake(take, *change, reuse=True, **options).take
 
 
 @pytest.fixture
@@ -68,7 +76,7 @@ def joined(blocks: list[Block] | tuple[Block, ...]) -> Tensor:
 
 def made(take: Take, studio: Studio) -> Take:
     """The take with its film made."""
-    studio.draw(TakeFilm(take, studio))
+    studio.run(take_film(take, studio))
     assert take.complete
     return take
 
@@ -80,8 +88,8 @@ def contents(take: Take) -> dict[str, bytes]:
 
 def test_a_block_is_on_disk_before_it_is_handed_on(studio: Studio, take: Take) -> None:
     """Whoever draws the film finds each block kept already."""
-    for block in KeptFilm(Film(take.plan, studio), take).draw():
-        (kept,) = [one for one in kept_blocks(take) if one.index == block.index]
+    for block in stored_film(Film(take.plan, studio), take).run():
+        (kept,) = [one for one in stored_blocks(take) if one.index == block.index]
         assert torch.equal(kept.latents, block.latents)
     assert take.complete
 
@@ -89,16 +97,16 @@ def test_a_block_is_on_disk_before_it_is_handed_on(studio: Studio, take: Take) -
 @pytest.mark.parametrize("count", range(BLOCKS + 1))
 def test_a_film_cut_off_goes_on_from_disk(studio: Studio, take: Take, count: int) -> None:
     """Another film of the same plan, as after a crash, samples only what is missing, to the bit."""
-    whole, _ = studio.draw(Film(take.plan, studio))
-    with closing(iter(KeptFilm(Film(take.plan, studio), take).draw())) as cut_off:
+    whole, _ = studio.run(Film(take.plan, studio))
+    with closing(iter(stored_film(Film(take.plan, studio), take).run())) as cut_off:
         for _ in range(count):
             next(cut_off)
-    film = KeptFilm(Film(take.plan, studio), take)
-    assert (film.kept, film.finished, film.needs_model) == (count, count, count < BLOCKS)
-    blocks, sampled = studio.draw(film)
+    film = stored_film(Film(take.plan, studio), take)
+    assert (film.available, film.finished, film.needs_model) == (count, count, count < BLOCKS)
+    blocks, sampled = studio.run(film)
     assert sampled == list(range(count, BLOCKS))
     assert torch.equal(joined(blocks), joined(whole))
-    assert film.complete and studio.draw(film)[1] == []
+    assert film.complete and studio.run(film)[1] == []
 
 
 @pytest.mark.parametrize("count", range(BLOCKS + 1))
@@ -107,30 +115,30 @@ def test_a_chain_goes_on_from_disk(studio: Studio, take: Take, count: int) -> No
     plan = take.plan
     beginning = replace(plan, blocks=plan.blocks[:3])
 
-    def chain() -> KeptFilm:
-        return KeptFilm(Film(plan, studio, earlier=Film(beginning, studio)), take)
+    def chain() -> Film:
+        return stored_film(Film(plan, studio, earlier=Film(beginning, studio)), take)
 
-    whole, _ = studio.draw(Film(plan, studio))
-    with closing(iter(chain().draw())) as cut_off:
+    whole, _ = studio.run(Film(plan, studio))
+    with closing(iter(chain().run())) as cut_off:
         for _ in range(count):
             next(cut_off)
     film = chain()
-    assert (film.kept, film.needs_model) == (count, count < BLOCKS)
-    blocks, sampled = studio.draw(film)
+    assert (film.available, film.needs_model) == (count, count < BLOCKS)
+    blocks, sampled = studio.run(film)
     assert sampled == list(range(count, BLOCKS))
     assert torch.equal(joined(blocks), joined(whole))
 
 
 def test_a_damaged_block_is_made_again(studio: Studio, take: Take) -> None:
     """What cannot be read is no beginning: the film goes on before it, and the take is whole again."""
-    whole = joined(kept_blocks(made(take, studio)))
+    whole = joined(stored_blocks(made(take, studio)))
     path = take.path(take.plan.blocks[2])
     path.write_bytes(path.read_bytes()[:-8] + b"\0\0\0\0\1\1\1\1")
-    assert TakeFilm(take, studio).needs_model
-    film = KeptFilm(Film(take.plan, studio), take)
-    assert film.kept == 2
-    blocks, _ = studio.draw(film)
-    assert torch.equal(joined(blocks), whole) and torch.equal(joined(kept_blocks(take)), whole)
+    assert take_film(take, studio).needs_model
+    film = stored_film(Film(take.plan, studio), take)
+    assert film.available == 2
+    blocks, _ = studio.run(film)
+    assert torch.equal(joined(blocks), whole) and torch.equal(joined(stored_blocks(take)), whole)
 
 
 def test_a_take_of_another_film_is_refused(studio: Studio, take: Take) -> None:
@@ -138,19 +146,19 @@ def test_a_take_of_another_film_is_refused(studio: Studio, take: Take) -> None:
     made(take, studio)
     other = ShotScript.parse(SCRIPT.replace("B", "D")).plan(24.0, 2)
     with pytest.raises(ValueError, match="no beginning of this film"):
-        KeptFilm(Film(other, studio), take)
+        stored_film(Film(other, studio), take)
 
 
 def test_a_film_goes_on_from_a_take(studio: Studio, take: Take) -> None:
     """Behind a take's film, whole or not, another one is made as if both were one."""
     more = ShotScript.parse("D").plan(24.0, 2, default_seconds=0.3)
     plan = take.plan.then(more)
-    whole, _ = studio.draw(Film(plan, studio))
-    film = Film(plan, studio, earlier=TakeFilm(take, studio))
-    assert film.kept == 0
-    blocks, sampled = studio.draw(film)
+    whole, _ = studio.run(Film(plan, studio))
+    film = Film(plan, studio, earlier=take_film(take, studio))
+    assert film.available == 0
+    blocks, sampled = studio.run(film)
     assert sampled == list(range(len(plan.blocks))) and torch.equal(joined(blocks), joined(whole))
-    again, sampled = studio.draw(Film(plan, studio, earlier=TakeFilm(take, studio)))
+    again, sampled = studio.run(Film(plan, studio, earlier=take_film(take, studio)))
     assert sampled == list(range(BLOCKS, len(plan.blocks))) and torch.equal(joined(again), joined(whole))
 
 
@@ -158,17 +166,17 @@ def test_a_film_goes_on_from_a_take(studio: Studio, take: Take) -> None:
 def test_a_retake_is_made_once(studio: Studio, take: Take, mode: str, expected: list[int]) -> None:
     """Asked for again, from the take as it was or as it is now, it is the version that was made."""
     before = contents(made(take, studio))
-    changed = retake_once(take, 2, 9, mode=mode)  # type: ignore[arg-type]
+    changed = retaken(take, 2, 9, mode=mode)
     changed.save()
-    blocks, sampled = studio.draw(TakeFilm(changed, studio))
+    blocks, sampled = studio.run(take_film(changed, studio))
     assert sampled == expected
     assert {path: data for path, data in contents(take).items() if path in before} == before
     for base in (take, changed):
-        again = retake_once(with_versions_of(base, Take.load(take.folder)), 2, 9, mode=mode)  # type: ignore[arg-type]
+        again = retaken(with_versions_of(base, Take.load(take.folder)), 2, 9, mode=mode)
         assert again == changed
-        film = TakeFilm(again, studio)
+        film = take_film(again, studio)
         assert not film.needs_model
-        replayed, sampled = studio.draw(film)
+        replayed, sampled = studio.run(film)
         assert sampled == [] and torch.equal(joined(replayed), joined(blocks))
 
 
@@ -176,17 +184,17 @@ def test_a_retake_is_made_once(studio: Studio, take: Take, mode: str, expected: 
 @pytest.mark.parametrize("count", range(BLOCKS))
 def test_a_retake_cut_off_goes_on(studio: Studio, take: Take, mode: str, count: int) -> None:
     """In the very version that was begun, and no block is made twice."""
-    changed = retake_once(made(take, studio), 2, 9, mode=mode)  # type: ignore[arg-type]
+    changed = retaken(made(take, studio), 2, 9, mode=mode)
     changed.save()
-    draw = TakeFilm(changed, studio).draw()
+    draw = take_film(changed, studio).run()
     studio.sampled = []
     for _ in range(count):
         next(draw)
     del draw
     first, saved = studio.sampled, Take.load(take.folder)
     for base in (take, saved):
-        assert retake_once(with_versions_of(base, saved), 2, 9, mode=mode) == changed  # type: ignore[arg-type]
-    _, sampled = studio.draw(TakeFilm(changed, studio))
+        assert retaken(with_versions_of(base, saved), 2, 9, mode=mode) == changed
+    _, sampled = studio.run(take_film(changed, studio))
     assert first + sampled == ([2, 3, 4] if mode == "ripple" else [2])
 
 
@@ -196,73 +204,94 @@ def test_versions_of_a_shot_side_by_side(studio: Studio, take: Take) -> None:
     films: dict[int, Tensor] = {}
     for seed in (9, 10, 9, 10):
         saved = Take.load(take.folder)
-        changed = retake_once(with_versions_of(as_first_made(take), saved), 2, seed)
+        changed = retaken(with_versions_of(take.first_made, saved), 2, seed)
         changed.save()
-        blocks, sampled = studio.draw(TakeFilm(changed, studio))
+        blocks, sampled = studio.run(take_film(changed, studio))
         if seed in films:
             assert sampled == [] and torch.equal(joined(blocks), films[seed])
         films[seed] = joined(blocks)
     assert [len(shot.versions) for shot in Take.load(take.folder).shots] == [1, 3, 3]
 
 
+@pytest.mark.parametrize("mode", ["ripple", "keep"])
+def test_a_locked_shot_is_not_retaken(studio: Studio, take: Take, mode: Mode) -> None:
+    """Neither with a new seed nor with one that it has a version of; asked for as it is, it stays."""
+    first = made(retaken(made(take, studio), 2, 9), studio)
+    locked = lock_shot(made(retaken(first, 2, 10), studio), 2, True)
+    for seed in (9, 11):
+        with pytest.raises(ValueError, match="shot 2 is locked"):
+            retaken(locked, 2, seed, mode=mode)
+    assert retaken(locked, 2, 10, mode=mode) == locked
+
+
+def test_a_ripple_goes_around_a_locked_shot(studio: Studio, take: Take) -> None:
+    """A locked shot behind the retaken one keeps its version, spliced, though it has one made for this retake."""
+    first = made(retaken(made(take, studio), 2, 9), studio)
+    locked = lock_shot(made(retaken(first, 2, 10), studio), 3, True)
+    changed = retaken(locked, 2, 9)
+    assert [shot.chosen for shot in changed.shots] == [0, 1, 2]
+    assert [shot.spliced for shot in changed.shots] == [False, False, True]
+    assert studio.run(take_film(changed, studio))[1] == []
+
+
 def test_retakes_in_a_row(studio: Studio, take: Take) -> None:
     """Two shots retaken one after the other, as by two nodes: asked for again, both are there."""
 
     def both() -> Take:
-        changed = as_first_made(take)
+        changed = take.first_made
         for number, seed in ((2, 9), (3, 4)):
-            changed = retake_once(with_versions_of(changed, Take.load(take.folder)), number, seed)
+            changed = retaken(with_versions_of(changed, Take.load(take.folder)), number, seed)
             changed.save()
         return changed
 
     made(take, studio)
     first = both()
-    assert studio.draw(TakeFilm(first, studio))[1] == [2, 3, 4]
+    assert studio.run(take_film(first, studio))[1] == [2, 3, 4]
     assert both() == first
-    assert studio.draw(TakeFilm(first, studio))[1] == []
+    assert studio.run(take_film(first, studio))[1] == []
 
 
 def test_keep_and_then_ripple(studio: Studio, take: Take) -> None:
     """The same shot, first spliced, then with the shots behind it made again: only those are sampled."""
     made(take, studio)
-    kept = retake_once(take, 2, 9, mode="keep")
+    kept = retaken(take, 2, 9, mode="keep")
     kept.save()
-    studio.draw(TakeFilm(kept, studio))
-    rippled = retake_once(kept, 2, 9, mode="ripple")
-    blocks, sampled = studio.draw(TakeFilm(rippled, studio))
+    studio.run(take_film(kept, studio))
+    rippled = retaken(kept, 2, 9, mode="ripple")
+    blocks, sampled = studio.run(take_film(rippled, studio))
     assert sampled == [3, 4]
     script = ShotScript.parse(SCRIPT.replace("B", "B @seed=9"))
-    whole, _ = studio.draw(Film(script.plan(24.0, 2), studio))
+    whole, _ = studio.run(Film(script.plan(24.0, 2), studio))
     assert torch.equal(joined(blocks), joined(whole))
 
 
 def test_a_version_on_other_blocks_is_made_anew(studio: Studio, take: Take) -> None:
     """A version that was made behind another shot 1 does not follow from this one: it stays, and there is a new one."""
-    second = made(retake_once(made(take, studio), 2, 9), studio)
-    first = made(retake_once(second, 1, 5), studio)
-    back = retake_once(replace(first, shots=first.shots), 2, 0)
+    second = made(retaken(made(take, studio), 2, 9), studio)
+    first = made(retaken(second, 1, 5), studio)
+    back = retaken(replace(first, shots=first.shots), 2, 0)
     made(back, studio)
-    found = retake_once(back, 2, 9)
+    found = retaken(back, 2, 9)
     version = found.shots[1].versions[found.shots[1].chosen]
     assert version.seed == 9 and found.shots[1].chosen == 2
-    assert studio.draw(TakeFilm(found, studio))[1] == []
+    assert studio.run(take_film(found, studio))[1] == []
 
 
 def test_what_is_not_made_cannot_be_kept(studio: Studio, take: Take) -> None:
     """A shot made behind the retake would not be the film's own; in an unfinished film, shots can follow only."""
-    list(zip(range(4), KeptFilm(Film(take.plan, studio), take).draw(), strict=False))
+    list(zip(range(4), stored_film(Film(take.plan, studio), take).run(), strict=False))
     with pytest.raises(ValueError, match="shot 3 is not made yet"):
-        retake_once(take, 1, 5, mode="keep")
-    assert len(retake_once(take, 1, 5).shots[2].versions) == 2
-    assert len(retake_once(take, 3, 5, mode="keep").shots[2].versions) == 2
+        retaken(take, 1, 5, mode="keep")
+    assert len(retaken(take, 1, 5).shots[2].versions) == 2
+    assert len(retaken(take, 3, 5, mode="keep").shots[2].versions) == 2
 
 
 def test_a_film_takes_what_came_to_its_take(studio: Studio, take: Take) -> None:
     """Blocks that were made for a retake, of shots that it left, are not made again for the film."""
-    film = KeptFilm(Film(take.plan, studio), take)
-    studio.draw(TakeFilm(retake_once(take, 3, 5), studio))
-    assert film.needs_model and film.kept == 3
-    assert studio.draw(film)[1] == [3, 4]
+    film = stored_film(Film(take.plan, studio), take)
+    studio.run(take_film(retaken(take, 3, 5), studio))
+    assert film.needs_model and film.available == 3
+    assert studio.run(film)[1] == [3, 4]
 
 
 def test_a_take_that_became_another_film_is_refused(take: Take) -> None:
@@ -273,16 +302,23 @@ def test_a_take_that_became_another_film_is_refused(take: Take) -> None:
             with_versions_of(take, other)
 
 
+def test_locks_are_those_on_disk(take: Take) -> None:
+    """Set or taken off since the take was loaded, by another program."""
+    locked = lock_shot(take, 2, True)
+    for mine, saved in ((take, locked), (locked, take)):
+        assert with_versions_of(mine, saved) == saved
+
+
 def test_a_prompt_is_a_line_of_the_script(studio: Studio, take: Take) -> None:
     """An empty one leaves the words, another one changes them; two shots in one are refused."""
     made(take, studio)
-    changed = retake_once(take, 3, 4, "  D ")
+    changed = retaken(take, 3, 4, "  D ")
     assert [shot.prompt for shot in changed.script.shots] == ["A", "B", "D"]
-    assert retake_once(changed, 3, 5).script.shots[2].prompt == "D"
+    assert retaken(changed, 3, 5).script.shots[2].prompt == "D"
     with pytest.raises(ValueError, match="reads as more than one shot"):
-        retake_once(take, 2, 4, "D | A")
+        retaken(take, 2, 4, "D | A")
     with pytest.raises(ValueError, match="this film has 3"):
-        retake_once(take, 4, 4)
+        retaken(take, 4, 4)
 
 
 @pytest.fixture
@@ -294,9 +330,9 @@ def given(take: Take) -> Take:
 def test_a_given_video_is_never_sampled(studio: Studio, given: Take) -> None:
     """Neither as a retake nor where its blocks are missing."""
     with pytest.raises(ValueError, match="is a given video"):
-        retake_once(given, 1, 3)
+        retaken(given, 1, 3)
     with pytest.raises(ValueError, match="video"):
-        list(TakeFilm(given, studio).draw())
+        list(take_film(given, studio).run())
     assert studio.sampled == []
 
 
@@ -306,12 +342,12 @@ def test_a_start_image_begins_every_version(studio: Studio, tmp_path: Path) -> N
     take = Take.new(tmp_path / "film.take", ShotScript.parse(SCRIPT), settings, {})
     image = torch.randn(1, 4, 1, 4, 6, generator=torch.Generator().manual_seed(1))
     with pytest.raises(ValueError, match="begins with an image"):
-        list(TakeFilm(take, studio).draw())
-    studio.draw(KeptFilm(Film(take.plan, studio, image), take))
-    changed = retake_once(take, 1, 3)
-    blocks, sampled = studio.draw(TakeFilm(changed, studio))
+        list(take_film(take, studio).run())
+    studio.run(stored_film(Film(take.plan, studio, start=image), take))
+    changed = retaken(take, 1, 3)
+    blocks, sampled = studio.run(take_film(changed, studio))
     assert sampled == list(range(BLOCKS))
-    whole, _ = studio.draw(Film(changed.plan, studio, image))
+    whole, _ = studio.run(Film(changed.plan, studio, start=image))
     assert torch.equal(joined(blocks), joined(whole)) and torch.equal(blocks[0].latents[:, :, :1], image)
 
 
@@ -324,7 +360,7 @@ def test_a_stop_ends_a_take_s_draw(studio: Studio, take: Take) -> None:
             yield True
 
     questions = answers()
-    film = TakeFilm(take, studio)
-    shown = list(film.draw(should_stop=lambda: next(questions)))
-    assert 0 < len(shown) < BLOCKS and film.kept == len(shown)
-    assert studio.draw(film)[1] == list(range(len(shown), BLOCKS))
+    film = take_film(take, studio)
+    shown = list(film.run(should_stop=lambda: next(questions)))
+    assert 0 < len(shown) < BLOCKS and film.available == len(shown)
+    assert studio.run(film)[1] == list(range(len(shown), BLOCKS))

@@ -98,6 +98,19 @@ def test_token_smoothing_reduces_the_error_of_keys_with_an_offset() -> None:
     assert errors["token"] < errors["none"] / 5
 
 
+def test_values_are_stored_without_centring() -> None:
+    """Smoothing changes keys only: values with a large part in common are the same to the bit with and without it."""
+    kv = block(0)
+    offset = KeyValue(kv.k, kv.v + 20)
+    values: list[Tensor] = []
+    for smoothing in ("none", "token"):
+        pool = make("nvfp4", smoothing)
+        write(pool, 0, 0, offset)
+        write(pool, 0, 1, kv)
+        values.append(SHAPE.slot_view(pool.read(0, 2, torch.float32), 0).v.clone())
+    assert torch.equal(*values)
+
+
 def test_reference_smoothing_changes_the_scratch_and_not_the_store() -> None:
     """Attention reads the new block's centred keys, while the stored keys are those without smoothing."""
     plain, reference = make("nvfp4"), make("nvfp4", "reference")

@@ -67,6 +67,17 @@ def test_recache_leaves_the_global_sink_and_the_cut_block() -> None:
     ]
 
 
+def test_recache_keeps_no_sink_that_is_yet_to_come() -> None:
+    """A cut within the blocks that the global sink takes: it is a sink itself, once."""
+    assert contents(Window(4, sinks=2), {1}, 4, recache=True) == [
+        [0, 1],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4, 5],
+        [0, 1, 2, 3, 4, 5, 6, 7],
+    ]
+
+
 def test_three_slots_hold_no_previous_block_in_a_later_shot() -> None:
     assert contents(Window(3), {2, 5}, 7)[3:] == [
         [0, 1, 4, 5, 6, 7],
@@ -155,6 +166,12 @@ def test_blocks_come_in_order() -> None:
 def test_impossible_memory_settings_are_refused_with_a_remedy(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MemoryConfig(**change).check(8)
+
+
+def test_positions_are_scaled_with_the_offset_of_their_cuts() -> None:
+    """(frame + rope_offset · cuts) · t_scale: the scale holds for the whole sum."""
+    assert MemoryConfig().position(16, 2) == 16 + 2 * 8
+    assert MemoryConfig(t_scale=0.5, rope_offset=6.0).position(16, 2) == 0.5 * (16 + 2 * 6)
 
 
 def test_integrity_notices_a_lost_sink() -> None:

@@ -26,7 +26,14 @@ def test_saved_and_loaded_is_the_same_model(folder: Path) -> None:
     assert loaded.model.config == made.model.config
     assert loaded.vae.config == made.vae.config
     assert loaded.text.vocabulary == made.text.vocabulary
-    assert not any(p.requires_grad for p in loaded.model.parameters())
+
+
+def test_a_model_for_films_is_frozen(folder: Path) -> None:
+    """Made or loaded, no part asks for gradients: oneDNN may choose other kernels, and so other bits, for one that
+    does."""
+    for mini in (Mini.random(0, vocabulary()), load_mini(folder)):
+        for part in (mini.model, mini.text, mini.vae):
+            assert not part.training and not any(weight.requires_grad for weight in part.parameters())
 
 
 @pytest.mark.parametrize("name", ["transformer", "text_encoder", "vae"])
@@ -47,7 +54,7 @@ def test_a_missing_truncated_or_foreign_file_is_named(folder: Path, tmp_path: Pa
 
 
 def test_padding_and_company_do_not_change_a_prompt() -> None:
-    encoder = TextEncoder(vocabulary()).eval()
+    encoder = TextEncoder(vocabulary()).requires_grad_(False).eval()
     alone = encoder.encode("a big red ring")
     together = encoder(["a big red ring", "the scene transitions it sways on the left against a plain navy wall"])
     assert torch.allclose(together[0, :4], alone, atol=1e-6)
@@ -55,13 +62,13 @@ def test_padding_and_company_do_not_change_a_prompt() -> None:
 
 
 def test_order_matters_case_and_punctuation_do_not() -> None:
-    encoder = TextEncoder(vocabulary()).eval()
+    encoder = TextEncoder(vocabulary()).requires_grad_(False).eval()
     assert torch.equal(encoder.encode("A big, RED ring."), encoder.encode("a big red ring"))
     assert not torch.allclose(encoder.encode("red big a ring"), encoder.encode("a big red ring"), atol=1e-3)
 
 
 def test_unknown_words_are_told_and_harmless() -> None:
-    encoder = TextEncoder(vocabulary()).eval()
+    encoder = TextEncoder(vocabulary()).requires_grad_(False).eval()
     assert encoder.unknown_words("a zebra and a zebra, a yak") == ("zebra", "yak")
     assert torch.isfinite(encoder.encode("zebra")).all()
     assert encoder.encode("").shape == (1, 128)

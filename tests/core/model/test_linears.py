@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from longlive.kernels import dequantize_nvfp4, quantize_nvfp4
@@ -23,12 +25,16 @@ def nvfp4(of: nn.Linear, **options: object) -> NVFP4Linear:
     return NVFP4Linear(weight, (of.out_features, of.in_features), of.bias, Scratch(), **options)  # type: ignore[arg-type]
 
 
+# Of two ways to compute one product in float32; rounding to four bits moves it by 10 %.
+close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
+
+
 def test_a_decoded_weight_is_all_that_differs() -> None:
     base = layer()
     packed = nvfp4(base)
     weight = dequantize_nvfp4(quantize_nvfp4(base.weight), (96, 64), torch.float32)
     x = torch.randn(2, 7, 64)
-    assert torch.equal(packed(x), F.linear(x, weight, base.bias))
+    close(packed(x), F.linear(x, weight, base.bias))
 
 
 def test_rounded_activations_are_rounded_as_weights_are() -> None:
@@ -36,7 +42,7 @@ def test_rounded_activations_are_rounded_as_weights_are() -> None:
     packed = nvfp4(base, activations="nvfp4")
     rows = dequantize_nvfp4(quantize_nvfp4(x.view(-1, 64)), (128, 64), torch.float32)
     weight = dequantize_nvfp4(quantize_nvfp4(base.weight), (96, 64), torch.float32)
-    assert torch.equal(packed(x), (F.linear(rows, weight) + base.bias).view(2, 64, 96))
+    close(packed(x), (F.linear(rows, weight) + base.bias).view(2, 64, 96))
 
 
 def test_layers_share_one_scratch_and_keep_four_bits() -> None:

@@ -53,7 +53,7 @@ class Slow:
 def ahead(draw: Make[Step | Block], depth: int = 1) -> Generator[Events, None, None]:
     """The draw, in a thread."""
     with Pipeline() as line:
-        yield line.draw("sampling", draw, depth)
+        yield line.start("sampling", draw, depth)
 
 
 def events(film: Events) -> Iterator[Step | Block]:
@@ -89,7 +89,7 @@ def test_events_come_in_order(tiny: Tiny, depth: int) -> None:
             PLAN, known=known, on_step=on_step, should_stop=should_stop
         ),
     )
-    with ahead(film.draw, depth) as drawn:
+    with ahead(film.run, depth) as drawn:
         got = list(events(drawn))
         assert drawn.done and drawn.take(0.01) is None
     told = [(event.block.index, event.index) if isinstance(event, Step) else (event.index, None) for event in got]
@@ -99,6 +99,7 @@ def test_events_come_in_order(tiny: Tiny, depth: int) -> None:
     assert film.complete and not samplers()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_at_most_depth_blocks_wait(tiny: Tiny, depth: int) -> None:
     """While nobody takes, sampling halts with `depth` finished blocks; each block taken makes room for one more."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from longlive.longlive_core.cli.render import add_arguments, how_to_resume, render_order
+from longlive.longlive_core.cli.render import add_arguments, how_to_resume, render_settings
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
 from longlive.longlive_core.video import read_video
@@ -36,8 +36,8 @@ def test_a_take_goes_on_in_the_codec_it_was_begun_with(whole: Job) -> None:
     """Resumed with no word about it, the same file is written again, and the command to resume says nothing of it."""
     assert whole.take is not None
     again = RenderSettings.resumed(whole.take.folder)
-    assert (again.output, again.codec, again.quality) == (whole.order.output, "vp9", "best")
-    before = whole.order.output.read_bytes()
+    assert (again.output, again.codec, again.quality) == (whole.settings.output, "vp9", "best")
+    before = whole.settings.output.read_bytes()
     job = Job(again, mini=make_mini())
     assert job.run()
     assert again.output.read_bytes() == before
@@ -48,11 +48,11 @@ def test_the_same_blocks_make_a_film_in_another_codec(whole: Job) -> None:
     """Nothing is sampled again; the film lies beside the first one, with the extension of its codec."""
     assert whole.take is not None
     order = RenderSettings.resumed(whole.take.folder, None, {"codec": "png"})
-    assert order.output == whole.order.output.with_suffix("")
+    assert order.output == whole.settings.output.with_suffix("")
     job = Job(order, mini=make_mini())
     assert job.run()
-    assert job.run_of_take is not None and not job.run_of_take.sampled
-    pictures, film = read_video(order.output), read_video(whole.order.output)
+    assert job.film.report is not None and not job.film.report.sampled
+    pictures, film = read_video(order.output), read_video(whole.settings.output)
     assert pictures.shape == film.shape and pictures.dtype == torch.uint8
     assert torch.allclose(film.float().mean((1, 2)), pictures.float().mean((1, 2)), atol=4)
     assert "--codec png" in how_to_resume(arguments("script.txt"), job)
@@ -67,8 +67,8 @@ def test_a_film_of_another_extension_is_refused_before_a_model_is_loaded(tmp_pat
 
 def test_codec_and_quality_are_words_of_the_command(tmp_path: Path) -> None:
     words = (str(tmp_path / "script.txt"), "-o", "film.mov", "--codec", "prores", "--quality", "best")
-    order = render_order(arguments(*words))
+    order = render_settings(arguments(*words))
     assert (order.codec, order.quality) == ("prores", "best")
     for film, codec in (("film.mp4", "h264"), ("film.mov", "prores"), ("film.webm", "vp9")):  # the name says it
-        order = render_order(arguments(words[0], "-o", film))
+        order = render_settings(arguments(words[0], "-o", film))
         assert (order.codec, order.quality) == (codec, "high")

@@ -13,7 +13,7 @@ import torch
 from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.film.film import Film
 from longlive.longlive_core.mini import Mini, load_mini
-from longlive.longlive_core.render.extend_job import ExtendJob
+from longlive.longlive_core.render.given_video import GivenVideo
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.script import Length, ScriptError, plan_shot
 from longlive.longlive_core.take import Take, choose, retake
@@ -24,6 +24,9 @@ from longlive.longlive_core.video.clip import Clip, ClipStopped
 
 from ..full_disk import files_no_larger_than
 from ..takes import after, latents, make_mini, resume, same
+
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
 
 BEHIND = """\
 thing: the hero
@@ -79,8 +82,8 @@ def test_a_clip_is_a_finished_film() -> None:
     """Its blocks are the clip's latents, drawn without a model, under one prompt."""
     latents = torch.randn(1, 48, 16, 2, 2, generator=torch.Generator().manual_seed(2))
     film = Film.known(plan_clip(2, "a fox\n  in the snow", 30.0), latents)
-    assert (film.complete, film.needs_model, film.kept, film.plan.fps) == (True, False, 2, 30.0)
-    assert torch.equal(torch.cat([block.latents for block in film.draw()], dim=2), latents)
+    assert (film.complete, film.needs_model, film.available, film.plan.fps) == (True, False, 2, 30.0)
+    assert torch.equal(torch.cat([block.latents for block in film.run()], dim=2), latents)
     assert {block.prompt for block in film.plan.blocks} == {"a fox in the snow"}
     with pytest.raises(ValueError, match="12 latent frames"):
         Film.known(film.plan, latents[:, :, :12])
@@ -129,8 +132,14 @@ def order(video: Path, **more: object) -> RenderSettings:
     return RenderSettings(None, video.with_name("film.mp4"), size="32x32", steps=2, **more)  # type: ignore[arg-type]
 
 
-def extended(video: Path, mini: Mini, stop: Callable[[], bool] = lambda: False) -> ExtendJob:
-    return ExtendJob(order(video), video, "{thing}", BEHIND, mini=mini, should_stop=stop)
+def extend(
+    settings: RenderSettings, video: Path, prompt: str, mini: Mini, stop: Callable[[], bool] = lambda: False
+) -> Job:
+    return Job(settings, video=GivenVideo(settings, video, prompt, BEHIND, stop), mini=mini, should_stop=stop)
+
+
+def extended(video: Path, mini: Mini, stop: Callable[[], bool] = lambda: False) -> Job:
+    return extend(order(video), video, "{thing}", mini, stop)
 
 
 def test_a_clip_at_the_films_rate_is_every_frame(video: Path) -> None:
@@ -165,8 +174,8 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
 def test_a_video_is_the_beginning_of_a_film(video: Path, mini: Mini) -> None:
     """All its whole blocks are in the film as the VAE sees them, and the shots behind it are made after them."""
     job = extended(video, mini)
-    assert job.run() and job.run_of_take is not None and job.take is not None
-    assert (job.run_of_take.kept, job.run_of_take.sampled) == ([0, 1], [2, 3])
+    assert job.run() and job.film.report is not None and job.take is not None
+    assert (job.film.report.stored, job.film.report.sampled) == ([0, 1], [2, 3])
     assert any("the first 2 frames of the video, 0.08 s, are left out" in note for note in job.notes)
     with torch.no_grad():
         clip = encode_clip(read_video(video), mini.vae, LatentShape(1, 48, 8, 2, 2), lambda: None)
@@ -176,7 +185,7 @@ def test_a_video_is_the_beginning_of_a_film(video: Path, mini: Mini) -> None:
     assert take.plan.blocks[0].prompt == "the hero"
     assert len(read_video(take.film)) == take.plan.video_frames
     again, said = resume(take, mini)
-    assert again.run_of_take is not None and not again.run_of_take.sampled and not said
+    assert again.film.report is not None and not again.film.report.sampled and not said
 
 
 @pytest.mark.parametrize("made", [2, 3])
@@ -190,7 +199,7 @@ def test_a_video_is_extended_to_the_bit_after_a_stop(video: Path, mini: Mini, ma
     assert not stopped.run() and stopped.take is not None
     assert stopped.take.made() == made
     job, _ = resume(stopped.take, mini)
-    assert job.run_of_take is not None and len(job.run_of_take.sampled) == BLOCKS - made
+    assert job.film.report is not None and len(job.film.report.sampled) == BLOCKS - made
     assert all(same(latents(stopped.take), expected))
 
 
@@ -201,6 +210,7 @@ def test_a_stop_before_the_video_is_kept_leaves_nothing(video: Path, mini: Mini,
     assert [path.name for path in video.parent.iterdir()] == [video.name]
 
 
+@pytest.mark.linux
 def test_a_disk_too_full_for_the_video_leaves_nothing(video: Path, mini: Mini) -> None:
     with files_no_larger_than(5_000), pytest.raises(OSError, match="free some space"):
         extended(video, mini)
@@ -213,7 +223,7 @@ def test_another_film_of_that_name_is_not_lost(video: Path, mini: Mini) -> None:
     assert job.run() and job.take is not None
     other = order(video)
     with pytest.raises(FileExistsError, match=r"holds another film; name this one otherwise"):
-        ExtendJob(other, video, "the other", BEHIND, mini=mini)
+        extend(other, video, "the other", mini)
     assert job.take.complete
     assert extended(video, mini).run()
 
@@ -240,7 +250,7 @@ def test_a_given_video_is_not_made_again(video: Path, mini: Mini) -> None:
 )
 def test_a_bad_prompt_is_refused_before_anything_is_written(video: Path, mini: Mini, prompt: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        ExtendJob(order(video), video, prompt, BEHIND, mini=mini)
+        extend(order(video), video, prompt, mini)
     assert [path.name for path in video.parent.iterdir()] == [video.name]
 
 

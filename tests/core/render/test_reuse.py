@@ -12,13 +12,16 @@ import torch
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, choose, retake
-from longlive.longlive_core.take.versions import Mode
+from longlive.longlive_core.take.retake import Mode
 from longlive.longlive_core.types import video_frames
 from longlive.longlive_core.vae import DecodeStream
 from longlive.longlive_core.video import read_video
 from torch import Tensor
 
 from ..takes import MODEL, VAE, after
+
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
 
 # Twelve blocks: the decoder reaches five back.
 SCRIPT = """\
@@ -45,7 +48,7 @@ def order(tmp_path: Path) -> RenderSettings:
 @pytest.fixture
 def take(mini: Mini, order: RenderSettings) -> Take:
     job = Job(order, mini=mini)
-    assert job.run() and job.take is not None and job.film.copied == 0
+    assert job.run() and job.take is not None and job.render.copied == 0
     return job.take
 
 
@@ -59,7 +62,7 @@ def whole(take: Take, mini: Mini) -> Tensor:
     """The film of these blocks as a file that nothing was copied into plays it."""
     path = take.folder.parent / "whole.mp4"
     job = Job(RenderSettings.resumed(take.folder, path, contact_sheet=True), mini=mini)
-    assert job.run() and job.film.copied == 0
+    assert job.run() and job.render.copied == 0
     return read_video(path)
 
 
@@ -72,7 +75,7 @@ def test_a_retake_decodes_its_shot_and_the_seams(mini: Mini, take: Take, mode: M
     """Five blocks behind a spliced shot still depend on it; everything else is copied, frame for frame."""
     before = read_video(take.film)
     job = run(retake(take, 2, seed=9, mode=mode).take, mini)
-    assert job.film.copied == copied
+    assert job.render.copied == copied
     played = read_video(take.film)
     shot = video_frames(7 * 8)
     assert torch.equal(played[:shot], before[:shot]) and not torch.equal(played[shot:], before[shot:])
@@ -86,7 +89,7 @@ def test_going_back_to_an_earlier_version_is_the_film_it_was(mini: Mini, take: T
     before = read_video(take.film)
     run(retake(take, 3, seed=9).take, mini)
     back, _ = choose(Take.load(take.folder), 3, 0)
-    assert run(back, mini).film.copied == 8
+    assert run(back, mini).render.copied == 8
     assert torch.equal(read_video(take.film), before)
 
 
@@ -94,8 +97,8 @@ def test_another_file_is_cut_from_the_takes_own(mini: Mini, take: Take) -> None:
     """With `-o` the film stays where it is, and what is the same in the new one comes from it."""
     before = take.film.read_bytes()
     job = run(retake(take, 3, seed=9).take, mini, output=take.folder.parent / "other.mp4")
-    assert job.film.copied == 8 and take.film.read_bytes() == before
-    assert torch.equal(read_video(job.order.output), whole(job.take or take, mini))
+    assert job.render.copied == 8 and take.film.read_bytes() == before
+    assert torch.equal(read_video(job.settings.output), whole(job.take or take, mini))
 
 
 @pytest.mark.parametrize("calls", [0, 9, 70])
@@ -106,9 +109,9 @@ def test_a_cut_that_is_stopped_loses_nothing(mini: Mini, take: Take, calls: int)
         job = Job(RenderSettings.resumed(take.folder), take=changed, mini=mini, should_stop=after(stops))
         assert not job.run()
         frames = read_video(take.film)
-        assert len(frames) == job.film.video_frames
+        assert len(frames) == job.render.video_frames
     done = run(Take.load(take.folder), mini)
-    assert done.film.copied >= 8
+    assert done.render.copied >= 8
     assert torch.equal(read_video(take.film), whole(done.take or take, mini))
     assert "before.mp4" not in footage(take)
 
@@ -117,15 +120,15 @@ def test_a_cut_that_is_stopped_loses_nothing(mini: Mini, take: Take, calls: int)
 def test_a_film_that_was_spoilt_is_made_whole(mini: Mini, take: Take, spoil: Callable[[Path], object]) -> None:
     before = take.film.read_bytes()
     spoil(take.film)
-    assert run(take, mini).film.copied == 0
+    assert run(take, mini).render.copied == 0
     assert take.film.read_bytes() == before
 
 
 def test_a_film_in_another_quality_is_made_whole(mini: Mini, take: Take) -> None:
     before = take.film.read_bytes()
-    assert run(take, mini, given={"quality": "small"}).film.copied == 0
+    assert run(take, mini, given={"quality": "small"}).render.copied == 0
     assert len(take.film.read_bytes()) < len(before)
-    assert run(take, mini, given={"quality": "small"}).film.copied == BLOCKS
+    assert run(take, mini, given={"quality": "small"}).render.copied == BLOCKS
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -150,9 +153,9 @@ def test_a_film_of_the_same_name_elsewhere_is_another_film(mini: Mini, take: Tak
     other = take.folder.parent / "other"
     other.mkdir()
     job = run(retake(take, 3, seed=9).take, mini, output=other / "film.mp4")
-    assert job.film.copied == 8
+    assert job.render.copied == 8
     again = run(job.take or take, mini)
-    assert again.film.copied == 8
+    assert again.render.copied == 8
     assert take.film.read_bytes() == (other / "film.mp4").read_bytes()
 
 
@@ -161,7 +164,7 @@ def test_a_foreign_film_at_the_same_place_is_not_taken_for_ours(mini: Mini, orde
     before = take.film.read_bytes()
     foreign = Job(replace(order, seed=5, take=False), mini=mini)
     assert foreign.run() and take.film.read_bytes() != before
-    assert run(take, mini).film.copied == 0
+    assert run(take, mini).render.copied == 0
     assert take.film.read_bytes() == before
 
 
@@ -177,7 +180,7 @@ def test_a_film_that_cannot_be_moved_is_made_whole(mini: Mini, take: Take, monke
     replaced = os.replace
     monkeypatch.setattr("longlive.longlive_core.render.film_index.os.replace", refuse)
     job = run(take, mini)
-    assert job.film.copied == 0 and take.film.read_bytes() == before
+    assert job.render.copied == 0 and take.film.read_bytes() == before
 
 
 def test_a_cut_that_cannot_begin_leaves_the_film(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +194,7 @@ def test_a_cut_that_cannot_begin_leaves_the_film(mini: Mini, take: Take, monkeyp
         Job(RenderSettings.resumed(take.folder), mini=mini)
     assert take.film.read_bytes() == before and footage(take) == ["film.mp4.txt"]
     monkeypatch.undo()
-    assert run(take, mini).film.copied == BLOCKS
+    assert run(take, mini).render.copied == BLOCKS
 
 
 @pytest.mark.parametrize("more", [{"given": {"quality": "small"}}, {"contact_sheet": True}])
@@ -201,7 +204,7 @@ def test_a_stopped_cut_keeps_the_longer_film(mini: Mini, take: Take, more: dict[
     job = Job(RenderSettings.resumed(take.folder, **more), mini=mini, should_stop=after(20))  # type: ignore[arg-type]
     assert not job.run()
     assert (take.folder / "footage" / "before.mp4").read_bytes() == before
-    assert run(take, mini).film.copied == BLOCKS
+    assert run(take, mini).render.copied == BLOCKS
     assert take.film.read_bytes() == before and footage(take) == ["film.mp4.txt"]
 
 
@@ -210,7 +213,7 @@ def test_pictures_are_cut_too_and_a_folder_with_other_files_is_left_alone(mini: 
     run(take, mini, **given)
     folder = take.folder.parent / "film"
     played = read_video(folder)
-    assert run(take, mini, **given).film.copied == BLOCKS
+    assert run(take, mini, **given).render.copied == BLOCKS
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"holds notes\.txt"):
         run(take, mini, **given)

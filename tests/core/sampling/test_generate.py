@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from longlive.longlive_core.model import KVCache, TextKVCache
+from longlive.longlive_core.model import KeyValue, KVCache, TextKVCache
 from longlive.longlive_core.oom import OutOfMemoryError
 from longlive.longlive_core.sampling.generate import NotFiniteError, Step
 from longlive.longlive_core.sampling.snapshot import Snapshot
@@ -82,6 +82,23 @@ def test_a_cut_moves_the_film_in_time_and_a_continued_shot_does_not(tiny: Tiny) 
     assert not torch.equal(tiny.film("A |B")[:, :, 2:], tiny.film("A B")[:, :, 2:])
     stay = tiny.memory(rope_offset=0.0)
     assert torch.equal(tiny.film("A |B", stay), tiny.film("A B", stay))
+    plan = tiny.plan("A |B")
+    continued = replace(plan, blocks=(plan.blocks[0], replace(plan.blocks[1], cut=False)))
+    assert continued.shots == 2 and torch.equal(tiny.film("", plan=continued), tiny.film("A B"))
+
+
+def test_clean_recache_forgets_what_is_before_a_cut(tiny: Tiny) -> None:
+    """The cut block, which is made before that, is the same; the next one sees only it and the global sink."""
+    plain, recached = tiny.film(SHOTS), tiny.film(SHOTS, tiny.memory(shot_clean_recache=True))
+    assert torch.equal(plain[:, :, :8], recached[:, :, :8])
+    assert not torch.equal(plain[:, :, 8:10], recached[:, :, 8:10])
+
+
+@pytest.mark.parametrize("changes", [{"sink": 0}, {"shot_sink": False}], ids=str)
+def test_clean_recache_without_a_shot_sink_forgets_nothing(tiny: Tiny, changes: dict[str, object]) -> None:
+    """Where a cut pins no block, it drops none either."""
+    recached = tiny.memory(shot_clean_recache=True, **changes)
+    assert torch.equal(tiny.film(SHOTS, recached), tiny.film(SHOTS, tiny.memory(**changes)))
 
 
 def test_text_is_encoded_once_per_distinct_prompt(tiny: Tiny) -> None:
@@ -93,6 +110,19 @@ def test_text_is_encoded_once_per_distinct_prompt(tiny: Tiny) -> None:
 
     tiny.film("A A |B B |A A |C |B", text=text, guidance=2.0, negative="N")
     assert asked == {"A": 1, "B": 1, "C": 1, "N": 1}
+
+
+def test_keys_of_prompts_in_use_are_computed_once(tiny: Tiny) -> None:
+    """The negative prompt's, which every block uses, stay in memory however many prompts come and go."""
+    model, computed = Proxy(tiny), list[Tensor]()
+
+    def text_kv(text: Tensor) -> tuple[KeyValue, ...]:
+        computed.append(text)
+        return tiny.model.text_kv(text)
+
+    model.text_kv = text_kv
+    tiny.film("A |B |C |D |E", model=model, guidance=2.0, negative="N")
+    assert len(computed) == 6
 
 
 def test_every_block_takes_its_steps_and_a_clean_pass(tiny: Tiny) -> None:
@@ -107,6 +137,16 @@ def test_guidance_runs_a_second_kv_cache(tiny: Tiny) -> None:
     assert model.calls == 2 * 3 * (2 + 1)
     assert not torch.equal(guided, tiny.film("A A |B"))
     torch.testing.assert_close(tiny.film("A A |B", guidance=1.0 + 1e-7), tiny.film("A A |B"), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5])
+def test_guidance_below_1_mixes_the_two_prompts(tiny: Tiny, guidance: float) -> None:
+    """Any other value than 1 runs both branches; at 0 the negative prompt alone makes the film."""
+    model = Proxy(tiny)
+    film = tiny.film("A A", model=model, guidance=guidance, negative="N")
+    assert model.calls == 2 * 2 * (2 + 1) and not torch.equal(film, tiny.film("A A"))
+    if not guidance:
+        torch.testing.assert_close(film, tiny.film("N N"), rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_is_sampled_before_it_is_requested(tiny: Tiny) -> None:
@@ -131,6 +171,7 @@ def test_a_block_is_returned_before_its_clean_pass(tiny: Tiny) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 @pytest.mark.parametrize("at", [4, 6])
 def test_a_film_continues_from_another(tiny: Tiny, changes: dict[str, object], at: int) -> None:
@@ -213,6 +254,7 @@ def test_known_blocks_are_not_sampled(tiny: Tiny) -> None:
     assert model.calls == 2 * (blocks - 4) + blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 @pytest.mark.parametrize("at", [0, 2, 4, 7])
 def test_a_restored_film_goes_on_bit_for_bit(tiny: Tiny, tmp_path: Path, changes: dict[str, object], at: int) -> None:
@@ -245,6 +287,23 @@ def test_a_snapshot_continues_into_another_plan(tiny: Tiny) -> None:
     longer = tiny.generate("A A A |C C C C", resume=film.snapshot())
     made = torch.cat([*blocks, *(block.latents for block in longer)], dim=2)
     assert torch.equal(made, tiny.film("A A A |C C C C"))
+
+
+def test_a_finished_film_is_restored_as_finished(tiny: Tiny) -> None:
+    """Its snapshot stands at the end of the plan: nothing is left to make, and a longer plan goes on from it."""
+    film = tiny.generate("A A |B")
+    made = [block.latents for block in film]
+    again = tiny.generate("A A |B", resume=film.snapshot())
+    assert again.done and list(again) == []
+    longer = tiny.generate("A A |B B", resume=again.snapshot())
+    assert torch.equal(torch.cat([*made, *(block.latents for block in longer)], dim=2), tiny.film("A A |B B"))
+
+
+@pytest.mark.parametrize("changes", [changes for changes in MEMORIES if changes], ids=str)
+def test_a_snapshot_of_other_memory_settings_is_refused(tiny: Tiny, changes: dict[str, object]) -> None:
+    """Its keys and values would fit the slots, and the film would go on as none that a single run makes."""
+    with pytest.raises(ValueError, match="the snapshot was made with other settings; memory: saved"):
+        tiny.generate("A", tiny.memory(**changes), resume=tiny.generate("A").snapshot())
 
 
 def test_a_snapshot_is_a_copy(tiny: Tiny) -> None:
@@ -285,6 +344,7 @@ class Interrupt(Exception):
     """In place of Ctrl-C or the host's cancel."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 def test_an_interrupt_at_any_call_costs_nothing(tiny: Tiny, changes: dict[str, object]) -> None:
     """A film that is interrupted at every model call, before and after K/V are written, is the same to the bit."""
@@ -370,9 +430,10 @@ def test_an_image_is_the_first_frame_and_clean_in_every_step(tiny: Tiny) -> None
             seen.append((t[0].tolist(), x[:, :, :1].clone()))
             return super().__call__(x, t, text, kv, positions)
 
-    image = torch.randn(1, 4, 1, 4, 6)
-    film = tiny.film("A A", model=Watching(tiny), prefix=image)
+    image, previews = torch.randn(1, 4, 1, 4, 6), list[Step]()
+    film = tiny.film("A A", model=Watching(tiny), prefix=image, on_step=previews.append)
     assert torch.equal(film[:, :, :1], image)
+    assert all(torch.equal(step.x0[:, :, :1], image) for step in previews[:2])
     assert [t for t, _ in seen] == [[0.0, 999.0], [0.0, 833.0], [999.0, 999.0], [833.0, 833.0]]
     assert all(torch.equal(first, image) for _, first in seen[:2])
 

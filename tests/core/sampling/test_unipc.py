@@ -80,6 +80,20 @@ def test_noise_depends_on_seed_shot_and_block_alone() -> None:
     assert torch.equal(base, noise(7, None, 3, SHAPE))
     for other in (noise(8, None, 3, SHAPE), noise(7, 1, 3, SHAPE), noise(7, None, 4, SHAPE)):
         assert not torch.equal(base, other)
+    assert not torch.equal(noise(7, 1, 3, SHAPE), noise(8, 1, 3, SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("shot_seed", "values"),
+    [
+        (None, (-0.6536837, -0.6677207, -0.7342139)),
+        (0, (0.4740408, -0.756567, 1.620335)),
+        (1, (-1.1622881, -0.3775253, 1.2403672)),
+    ],
+)
+def test_a_seed_is_the_same_noise_for_ever(shot_seed: int | None, values: tuple[float, ...]) -> None:
+    """A film is made again by its seed in any later version. The shot's seed 0 is a seed, and not the same as none."""
+    assert noise(7, shot_seed, 3, SHAPE).flatten()[:3].tolist() == pytest.approx(values, abs=1e-6)
 
 
 def test_the_first_films_of_a_batch_equal_a_smaller_batch() -> None:

@@ -95,6 +95,15 @@ def test_block_size_and_rate_are_respected() -> None:
     assert plan("(1 block) a", fps=23.976).fps == 23.976
 
 
+def test_half_a_block_is_one() -> None:
+    """Half is rounded up, from the shortest shot that is no error: 13 frames at the film's start, 16 behind it."""
+    assert counts("(13f) a\n(16f) b") == [1, 1]
+    assert counts("(45f) a\n(48f) b") == [2, 2]
+    for script in ("(12f) a", "a\n(15f) b"):
+        with pytest.raises(ScriptError, match="the shortest shot is one block"):
+            plan(script)
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [

@@ -75,6 +75,7 @@ def test_names_cannot_explode() -> None:
         ShotScript.parse("\n".join(lines))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [

@@ -46,6 +46,7 @@ def planned(parts: list[tuple[str, int, int | None, bool]], fps: float, frames: 
     return film
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.lists(shots, min_size=1, max_size=4), st.sampled_from([24, 16.0, 29.97, 60]), st.sampled_from([2, 8]))
 def test_the_script_of_a_plan_is_that_film(

@@ -17,6 +17,9 @@ from longlive.longlive_core.take.append import append
 
 from ..takes import BLOCKS, SCRIPT, latents, make_mini, make_order, make_take, remade, resume, same
 
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
+
 MORE = "Shot 1 (1 block) continue: the other {thing}\nShot 2 (2 blocks): the hero @seed=5\n"
 
 
@@ -44,8 +47,8 @@ def extended(mini: Mini, take: Take, text: str = MORE) -> Job:
 def test_a_film_goes_on_as_if_it_had_been_ordered_whole(mini: Mini, take: Take) -> None:
     whole = latents(take)
     job = extended(mini, take)
-    assert job.run_of_take is not None
-    assert (job.run_of_take.kept, job.run_of_take.sampled) == (list(range(BLOCKS)), [6, 7, 8])
+    assert job.film.report is not None
+    assert (job.film.report.stored, job.film.report.sampled) == (list(range(BLOCKS)), [6, 7, 8])
     longer = Take.load(take.folder)
     assert all(same(latents(longer)[:BLOCKS], whole))
     script = take.folder.parent / "whole.txt"
@@ -53,7 +56,7 @@ def test_a_film_goes_on_as_if_it_had_been_ordered_whole(mini: Mini, take: Take) 
     anew = Job(RenderSettings(script, take.folder.parent / "anew.mp4", size="32x32", steps=2), mini=mini)
     assert anew.run() and anew.take is not None
     assert anew.take.script == longer.script and all(same(latents(longer), latents(anew.take)))
-    assert anew.order.output.read_bytes() == take.film.read_bytes()
+    assert anew.settings.output.read_bytes() == take.film.read_bytes()
 
 
 def test_versions_choices_locks_and_splices_stay(mini: Mini, take: Take) -> None:

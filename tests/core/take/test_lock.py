@@ -59,6 +59,7 @@ def holder(order: RenderSettings, root: Path) -> Iterator[subprocess.Popen[str]]
         process.communicate(timeout=20)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_until_the_first_dies(order: RenderSettings, holder: subprocess.Popen[str]) -> None:
     mini, take = load_mini(order.output.with_name("mini")), order.output.with_suffix(".take")
     said = "film.take is being made by another process; wait for it or stop it"
@@ -78,6 +79,7 @@ def test_a_second_process_is_refused_until_the_first_dies(order: RenderSettings,
     assert Job(RenderSettings.resumed(take), mini=mini).run() and Take.load(take).made() == BLOCKS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 9])
 def test_a_job_that_ended_or_never_began_lets_go(order: RenderSettings, calls: int) -> None:
     mini, take = load_mini(order.output.with_name("mini")), order.output.with_suffix(".take")

@@ -10,9 +10,12 @@ from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, choose, lock_shot, prune, retake
-from longlive.longlive_core.take.versions import Mode
+from longlive.longlive_core.take.retake import Mode
 
 from ..takes import SCRIPT, after, latents, make_mini, make_order, make_take, remade, resume, same
+
+# Films are rendered by nearly every test here.
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -34,25 +37,25 @@ def test_a_ripple_changes_its_shot_and_those_after(mini: Mini, take: Take) -> No
     """The same film that a render of the changed script makes; the old versions stay beside the new ones."""
     whole = latents(take)
     job = remade(take, mini, 3, "ripple", seed=9)
-    assert job.take is not None and job.run_of_take is not None
+    assert job.take is not None
     assert same(latents(job.take), whole) == [True] * 3 + [False] * 3
-    assert (job.run_of_take.kept, job.run_of_take.sampled) == ([0, 1, 2], [3, 4, 5])
-    assert job.run_of_take.share_of_calls(2) == 3 * 3 / 18
+    assert (job.film.report.stored, job.film.report.sampled) == ([0, 1, 2], [3, 4, 5])
+    assert job.film.report.share_of_calls(2) == 3 * 3 / 18
     assert all(same(latents(take), whole))
     script = take.folder.parent / "changed.txt"
     script.write_text(SCRIPT.replace("@seed=4", "@seed=9"))
     anew = Job(RenderSettings(script, take.folder.parent / "anew.mp4", size="32x32", steps=2), mini=mini)
     assert anew.run() and anew.take is not None
     assert all(same(latents(job.take), latents(anew.take)))
-    assert anew.order.output.read_bytes() == job.order.output.read_bytes()
+    assert anew.settings.output.read_bytes() == job.settings.output.read_bytes()
 
 
 def test_keep_changes_its_shot_only(mini: Mini, take: Take) -> None:
     whole = latents(take)
     job = remade(take, mini, 3, "keep", prompt="the other {thing}")
-    assert job.take is not None and job.run_of_take is not None
+    assert job.take is not None
     assert same(latents(job.take), whole) == [True, True, True, False, True, True]
-    assert job.run_of_take.sampled == [3]
+    assert job.film.report.sampled == [3]
     assert [shot.spliced for shot in job.take.shots] == [False, False, False, True, True]
     assert job.take.script.shots[2].prompt == "the other the hero"
 
@@ -66,7 +69,7 @@ def test_a_retake_begins_from_the_memory_of_its_shot(mini: Mini, take: Take) -> 
 
     def made(replayed: int) -> list[torch.Tensor]:
         job = remade(Take.load(take.folder), mini, 4, "ripple", seed=9)
-        assert job.run_of_take is not None and job.run_of_take.replayed == replayed
+        assert job.film.report.replayed == replayed
         film = latents(job.take or take)
         take.save()
         for path in take.folder.glob("shots/*/v1/*"):
@@ -134,19 +137,31 @@ def test_a_spliced_shot_stays_where_versions_are_chosen(mini: Mini, take: Take) 
     assert again == spliced and len(said) == 2
 
 
+def test_a_version_chosen_behind_other_blocks_is_marked_as_a_splice(mini: Mini, take: Take) -> None:
+    """A spliced shot stays spliced when its version is chosen again; without the mark its blocks would be resampled."""
+    remade(take, mini, 3, "keep", seed=9)
+    spliced = Take.load(take.folder)
+    chosen, said = choose(spliced, 4, 0)
+    assert [shot.spliced for shot in chosen.shots] == [False, False, False, True, True]
+    assert said == ("shot 5 stays unchanged, spliced: it was made after other blocks",)
+    chosen.save()
+    job, _ = resume(chosen, mini)
+    assert not job.film.report.sampled
+
+
 def test_prune_removes_what_is_not_in_the_film(mini: Mini, take: Take) -> None:
     """And nothing else: the film is written as before, and a version that was removed can be made again."""
     whole = latents(take)
     job = remade(take, mini, 3, "ripple", seed=9)
-    changed, film = Take.load(take.folder), job.order.output.read_bytes()
+    changed, film = Take.load(take.folder), job.settings.output.read_bytes()
     (take.folder / "shots" / "003" / "v1" / "block_00003.partial").write_bytes(b"torn")
     before = changed.size
     freed = prune(changed)
     assert freed == before - changed.size > 3 * whole[0].nbytes
     assert sorted(path.parent.name for path in take.folder.glob("shots/*/*/*")) == ["v0"] * 3 + ["v1"] * 3
     job, _ = resume(changed, mini)
-    assert job.run_of_take is not None and not job.run_of_take.sampled
-    assert job.order.output.read_bytes() == film
+    assert job.film.report is not None and not job.film.report.sampled
+    assert job.settings.output.read_bytes() == film
 
 
 def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, order: RenderSettings, take: Take) -> None:

@@ -60,6 +60,7 @@ def test_a_take_says_what_the_film_is(take: Take) -> None:
     assert take.complete and take.made(2) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 9, 30, 51])
 def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, order: RenderSettings, take: Take, calls: int) -> None:
     whole, film = latents(take), read_video(order.output)
@@ -72,16 +73,17 @@ def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, order: RenderSettings, ta
         (take.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (take.folder / name).write_bytes(b"torn")
     job, _ = resume(take, mini)
-    assert job.run_of_take is not None and len(job.run_of_take.sampled) == BLOCKS - made
+    assert job.film.report is not None and len(job.film.report.sampled) == BLOCKS - made
     assert all(same(latents(take), whole))
     assert torch.equal(read_video(order.output), film)
 
 
+@pytest.mark.slow
 def test_a_complete_take_is_written_again_without_sampling(mini: Mini, order: RenderSettings, take: Take) -> None:
     film = order.output.read_bytes()
     order.output.unlink()
     job, said = resume(take, mini)
-    assert job.run_of_take is not None and not job.run_of_take.sampled and not said
+    assert job.film.report is not None and not job.film.report.sampled and not said
     assert order.output.read_bytes() == film
 
 
@@ -91,10 +93,11 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hurt", "word"),
     [
-        (Path.unlink, "is not there"),
+        (Path.unlink, "is missing"),
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "damaged"),
         (lambda path: path.write_bytes(b""), "damaged"),
         (damage, "damaged (its latents are not those"),
@@ -108,10 +111,11 @@ def test_a_bad_block_is_said_and_made_again_to_the_bit(
     hurt(take.path(take.plan.blocks[2]))
     job, said = resume(take, mini)
     assert word in said[0]
-    assert job.run_of_take is not None and job.run_of_take.sampled == [2]
+    assert job.film.report.sampled == [2]
     assert all(same(latents(take), whole))
 
 
+@pytest.mark.slow
 def test_blocks_made_after_others_are_made_anew(mini: Mini, take: Take) -> None:
     """A block of another history, put into the folder, is no part of the film."""
     whole = latents(take)
@@ -122,7 +126,7 @@ def test_blocks_made_after_others_are_made_anew(mini: Mini, take: Take) -> None:
     expected = latents(changed)
     job, said = resume(changed, mini)
     assert "was made after other blocks" in said[0]
-    assert job.run_of_take is not None and job.run_of_take.sampled == [4]
+    assert job.film.report.sampled == [4]
     assert not any(same(expected[:2], whole[:2])) and same([latents(changed)[4]], [whole[4]]) == [False]
 
 
@@ -149,6 +153,7 @@ def test_what_is_no_take_is_refused(tmp_path: Path, text: str) -> None:
         Take.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_stop_while_memory_is_rebuilt_keeps_no_wrong_block(mini: Mini, take: Take) -> None:
     """Without the memory of its shot, four blocks are remembered first; a stop is asked for once, and then no more."""
     whole, path, stopped = latents(take), take.path(take.plan.blocks[4]), 0
@@ -172,6 +177,7 @@ def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, order: Rende
     assert sorted(names) == ["block_00000.safetensors", "film.mp4.txt", "in_use", "take.json"]
 
 
+@pytest.mark.linux
 def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, order: RenderSettings) -> None:
     job = Job(order, mini=mini)
     with files_no_larger_than(5_000), pytest.raises(StageError, match=r"cannot keep .*block_00000.*free some space"):
@@ -179,6 +185,7 @@ def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, order: Re
     assert job.take is not None and not list(job.take.folder.rglob("*_00000*"))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_what_is_there(
     mini: Mini, order: RenderSettings, take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:

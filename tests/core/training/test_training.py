@@ -52,6 +52,7 @@ def stop_at_step(schedule: Callable[..., float], last: int) -> Callable[..., flo
     return interrupted
 
 
+@pytest.mark.slow
 def test_a_stopped_vae_run_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vae, "MINI_VAE", TINY_VAE)
     monkeypatch.setattr(vae, "psnr", lambda *_: 0.0)

@@ -14,6 +14,7 @@ from torch import Tensor
 from .films import SIZE, WORKFLOW, film_name, gliding, hear, tone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fps", [24, 60])
 @pytest.mark.parametrize(
     ("seconds", "rate", "channels"), [(1.0, 48_000, 1), (4.0, 44_100, 2), (4.0, 16_000, 1), (1.2, 10_000, 2)]

@@ -58,6 +58,7 @@ def test_a_film_takes_the_place_of_an_older_one_and_of_nothing_else(tmp_path: Pa
     assert len(list(path.iterdir())) == 4
 
 
+@pytest.mark.linux
 def test_a_full_disk_leaves_whole_pictures(tmp_path: Path) -> None:
     """The picture that did not fit is not there, not even a piece of it."""
     path, film = tmp_path / "film", torch.zeros(3, SIZE, SIZE, 3, dtype=torch.uint8)

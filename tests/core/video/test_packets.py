@@ -24,6 +24,7 @@ def make(path: Path, codec: str, quality: str = "high") -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", [*OFFERED, "png"])
 def test_a_film_with_one_block_made_anew_has_the_others_to_the_bit(tmp_path: Path, codec: str) -> None:
     """Blocks 0, 1, 3 and 4 are copied, 2 is encoded: every frame in its place, and sound over all of them."""
@@ -54,6 +55,7 @@ def test_a_film_with_one_block_made_anew_has_the_others_to_the_bit(tmp_path: Pat
     assert int((heard[0].abs() > 0.2).nonzero()[0]) / rate == pytest.approx(1.5, abs=0.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", OFFERED)
 def test_a_film_with_copied_frames_plays_wherever_it_was_cut_off(tmp_path: Path, codec: str) -> None:
     """What was copied is on disk as soon as what was encoded, and torn films play to their last whole fragment."""

@@ -74,6 +74,7 @@ def test_the_file_grows_while_it_is_written(tmp_path: Path) -> None:
     assert len(read_video(path)) == 60
 
 
+@pytest.mark.slow
 def test_a_film_cut_off_anywhere_plays_to_its_last_whole_fragment(tmp_path: Path) -> None:
     path, torn = tmp_path / "film.mp4", tmp_path / "torn.mp4"
     write(path, moving(60))
@@ -87,6 +88,7 @@ def test_a_film_cut_off_anywhere_plays_to_its_last_whole_fragment(tmp_path: Path
         assert torch.equal(played[:expected], whole[:expected])
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("codec", ["h264", "vp9", "prores"])
 def test_a_full_disk_costs_only_the_fragment_that_did_not_fit(tmp_path: Path, codec: str) -> None:
     path = tmp_path / film_name(codec)
@@ -104,6 +106,7 @@ def test_a_full_disk_costs_only_the_fragment_that_did_not_fit(tmp_path: Path, co
     assert len(read_video(path)) == sum(frames for _, frames in ends) > 0
 
 
+@pytest.mark.linux
 def test_a_full_disk_at_the_start_is_an_error_at_the_start() -> None:
     with pytest.raises(OSError, match="free some space"):
         VideoWriter("/dev/full", width=SIZE, height=SIZE)
@@ -160,6 +163,7 @@ def test_every_codec_keeps_the_picture(tmp_path: Path, codec: str) -> None:
         assert (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range) == (1, 1, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sound", [None, tone(1.0, 48_000, 1), tone(9.0, 16_000, 2)], ids=["mute", "short", "long"])
 @pytest.mark.parametrize("codec", OFFERED)
 def test_the_file_is_never_behind_by_more_than_a_fragment(tmp_path: Path, codec: str, sound: Audio | None) -> None:
@@ -173,6 +177,7 @@ def test_the_file_is_never_behind_by_more_than_a_fragment(tmp_path: Path, codec:
     assert len(read_video(path)) == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", OFFERED)
 def test_a_film_of_any_codec_cut_off_anywhere_plays_and_says_what_made_it(tmp_path: Path, codec: str) -> None:
     """Sound and metadata take nothing from a torn film: every whole fragment plays, and the workflow is there."""
@@ -199,6 +204,7 @@ def test_a_film_of_any_codec_cut_off_anywhere_plays_and_says_what_made_it(tmp_pa
             assert {name.lower(): text for name, text in container.metadata.items()}.items() >= WORKFLOW.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", OFFERED)
 def test_better_qualities_make_larger_and_truer_films(tmp_path: Path, codec: str) -> None:
     """The names are in order, from best to smallest; a crf outvotes them."""
@@ -259,3 +265,19 @@ def test_a_codec_that_av_lacks_is_told_with_the_ones_it_has(tmp_path: Path, monk
     monkeypatch.setattr(av, "codecs_available", {"libx264", "libaom-av1"})
     with pytest.raises(ValueError, match=r"'h265' needs libx265, which this av lacks; choose one of h264, av1"):
         VideoWriter(tmp_path / "film.mp4", width=SIZE, height=SIZE, codec="h265")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 32), (128, 64)], ids=str)
+def test_h265_of_small_pictures_is_the_same_each_time(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A film of any size is compressed to the same bytes every time."""
+    if "h265" not in OFFERED:
+        pytest.skip("this av has no encoder for h265")
+    width, height = size
+    film = gliding(20).repeat(1, 2, 2, 1)[:, :height, :width].contiguous()
+    films = set[bytes]()
+    for number in range(6):
+        path = tmp_path / f"{number}.mp4"
+        with open_film(path, width=width, height=height, codec="h265") as writer:
+            writer.write(film)
+        films.add(path.read_bytes())
+    assert len(films) == 1

@@ -92,7 +92,7 @@ def test_quantised_weights_are_the_layers(weights: Any) -> None:  # noqa: ANN401
 def test_a_vae_is_the_decoder_s(name: str, width: int) -> None:
     """Weights and streaming cache are those of Wan2.2's VAE, whose decoder the light one has at a quarter's width."""
     with torch.device("meta"):
-        vae = WanVAE(replace(WAN22_VAE, dec_dim=width)).to(torch.bfloat16)
+        vae = WanVAE(replace(WAN22_VAE, dec_dim=width)).to(torch.bfloat16).requires_grad_(False)
         latents = torch.empty(1, 48, 1, 4, 6, dtype=torch.bfloat16)
         with torch.no_grad():
             state = vae.decode_chunk(latents, vae.decode_chunk(latents, None)[1])[1]
@@ -100,6 +100,7 @@ def test_a_vae_is_the_decoder_s(name: str, width: int) -> None:
     assert VAES[name].cache * 24 == sum(t.numel() * t.element_size() for t in state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kv_format", "guidance"), [("bf16", 1.0), ("fp8", 3.0), ("nvfp4", 1.0)])
 def test_a_film_takes_what_is_planned(kv_format: str, guidance: float) -> None:
     """The most bytes alive while a film is made are those planned, or up to a fifth less."""

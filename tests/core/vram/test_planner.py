@@ -148,6 +148,7 @@ def test_no_advice_where_it_fits() -> None:
     assert plan_vram(80 * GIB, LARGE).advice == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [LARGE, SMALL])
 @pytest.mark.parametrize("formats", [("bf16", "bf16"), ("nvfp4", "nvfp4")])
 def test_the_smallest_card(size: tuple[int, int], formats: tuple[str, str]) -> None:

@@ -421,9 +421,9 @@ def test_damaged_metadata_is_told(tmp_path: Path, weights: Tensors, text: str) -
         inspect_checkpoint(tmp_path / "m.safetensors")
 
 
-def test_recorded_weights_load(golden: Path) -> None:
+def test_recorded_weights_load(golden: Callable[[str], Path]) -> None:
     """The tiny reference weights, whose names are Wan's, and FourOverSix ones, which stay in four bits."""
-    assert load_checkpoint(golden / "weights_tiny.safetensors").config.dim > 0
-    found = inspect_checkpoint(golden / "weights_4o6.safetensors")
+    assert load_checkpoint(golden("weights_tiny")).config.dim > 0
+    found = inspect_checkpoint(golden("weights_4o6"))
     assert found.format == "nvfp4" and len(found.quantised) == 20
-    assert isinstance(load_checkpoint(golden / "weights_4o6.safetensors").get_submodule("blocks.1.ffn.0"), NVFP4Linear)
+    assert isinstance(load_checkpoint(golden("weights_4o6")).get_submodule("blocks.1.ffn.0"), NVFP4Linear)

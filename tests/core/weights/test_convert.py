@@ -21,6 +21,7 @@ from longlive.longlive_core.weights import (
     TensorSpec,
     checkpoint,
     convert_checkpoint,
+    fouroversix,
     inspect_checkpoint,
     load_checkpoint,
     open_source,
@@ -146,17 +147,33 @@ def test_fp8_is_scaled_to_its_whole_range(tmp_path: Path, weights: Tensors, sour
     assert json.loads(bytes(new[f"{layer}.comfy_quant"].tolist())) == {"format": "float8_e4m3fn"}
 
 
+def test_fouroversix_layers_are_the_weights_they_were_made_of(tmp_path: Path, weights: Tensors) -> None:
+    """Values, scales and the largest magnitude, which stands for 6 · 256, are decoded to the very numbers."""
+    state, exact = {**weights}, dict[str, Tensor]()
+    for layer in block_linears(weights):
+        weight = state.pop(f"{layer}.weight").float()
+        packed = quantize_nvfp4(weight, "mse")
+        exact[layer] = dequantize_nvfp4(packed, (weight.shape[0], weight.shape[1]), torch.float32)
+        sizes = torch.tensor([*weight.shape, packed.values.shape[0], 2 * packed.values.shape[1]], dtype=torch.int32)
+        parts = (packed.values, packed.scales.view(torch.uint8), packed.amax, sizes)
+        state |= {layer + name: part for name, part in zip(fouroversix.PARTS, parts, strict=True)}
+    save_file(state, tmp_path / "model_4o6.safetensors")
+    read = floats(tmp_path / "model_4o6.safetensors")
+    for layer, wanted in exact.items():
+        torch.testing.assert_close(read[f"{layer}.weight"], wanted, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
-def test_fouroversix_loses_nothing(tmp_path: Path, golden: Path, kind: str) -> None:
+def test_fouroversix_loses_nothing(tmp_path: Path, golden: Callable[[str], Path], kind: str) -> None:
     """The official 4-bit layout keeps its codes and scales; only the nibbles change places and amax is divided."""
-    stored = load_file(golden / "weights_4o6.safetensors")
+    stored = load_file(golden("weights_4o6"))
     path = tmp_path / f"model_4o6.{kind}"
     if kind == "pt":
         marks = {n: t.view(torch.float8_e4m3fn) if n.endswith("scale_factors") else t for n, t in stored.items()}
         marks = {n: t.reshape(1) if n.endswith("_amax") else t for n, t in marks.items()}
         torch.save({"generator": marks, "checkpoint_format": "longlive_generator_nvfp4", "version": 1}, path)
     else:
-        shutil.copy(golden / "weights_4o6.safetensors", path)
+        shutil.copy(golden("weights_4o6"), path)
     done = convert_checkpoint(path, tmp_path / "new.safetensors", format="nvfp4")
     assert done.taken == done.quantised == 20
     new, read = load_file(tmp_path / "new.safetensors"), floats(tmp_path / "new.safetensors")
@@ -171,10 +188,10 @@ def test_fouroversix_loses_nothing(tmp_path: Path, golden: Path, kind: str) -> N
         torch.testing.assert_close(read[f"{layer}.weight"], exact, rtol=3e-7, atol=0)
 
 
-def test_bf16_quantises_to_the_official_weights(tmp_path: Path, golden: Path) -> None:
+def test_bf16_quantises_to_the_official_weights(tmp_path: Path, golden: Callable[[str], Path]) -> None:
     """Converting the recorded bf16 weights gives, to the bit, what converting their FourOverSix twin gives."""
     for name in ("weights_quant", "weights_4o6"):
-        convert_checkpoint(golden / f"{name}.safetensors", tmp_path / f"{name}.safetensors", format="nvfp4")
+        convert_checkpoint(golden(name), tmp_path / f"{name}.safetensors", format="nvfp4")
     assert same_bytes(
         load_file(tmp_path / "weights_quant.safetensors"), load_file(tmp_path / "weights_4o6.safetensors")
     )
@@ -191,9 +208,11 @@ def test_bf16_quantises_to_the_official_weights(tmp_path: Path, golden: Path) ->
     ],
     ids=["values", "scales", "sizes", "few sizes", "no amax"],
 )
-def test_fouroversix_layers_that_do_not_fit(tmp_path: Path, golden: Path, part: str, value: Tensor | None) -> None:
+def test_fouroversix_layers_that_do_not_fit(
+    tmp_path: Path, golden: Callable[[str], Path], part: str, value: Tensor | None
+) -> None:
     """A layer whose parts are of different sizes, or lacks one, is named before anything is written."""
-    stored = load_file(golden / "weights_4o6.safetensors")
+    stored = load_file(golden("weights_4o6"))
     name = f"model.blocks.1.ffn.0.quantized_weight_{part}"
     changed = {n: t for n, t in {**stored, name: value}.items() if t is not None}
     save_file(changed, tmp_path / "m.safetensors")
@@ -202,6 +221,7 @@ def test_fouroversix_layers_that_do_not_fit(tmp_path: Path, golden: Path, part: 
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["fp8", "nvfp4"])
 def test_layers_that_are_in_the_format_are_taken_over(tmp_path: Path, source: Path, form: str) -> None:
     """Quantised again, a layer is the same to the bit, whatever the rule; in bf16 it is the same number, rounded."""
@@ -278,7 +298,8 @@ def test_a_lora_is_merged_before_rounding(tmp_path: Path, weights: Tensors, sour
     convert_checkpoint(source, tmp_path / "bf16.safetensors", format="bf16", lora=lora, strength=0.5)
     merged_state = read_lora(lora).merge({name: value.float() for name, value in weights.items()}, 0.5)
     for name, value in load_checkpoint(tmp_path / "bf16.safetensors").state_dict().items():
-        assert torch.equal(value, merged_state[name].bfloat16()), name
+        # One step of bf16: where the two sums differ in their last bit, they may be rounded to neighbours.
+        torch.testing.assert_close(value, merged_state[name].bfloat16(), rtol=2**-7, atol=0, msg=name)
 
 
 def test_a_lora_never_rounds_quantised_layers_again(tmp_path: Path, source: Path, lora: Path) -> None:

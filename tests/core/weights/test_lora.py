@@ -142,6 +142,29 @@ def test_a_layers_own_alpha_comes_first(tmp_path: Path, halves: Halves) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("q", {"self_attn.q", "cross_attn.q"}),
+        ("self_attn.q", {"self_attn.q"}),
+        ("attn.q", set()),
+        ("self_attn", set()),
+        ("self_attn_q", set()),
+    ],
+)
+def test_an_alpha_pattern_matches_whole_parts_of_a_name(
+    tmp_path: Path, halves: Halves, pattern: str, matched: set[str]
+) -> None:
+    """As in peft: `q` is every layer named q, but `attn.q` is not the end of `self_attn.q`."""
+    config = {"lora_alpha": 8, "alpha_pattern": {pattern: 5}}
+    tensors = named(halves, "{0}", ".lora_A.weight", ".lora_B.weight")
+    save_file(tensors, tmp_path / "l.safetensors", {"adapter_config": json.dumps(config)})
+    layers = read_lora(tmp_path / "l.safetensors").layers
+    assert {name for name, layer in layers.items() if layer.alpha == 5} == {
+        f"blocks.{i}.{n}" for i in (0, 1) for n in matched
+    }
+
+
+@pytest.mark.parametrize(
     ("metadata", "said"),
     [
         ({"lora_alpha": "loud"}, "alpha 'loud', which is no finite number"),
@@ -266,6 +289,20 @@ def test_merging_is_one_rounding_of_the_exact_sum(
         exact = before[name].double() + 0.5 * 8 / RANK * up @ down
         assert value.dtype == dtype
         torch.testing.assert_close(value.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-5)
+
+
+def test_a_lora_beside_the_layers_is_the_merged_one(tmp_path: Path, weights: Tensors, halves: Halves) -> None:
+    """The same scale, strength · alpha / rank, whichever way a LoRA is applied."""
+    tensors = named(halves, "{0}", ".lora_A.weight", ".lora_B.weight")
+    save_file(tensors, tmp_path / "l.safetensors", {"lora_alpha": "8"})
+    lora, model = read_lora(tmp_path / "l.safetensors"), CausalWan(CONFIG).requires_grad_(False)
+    model.load_state_dict(weights)
+    merged = lora.merge(weights, strength=0.5)
+    assert set(lora.beside(model, strength=0.5).applied) == halves.keys()
+    for name, (down, _) in halves.items():
+        x = torch.randn(3, down.shape[1])
+        expected = torch.nn.functional.linear(x, merged[f"{name}.weight"], weights[f"{name}.bias"])
+        torch.testing.assert_close(model.get_submodule(name)(x), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_quantised_weights_are_not_merged(tmp_path: Path, weights: Tensors, halves: Halves) -> None:

@@ -1,0 +1,85 @@
+"""The settings that sample a film's blocks; both hosts start generations with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from ..memory import DEFAULT_MEMORY, MemoryConfig, TextEncoder
+from ..model import FlowModel
+from ..model.attention import Attention
+from ..sampling import Generation, KnownLatents, NoiseSource, Step, generate
+from ..script import BlockPlan
+from ..script.storyboard import storyboard_blocks
+from ..take.settings import Settings
+
+OnStep = Callable[[Step], None]
+ShouldStop = Callable[[], bool]
+
+
+class StartGeneration(Protocol):
+    """Starts a generation of a plan. The generation asks `known` for the latents of every block."""
+
+    def __call__(
+        self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
+    ) -> Generation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """What changes the bits of a block, apart from the model and the text.
+
+    size: (height, width) in latent cells. noise: replaces the noise that is drawn from the seeds.
+    """
+
+    size: tuple[int, int]
+    memory: MemoryConfig = DEFAULT_MEMORY
+    seed: int = 0
+    steps: int = 4
+    guidance: float = 1.0
+    negative: str = ""
+    noise: NoiseSource | None = None
+
+    @property
+    def recorded(self) -> Settings:
+        """The settings that a take records, apart from the size."""
+        names = ("seed", "steps", "guidance", "negative")
+        return {**{name: getattr(self, name) for name in names}, **asdict(self.memory)}
+
+    def start(
+        self,
+        model: FlowModel,
+        text: TextEncoder,
+        plan: BlockPlan,
+        known: KnownLatents | None = None,
+        on_step: OnStep | None = None,
+        should_stop: ShouldStop | None = None,
+        *,
+        attention: Attention | None = None,
+        free: Callable[[], None] | None = None,
+    ) -> Generation:
+        """A generation of the plan; parameters and errors are those of `generate`."""
+        return generate(
+            model,
+            plan,
+            text,
+            self.memory,
+            size=self.size,
+            steps=self.steps,
+            seed=self.seed,
+            guidance=self.guidance,
+            negative=self.negative,
+            known=known,
+            noise=self.noise,
+            attention=attention,
+            on_step=on_step,
+            should_stop=should_stop,
+            free=free,
+        )
+
+
+def storyboard_noise(film: BlockPlan, noise: NoiseSource, after: int = 0) -> NoiseSource:
+    """The noise of a storyboard: each block has the noise of the same block of the film."""
+    blocks = storyboard_blocks(film, after)
+    return lambda spec, shape: noise(blocks[spec.index], shape)

@@ -1,0 +1,170 @@
+"""A film's blocks in a take: every block is on disk before the film hands it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import takewhile
+from pathlib import Path
+
+from torch import Tensor
+
+from ..sampling import Generation, Snapshot
+from ..script import BlockPlan
+from ..script.storyboard import storyboard_blocks
+from ..take import Take
+from ..take.block_file import BadBlock, BlockRecord, History, latents_digest, load_block, save_block, write_whole
+from ..take.from_video import check_video
+from ..take.history import read_blocks, stored_blocks
+from ..take.live_versions import with_live_script, with_versions_of
+from ..take.lock import TakeLock
+from ..take.start_image import load_start_image
+from ..types import Block, BlockSpec
+from .live_script import LiveScript
+
+
+class TakeStore:
+    """The blocks of a take as chosen; a `BlockStore`.
+
+    A block is used if it is undamaged and was made after the blocks that now precede it. The others are sampled
+    again: clean passes over the preceding blocks rebuild the KV cache that the original run had, so that the new block
+    equals the uninterrupted run's bit for bit on the same device and precision. A stored snapshot of the KV cache,
+    made after the same blocks, saves the clean passes before it.
+    """
+
+    def __init__(
+        self,
+        take: Take,
+        *,
+        on_note: Callable[[str], None] | None = None,
+        snapshots: bool = False,
+        live: LiveScript | None = None,
+        storyboard: bool = False,
+        is_locked: bool = False,
+    ) -> None:
+        """on_note: receives a sentence whenever a block is made again. snapshots: store the KV cache before each shot.
+
+        live: the script that the film follows; the take records its changes. storyboard: the film is the take's
+        storyboard; its blocks are used whatever blocks now precede them. is_locked: the caller holds the `TakeLock`.
+        """
+        self.take, self.is_locked = take, is_locked
+        self._on_note = on_note
+        self._snapshots, self._live, self._storyboard = snapshots, live, storyboard
+        self._stored = storyboard_blocks(take.plan) if storyboard else take.plan.blocks
+        self._checked: dict[int, BlockRecord] = {}
+        self._intact = False
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        self._history = History()
+        self._histories: dict[int, History] = {}
+        self._saved: set[int] = set()
+        self._unusable_snapshots: set[Path] = set()
+
+    def find(self, spec: BlockSpec) -> Block | None:
+        self._histories[spec.index] = self._history
+        stored = self._stored[spec.index]
+        path = self.take.path(stored)
+        try:
+            block, record = load_block(path, stored, self.take.settings)
+        except FileNotFoundError:
+            if self._was_removed(spec):
+                self._notify(f"block {spec.index} (shot {spec.shot + 1}) is missing and is made again")
+            return None
+        except BadBlock as error:
+            self._notify(f"{error}: block {stored.index} is made again")
+            return None
+        if record.history != self._history and not (self._storyboard or self.take.ignores_history(spec)):
+            self._notify(f"{path} was made after other blocks: block {spec.index} is made again")
+            return None
+        self._checked[spec.index] = record
+        self._history = self._history.then(record.digest)
+        return Block(spec, block.latents)
+
+    def save(self, block: Block, plan: BlockPlan) -> None:
+        if not self._storyboard and self._stored[block.index] != block.spec:
+            self._follow(plan)
+        self._histories[block.index] = self._history
+        stored = self._stored[block.index]
+        path, record = self.take.path(stored), BlockRecord(self._history, latents_digest(block.latents))
+        if self._checked.get(block.index) != record or not path.is_file():
+            save_block(path, Block(stored, block.latents), self.take.settings, self._history)
+            self._checked[block.index] = record
+            self._saved.add(block.index)
+        self._history = self._history.then(record.digest)
+
+    def read(self, spec: BlockSpec) -> Tensor:
+        # From disk every time: a long film's latents are not held in memory.
+        stored = self._stored[spec.index]
+        return load_block(self.take.path(stored), stored, self.take.settings)[0].latents
+
+    def adopt(self, blocks: Sequence[Block]) -> None:
+        """Does nothing: the take has its blocks."""
+
+    def finished(self, plan: BlockPlan) -> int:  # noqa: ARG002
+        if self._storyboard:
+            return sum(1 for _ in takewhile(self.take.record, self._stored))
+        return len(stored_blocks(self.take))
+
+    def finished_blocks(self, plan: BlockPlan) -> tuple[Block, ...]:  # noqa: ARG002
+        read = tuple(read_blocks(self.take))
+        self._checked |= {block.index: record for block, record in read}
+        return tuple(block for block, _ in read)
+
+    def is_intact(self, plan: BlockPlan) -> bool:
+        self._intact = self._intact or sum(1 for _ in read_blocks(self.take)) == len(plan.blocks)
+        return self._intact
+
+    def start_image(self) -> Tensor | None:
+        check_video(self.take)
+        return load_start_image(self.take)
+
+    def restore(self, generation: Generation, spec: BlockSpec) -> None:
+        plan = self.take.plan
+        starts = [block for block in plan.blocks[1 : spec.index + 1] if plan.begins_shot(block)]
+        for start in reversed(starts):
+            path = self.take.memory_path(start, self._histories[start.index])
+            try:
+                generation.restore(Snapshot.load(path))
+                break
+            except FileNotFoundError:
+                continue
+            except ValueError as error:
+                self._unusable_snapshots.add(path)
+                self._notify(f"{error}: the KV cache before shot {start.shot + 1} is rebuilt")
+        if count := spec.index - generation.position:
+            self._notify(f"the KV cache is rebuilt, exactly, from the {count} blocks before block {spec.index}")
+
+    def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None:
+        if not (self._snapshots and spec.index and self.take.plan.begins_shot(spec)):
+            return
+        path = self.take.memory_path(spec, self._histories[spec.index])
+        is_damaged = path in self._unusable_snapshots
+        if (path.is_file() or (replayed and not self.take.is_preview(spec))) and not is_damaged:
+            return
+        try:
+            write_whole(path, generation.snapshot().save)
+        except OSError as error:
+            # The film is complete without the snapshot, and a retake rebuilds the KV cache.
+            self._notify(f"no snapshot is stored before shot {spec.shot + 1}: {error}")
+
+    def locked(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.is_locked else TakeLock(self.take.folder)
+
+    def _notify(self, note: str) -> None:
+        if self._on_note is not None:
+            self._on_note(note)
+
+    def _was_removed(self, spec: BlockSpec) -> bool:
+        """Whether a missing block was stored once: later blocks are, and its version is not being made right now."""
+        if self._storyboard or spec.index - 1 in self._saved or not self.take.path(spec).parent.is_dir():
+            return False
+        later = self.take.plan.blocks[spec.index + 1 :]
+        return any(self.take.path(block).is_file() and not self.take.is_preview(block) for block in later)
+
+    def _follow(self, plan: BlockPlan) -> None:
+        """Records the shots that the live script changed. The take on disk may have new versions by a retake."""
+        take = with_versions_of(self.take, Take.load(self.take.folder))
+        self.take = with_live_script(take, plan, None if self._live is None else self._live.script)
+        self.take.save()
+        self._stored = self.take.plan.blocks

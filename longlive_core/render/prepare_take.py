@@ -1,0 +1,60 @@
+"""A take on disk before its film is made: begun, resumed, or begun with a storyboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..script import ShotScript
+from ..take import Take
+from ..take.from_video import check_video
+from ..take.settings import Settings, machine_notes, machine_settings
+from ..take.storyboard import with_storyboard
+from ..take.take import SUFFIX, made_in
+from .settings import FILES, RenderSettings, check_settings
+
+
+def take_folder(settings: RenderSettings) -> Path:
+    """The folder of a new film's take: beside the film's file."""
+    return settings.output.with_suffix(SUFFIX)
+
+
+def new_take(settings: RenderSettings, script: ShotScript, recorded: Settings) -> Take:
+    """The take of a film that is about to be made; nothing is written."""
+    output: Settings = {"name": settings.output.name, "codec": settings.codec, "quality": settings.quality}
+    return Take.new(take_folder(settings), script, recorded, machine_settings(), output)
+
+
+def begin_take(take: Take, *, storyboard: bool = False) -> list[str]:
+    """Writes a new take over an earlier one without retakes; returns notes.
+
+    Raises FileExistsError for a storyboard in place of a film, and as `Take.begin`.
+    """
+    film_blocks, storyboard_blocks = made_in(take.folder)
+    if storyboard and film_blocks:
+        raise FileExistsError(
+            f"{take.folder} holds a film that a storyboard would replace; name another film with -o, or add the "
+            f"missing blocks with `longlive render --resume {take.folder} --preview`"
+        )
+    take.begin()
+    if storyboard_blocks and not film_blocks:
+        return [f"the storyboard in {take.folder} is replaced; `longlive render --resume` would have begun with it"]
+    return []
+
+
+def resume_take(take: Take, recorded: Settings) -> list[str]:
+    """Saves a take that is continued, once its settings are found to be the recorded ones; returns notes.
+
+    Raises ValueError that names each difference, and for a damaged block of a given video.
+    """
+    check_settings(take, {name: value for name, value in recorded.items() if name not in FILES})
+    check_video(take)
+    take.remove_partial_files()
+    take.save()
+    return machine_notes(take.machine, machine_settings())
+
+
+def begin_storyboard(take: Take) -> Take:
+    """The take with a storyboard version of every shot whose first block is missing, saved."""
+    take = with_storyboard(take)
+    take.save()
+    return take

@@ -1,0 +1,162 @@
+"""A retake: a new or earlier version of one shot, and what follows from it for the shots behind it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+from ..sampling import MAX_SEED
+from ..script import Shot as ScriptShot
+from ..script.storyboard import storyboard_blocks
+from .history import history_before, made_after
+from .take import Shot, Take, Version, with_text
+
+Mode = Literal["ripple", "keep"]
+
+
+class Retake(NamedTuple):
+    """A take with another version of a shot (from 0), neither saved nor sampled; `before` is the take as it was."""
+
+    take: Take
+    shot: int
+    version: int
+    before: Take
+
+
+def retake(
+    take: Take,
+    number: int,
+    seed: int | None = None,
+    prompt: str | None = None,
+    mode: Mode = "ripple",
+    *,
+    reuse: bool = False,
+    storyboard: bool = False,
+) -> Retake:
+    """Chooses a version of shot `number` (from 1) with this seed and prompt; every earlier version stays on disk.
+
+    With neither seed nor prompt the shot gets a seed that it has not had. prompt: as in a script.
+    ripple: the shots behind it get versions that follow from it, except for locked shots. keep: they stay unchanged,
+    spliced. reuse: a version with that seed and prompt that was made or begun after the blocks that now precede it is
+    chosen again, as a graph that runs again needs it; and an empty prompt keeps the text. storyboard: only the
+    shot's first block is new, for the storyboard, and the other shots stay unchanged.
+
+    Raises ValueError and ScriptError.
+    """
+    index = take.sampled_index(number)
+    shot = take.shots[index]
+    if reuse:
+        prompt = (prompt or "").strip() or None
+    if seed is not None and not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed {seed} is outside 0 … {MAX_SEED}")
+    if seed is None and prompt is None:
+        used = {version.seed for version in shot.versions}
+        seed = next(fresh for fresh in range(1, len(used) + 2) if fresh not in used)
+    version = _version(take, index, seed, prompt, "keep" if storyboard else mode)
+    if reuse:
+        return _reuse(take, index, version, mode)
+    if _is_alike(version, shot.versions[shot.chosen]):
+        raise ValueError(f"shot {number} has that very text and seed; give another --seed or --prompt")
+    _check_unlocked(shot, number)
+    if storyboard:
+        return _retake_storyboard(take, index, version)
+    return Retake(_with_new_version(take, index, version, mode), index, len(shot.versions), take)
+
+
+def _version(take: Take, index: int, seed: int | None, prompt: str | None, mode: Mode) -> Version:
+    """The version as the script reads it: a prompt may set a seed."""
+    shot = take.shots[index]
+    now = shot.versions[shot.chosen]
+    wanted = Version(now.text if prompt is None else prompt, now.seed if seed is None else seed)
+    read = with_text(take.script, index, wanted).shots[index]
+    return Version(read.text, read.seed, mode)
+
+
+def _with_new_version(take: Take, index: int, version: Version, mode: Mode) -> Take:
+    shot = take.shots[index]
+    take = take.with_shot(index, Shot((*shot.versions, version), len(shot.versions)))
+    for later in range(index + 1, len(take.shots)):
+        following = take.shots[later]
+        if mode == "ripple" and not following.locked:
+            take = take.with_shot(later, _appended(following, replace(following.versions[following.chosen], made=mode)))
+        else:
+            take = take.with_shot(later, replace(following, spliced=True))
+    return take
+
+
+def _reuse(take: Take, index: int, version: Version, mode: Mode) -> Retake:
+    """Chooses the alike version that fits the blocks before it, or adds the version where there is none."""
+    shot, history = take.shots[index], history_before(take, index)
+    alike = [v for v in shot.newest_first() if _is_alike(shot.versions[v], version)]
+    fitting = (v for v in alike if v == shot.chosen or made_after(take, index, v, history) in (None, history))
+    chosen = next(fitting, None)
+    if chosen != shot.chosen:
+        if mode == "keep":
+            _check_made(take, index + 1)
+        _check_unlocked(shot, index + 1)
+    if chosen is None:
+        return Retake(_with_new_version(take, index, version, mode), index, len(shot.versions), take)
+    moved, result = chosen != shot.chosen, take
+    if moved:
+        result = result.with_shot(index, replace(shot, chosen=chosen, spliced=False))
+    for later in range(index + 1, len(take.shots)):
+        following = result.shots[later]
+        if mode == "ripple" and not following.locked and (moved or following.spliced):
+            result = result.with_shot(later, _rippled(result, later))
+        elif moved:
+            result = result.with_shot(later, replace(following, spliced=True))
+    return Retake(result, index, chosen, take)
+
+
+def _rippled(take: Take, index: int) -> Shot:
+    """A later shot in a version that follows from the blocks before it: a stored version, else a new one."""
+    shot, history = take.shots[index], history_before(take, index)
+    now = shot.versions[shot.chosen]
+    alike = [v for v in shot.newest_first() if _is_alike(shot.versions[v], now)]
+    after = {version: made_after(take, index, version, history) for version in alike}
+    follows = [v for v in alike if history is not None and after[v] == history]
+    begun = [v for v in alike if after[v] is None and shot.versions[v].made == "ripple"]
+    if reusable := [*follows, *begun]:
+        return replace(shot, chosen=reusable[0], spliced=False)
+    return _appended(shot, replace(now, made="ripple"))
+
+
+def _retake_storyboard(take: Take, index: int, version: Version) -> Retake:
+    number, shot = index + 1, take.shots[index]
+    if not any(spec.shot == index for spec in storyboard_blocks(take.plan)):
+        raise ValueError(
+            f"shot {number} continues without a cut, so the storyboard has no block of it; `longlive retake` without "
+            "--preview makes it again"
+        )
+    for spec in take.plan.blocks:
+        if spec.shot > index and not take.ignores_history(spec) and take.path(spec).is_file():
+            raise ValueError(
+                f"shot {spec.shot + 1} is made already, after shot {number} as it is; `longlive retake` without "
+                "--preview makes both again"
+            )
+    changed = take.with_shot(index, _appended(shot, replace(version, made="preview")))
+    return Retake(changed, index, len(shot.versions), take)
+
+
+def _check_unlocked(shot: Shot, number: int) -> None:
+    if shot.locked:
+        raise ValueError(f"shot {number} is locked; `longlive takes unlock` first, or retake another shot")
+
+
+def _check_made(take: Take, index: int) -> None:
+    """Raises ValueError where a shot from `index` on is incomplete: its rest would be made after the retake."""
+    for spec in take.plan.blocks:
+        if spec.shot >= index and take.record(spec) is None:
+            raise ValueError(
+                f"shot {spec.shot + 1} is not made yet, so it cannot stay unchanged: make the film first, or let the "
+                "shots behind follow (ripple)"
+            )
+
+
+def _appended(shot: Shot, version: Version) -> Shot:
+    """The shot with one more version, chosen."""
+    return Shot((*shot.versions, version), len(shot.versions))
+
+
+def _is_alike(one: Version | ScriptShot, other: Version | ScriptShot) -> bool:
+    return (one.text, one.seed) == (other.text, other.seed)

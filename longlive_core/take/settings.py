@@ -1,0 +1,48 @@
+"""The settings that a take records: everything that changes a block's bits, and the machine it was made on."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+Setting = str | int | float | bool | None
+Settings = Mapping[str, Setting]
+"""Name → value of every setting that changes a block's bits."""
+
+# The `model` of a take that was made in ComfyUI, where a MODEL does not name its file.
+COMFYUI = "ComfyUI"
+
+
+def machine_settings(device: str | None = None) -> Settings:
+    """The machine as far as it changes bits. device: the name of the device that samples, where there is a choice."""
+    machine: dict[str, Setting] = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "processor": platform.machine(),
+    }
+    return machine if device is None else {**machine, "device": device}
+
+
+def machine_notes(recorded: Settings, machine: Settings) -> list[str]:
+    """A note where blocks made on this machine may differ in their last bits from the recorded machine's."""
+    changed = [f"{name} {was} (now {machine.get(name)})" for name, was in recorded.items() if was != machine.get(name)]
+    if not changed:
+        return []
+    return [f"the take was started with {', '.join(changed)}: blocks sampled now may differ in their last bits"]
+
+
+def fingerprint(parts: Iterable[bytes], digits: int = 16) -> str:
+    """The first hexadecimal digits of the parts' SHA-256."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:digits]
+
+
+def tensor_bytes(value: Tensor) -> bytes:
+    """Every bit of a tensor of any shape, dtype and device."""
+    return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

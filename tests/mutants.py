@@ -1,0 +1,142 @@
+"""Faults put into the code one at a time: the tests named beside each one must fail.
+
+    python tests/mutants.py             all of them
+    python tests/mutants.py lora seed   those whose description has one of these words
+
+Each fault is a text that stands once in the code and what replaces it, in a throw-away copy of the tree. A text that
+the code no longer has, or has twice, ends the run: the list below is to follow the code. Exits with 1 where a fault
+survives its tests.
+"""
+
+# ruff: noqa: E501 (one line a fault)
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = ("longlive_core", "kernels")
+
+
+class Mutant(NamedTuple):
+    """A fault in words, the text that it replaces and by what, and the tests: `window` for `test_window.py`."""
+
+    fault: str
+    old: str
+    new: str
+    tests: str
+
+
+FILM = "unipc window generate film own_golden"
+TAKE = "take_film retake append"
+LORA = "lora linears checkpoint convert"
+VAE = "vae training own_golden"
+SCRIPT = "script block_plan properties from_plan append"
+
+# fmt: off
+MUTANTS = (
+    # take/
+    Mutant("choose never marks a splice", "spliced=not fits", "spliced=False", TAKE),
+    Mutant("a locked shot is retaken", "if shot.locked:", "if False:", TAKE),
+    Mutant("a retake ripples into a locked shot", "not following.locked and (moved", "(moved", TAKE),
+    Mutant("a lock on disk is lost where versions meet", "versions=disk.versions, locked=disk.locked", "versions=disk.versions", TAKE),
+    Mutant("a history forgets what was before", "{self.digest}/{block}", "{block}", TAKE),
+    Mutant("a block's digest is of its first frame", "latents.contiguous().numpy().tobytes()", "latents[:, :, :1].contiguous().numpy().tobytes()", TAKE),
+    Mutant("append leaves a shot with a time on the clock", "shot.duration is None or shot.start is not None", "shot.duration is None", TAKE),
+    # memory/
+    Mutant("a sink too many is never evicted", "other >= self.sinks and", "other > self.sinks and", FILM),
+    Mutant("a cut is pinned before it is denoised", "self.window.begin(block.index)", "self.window._pin = block.index if block.cut and self.config.pins_shots else self.window._pin; self.window.begin(block.index)", FILM),
+    Mutant("an unfinished block counts as made", "self._next if self._current is None else self._current", "self._next", FILM),
+    Mutant("recache keeps sinks that are yet to come", "*range(min(self.sinks, current))", "*range(self.sinks)", FILM),
+    Mutant("clean recache forgets blocks with sinks off", "self.config.shot_clean_recache and self.config.pins_shots", "self.config.shot_clean_recache", FILM),
+    Mutant("t_scale leaves the cuts' offset alone", "(frame + self.rope_offset * cuts) * self.t_scale", "frame * self.t_scale + self.rope_offset * cuts", FILM),
+    Mutant("relative RoPE by the film's frames", "rank[block] * block_frames + frame", "block * block_frames + frame", FILM),
+    Mutant("relative RoPE puts queries in the last slot", "Rope(keys.cos[:, rows], keys.sin[:, rows])", "Rope(keys.cos[:, -tokens:], keys.sin[:, -tokens:])", FILM),
+    Mutant("prompts leave memory by arrival, not by use", "self._kv.move_to_end(prompt)", "pass", FILM),
+    Mutant("NVFP4 values are centred like keys", "store(shape, device, False)", "store(shape, device, centred)", "pool budget generate"),
+    Mutant("NVFP4 keys lose one mean of all heads", "x.float().mean(1, keepdim=True)", "x.float().mean((1, 2), keepdim=True)", "pool budget generate"),
+    # sampling, generation, snapshot
+    Mutant("shot seed 0 is no seed", "{seed}/{shot_seed}/{block}/{row}", "{seed}/{shot_seed or None}/{block}/{row}", FILM),
+    Mutant("a shot's seed replaces the film's", "{seed}/{shot_seed}/{block}/{row}", "{seed if shot_seed is None else shot_seed}/{block}/{row}", FILM),
+    Mutant("a known frame is shown at the noise level", "timesteps[:, :known] = 0", "pass", FILM),
+    Mutant("a preview has noise where the frame is known", "x0 = _replace_known(x - self._schedule.sigmas[index] * flow, known)", "x0 = x - self._schedule.sigmas[index] * flow", FILM),
+    Mutant("the clean pass is not at t = 0", "self._timesteps(0.0)", "self._timesteps(1.0)", FILM),
+    Mutant("guidance below 1 has no second branch", "None if guidance == 1.0 else negative", "None if guidance <= 1.0 else negative", FILM),
+    Mutant("a continued shot moves the film in time", "accumulate(int(block.cut) for block in plan.blocks)", "block.shot for block in plan.blocks", FILM),
+    Mutant("a snapshot's digest is of its first tensor", "tensor.contiguous().flatten().view(torch.uint8).numpy().data", "next(iter(tensors.values())).contiguous().flatten().view(torch.uint8).numpy().data", FILM),
+    Mutant("a snapshot fits another memory of that window", "str(self._cache.config)", 'f"window={self._cache.config.window}"', FILM),
+    Mutant("a snapshot at the film's end is refused", "snapshot.next_block > len(self.plan.blocks)", "snapshot.next_block >= len(self.plan.blocks)", FILM),
+    # weights/
+    Mutant("an alpha pattern matches any ending", r"(.*\.)?{re.escape", ".*{re.escape", LORA),
+    Mutant("a LoRA beside a layer forgets its rank", "layer.alpha / layer.rank, strength", "layer.alpha, strength", LORA),
+    Mutant("a name loses one prefix only", "while (prefix := next(", "if (prefix := next(", LORA),
+    Mutant("FourOverSix weights with the scale of 448", 'denominator_of("mse"))', 'denominator_of("static_6"))', LORA),
+    Mutant("FP8 weights use half of their range", "FP8_MAX = 448.0", "FP8_MAX = 240.0", LORA),
+    # vae/
+    Mutant("the encoder gives the variance for the mean", "pieces.append(moments.chunk(2, dim=1)[0])", "pieces.append(moments.chunk(2, dim=1)[1])", VAE),
+    Mutant("the second latent frame sees the first doubled", "cache.store(x.new_zeros(x.shape[0], 2, *x.shape[2:]))", "cache.store(x.repeat(1, 2, 1, 1, 1))", VAE),
+    Mutant("the encoder pads left and top", "(0, 0, 0, 1, 0, 1)", "(0, 0, 1, 0, 1, 0)", VAE),
+    Mutant("the encoder's average pads at the end", "(-x.shape[1] % time, 0)", "(0, -x.shape[1] % time)", VAE),
+    # script/
+    Mutant("half a block is rounded down", "floor(blocks + Fraction(1, 2))", "ceil(blocks - Fraction(1, 2))", SCRIPT),
+    Mutant("the first block is a cut", "ask.number > 1 and not ask.shot.continues", "not ask.shot.continues", SCRIPT),
+    Mutant("half a block is too short", "asked * 2 < 1", "asked * 2 <= 1", SCRIPT),
+    Mutant("a moment in blocks forgets the first frame", "max(frames - (TIME_FACTOR - 1), Fraction(0))", "max(frames, Fraction(0))", SCRIPT),
+)
+# fmt: on
+
+
+def the_file(tree: Path, folders: tuple[str, ...], pattern: str, text: str = "") -> Path:
+    """The one file in these folders with that name and, once, that text."""
+    files = [path for folder in folders for path in sorted((tree / folder).rglob(pattern))]
+    found = [path for path in files if not text or text in path.read_text("utf-8")]
+    if len(found) != 1 or (text and found[0].read_text("utf-8").count(text) != 1):
+        raise SystemExit(f"{text or pattern!r} must be there once: {', '.join(map(str, found)) or 'it is nowhere'}")
+    return found[0]
+
+
+def fails(tree: Path, tests: str) -> bool:
+    """Whether one of these tests fails in `tree`."""
+    paths = [the_file(tree, ("tests/core", "tests/kernels"), f"test_{name}.py") for name in tests.split()]
+    ran = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", *map(str, paths)], cwd=tree, capture_output=True)
+    if ran.returncode not in (0, 1):  # nothing was tested: the fault is one of syntax, or a test file is broken
+        raise SystemExit(f"{tests}: the tests did not run\n{ran.stdout.decode()[-2000:]}")
+    return ran.returncode == 1
+
+
+def killed(tree: Path, mutant: Mutant) -> bool:
+    """Whether its tests fail with the fault in `tree`, which is as before when this returns."""
+    path = the_file(tree, CODE, "*.py", mutant.old)
+    whole = path.read_text("utf-8")
+    path.write_text(whole.replace(mutant.old, mutant.new), "utf-8")
+    failed = fails(tree, mutant.tests)
+    path.write_text(whole, "utf-8")
+    return failed
+
+
+def main(words: list[str]) -> int:
+    """Prints a line for each fault and the tally."""
+    chosen = [mutant for mutant in MUTANTS if not words or any(word in mutant.fault for word in words)]
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / ROOT.name
+        left_out = shutil.ignore_patterns(".*", "__pycache__", "shared", "output")
+        shutil.copytree(ROOT, tree, ignore=left_out, symlinks=True)
+        for tests in dict.fromkeys(mutant.tests for mutant in chosen):
+            if fails(tree, tests):
+                raise SystemExit(f"{tests}: the tests fail without a fault")
+        survived = 0
+        for mutant in chosen:
+            dead = killed(tree, mutant)
+            survived += not dead
+            print(f"{'killed' if dead else 'SURVIVED':8}  {mutant.fault}", flush=True)
+    print(f"{survived} of {len(chosen)} survived")
+    return min(survived, 1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
