@@ -7,7 +7,7 @@ import re
 
 from ..memory import KV_FORMATS
 from ..vram.budget import VAES, WEIGHT_BYTES
-from ..vram.planner import GIB, plan_memory
+from ..vram.planner import GIB, plan_vram
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def plan_text(args: argparse.Namespace) -> str:
     """The plan of the arguments that `add_arguments` added. Raises ValueError for a card or a size that is none."""
-    plan = plan_memory(
+    plan = plan_vram(
         parse_vram(args.vram),
         parse_size(args.size),
         args.weights,

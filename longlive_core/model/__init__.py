@@ -2,7 +2,7 @@
 
 from .config import WAN22_TI2V_5B, WanConfig
 from .flow import FlowModel
-from .layers import FrameMemory, KeyValue, Projected, TextMemory
+from .layers import KeyValue, KVCache, Projected, TextKVCache
 from .rope import Rope, rope_angles
 from .transformer import CausalWan
 
@@ -10,11 +10,11 @@ __all__ = [
     "WAN22_TI2V_5B",
     "CausalWan",
     "FlowModel",
-    "FrameMemory",
+    "KVCache",
     "KeyValue",
     "Projected",
     "Rope",
-    "TextMemory",
+    "TextKVCache",
     "WanConfig",
     "rope_angles",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .config import WanConfig
-from .layers import FrameMemory, KeyValue, TextMemory
+from .layers import KeyValue, KVCache, TextKVCache
 
 
 class FlowModel(Protocol):
@@ -23,14 +23,14 @@ class FlowModel(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         """See `CausalWan.forward`."""
         ...
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         """See `CausalWan.write_kv`."""
         ...
 
-    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
-        """See `CausalWan.text_keys`."""
+    def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
+        """See `CausalWan.text_kv`."""
         ...

@@ -54,7 +54,7 @@ class Projected:
         return rms_norm_rope(self.x, self.norm.weight, cos, sin, self.heads, self.norm.eps, out)
 
 
-class FrameMemory(Protocol):
+class KVCache(Protocol):
     """What self-attention attends: decides which frames are seen, where K/V live and when keys are rotated."""
 
     def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
@@ -66,8 +66,8 @@ class FrameMemory(Protocol):
         ...
 
 
-class TextMemory(Protocol):
-    """What cross-attention attends: keys and values of the prompt, made once by `CausalWan.text_keys`."""
+class TextKVCache(Protocol):
+    """What cross-attention attends: keys and values of the prompt, made once by `CausalWan.text_kv`."""
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
         """q `[B, L, H, D]`, normalised; returns the same shape."""
@@ -110,9 +110,9 @@ class Projections(nn.Module):
 
 
 class SelfAttention(Projections):
-    """Attention of the new tokens over whatever `FrameMemory` holds."""
+    """Attention of the new tokens over whatever `KVCache` holds."""
 
-    def forward(self, x: Tensor, kv: FrameMemory, rope: Rope) -> Tensor:
+    def forward(self, x: Tensor, kv: KVCache, rope: Rope) -> Tensor:
         q = Projected(self.q(x), self.norm_q, self.heads)
         return self.o(kv.attend(self.layer, q, *self.keys_values(x), rope).flatten(2))
 
@@ -124,7 +124,7 @@ class SelfAttention(Projections):
 class CrossAttention(Projections):
     """Attention over the prompt. Its padding is attended too: the model has never seen a mask there."""
 
-    def forward(self, x: Tensor, text: TextMemory) -> Tensor:
+    def forward(self, x: Tensor, text: TextKVCache) -> Tensor:
         return self.o(text.attend(self.layer, _split(self.norm_q(self.q(x)), self.heads)).flatten(2))
 
     def keys_values(self, context: Tensor) -> KeyValue:
@@ -148,7 +148,7 @@ class Layer(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim, **factory) / config.dim**0.5)
 
-    def forward(self, x: Tensor, e: Tensor, text: TextMemory, kv: FrameMemory, rope: Rope) -> Tensor:
+    def forward(self, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:
         """x `[B, L, C]`, e `[B, F, 6, C]`: the projected timestep of each latent frame."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self._modulation(e)
         y = self.self_attn(layer_norm_modulate(x, scale1, shift1, self.eps), kv, rope)
@@ -156,7 +156,7 @@ class Layer(nn.Module):
         x, h = gate_residual_modulate(x, self.cross_attn(h, text), None, scale2, shift2, self.eps)
         return gate_residual(x, self.ffn(h), gate2)
 
-    def store(self, x: Tensor, e: Tensor, kv: FrameMemory, rope: Rope) -> None:
+    def store(self, x: Tensor, e: Tensor, kv: KVCache, rope: Rope) -> None:
         """Leaves this layer's K/V in memory, no more: all that a clean pass needs of the last layer."""
         shift, scale, *_ = self._modulation(e)
         k, v = self.self_attn.keys_values(layer_norm_modulate(x, scale, shift, self.eps))

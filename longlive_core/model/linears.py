@@ -55,7 +55,7 @@ class NVFP4Linear(nn.Module):
         self.denominator, self.high_first, self.activations = weight.denominator, high_first, activations
         self._scratch = scratch
 
-    def weight_in(self, dtype: torch.dtype) -> Tensor:
+    def dequantized_weight(self, dtype: torch.dtype) -> Tensor:
         """The weight `[out, in]` decoded, in the scratch."""
         packed = NVFP4(self.get_buffer("values"), self.get_buffer("scales"), self.get_buffer("amax"), self.denominator)
         shape = (self.out_features, self.in_features)
@@ -64,10 +64,10 @@ class NVFP4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activations == "float":
-            return F.linear(x, self.weight_in(x.dtype), self.bias)
+            return F.linear(x, self.dequantized_weight(x.dtype), self.bias)
         rows = x.reshape(-1, self.in_features)
         rounded = dequantize_nvfp4(quantize_nvfp4(rows), (rows.shape[0], self.in_features), torch.float32)
-        y = F.linear(rounded, self.weight_in(torch.float32)).to(x.dtype)
+        y = F.linear(rounded, self.dequantized_weight(torch.float32)).to(x.dtype)
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features)
 
 
@@ -95,7 +95,7 @@ class FP8Linear(nn.Module):
         self.activations = activations
         self._scratch = scratch
 
-    def weight_in(self, dtype: torch.dtype) -> Tensor:
+    def dequantized_weight(self, dtype: torch.dtype) -> Tensor:
         """The weight `[out, in]` decoded, in the scratch."""
         values = self.get_buffer("values")
         out = self._scratch.take((self.out_features, self.in_features), dtype, values.device)
@@ -103,7 +103,7 @@ class FP8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activations == "float":
-            return F.linear(x, self.weight_in(x.dtype), self.bias)
+            return F.linear(x, self.dequantized_weight(x.dtype), self.bias)
         rows, scales = quantize_fp8_rows(x.reshape(-1, self.in_features))
         y = fp8_matmul(rows, scales, self.get_buffer("values"), self.get_buffer("scales"), x.dtype)
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features)

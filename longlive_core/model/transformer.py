@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import WanConfig
-from .layers import FrameMemory, Head, KeyValue, Layer, Ops, TextMemory
+from .layers import Head, KeyValue, KVCache, Layer, Ops, TextKVCache
 from .rope import Rope, rope_angles
 
 
@@ -59,7 +59,7 @@ class CausalWan(nn.Module):
     def device(self) -> torch.device:
         return self.head.modulation.device
 
-    def forward(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         """Flow of the frames in `x`.
 
         x `[B, C, F, H, W]`; t `[B, F]`, 0 … 999 per latent frame; positions `[F]` or `[B, F]`, real-valued times in
@@ -72,7 +72,7 @@ class CausalWan(nn.Module):
             tokens = layer(tokens, projected, text, kv, rope)
         return self._unpatchify(self.head(tokens, e), grid)
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         """The same pass for its K/V alone: it ends at the last layer's keys and values. Shapes as in `forward`."""
         tokens, e, rope = self._embed(x, t, positions)
         projected = self._project(e)
@@ -82,7 +82,7 @@ class CausalWan(nn.Module):
         assert isinstance(last, Layer)
         last.store(tokens, projected, kv, rope)
 
-    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
+    def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
         """Cross-attention K/V of P prompts, one per layer: `[P, text_len, H, D]`.
 
         text `[P, L, text_dim]` with L ≤ text_len, on the model's device and in its dtype. Zero-padded to text_len,

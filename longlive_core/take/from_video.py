@@ -51,7 +51,7 @@ def save_video(
 ) -> bool:
     """Writes the given blocks of a take that has begun, and is claimed; false, and no take is left, after a stop.
 
-    latents: of each latent frame, `[1, C, 1, h, w]`, as `encode_pieces` gives them; asked for one at a time. on_block:
+    latents: of each latent frame, `[1, C, 1, h, w]`, as `encode_chunks` gives them; asked for one at a time. on_block:
     told of each block that is kept. Raises OSError, and what `latents` raises: no take is left then either.
     """
     history, frames, whole = History(), iter(latents), False

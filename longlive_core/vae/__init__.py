@@ -2,7 +2,7 @@
 
 from .config import WAN22_VAE, VAEConfig
 from .layers import State
-from .stream import ChunkDecoder, Copy, DecodeStream
+from .stream import ChunkDecoder, DecodeStream, HostCopy
 from .wan import WanVAE
 
-__all__ = ["WAN22_VAE", "ChunkDecoder", "Copy", "DecodeStream", "State", "VAEConfig", "WanVAE"]
+__all__ = ["WAN22_VAE", "ChunkDecoder", "DecodeStream", "HostCopy", "State", "VAEConfig", "WanVAE"]

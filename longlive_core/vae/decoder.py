@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...kernels import upsample_nearest
 from .config import VAEConfig
-from .layers import CausalConv3d, FrameConv, Head, Middle, ResidualBlock, Tape
+from .layers import CausalConv3d, ConvCache, FrameConv, Head, Middle, ResidualBlock
 
 
 def dup_up(x: Tensor, c_out: int, time: int, *, first: bool) -> Tensor:
@@ -28,13 +28,13 @@ class Upsample(nn.Module):
         self.resample = nn.ModuleDict({"1": FrameConv(channels, channels, padding=1)})
         self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if time else None
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         if self.time_conv is not None:
-            if tape.first:
+            if cache.first:
                 # The first latent frame is not doubled, and the second starts from an empty history.
-                tape.keep(x.new_zeros(x.shape[0], 2, *x.shape[2:]))
+                cache.keep(x.new_zeros(x.shape[0], 2, *x.shape[2:]))
             else:
-                x = rearrange(self.time_conv(x, tape), "b t h w (p c) -> b (t p) h w c", p=2)
+                x = rearrange(self.time_conv(x, cache), "b t h w (p c) -> b (t p) h w c", p=2)
         return self.resample["1"](upsample_nearest(x))
 
 
@@ -49,11 +49,11 @@ class UpStage(nn.Module):
         self.upsamples = nn.ModuleList(layers)
         self.c_out, self.space, self.time = c_out, space, 2 if time else 1
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         h = x
         for layer in self.upsamples:
-            h = layer(h, tape)
-        return h + dup_up(x, self.c_out, self.time, first=tape.first) if self.space else h
+            h = layer(h, cache)
+        return h + dup_up(x, self.c_out, self.time, first=cache.first) if self.space else h
 
 
 class Decoder(nn.Module):
@@ -73,8 +73,8 @@ class Decoder(nn.Module):
         )
         self.head = Head(dims[-1], 12)
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
-        x = self.middle(self.conv1(x, tape), tape)
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
+        x = self.middle(self.conv1(x, cache), cache)
         for stage in self.upsamples:
-            x = stage(x, tape)
-        return self.head(x, tape)
+            x = stage(x, cache)
+        return self.head(x, cache)

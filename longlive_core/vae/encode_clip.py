@@ -41,18 +41,18 @@ def whole_blocks(frames: int, block_frames: int = 8) -> tuple[int, int]:
     return 1 + more, surplus
 
 
-def encode_clip(frames: Tensor, vae: ChunkEncoder, shape: LatentShape, on_piece: Callable[[], None]) -> Tensor:
+def encode_clip(frames: Tensor, vae: ChunkEncoder, shape: LatentShape, on_latent_frame: Callable[[], None]) -> Tensor:
     """The clip's last whole blocks as latents `[1, C, F, h, w]`, normalised, float32 on the CPU.
 
-    frames: `[T, H, W, 3]`, uint8 or float in [0, 1], of any size: see `fitted`. shape: of one block of the film.
+    frames: `[T, H, W, 3]`, uint8 or float in [0, 1], of any size: see `resize_and_crop`. shape: of one block.
     on_piece: called before each latent frame; what it raises passes through. Raises ValueError as `whole_blocks` does.
     """
     _, surplus = whole_blocks(len(frames), shape.frames)
-    return torch.cat(list(encode_pieces(_pieces(frames[surplus:]), vae, shape, on_piece)), dim=2)
+    return torch.cat(list(encode_chunks(_pieces(frames[surplus:]), vae, shape, on_latent_frame)), dim=2)
 
 
-def encode_pieces(
-    pieces: Iterable[Tensor], vae: ChunkEncoder, shape: LatentShape, on_piece: Callable[[], None]
+def encode_chunks(
+    pieces: Iterable[Tensor], vae: ChunkEncoder, shape: LatentShape, on_latent_frame: Callable[[], None]
 ) -> Iterator[Tensor]:
     """A latent frame `[1, C, 1, h, w]` for each piece of a clip: its first frame, then four at a time.
 
@@ -60,15 +60,15 @@ def encode_pieces(
     """
     pixels, state = shape.pixels, None
     for piece in pieces:
-        on_piece()
-        video = fitted(piece, pixels.width, pixels.height).mul(2).sub(1).movedim(0, 1)[None]
+        on_latent_frame()
+        video = resize_and_crop(piece, pixels.width, pixels.height).mul(2).sub(1).movedim(0, 1)[None]
         with torch.no_grad():
             latent, state = vae.encode_chunk(video, state)
             normal = vae.normalise(latent.float()).to("cpu", torch.float32)
         yield normal
 
 
-def fitted(frames: Tensor, width: int, height: int) -> Tensor:
+def resize_and_crop(frames: Tensor, width: int, height: int) -> Tensor:
     """Frames `[T, H, W, 3]`, uint8 or float in [0, 1], scaled to cover the size and cropped to its middle.
 
     Returns `[T, 3, height, width]` float32 in [0, 1].

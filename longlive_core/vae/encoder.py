@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import VAEConfig
-from .layers import CausalConv3d, FrameConv, Head, Middle, ResidualBlock, Tape
+from .layers import CausalConv3d, ConvCache, FrameConv, Head, Middle, ResidualBlock
 
 
 def avg_down(x: Tensor, c_out: int, time: int, space: int) -> Tensor:
@@ -29,12 +29,12 @@ class Downsample(nn.Module):
         self.resample = nn.ModuleDict({"1": FrameConv(channels, channels, stride=2)})
         self.time_conv = CausalConv3d(channels, channels, (3, 1, 1)) if time else None
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         x = self.resample["1"](F.pad(x, (0, 0, 0, 1, 0, 1)))
         if self.time_conv is None:
             return x
-        past = tape.past()
-        tape.keep(x[:, -1:])
+        past = cache.past()
+        cache.keep(x[:, -1:])
         return x if past is None else self.time_conv.convolve(torch.cat([past, x], dim=1), stride=2)
 
 
@@ -49,10 +49,10 @@ class DownStage(nn.Module):
         self.downsamples = nn.ModuleList(layers)
         self.c_out, self.space, self.time = c_out, 2 if space else 1, 2 if time else 1
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         shortcut = avg_down(x, self.c_out, self.time, self.space)
         for layer in self.downsamples:
-            x = layer(x, tape)
+            x = layer(x, cache)
         return x + shortcut
 
 
@@ -77,8 +77,8 @@ class Encoder(nn.Module):
         self.middle = Middle(dims[-1])
         self.head = Head(dims[-1], 2 * config.latent_channels)
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
-        x = self.conv1(x, tape)
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
+        x = self.conv1(x, cache)
         for stage in self.downsamples:
-            x = stage(x, tape)
-        return self.head(self.middle(x, tape), tape)
+            x = stage(x, cache)
+        return self.head(self.middle(x, cache), cache)

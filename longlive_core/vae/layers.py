@@ -15,7 +15,7 @@ from ...kernels import rms_silu_pad
 State = tuple[Tensor, ...]
 
 
-class Tape:
+class ConvCache:
     """What the causal layers remember between two chunks, in the order in which they run.
 
     A layer reads its own past once and writes its own future once per chunk, so the state is a plain tuple and
@@ -55,13 +55,13 @@ class CausalConv3d(nn.Module):
         self.weight, self.bias = conv.weight, nn.Parameter(torch.zeros(c_out))
         self.kernel = kernel
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         history = self.kernel[0] - 1
         if history:
-            past = tape.past()
+            past = cache.past()
             past = x.new_zeros(x.shape[0], history, *x.shape[2:]) if past is None else past
             x = torch.cat([past, x], dim=1)
-            tape.keep(x[:, -history:])
+            cache.keep(x[:, -history:])
         return self.convolve(x)
 
     def convolve(self, x: Tensor, stride: int = 1) -> Tensor:
@@ -108,11 +108,11 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.gamma.flatten(), eps=1e-12)
 
 
-def normed_conv(norm: nn.Module, conv: nn.Module, x: Tensor, tape: Tape) -> Tensor:
+def normed_conv(norm: nn.Module, conv: nn.Module, x: Tensor, cache: ConvCache) -> Tensor:
     """conv(silu(norm(x))), with the padding made by the norm: one pass over what would be three."""
     assert isinstance(norm, RMSNorm) and isinstance(conv, CausalConv3d)
-    padded = rms_silu_pad(x, norm.gamma.flatten(), tape.past())
-    tape.keep(padded[:, -2:])
+    padded = rms_silu_pad(x, norm.gamma.flatten(), cache.past())
+    cache.keep(padded[:, -2:])
     return conv.convolve(padded)
 
 
@@ -132,10 +132,10 @@ class ResidualBlock(nn.Module):
         )
         self.shortcut = CausalConv3d(c_in, c_out, (1, 1, 1)) if c_in != c_out else None
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         norm1, conv1, norm2, conv2 = self.residual.values()
-        h = normed_conv(norm2, conv2, normed_conv(norm1, conv1, x, tape), tape)
-        return h + (x if self.shortcut is None else self.shortcut(x, tape))
+        h = normed_conv(norm2, conv2, normed_conv(norm1, conv1, x, cache), cache)
+        return h + (x if self.shortcut is None else self.shortcut(x, cache))
 
 
 class SpatialAttention(nn.Module):
@@ -163,9 +163,9 @@ class Middle(nn.ModuleList):
             [ResidualBlock(channels, channels), SpatialAttention(channels), ResidualBlock(channels, channels)]
         )
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         first, attention, last = self
-        return last(attention(first(x, tape)), tape)
+        return last(attention(first(x, cache)), cache)
 
 
 class Head(nn.ModuleDict):
@@ -174,9 +174,9 @@ class Head(nn.ModuleDict):
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__({"0": RMSNorm(c_in), "2": CausalConv3d(c_in, c_out, (3, 3, 3))})
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         norm, conv = self.values()
-        return normed_conv(norm, conv, x, tape)
+        return normed_conv(norm, conv, x, cache)
 
 
 def patchify(video: Tensor, size: int = 2) -> Tensor:

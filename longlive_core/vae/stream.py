@@ -18,7 +18,7 @@ from ..oom import retry_on_oom
 class ChunkDecoder(Protocol):
     """A VAE that decodes a film piece by piece; `WanVAE` is one. Its state is handed in and out, None at the start."""
 
-    def enter(self, latents: Tensor) -> Tensor:
+    def to_vae_space(self, latents: Tensor) -> Tensor:
         """The model's space -> VAE space, on the VAE's device and in its dtype."""
         ...
 
@@ -28,7 +28,7 @@ class ChunkDecoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Copy:
+class HostCopy:
     """Frames `[T, H, W, 3]` uint8 on their way to the host; `ready` is None where they never left it."""
 
     frames: Tensor
@@ -58,18 +58,18 @@ class DecodeStream:
     def __init__(
         self,
         vae: ChunkDecoder,
-        on_slice: Callable[[], None] | None = None,
+        on_latent_frame: Callable[[], None] | None = None,
         *,
         cuda_stream: torch.cuda.Stream | None = None,
         free: Callable[[], None] | None = None,
     ) -> None:
-        """`on_slice` is called before every latent frame; what it raises (a cancel) leaves the stream usable.
+        """`on_latent_frame` is called before every latent frame; what it raises (a cancel) leaves the stream usable.
 
         cuda_stream: the CUDA stream to decode in. Latents on a device must be finished in it; latents on the host
         always are. free: called where memory runs out, before a latent frame is decoded once more; see `retry_on_oom`.
         """
         self.vae = vae
-        self.on_slice = on_slice
+        self.on_latent_frame = on_latent_frame
         self._lane = cuda_stream
         self._free = free
         self.reset()
@@ -78,7 +78,7 @@ class DecodeStream:
         """Forget the film: the next latent frame is a first one."""
         self.state: Any = None
         self._fed = 0
-        self._copies: deque[Copy] = deque()
+        self._copies: deque[HostCopy] = deque()
 
     @torch.inference_mode()
     def feed(self, latents: Tensor) -> None:
@@ -91,15 +91,15 @@ class DecodeStream:
         with torch.cuda.stream(self._lane):
             if self._lane is not None and latents.is_cuda:
                 latents.record_stream(self._lane)
-            for frame in self.vae.enter(latents).split(1, dim=2):
-                if self.on_slice is not None:
-                    self.on_slice()
+            for frame in self.vae.to_vae_space(latents).split(1, dim=2):
+                if self.on_latent_frame is not None:
+                    self.on_latent_frame()
                 work, what = partial(self._decode, frame), f"decoding latent frame {self._fed}"
                 copy, self.state = retry_on_oom(work, self._free, what)
                 self._copies.append(copy)
                 self._fed += 1
 
-    def _decode(self, frame: Tensor) -> tuple[Copy, Any]:
+    def _decode(self, frame: Tensor) -> tuple[HostCopy, Any]:
         """One latent frame and the state after it; the stream itself is as before, so that it can be done again."""
         video, state = self.vae.decode_chunk(frame, self.state)
         return _to_host(to_uint8(video)), state
@@ -112,18 +112,18 @@ class DecodeStream:
         """All decoded frames not yet taken, oldest first."""
         return [copy.wait() for copy in self.copies()]
 
-    def copies(self) -> list[Copy]:
+    def copies(self) -> list[HostCopy]:
         """As `flush`, for another thread to wait for."""
         waiting = list(self._copies)
         self._copies.clear()
         return waiting
 
 
-def _to_host(frames: Tensor) -> Copy:
+def _to_host(frames: Tensor) -> HostCopy:
     if not frames.is_cuda:
-        return Copy(frames, None)
+        return HostCopy(frames, None)
     host = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
     host.copy_(frames, non_blocking=True)
     ready = torch.cuda.Event()
     ready.record(torch.cuda.current_stream(frames.device))
-    return Copy(host, ready)
+    return HostCopy(host, ready)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .config import VAEConfig
 from .decoder import Decoder
 from .encoder import Encoder
-from .layers import CausalConv3d, State, Tape, patchify, unpatchify
+from .layers import CausalConv3d, ConvCache, State, patchify, unpatchify
 
 
 class WanVAE(nn.Module):
@@ -77,14 +77,14 @@ class WanVAE(nn.Module):
         return torch.cat([first, self._decode(latents[:, :, 1:], state)[0]], dim=2) if latents.shape[2] > 1 else first
 
     def _encode(self, video: Tensor, state: State | None) -> tuple[Tensor, State]:
-        tape = Tape(state)
-        moments = self.conv1(self.encoder(patchify(video), tape), tape)
-        return moments.permute(0, 4, 1, 2, 3), tape.state()
+        cache = ConvCache(state)
+        moments = self.conv1(self.encoder(patchify(video), cache), cache)
+        return moments.permute(0, 4, 1, 2, 3), cache.state()
 
     def _decode(self, latents: Tensor, state: State | None) -> tuple[Tensor, State]:
-        tape = Tape(state)
-        x = self.conv2(latents.permute(0, 2, 3, 4, 1), tape)
-        return unpatchify(self.decoder(x, tape)), tape.state()
+        cache = ConvCache(state)
+        x = self.conv2(latents.permute(0, 2, 3, 4, 1), cache)
+        return unpatchify(self.decoder(x, cache)), cache.state()
 
     def _check_clip(self, video: Tensor) -> None:
         frames, height, width = video.shape[2:]
@@ -104,7 +104,7 @@ class WanVAE(nn.Module):
         mean, std = self._statistics(latents)
         return latents * std + mean
 
-    def enter(self, latents: Tensor) -> Tensor:
+    def to_vae_space(self, latents: Tensor) -> Tensor:
         """`denormalise` in float32, then to the weights' device and dtype."""
         weight = self.conv2.weight
         return self.denormalise(latents.to(weight.device, torch.float32)).to(weight.dtype)

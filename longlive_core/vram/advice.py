@@ -9,7 +9,7 @@ from typing import Any
 
 from .budget import WEIGHT_BYTES, Budget
 
-KV_QUALITY = ("bf16", "fp8", "nvfp4")
+KV_BY_QUALITY = ("bf16", "fp8", "nvfp4")
 SMALL_SIZE = (480, 832)
 # The least that holds a sink, one block more and the new block.
 SMALL_WINDOW = 24
@@ -48,7 +48,7 @@ def _levers(budget: Budget) -> Iterator[list[Change]]:
     """What can be changed, from what costs least; the steps of each from mild to strong."""
     if budget.guidance:
         yield [Change("guidance 1", {"guidance": False})]
-    if smaller := _after(budget.kv_format, KV_QUALITY):
+    if smaller := _after(budget.kv_format, KV_BY_QUALITY):
         yield [Change(f"{name} KV", {"kv_format": name}) for name in smaller]
     if smaller := _after(budget.weights, tuple(WEIGHT_BYTES)):
         yield [Change(f"{name} weights", {"weights": name}) for name in smaller]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..model import WAN22_TI2V_5B, WanConfig
-from .advice import KV_QUALITY, Advice, advise
+from .advice import KV_BY_QUALITY, Advice, advise
 from .budget import WEIGHT_BYTES, Budget, Part
 
 GIB = 2**30
@@ -17,7 +17,7 @@ COMMON_CARDS = (8, 12, 16, 24, 32)
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryPlan:
+class VRAMPlan:
     """A film's parts on a card. advice: what to change where it does not fit, what is enough and costs least first."""
 
     budget: Budget
@@ -64,7 +64,7 @@ class MemoryPlan:
         return "\n".join(lines)
 
 
-def plan_memory(
+def plan_vram(
     vram_bytes: int,
     size: tuple[int, int],
     weights: str | None = None,
@@ -75,7 +75,7 @@ def plan_memory(
     sequential: bool = False,
     guidance: bool = False,
     model: WanConfig = WAN22_TI2V_5B,
-) -> MemoryPlan:
+) -> VRAMPlan:
     """Plans a film of `size` (height, width) in pixels on a card of so many bytes; the rest as in `Budget`.
 
     weights, kv_format: None takes the best that fits, else the smallest. The memory's format is given up first:
@@ -84,10 +84,10 @@ def plan_memory(
     """
     budgets = [
         Budget(vram_bytes, size, w, kv, window, vae, sequential, guidance, model=model)
-        for w, kv in product(_these(weights, WEIGHT_BYTES), _these(kv_format, KV_QUALITY))
+        for w, kv in product(_these(weights, WEIGHT_BYTES), _these(kv_format, KV_BY_QUALITY))
     ]
     budget = next((budget for budget in budgets if budget.fits), budgets[-1])
-    return MemoryPlan(budget, () if budget.fits else advise(budget))
+    return VRAMPlan(budget, () if budget.fits else advise(budget))
 
 
 def cards_text(size: tuple[int, int], kv_format: str, window: int) -> str:

@@ -14,7 +14,7 @@ from longlive.longlive_core.film.film import Film
 from longlive.longlive_core.film.live_script import LiveScript
 from longlive.longlive_core.film.sampler_settings import OnStep, ShouldStop
 from longlive.longlive_core.memory import MemoryConfig
-from longlive.longlive_core.model import WAN22_TI2V_5B, FrameMemory, TextMemory
+from longlive.longlive_core.model import WAN22_TI2V_5B, KVCache, TextKVCache
 from longlive.longlive_core.sampling.generation import Generation, KnownLatents, Step
 from longlive.longlive_core.script import BlockPlan, ShotScript
 from longlive.longlive_core.types import Block, LatentShape
@@ -32,16 +32,16 @@ class Studio:
 
     def __init__(self, tiny: Tiny, memory: MemoryConfig | None = None, **options: Any) -> None:  # noqa: ANN401
         self.tiny, self.memory, self.options = tiny, memory, options
-        self.model, self.text_keys = tiny.model, tiny.model.text_keys
+        self.model, self.text_kv = tiny.model, tiny.model.text_kv
         self.config, self.dtype, self.device = tiny.model.config, tiny.model.dtype, tiny.model.device
         self.sampled = self.clean = self.begun = 0
         self.alive: list[ref[object]] = []
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         self.sampled += 1
         return self.model(x, t, text, kv, positions)
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         self.clean += 1
         self.model.write_kv(x, t, text, kv, positions)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from longlive.longlive_core.memory import BlockMemory, DensePool, PoolShape, PromptKeys
+from longlive.longlive_core.memory import BlockKVCache, DensePool, PoolShape, PromptKV
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig, rope_angles
 from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.model.rope import axis_pairs
@@ -99,25 +99,25 @@ def test_an_odd_size_is_refused_in_pixels(tiny: Tiny, size: tuple[int, int]) -> 
 
 def test_a_prompt_beyond_the_text_length_is_refused(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="up to 5 tokens"):
-        tiny.model.text_keys(torch.zeros(1, 6, 16))
+        tiny.model.text_kv(torch.zeros(1, 6, 16))
 
 
 def test_padding_is_part_of_the_prompt(tiny: Tiny) -> None:
     """The models were trained with unmasked zero padding: a padded embedding and a short one are the same text."""
     text = torch.randn(1, 2, 16)
     padded = torch.cat((text, torch.zeros(1, 3, 16)), dim=1)
-    for a, b in zip(tiny.model.text_keys(text), tiny.model.text_keys(padded), strict=True):
+    for a, b in zip(tiny.model.text_kv(text), tiny.model.text_kv(padded), strict=True):
         assert torch.equal(a.k, b.k) and torch.equal(a.v, b.v) and a.k.shape[1] == 5
 
 
-def _words(tiny: Tiny) -> PromptKeys:
-    return PromptKeys(tiny.model.text_keys(tiny.text("A").unsqueeze(0)), torch_attention)
+def _words(tiny: Tiny) -> PromptKV:
+    return PromptKV(tiny.model.text_kv(tiny.text("A").unsqueeze(0)), torch_attention)
 
 
-def _memory(tiny: Tiny) -> BlockMemory:
+def _memory(tiny: Tiny) -> BlockKVCache:
     shape = PoolShape.of(tiny.model.config, batch=1, slots=1, block_tokens=12)
     pool = DensePool(shape, torch.float32, torch.device("cpu"))
-    return BlockMemory(pool, (0,), 0, 2, False, torch_attention)
+    return BlockKVCache(pool, (0,), 0, 2, False, torch_attention)
 
 
 def _flow(tiny: Tiny, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.script import Length, ScriptError, plan_shot
 from longlive.longlive_core.take import Take, choose, retake
 from longlive.longlive_core.types import LatentShape
-from longlive.longlive_core.vae.encode_clip import encode_clip, fitted, plan_clip, whole_blocks
+from longlive.longlive_core.vae.encode_clip import encode_clip, plan_clip, resize_and_crop, whole_blocks
 from longlive.longlive_core.video import VideoWriter, read_video
 from longlive.longlive_core.video.clip import Clip, ClipStopped
 
@@ -57,13 +57,13 @@ def test_a_clip_is_covered_and_cropped_to_its_middle(size: tuple[int, int]) -> N
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     disc = ((y - height / 2) ** 2 + (x - width / 2) ** 2).sqrt() < min(size) / 4
     frames = (disc * 255).to(torch.uint8)[None, :, :, None].expand(2, -1, -1, 3)
-    out = fitted(frames, 64, 64)
+    out = resize_and_crop(frames, 64, 64)
     assert out.shape == (2, 3, 64, 64) and out.dtype == torch.float32
     scale = max(64 / height, 64 / width)
     assert float(out[0, 0].sum()) == pytest.approx(float(disc.sum()) * scale**2, rel=0.05)
     columns = out[0, 0].sum(0)
     assert float((columns * (torch.arange(64) + 0.5)).sum() / columns.sum()) == pytest.approx(32, abs=0.6)
-    assert torch.equal(fitted(frames.float() / 255, 64, 64), out)
+    assert torch.equal(resize_and_crop(frames.float() / 255, 64, 64), out)
 
 
 def test_the_clips_end_is_encoded_as_a_whole() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from longlive.longlive_core.vae import DecodeStream, State, VAEConfig, WanVAE
-from longlive.longlive_core.vae.layers import CausalConv3d, Tape
+from longlive.longlive_core.vae.layers import CausalConv3d, ConvCache
 from torch import Tensor
 
 
@@ -70,7 +70,7 @@ def test_stacked_taps_are_a_causal_conv3d(kernel: tuple[int, int, int]) -> None:
     expected = torch.nn.functional.conv3d(
         padded, conv.weight, conv.bias, padding=(0, kernel[1] // 2, kernel[2] // 2)
     ).permute(0, 2, 3, 4, 1)
-    assert torch.allclose(conv(x, Tape(None)), expected, atol=1e-5)
+    assert torch.allclose(conv(x, ConvCache(None)), expected, atol=1e-5)
 
 
 def test_the_state_does_not_grow_and_holds_no_whole_activation(vae: WanVAE, latents: Tensor) -> None:
@@ -112,7 +112,7 @@ def test_a_cancelled_stream_goes_on_where_it_stopped(vae: WanVAE, latents: Tenso
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    stream = DecodeStream(vae, on_slice=cancel_once)
+    stream = DecodeStream(vae, on_latent_frame=cancel_once)
     with pytest.raises(KeyboardInterrupt):
         stream.feed(latents)
     stream.feed(latents[:, :, 2:])

@@ -11,7 +11,7 @@ import pytest
 from longlive.longlive_core.cli.plan import add_arguments, parse_size, parse_vram, plan_text
 from longlive.longlive_core.vram.advice import SMALL_WINDOW
 from longlive.longlive_core.vram.budget import WEIGHT_BYTES
-from longlive.longlive_core.vram.planner import CARDS, COMMON_CARDS, GIB, cards_text, plan_memory
+from longlive.longlive_core.vram.planner import CARDS, COMMON_CARDS, GIB, cards_text, plan_vram
 
 LARGE, SMALL = (704, 1280), (480, 832)
 
@@ -70,7 +70,7 @@ TABLE = [
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_the_recorded_table(row: Row) -> None:
     """The verdicts on cards from 8 to 32 GB are those of the table, but for two that are said to differ."""
-    plan = plan_memory(
+    plan = plan_vram(
         row.card * GIB, row.size, row.weights, row.kv, row.window, row.vae, sequential=row.sequential
     )  # fmt: skip
     assert plan.fits == (row.fits if row.ours is None else row.ours), plan.text()
@@ -79,19 +79,19 @@ def test_the_recorded_table(row: Row) -> None:
 
 def test_the_marginal_card() -> None:
     """16 GB with everything in NVFP4 and the full VAE is a matter of a fifth of a GB."""
-    plan = plan_memory(16 * GIB, LARGE, "nvfp4", "nvfp4")
+    plan = plan_vram(16 * GIB, LARGE, "nvfp4", "nvfp4")
     assert abs(plan.total - 16 * GIB) < 2e8
 
 
 def test_formats_are_the_best_that_fit() -> None:
     """Left open, formats are the best that fit: memory is given up before weights, and more memory never gives less."""
     quality = list(WEIGHT_BYTES)
-    chosen = [plan_memory(card * GIB, LARGE, vae="tiny").budget for card in (10, 12, 16, 20, 24)]
+    chosen = [plan_vram(card * GIB, LARGE, vae="tiny").budget for card in (10, 12, 16, 20, 24)]
     assert [(b.weights, b.kv_format) for b in chosen] == [
         ("nvfp4", "nvfp4"), ("fp8", "nvfp4"), ("bf16", "nvfp4"), ("bf16", "fp8"), ("bf16", "bf16")
     ]  # fmt: skip
     for card in COMMON_CARDS:
-        budget = plan_memory(card * GIB, SMALL).budget
+        budget = plan_vram(card * GIB, SMALL).budget
         kept = quality.index(budget.weights), quality.index(budget.kv_format)
         better = [(w, k) for w in quality for k in quality if (quality.index(w), quality.index(k)) < kept]
         assert not any(replace(budget, weights=w, kv_format=k).fits for w, k in better)
@@ -99,13 +99,13 @@ def test_formats_are_the_best_that_fit() -> None:
 
 def test_what_is_given_stays() -> None:
     """A format that was asked for is not changed, whether it fits or not."""
-    plan = plan_memory(8 * GIB, LARGE, "bf16", "bf16")
+    plan = plan_vram(8 * GIB, LARGE, "bf16", "bf16")
     assert (plan.budget.weights, plan.budget.kv_format, plan.fits) == ("bf16", "bf16", False)
 
 
 def test_advice_keeps_its_word() -> None:
     """Each change saves what it says and is enough where it says so; those that are enough come first."""
-    plan = plan_memory(24 * GIB, LARGE, "bf16", "bf16")
+    plan = plan_vram(24 * GIB, LARGE, "bf16", "bf16")
     assert not plan.fits
     assert [advice.fits for advice in plan.advice] == sorted((advice.fits for advice in plan.advice), reverse=True)
     told = {advice.change: advice for advice in plan.advice}
@@ -127,7 +127,7 @@ def test_advice_keeps_its_word() -> None:
 
 def test_layers_in_host_memory() -> None:
     """As few layers wait in host memory as are enough; their bytes are told, but not counted on the card."""
-    plan = plan_memory(16 * GIB, LARGE, "nvfp4", "nvfp4")
+    plan = plan_vram(16 * GIB, LARGE, "nvfp4", "nvfp4")
     (told,) = (advice.change for advice in plan.advice if "host memory" in advice.change)
     layers = int(told.split()[0])
     assert replace(plan.budget, streamed=layers).fits
@@ -138,14 +138,14 @@ def test_layers_in_host_memory() -> None:
 
 def test_advice_together() -> None:
     """Where no change is enough, the fewest that are enough together lead the list; all of them are needed."""
-    plan = plan_memory(8 * GIB, LARGE)
+    plan = plan_vram(8 * GIB, LARGE)
     assert plan.advice[0].change == f"tiny VAE, window of {SMALL_WINDOW} frames"
     assert [advice.fits for advice in plan.advice] == [True] + [False] * (len(plan.advice) - 1)
     assert replace(plan.budget, vae="tiny", window=SMALL_WINDOW).fits
 
 
 def test_no_advice_where_it_fits() -> None:
-    assert plan_memory(80 * GIB, LARGE).advice == ()
+    assert plan_vram(80 * GIB, LARGE).advice == ()
 
 
 @pytest.mark.slow
@@ -153,16 +153,16 @@ def test_no_advice_where_it_fits() -> None:
 @pytest.mark.parametrize("formats", [("bf16", "bf16"), ("nvfp4", "nvfp4")])
 def test_the_smallest_card(size: tuple[int, int], formats: tuple[str, str]) -> None:
     """The smallest card holds the film, and the next smaller one does not."""
-    card = plan_memory(4 * GIB, size, *formats).smallest_card
+    card = plan_vram(4 * GIB, size, *formats).smallest_card
     assert card is not None
-    assert plan_memory(card * GIB, size, *formats).fits
-    assert not plan_memory(CARDS[CARDS.index(card) - 1] * GIB, size, *formats).fits
-    assert plan_memory(4 * GIB, (4096, 4096), *formats).smallest_card is None
+    assert plan_vram(card * GIB, size, *formats).fits
+    assert not plan_vram(CARDS[CARDS.index(card) - 1] * GIB, size, *formats).fits
+    assert plan_vram(4 * GIB, (4096, 4096), *formats).smallest_card is None
 
 
 def test_the_text_adds_up() -> None:
     """The table's resident rows add up to its total; verdict and advice follow."""
-    plan = plan_memory(12 * GIB, LARGE)
+    plan = plan_vram(12 * GIB, LARGE)
     text = plan.text()
     rows = re.findall(r"^.{26} +(\d+\.\d\d)  (\w+)", text, re.MULTILINE)
     resident = sum(float(amount) for amount, where in rows if where == "resident")
@@ -171,7 +171,7 @@ def test_the_text_adds_up() -> None:
     assert f"{(plan.total - 12 * GIB) / 1e9:.2f} GB too much; as it is, it needs a card of 20 GB." in text
     assert all(f"  {advice.change} " in text for advice in plan.advice)
     assert max(map(len, text.splitlines())) <= 79
-    assert "It fits, with" in plan_memory(12 * GIB, LARGE, vae="tiny").text()
+    assert "It fits, with" in plan_vram(12 * GIB, LARGE, vae="tiny").text()
 
 
 @pytest.mark.parametrize("kv_format", ["bf16", "fp8", "nvfp4"])
@@ -181,9 +181,9 @@ def test_cards_in_a_line(size: tuple[int, int], kv_format: str) -> None:
     found = re.findall(r"(\d+) GB \((\w+)[^,]*, (\w+)", cards_text(size, kv_format, 32))
     assert found
     for card, weights, vae in found:
-        assert plan_memory(int(card) * GIB, size, weights, kv_format, vae=vae).fits
+        assert plan_vram(int(card) * GIB, size, weights, kv_format, vae=vae).fits
     for card in COMMON_CARDS[: COMMON_CARDS.index(int(found[0][0]))]:
-        assert not plan_memory(card * GIB, size, "nvfp4", kv_format, vae="tiny").fits
+        assert not plan_vram(card * GIB, size, "nvfp4", kv_format, vae="tiny").fits
     assert cards_text((2048, 2048), kv_format, 256) == "more than 32 GB"
 
 
@@ -208,7 +208,7 @@ def test_the_command() -> None:
     """The command's arguments reach the plan; left out they are the planner's own defaults."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    assert plan_text(parser.parse_args(["--vram", "12GB"])) == plan_memory(12 * GIB, LARGE).text()
+    assert plan_text(parser.parse_args(["--vram", "12GB"])) == plan_vram(12 * GIB, LARGE).text()
     words = "--vram 8 --size 480x832 --weights fp8 --kv nvfp4 --window 24 --vae tiny --sequential --guidance"
-    plan = plan_memory(8 * GIB, SMALL, "fp8", "nvfp4", 24, "tiny", sequential=True, guidance=True)
+    plan = plan_vram(8 * GIB, SMALL, "fp8", "nvfp4", 24, "tiny", sequential=True, guidance=True)
     assert plan_text(parser.parse_args(words.split())) == plan.text()
