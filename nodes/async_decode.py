@@ -17,7 +17,7 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
-from ..longlive_core.pipeline.decode import DEPTH
+from ..longlive_core.pipeline.decode import QUEUE_DEPTH
 from ..longlive_core.pipeline.stages import MODES, Mode
 from ..longlive_core.pipeline.write import NewFile, write
 from ..longlive_core.types import Block
@@ -99,7 +99,7 @@ class AsyncDecode(io.ComfyNode):
         audio: Mapping[str, Any] | None = None,
         decode: Mode = "async",
     ) -> io.NodeOutput:
-        coder = decoder(vae, stream.latent_format)
+        chunk_decoder = decoder(vae, stream.latent_format)
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
         target = FilmFile(filename_prefix, stream, codec)
         run = StreamRun(
@@ -121,8 +121,8 @@ class AsyncDecode(io.ComfyNode):
             metadata=_metadata(cls),
         )
         with writer, run, target.logged(writer):
-            pieces = run.stage("decoding", run.decoded(coder), DEPTH)
-            for _ in run.shown(run.stage("writing", write(pieces, NewFile(writer)), DEPTH)):
+            pieces = run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)
+            for _ in run.shown(run.stage("writing", write(pieces, NewFile(writer)), QUEUE_DEPTH)):
                 pass
         return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=target.preview)
 

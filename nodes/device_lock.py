@@ -46,7 +46,7 @@ class DeviceLock:
             self.models, self._memory = tuple(models), memory
             comfy.model_management.load_models_gpu(list(self.models), memory_required=memory)
 
-    def forget(self) -> None:
+    def end_run(self) -> None:
         """Ends the run: its models may be unloaded."""
         self.models = ()
 

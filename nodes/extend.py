@@ -111,7 +111,7 @@ class ExtendVideo(io.ComfyNode):
         check_pair(vae, model.model.latent_format)
         blocks, dropped = whole_blocks(len(frames), BLOCK_FRAMES)
         plan = plan_clip(blocks, prompt, fps, BLOCK_FRAMES)
-        film = Film.known(plan, _encode(frames, vae, model, shape))
+        film = Film.from_latents(plan, _encode(frames, vae, model, shape))
         embeddings = encode_shots(clip, film.plan).embeddings
         node, title = str(cls.hidden.unique_id), "LongLive Extend Video"
         kept = memory or DEFAULT_MEMORY

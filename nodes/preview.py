@@ -13,7 +13,7 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..longlive_core.cli.progress_bar import clock
+from ..longlive_core.cli.progress_bar import format_duration
 from ..longlive_core.oom import is_out_of_memory
 from ..longlive_core.sampling.generation import Step
 from ..longlive_core.types import SPACE_FACTOR, TIME_FACTOR, Block, BlockSpec
@@ -59,7 +59,7 @@ class StreamPreview:
         self._next = 0
 
     def __enter__(self) -> StreamPreview:
-        at = self._stream.maker(self._first)
+        at = self._stream.owner(self._first)
         self._progress(at, None)
         if self._first:
             self._status(at, f"{self._first} of {len(self._blocks)} blocks are finished already")
@@ -72,7 +72,7 @@ class StreamPreview:
 
     def step(self, step: Step) -> None:
         """Shows a denoising step; the first block of a node shows while it is denoised."""
-        at = self._stream.maker(step.block.index)
+        at = self._stream.owner(step.block.index)
         if not step.storyboard:
             self._made = step.block.index + step.index / step.steps
         image = None
@@ -87,7 +87,7 @@ class StreamPreview:
 
     def block(self, block: Block) -> None:
         """Shows a finished block, sampled now or in an earlier run."""
-        at = self._playing = self._stream.maker(block.index)
+        at = self._playing = self._stream.owner(block.index)
         self._made = max(self._made, float(block.index + 1))
         self._frames, self._next = [self._picture(frame) for frame in self._previewed(block)], 0
         self._pictured.add(at.node)
@@ -114,7 +114,7 @@ class StreamPreview:
             return text
         pace = made / seconds
         left = (len(self._blocks) - self._made) / pace
-        return f"{text} · {pace * block.frames * TIME_FACTOR:.0f} fps · {clock(left)} left"
+        return f"{text} · {pace * block.frames * TIME_FACTOR:.0f} fps · {format_duration(left)} left"
 
     def _previewed(self, block: Block) -> Tensor:
         """The preview of a block. A preview VAE that runs out of memory is replaced by the latents' colours."""

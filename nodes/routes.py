@@ -32,7 +32,7 @@ class LiveScripts:
         self._films: dict[str, LiveScript] = {}
 
     @contextmanager
-    def making(self, films: Mapping[str, LiveScript]) -> Iterator[None]:
+    def registered(self, films: Mapping[str, LiveScript]) -> Iterator[None]:
         """Their scripts can be changed meanwhile."""
         self._films.update(films)
         try:
@@ -67,12 +67,12 @@ class LiveScripts:
         return film
 
 
-STUDIO = web.AppKey("longlive_studio", LiveScripts)
+LIVE_SCRIPTS = web.AppKey("longlive_studio", LiveScripts)
 
 
 def add_routes(server: PromptServer) -> None:
     """Adds the routes to a server that has not begun to serve."""
-    opened = server.app[STUDIO] = LiveScripts()
+    opened = server.app[LIVE_SCRIPTS] = LiveScripts()
     server.routes.get(PATH)(opened.films)
     server.routes.get(f"{PATH}/{{id}}/script")(opened.script)
     server.routes.post(f"{PATH}/{{id}}/script")(opened.change)
@@ -80,7 +80,7 @@ def add_routes(server: PromptServer) -> None:
 
 def live_scripts() -> LiveScripts:
     """The server's."""
-    return PromptServer.instance.app[STUDIO]
+    return PromptServer.instance.app[LIVE_SCRIPTS]
 
 
 def same_origin(request: web.Request) -> bool:

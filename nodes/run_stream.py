@@ -74,7 +74,7 @@ class StreamRun:
     def __enter__(self) -> StreamRun:
         with ExitStack() as entered:
             entered.enter_context(self._loaded())
-            entered.enter_context(live_scripts().making(self._scripts))
+            entered.enter_context(live_scripts().registered(self._scripts))
             entered.enter_context(self._preview)
             entered.enter_context(self._line)
             entered.callback(self._leaving.set)
@@ -115,14 +115,14 @@ class StreamRun:
         except StageError as error:
             if error.stage != "sampling":
                 raise
-            at = self._stream.maker(self._stream.film.available)
+            at = self._stream.owner(self._stream.film.available)
             raise RuntimeError(f"{at.title} (node {at.node}): {error.__cause__}") from error.__cause__
         except BaseException:
             self._leaving.set()
             self._line.finish()
             raise
 
-    def decoded(self, coder: ChunkDecoder) -> Iterator[DecodedFrame]:
+    def decoded(self, chunk_decoder: ChunkDecoder) -> Iterator[DecodedFrame]:
         """The decoded frames of the blocks, for one stage. The models in `beside` are the coder's.
 
         Where no weight moves, decoding has a CUDA stream beside the sampler's; elsewhere it takes turns with sampling
@@ -132,7 +132,7 @@ class StreamRun:
         still = self._mode == "async" and not any(one.is_dynamic() or one.model.model_lowvram for one in models)
         cuda_stream = decoder_cuda_stream(self._beside[0].load_device) if still else None
         device_lock = self._stream.device_lock
-        stream = DecodeStream(coder, cuda_stream=cuda_stream, free=device_lock.free_vram)
+        stream = DecodeStream(chunk_decoder, cuda_stream=cuda_stream, free=device_lock.free_vram)
         return decode(self.blocks(), stream, self._leaving.is_set, None if still and not self._scripts else device_lock)
 
     def tick(self) -> None:
@@ -177,7 +177,7 @@ class StreamRun:
         try:
             yield
         finally:
-            self._stream.device_lock.forget()
+            self._stream.device_lock.end_run()
             for model in self._models:
                 model.cleanup()
             comfy.model_management.soft_empty_cache()

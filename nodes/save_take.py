@@ -11,12 +11,11 @@ from ..longlive_core.film.take_store import TakeStore
 from ..longlive_core.script import ShotScript
 from ..longlive_core.script.from_plan import script_of
 from ..longlive_core.take import Shot, Take
-from ..longlive_core.take.from_video import MADE as GIVEN
 from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.settings import machine_notes
-from ..longlive_core.take.take import FILE
-from .take_folders import numbered
-from .take_settings import machine_of, recorded_settings, status_text
+from ..longlive_core.take.take import FILE, GIVEN_VIDEO
+from .take_folders import takes_under
+from .take_settings import machine_of_model, recorded_settings, status_text
 from .types import CATEGORY, StateType, Stream, StreamType, TakeType
 
 
@@ -59,7 +58,7 @@ class SaveTake(io.ComfyNode):
         take = open_take(stream, name_prefix)
         film = Film(stream.film.plan, None, TakeStore(take, live=stream.live), earlier=stream.film)
         stored = replace(stream, film=film)
-        text = status_text(take, stored, machine_notes(take.machine, machine_of(stream.model)))
+        text = status_text(take, stored, machine_notes(take.machine, machine_of_model(stream.model)))
         return io.NodeOutput(stored, take, stored, ui=ui.PreviewText(text))
 
 
@@ -73,15 +72,15 @@ def open_take(stream: Stream, prefix: str) -> Take:
     process makes the take.
     """
     plan, pixels, settings = stream.film.plan, stream.shape.pixels, recorded_settings(stream)
-    before, folder = numbered(prefix, pixels.width, pixels.height)
+    before, folder = takes_under(prefix, pixels.width, pixels.height)
     for path in before:
         try:
             take = Take.load(path)
         except (FileNotFoundError, ValueError):
             continue  # no take, or one of another version: it stays as it is
-        if take.settings == settings and (first := take.first_made).plan.blocks == plan.blocks:
+        if take.settings == settings and (first := take.as_begun).plan.blocks == plan.blocks:
             return first
-    take = Take.new(folder, _script(stream), settings, machine_of(stream.model))
+    take = Take.new(folder, _script(stream), settings, machine_of_model(stream.model))
     take = replace(take, shots=_shots(take, stream))
     with TakeLock(folder):
         if (folder / FILE).exists():
@@ -105,7 +104,7 @@ def _shots(take: Take, stream: Stream) -> tuple[Shot, ...]:
         first = first.earlier
     given = {block.shot for block in first.film.plan.blocks} if first.recorded is None else set[int]()
     return tuple(
-        replace(shot, versions=tuple(replace(version, made=GIVEN) for version in shot.versions))
+        replace(shot, versions=tuple(replace(version, made=GIVEN_VIDEO) for version in shot.versions))
         if index in given
         else shot
         for index, shot in enumerate(take.shots)

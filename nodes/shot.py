@@ -14,7 +14,7 @@ from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.script import BlockPlan, Length, plan_shot
 from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
 from .sampler import make_stream
-from .shot_script import encode_shots, unread
+from .shot_script import encode_shots, unknown_word_notes
 from .types import CATEGORY, StateType, Stream, StreamType
 
 FPS = 24.0
@@ -166,7 +166,7 @@ class ShotNode(io.ComfyNode):
             title="LongLive Shot",
             cut=cut,
         )
-        told = "\n".join([_place(stream.film.plan, stream.first), *unread(clip, prompt)]) if clip else ""
+        told = "\n".join([_place(stream.film.plan, stream.first), *unknown_word_notes(clip, prompt)]) if clip else ""
         return io.NodeOutput(stream, stream, ui=ui.PreviewText(told))
 
 

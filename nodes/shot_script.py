@@ -128,7 +128,7 @@ class EncodeShots(io.ComfyNode):
         said = [
             f"shot {number}: {note}"
             for number, shot in enumerate(shots.script.shots, 1)
-            for note in unread(clip, shot.prompt)
+            for note in unknown_word_notes(clip, shot.prompt)
         ]
         return io.NodeOutput(conditioning, ui=ui.PreviewText("\n".join(said)) if said else None)
 
@@ -157,7 +157,7 @@ def encode_prompt(clip: comfy.sd.CLIP, prompt: str) -> Tensor:
     return clip.encode_from_tokens(clip.tokenize(prompt))[0].cpu()
 
 
-def unread(clip: comfy.sd.CLIP, prompt: str) -> list[str]:
+def unknown_word_notes(clip: comfy.sd.CLIP, prompt: str) -> list[str]:
     """A note on words that LongLive Mini cannot read; other text encoders read everything."""
     encoder = clip.cond_stage_model
     words = encoder.text.unknown_words(prompt) if isinstance(encoder, MiniTextModel) else []

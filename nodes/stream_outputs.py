@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..longlive_core.pipeline.decode import DEPTH
+from ..longlive_core.pipeline.decode import QUEUE_DEPTH
 from .run_stream import StreamRun
 from .sink_memory import gigabytes
 from .types import CATEGORY, Stream, StreamType
@@ -84,10 +84,10 @@ class StreamToImages(io.ComfyNode):
         pixels = stream.shape.pixels
         check_memory(4 * 3 * len(wanted) * pixels.height * pixels.width, f"{len(wanted)} frames")
         images = torch.empty(len(wanted), pixels.height, pixels.width, 3)
-        coder = decoder(vae, stream.latent_format)
+        chunk_decoder = decoder(vae, stream.latent_format)
         with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as run:
             start = 0
-            for decoded in run.shown(run.stage("decoding", run.decoded(coder), DEPTH)):
+            for decoded in run.shown(run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)):
                 frames = decoded.frames.wait()
                 _place(images, frames, start - wanted.start)
                 start += len(frames)

@@ -14,7 +14,7 @@ from ..longlive_core.take import Take
 from ..longlive_core.take.take import FILE, SUFFIX
 
 
-def takes_found() -> list[str]:
+def list_takes() -> list[str]:
     """Names of the takes below the output folder, as `takes/LongLive_00001.take`; the newest first."""
     output = Path(folder_paths.get_output_directory())
     found = sorted(_folders(output), key=lambda folder: (folder / FILE).stat().st_mtime, reverse=True)
@@ -51,7 +51,7 @@ def take_digest(name: str) -> str:
         return ""
 
 
-def numbered(prefix: str, width: int, height: int) -> tuple[list[Path], Path]:
+def takes_under(prefix: str, width: int, height: int) -> tuple[list[Path], Path]:
     """The takes under a prefix, newest first, and the folder of the next one.
 
     width, height: in pixels, for `%width%` and `%height%` in the prefix. Raises what the host raises for a prefix

@@ -18,7 +18,7 @@ from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.render.settings import latent_size
 from ..longlive_core.script.storyboard import storyboard_blocks
 from ..longlive_core.take import Take
-from ..longlive_core.take.block_file import BadBlock, latents_digest, load_block
+from ..longlive_core.take.block_file import BadBlockError, latents_digest, load_block
 from ..longlive_core.take.settings import COMFYUI, Setting, Settings, machine_notes, machine_settings
 from ..longlive_core.types import LATENT_CHANNELS, BlockSpec, LatentShape
 from .device_lock import DeviceLock
@@ -33,7 +33,7 @@ from .vae import MiniLatents
 log = logging.getLogger(__name__)
 
 # Before the values of a setting that is not one for the whole film.
-ALONG = "along the film: "
+VARIES = "along the film: "
 MAX_SIDE = 4096
 
 
@@ -62,12 +62,12 @@ def recorded_settings(stream: Stream) -> Settings:
     }
 
 
-def machine_of(model: comfy.model_patcher.ModelPatcher) -> Settings:
+def machine_of_model(model: comfy.model_patcher.ModelPatcher) -> Settings:
     """Where bits come from besides the settings."""
     return machine_settings(comfy.model_management.get_torch_device_name(model.load_device))
 
 
-def stream_of(
+def take_stream(
     take: Take, model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP | None, node: str, title: str
 ) -> tuple[Stream, list[str]]:
     """The film of a take as chosen, and notes for the user. What is missing in it is made with the take's settings.
@@ -78,7 +78,7 @@ def stream_of(
     height, width = latent_size(str(settings.get("size")), MAX_SIDE)
     shape = LatentShape(1, LATENT_CHANNELS, plan.block_frames, height, width)
     check_size(model, shape, None)
-    first, sampler = take.first_made.plan, _sampler(settings, (height, width))
+    first, sampler = take.as_begun.plan, _sampler(settings, (height, width))
     prompts = [*distinct_prompts(plan, sampler.negative), *(block.prompt for block in first.blocks)]
     embeddings, device_lock = encode_prompts(clip, list(dict.fromkeys(prompts))), DeviceLock(model.load_device)
     spec = FilmSpec(model, embeddings, plan, shape, sampler, device_lock)
@@ -87,7 +87,7 @@ def stream_of(
     if film.needs_model:
         spec.check()
         text = text_fingerprint((block.prompt for block in first.blocks), embeddings)
-        notes = [*_check_makes(take, model, text), *machine_notes(take.machine, machine_of(model))]
+        notes = [*_check_makes(take, model, text), *machine_notes(take.machine, machine_of_model(model))]
     recorded = {**sampler.recorded, "start": _versions(take), "storyboard": "off"}
     stream = Stream(
         film,
@@ -109,14 +109,16 @@ def stream_of(
 def status_text(take: Take, stream: Stream, notes: list[str]) -> str:
     """Where a take is and how much of its film is there."""
     total = len(stream.film.plan.blocks)
-    return "\n".join([f"{take.folder}", f"{take.made()} of {total} blocks were finished when this node ran", *notes])
+    return "\n".join(
+        [f"{take.folder}", f"{take.block_count()} of {total} blocks were finished when this node ran", *notes]
+    )
 
 
 def _embeddings(stream: Stream) -> dict[str, Tensor]:
     """Of every prompt of the film; those that came while it was made are encoded once more."""
     found = dict(stream.embeddings)
     for block in stream.film.plan.blocks:
-        encode = stream.maker(block.index).encode
+        encode = stream.owner(block.index).encode
         if block.prompt not in found and encode is not None:
             found[block.prompt] = encode(block.prompt)
     return found
@@ -144,7 +146,7 @@ def _versions(take: Take) -> str:
 def _joined(values: list[Setting]) -> Setting:
     if len(set(values)) == 1:
         return values[0]
-    return ALONG + ", ".join(map(str, values)) if values else None
+    return VARIES + ", ".join(map(str, values)) if values else None
 
 
 def _number(settings: Settings, name: str, usual: float) -> float:
@@ -166,7 +168,7 @@ def _sampler(settings: Settings, size: tuple[int, int]) -> SamplerSettings:
 
 
 def _changes(value: Setting) -> bool:
-    return isinstance(value, str) and value.startswith(ALONG)
+    return isinstance(value, str) and value.startswith(VARIES)
 
 
 def _check_makes(take: Take, model: comfy.model_patcher.ModelPatcher, text: str) -> list[str]:
@@ -207,6 +209,6 @@ def _lost_opening(take: Take) -> BlockSpec | None:
         if take.shots[spec.shot].chosen == 0:
             try:
                 load_block(take.path(spec), spec, take.settings)
-            except (FileNotFoundError, BadBlock):
+            except (FileNotFoundError, BadBlockError):
                 return spec
     return None

@@ -81,9 +81,9 @@ class Stream:
         """Index of the first block that is this stream's own; those before it are of earlier ones."""
         return 0 if self.earlier is None else len(self.earlier.film.plan.blocks)
 
-    def maker(self, block: int) -> Stream:
+    def owner(self, block: int) -> Stream:
         """The stream of the chain whose own a block of this film is."""
-        return self if self.earlier is None or block >= self.first else self.earlier.maker(block)
+        return self if self.earlier is None or block >= self.first else self.earlier.owner(block)
 
     @property
     def latent_format(self) -> LatentFormat:

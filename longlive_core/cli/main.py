@@ -166,7 +166,7 @@ def _make(job: Job, bar: ProgressBar, args: argparse.Namespace) -> int:
         raise
     bar.end()
     if complete:
-        print(f"{job.written.output}: {plan.seconds:.1f} s, made at {bar.pace:.0f} frames per second")
+        print(f"{job.output_settings.output}: {plan.seconds:.1f} s, made at {bar.pace:.0f} frames per second")
         if args.preview:
             print(how_to_go_on(args, job))
         return 0

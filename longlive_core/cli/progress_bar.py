@@ -22,12 +22,12 @@ class ProgressBar:
         """Called whenever frames were written."""
         self.pace = progress.frames_per_second
         if self._stream.isatty():
-            line = draw(progress)
+            line = format_progress(progress)
             self._stream.write("\r" + line.ljust(self._drawn))
             self._drawn = len(line)
         elif progress.block.shot != self._shot:
             self._shot = progress.block.shot
-            self._stream.write(draw(progress) + "\n")
+            self._stream.write(format_progress(progress) + "\n")
         self._stream.flush()
 
     def end(self) -> None:
@@ -37,17 +37,17 @@ class ProgressBar:
             self._drawn = 0
 
 
-def draw(progress: Progress) -> str:
+def format_progress(progress: Progress) -> str:
     """`shot 2/4  block 7/15  [#####...]  47 %  83 fps  0:05 left`"""
     share = progress.video_frames / progress.total
     bar = ("#" * round(WIDTH * share)).ljust(WIDTH, ".")
     return (
         f"shot {progress.block.shot + 1}/{progress.shots}  block {progress.block.index + 1}/{progress.blocks}  "
-        f"[{bar}] {share:4.0%}  {progress.frames_per_second:.0f} fps  {clock(progress.seconds_left)} left"
+        f"[{bar}] {share:4.0%}  {progress.frames_per_second:.0f} fps  {format_duration(progress.seconds_left)} left"
     )
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..memory import KV_FORMATS
 from ..pipeline.stages import MODES
-from ..render.settings import FILES, MEMORY, OUTPUT, RenderSettings
+from ..render.settings import FILE_SETTINGS, MEMORY_SETTINGS, OUTPUT_SETTINGS, RenderSettings
 from ..script import ShotScript
 from ..take import Take
 from ..video import CODECS, QUALITIES
@@ -19,7 +19,8 @@ from ..video.codecs import codec_named
 if TYPE_CHECKING:
     from ..render.job import Job
 
-SETTINGS = (*FILES, "strength", "fp8", "seed", "steps", "size", "guidance", "negative", *MEMORY, *OUTPUT)
+SAMPLING_SETTINGS = ("strength", "fp8", "seed", "steps", "size", "guidance", "negative")
+SETTINGS = (*FILE_SETTINGS, *SAMPLING_SETTINGS, *MEMORY_SETTINGS, *OUTPUT_SETTINGS)
 
 
 def add_arguments(part: argparse.ArgumentParser) -> None:
@@ -135,7 +136,7 @@ def _resume(args: argparse.Namespace, job: Job, take: Take, *, preview: bool) ->
         command.append("--preview")
     if job.settings.output != take.film:
         command += ["-o", str(job.settings.output)]
-    for name in OUTPUT:
+    for name in OUTPUT_SETTINGS:
         if getattr(job.settings, name) != take.output.get(name):
             command += [f"--{name}", getattr(job.settings, name)]
     if args.contact_sheet:

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..render.settings import OUTPUT, RenderSettings
+from ..render.settings import OUTPUT_SETTINGS, RenderSettings
 from ..take import Retake, Take, choose, lock_shot, prune, retake, takes_in
 from ..take.lock import TakeLock
 from .render import add_output_arguments, given_settings
@@ -35,7 +35,7 @@ def retake_settings(args: argparse.Namespace) -> tuple[RenderSettings, Retake]:
         raise ValueError("--preview makes one block and leaves the other shots unchanged: leave --mode out")
     changed = retake(Take.load(args.take), args.shot, args.seed, args.prompt, args.mode, storyboard=args.preview)
     written = {"contact_sheet": args.contact_sheet, "decode": args.decode}
-    return RenderSettings.resumed(args.take, args.output, given_settings(args, OUTPUT), **written), changed
+    return RenderSettings.resumed(args.take, args.output, given_settings(args, OUTPUT_SETTINGS), **written), changed
 
 
 def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
@@ -134,18 +134,18 @@ def _show(take: Take) -> Iterator[str]:
         for number, version in enumerate(kept.versions):
             mark = "*" if number == kept.chosen else " "
             seed = "the film's seed" if version.seed is None else f"seed {version.seed}"
-            made, size = take.made(shot, number), _size(take.size_of(shot, number))
+            made, size = take.block_count(shot, number), _size(take.size_of(shot, number))
             yield f" {mark} version {number}: {seed}, {made} of {total} blocks, {size}, {version.made}: {version.text}"
-    if memories := take.memories():
-        size = sum(path.stat().st_size for path in memories)
-        yield f"memory at the beginning of shots: {len(memories)} files, {_size(size)}; `longlive takes prune --memory`"
+    if paths := take.snapshot_paths():
+        size = sum(path.stat().st_size for path in paths)
+        yield f"memory at the beginning of shots: {len(paths)} files, {_size(size)}; `longlive takes prune --memory`"
     partial = sum(1 for _ in take.partial_files())
     if partial:
         yield f"{partial} half-written files; `longlive takes prune` removes them"
 
 
 def _line(take: Take) -> str:
-    plan, made = take.plan, take.made()
+    plan, made = take.plan, take.block_count()
     state = "complete" if made == len(plan.blocks) else f"{made} of {len(plan.blocks)} blocks"
     return f"{take.folder}: {plan.shots} shots, {plan.seconds:.1f} s, {state}, {_size(take.size)}"
 

@@ -74,7 +74,7 @@ class Film:
         self._give_stored_to_earlier()
 
     @classmethod
-    def known(cls, plan: BlockPlan, latents: Tensor) -> Film:
+    def from_latents(cls, plan: BlockPlan, latents: Tensor) -> Film:
         """A complete film of given latents `[1, C, F, H, W]`, normalised.
 
         Raises ValueError where their number of frames is not the plan's.

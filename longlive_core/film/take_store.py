@@ -13,7 +13,15 @@ from ..sampling import Generation, Snapshot
 from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
 from ..take import Take
-from ..take.block_file import BadBlock, BlockRecord, History, latents_digest, load_block, save_block, write_whole
+from ..take.block_file import (
+    BadBlockError,
+    BlockRecord,
+    History,
+    latents_digest,
+    load_block,
+    save_block,
+    write_atomically,
+)
 from ..take.from_video import check_video
 from ..take.history import read_blocks, stored_blocks
 from ..take.live_versions import with_live_script, with_versions_of
@@ -71,7 +79,7 @@ class TakeStore:
             if self._was_removed(spec):
                 self._notify(f"block {spec.index} (shot {spec.shot + 1}) is missing and is made again")
             return None
-        except BadBlock as error:
+        except BadBlockError as error:
             self._notify(f"{error}: block {stored.index} is made again")
             return None
         if record.history != self._history and not (self._storyboard or self.take.ignores_history(spec)):
@@ -123,7 +131,7 @@ class TakeStore:
         plan = self.take.plan
         starts = [block for block in plan.blocks[1 : spec.index + 1] if plan.begins_shot(block)]
         for start in reversed(starts):
-            path = self.take.memory_path(start, self._histories[start.index])
+            path = self.take.snapshot_path(start, self._histories[start.index])
             try:
                 generation.restore(Snapshot.load(path))
                 break
@@ -138,12 +146,12 @@ class TakeStore:
     def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None:
         if not (self._snapshots and spec.index and self.take.plan.begins_shot(spec)):
             return
-        path = self.take.memory_path(spec, self._histories[spec.index])
+        path = self.take.snapshot_path(spec, self._histories[spec.index])
         is_damaged = path in self._unusable_snapshots
         if (path.is_file() or (replayed and not self.take.is_preview(spec))) and not is_damaged:
             return
         try:
-            write_whole(path, generation.snapshot().save)
+            write_atomically(path, generation.snapshot().save)
         except OSError as error:
             # The film is complete without the snapshot, and a retake rebuilds the KV cache.
             self._notify(f"no snapshot is stored before shot {spec.shot + 1}: {error}")

@@ -14,7 +14,7 @@ from ..types import Block, BlockSpec
 from ..vae import DecodeStream, HostCopy
 
 # Decoded latent frames that may wait to be written: half a block.
-DEPTH = 4
+QUEUE_DEPTH = 4
 
 
 class DecodedFrame(NamedTuple):

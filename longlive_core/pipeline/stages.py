@@ -23,7 +23,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 # How long a wait lasts before it looks up: on some systems a wait without an end cannot be interrupted.
 POLL_SECONDS = 0.05
 
-Make = Callable[[Callable[[T], None], Callable[[], bool]], Iterator[T]]
+MakeItems = Callable[[Callable[[T], None], Callable[[], bool]], Iterator[T]]
 
 
 class StageError(RuntimeError):
@@ -126,7 +126,7 @@ class Stage(Iterator[T], Generic[T]):
         """Hands on an item from within the work, between those that it makes; it takes no room."""
         self._hand(item, made=False)
 
-    def work(self, make: Make[T], threads: int) -> None:
+    def work(self, make: MakeItems[T], threads: int) -> None:
         """The thread's whole life. threads: that one operation may use; another number may give other bits.
 
         A new thread takes over the number that was set last, by any thread, but no sooner than its first operation that
@@ -144,7 +144,7 @@ class Stage(Iterator[T], Generic[T]):
         else:
             self._end(None)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Lets go of what nobody took."""
         with self._changed:
             self._items.clear()
@@ -193,7 +193,7 @@ class Pipeline:
         """The items, made in a thread from now on, behind the stages begun before."""
         return self.start(name, lambda _notify, _should_stop: iter(items), depth)
 
-    def start(self, name: str, make: Make[T], depth: int = 1) -> Stage[T]:
+    def start(self, name: str, make: MakeItems[T], depth: int = 1) -> Stage[T]:
         """As `stage`, for work that reports progress: `make(notify, should_stop)` gives the iterator.
 
         What `notify` is given comes out between the items, in order, and does not count against `depth`.
@@ -226,7 +226,7 @@ class Pipeline:
             while thread.is_alive():
                 thread.join(POLL_SECONDS)
         for stage in self._stages:
-            stage.forget()
+            stage.clear()
 
 
 def sample(line: Pipeline, blocks: Iterable[Block], mode: Mode) -> Iterator[Block]:
@@ -234,10 +234,10 @@ def sample(line: Pipeline, blocks: Iterable[Block], mode: Mode) -> Iterator[Bloc
     if mode == "async":
         # On the host latents are finished, whatever CUDA stream made them.
         return line.stage("sampling", (Block(block.spec, block.latents.cpu()) for block in blocks))
-    return staged("sampling", blocks if mode == "sequential" else all_first(blocks))
+    return staged("sampling", blocks if mode == "sequential" else sample_all_first(blocks))
 
 
-def all_first(blocks: Iterable[Block]) -> Iterator[Block]:
+def sample_all_first(blocks: Iterable[Block]) -> Iterator[Block]:
     """The blocks on the host, all made before the first is handed on; an error is raised behind the finished ones."""
     made: deque[Block] = deque()
     failed: Exception | None = None

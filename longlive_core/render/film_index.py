@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..take.take import FOOTAGE, Take
+from ..take.take import FILM_INDEX, Take
 from ..types import BlockSpec
 from ..video import PacketSource
 from ..video.checksum import Checksum, checksums, is_ours
 
 FORMAT = "longlive-footage-1"
-BEFORE = "before"
+PREVIOUS = "before"
 END = "end"
 
 
@@ -121,8 +121,8 @@ class PreviousFilm:
 
     def __init__(self, take: Take, film: Path, encoding: Encoding) -> None:
         self._take, self._film, self._encoding = take, film, encoding
-        self._folder = take.folder / FOOTAGE
-        self._before = self._folder / f"{BEFORE}{film.suffix}"
+        self._folder = take.folder / FILM_INDEX
+        self._before = self._folder / f"{PREVIOUS}{film.suffix}"
         self._index: FilmIndex | None = None
         self._frames = 0
 

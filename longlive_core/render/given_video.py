@@ -13,7 +13,7 @@ from ..take import Take
 from ..take.append import append
 from ..take.from_video import save_video, take_of_video
 from ..take.settings import Settings, machine_settings
-from ..take.take import made_in
+from ..take.take import block_counts_in
 from ..types import BLOCK_FRAMES, FPS, LATENT_CHANNELS, BlockSpec, LatentShape, video_frames
 from ..vae import WanVAE
 from ..vae.encode_clip import encode_chunks, whole_blocks
@@ -55,7 +55,7 @@ class GivenVideo:
     def begin_take(self, recorded: Settings) -> Take:
         """Writes the take of video and shots. Raises FileExistsError where its folder holds another film."""
         take = replace(self.take, settings=recorded, machine=machine_settings())
-        if any(made_in(take.folder)) and not _is_begun(take):
+        if any(block_counts_in(take.folder)) and not _is_begun(take):
             raise FileExistsError(
                 f"{take.folder} holds another film; name this one otherwise with -o, or put the shots behind that one: "
                 f"`longlive extend {take.folder} SCRIPT`"

@@ -65,7 +65,7 @@ class Job:
             raise ValueError("a preview is stored in a take, so that the film can begin with it; leave --no-take out")
         self.settings, self._storyboard, self._should_stop = settings, storyboard, should_stop
         self._on_progress, self._on_note = on_progress, on_note
-        self.written = _preview(settings) if storyboard else settings
+        self.output_settings = _preview(settings) if storyboard else settings
         if take is None and settings.resume is not None:
             take = Take.load(settings.resume)
         known = video.take if video is not None else take
@@ -89,12 +89,12 @@ class Job:
     def status(self) -> str:
         """How much of the film is in its file."""
         frames, total = self.render.video_frames, self.plan.video_frames
-        return f"{self.written.output} plays: {frames} of {total} frames, {frames / self.plan.fps:.1f} s"
+        return f"{self.output_settings.output} plays: {frames} of {total} frames, {frames / self.plan.fps:.1f} s"
 
     @property
     def sheet_path(self) -> Path:
         """The path of the contact sheet."""
-        return self.written.output.with_suffix(".png")
+        return self.output_settings.output.with_suffix(".png")
 
     def run(self) -> bool:
         """Makes the film; returns whether it is complete. However it ends, the file plays and the sheet matches it.
@@ -134,14 +134,14 @@ class Job:
             )
         self.film = Film(self.plan, start, self._store)
         captions = [shot.prompt for shot in script.shots]
-        self.sheet = ContactSheet(self.plan.blocks, captions) if self.written.contact_sheet else None
+        self.sheet = ContactSheet(self.plan.blocks, captions) if self.output_settings.contact_sheet else None
         self.render = Render(
             self.plan,
             self.mini.vae,
-            self.written.output,
+            self.output_settings.output,
             size=self._size,
             mode=settings.decode,
-            codec=self.written.codec,
+            codec=self.output_settings.codec,
             quality=settings.quality,
             previous=self._previous_film(),
             sheet=self.sheet,
@@ -175,7 +175,9 @@ class Job:
         """The previous file of the film. A storyboard is written whole: the take's index is of the film."""
         if self.take is None or self._storyboard:
             return None
-        return PreviousFilm(self.take, self.written.output, Encoding(self.written.codec, self.settings.quality))
+        return PreviousFilm(
+            self.take, self.output_settings.output, Encoding(self.output_settings.codec, self.settings.quality)
+        )
 
 
 def _preview(settings: RenderSettings) -> RenderSettings:

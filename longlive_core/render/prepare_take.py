@@ -9,8 +9,8 @@ from ..take import Take
 from ..take.from_video import check_video
 from ..take.settings import Settings, machine_notes, machine_settings
 from ..take.storyboard import with_storyboard
-from ..take.take import SUFFIX, made_in
-from .settings import FILES, RenderSettings, check_settings
+from ..take.take import SUFFIX, block_counts_in
+from .settings import FILE_SETTINGS, RenderSettings, check_settings
 
 
 def take_folder(settings: RenderSettings) -> Path:
@@ -29,7 +29,7 @@ def begin_take(take: Take, *, storyboard: bool = False) -> list[str]:
 
     Raises FileExistsError for a storyboard in place of a film, and as `Take.begin`.
     """
-    film_blocks, storyboard_blocks = made_in(take.folder)
+    film_blocks, storyboard_blocks = block_counts_in(take.folder)
     if storyboard and film_blocks:
         raise FileExistsError(
             f"{take.folder} holds a film that a storyboard would replace; name another film with -o, or add the "
@@ -46,7 +46,7 @@ def resume_take(take: Take, recorded: Settings) -> list[str]:
 
     Raises ValueError that names each difference, and for a damaged block of a given video.
     """
-    check_settings(take, {name: value for name, value in recorded.items() if name not in FILES})
+    check_settings(take, {name: value for name, value in recorded.items() if name not in FILE_SETTINGS})
     check_video(take)
     take.remove_partial_files()
     take.save()

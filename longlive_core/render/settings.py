@@ -18,11 +18,11 @@ from ..video import film_path
 
 SIZE_UNIT = 2 * SPACE_FACTOR
 # Settings of the KV cache.
-MEMORY = tuple(field.name for field in fields(MemoryConfig))
+MEMORY_SETTINGS = tuple(field.name for field in fields(MemoryConfig))
 # Settings that name a file. Files can be moved; the fingerprint of their weights is compared instead.
-FILES = ("model", "lora")
+FILE_SETTINGS = ("model", "lora")
 # Settings of the film's file, which change no block.
-OUTPUT = ("codec", "quality")
+OUTPUT_SETTINGS = ("codec", "quality")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class RenderSettings:
     @classmethod
     def of(cls, script: Path | None, output: Path, settings: Mapping[str, Any], **more: Any) -> RenderSettings:  # noqa: ANN401
         """Settings by name, those of `MemoryConfig` among them; the others have their defaults."""
-        memory = replace(DEFAULT_MEMORY, **{name: settings[name] for name in MEMORY if name in settings})
+        memory = replace(DEFAULT_MEMORY, **{name: settings[name] for name in MEMORY_SETTINGS if name in settings})
         own = {field.name for field in fields(cls)} & set(settings)
         result = cls(script, output, memory=memory, **{name: settings[name] for name in own}, **more)
         return replace(result, lora=None if result.lora is None else Path(result.lora))
@@ -81,9 +81,10 @@ class RenderSettings:
         take, given = Take.load(folder), given or {}
         if take.settings.get("model") == COMFYUI:
             raise ValueError(f"{folder} was made in ComfyUI: open it there with LongLive Load Take or LongLive Retake")
-        check_settings(take, {name: value for name, value in given.items() if name not in (*FILES, *OUTPUT)})
-        moved = {name: given[name] for name in (*FILES, *OUTPUT) if name in given}
-        written = {name: take.output[name] for name in OUTPUT if name in take.output}
+        may_differ = (*FILE_SETTINGS, *OUTPUT_SETTINGS)
+        check_settings(take, {name: value for name, value in given.items() if name not in may_differ})
+        moved = {name: given[name] for name in may_differ if name in given}
+        written = {name: take.output[name] for name in OUTPUT_SETTINGS if name in take.output}
         settings = {**take.settings, **written, **moved}
         film = output or (film_path(take.film, str(given["codec"])) if "codec" in given else take.film)
         return cls.of(None, film, settings, resume=folder, **more)

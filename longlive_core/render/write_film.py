@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import Path
 from time import perf_counter
 
-from ..pipeline.decode import DEPTH, decode, decoder_cuda_stream
+from ..pipeline.decode import QUEUE_DEPTH, decode, decoder_cuda_stream
 from ..pipeline.stages import Mode, Pipeline, in_stage, sample
 from ..pipeline.write import NewFile, Written, write
 from ..script import BlockPlan
@@ -120,7 +120,7 @@ class Render:
         with self._closed_at_last(), Pipeline() as line:
             try:
                 shown = 0
-                for written in line.stage("writing", self._counted(self._written(line, blocks)), DEPTH):
+                for written in line.stage("writing", self._counted(self._written(line, blocks)), QUEUE_DEPTH):
                     self._show(written, shown)
                     shown += written.video_frames
             except BaseException:
@@ -137,7 +137,7 @@ class Render:
             is_written=self._file.is_written,
             reach=self._reach,
         )
-        return write(line.stage("decoding", decoded, DEPTH), self._file)
+        return write(line.stage("decoding", decoded, QUEUE_DEPTH), self._file)
 
     def _counted(self, written: Iterable[Written]) -> Iterator[Written]:
         for item in written:

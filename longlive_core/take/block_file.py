@@ -40,7 +40,7 @@ class BlockRecord(NamedTuple):
     digest: str
 
 
-class BadBlock(ValueError):
+class BadBlockError(ValueError):
     """A block's file that cannot be used; the message says why."""
 
 
@@ -55,7 +55,7 @@ def save_block(path: Path, block: Block, settings: Settings, history: History) -
         "history": history.digest,
         "digest": digest,
     }
-    write_whole(path, lambda partial: save_file({"latents": latents}, partial, facts))
+    write_atomically(path, lambda partial: save_file({"latents": latents}, partial, facts))
     return digest
 
 
@@ -70,15 +70,15 @@ def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, 
         f"{key} was {made_by.get(key)!r}, now {value!r}" for key, value in now.items() if value != made_by.get(key)
     ]
     if differences:
-        raise BadBlock(f"{path} belongs to another film: {'; '.join(differences)}")
+        raise BadBlockError(f"{path} belongs to another film: {'; '.join(differences)}")
     try:
         with safe_open(path, "pt") as file:
             # A copy: the file is not held open by a tensor that lies in it.
             latents = file.get_tensor("latents").clone()
     except (SafetensorError, OSError) as error:
-        raise BadBlock(f"{path} is damaged ({error})") from error
+        raise BadBlockError(f"{path} is damaged ({error})") from error
     if latents_digest(latents) != record.digest:
-        raise BadBlock(f"{path} is damaged (its latents are not those that were written)")
+        raise BadBlockError(f"{path} is damaged (its latents are not those that were written)")
     return Block(spec, latents), record
 
 
@@ -86,7 +86,7 @@ def read_record(path: Path) -> BlockRecord | None:
     """What is written with a block, its latents unread; None for no block or a damaged one."""
     try:
         return _read_record(path)[1]
-    except (FileNotFoundError, BadBlock):
+    except (FileNotFoundError, BadBlockError):
         return None
 
 
@@ -97,7 +97,7 @@ def latents_digest(latents: Tensor) -> str:
     return digest.hexdigest()[:32]
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """A file is complete or absent: it is written beside its name and moved there. Raises OSError."""
     partial = path.with_suffix(PARTIAL)
     try:
@@ -118,8 +118,8 @@ def _read_record(path: Path) -> tuple[dict[str, object], BlockRecord]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
-            raise BadBlock(f"{path} is no block of a LongLive film (format {metadata.get('format')!r})")
+            raise BadBlockError(f"{path} is no block of a LongLive film (format {metadata.get('format')!r})")
         made_by = {**json.loads(metadata["spec"]), **json.loads(metadata["settings"])}
         return made_by, BlockRecord(History(metadata["history"]), metadata["digest"])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise BadBlock(f"{path} is damaged ({error})") from error
+        raise BadBlockError(f"{path} is damaged ({error})") from error

@@ -15,10 +15,8 @@ from torch import Tensor
 from ..script import Length, ScriptError, ShotScript
 from ..script import Shot as ScriptShot
 from ..types import Block, BlockSpec
-from .block_file import BadBlock, History, load_block, save_block
-from .take import FILE, Shot, Take, Version, with_text
-
-MADE = "video"
+from .block_file import BadBlockError, History, load_block, save_block
+from .take import FILE, GIVEN_VIDEO, Shot, Take, Version, with_text
 
 
 class MakeTake(Protocol):
@@ -36,14 +34,14 @@ def take_of_video(blocks: int, prompt: str, script: ShotScript, make: MakeTake) 
     if not prompt.strip():
         raise ValueError("the video has no prompt: say what it shows, the model reads it with its frames")
     length = Length(Decimal(blocks), "blocks")
-    first = replace(script, shots=(ScriptShot(MADE, MADE, length),))
+    first = replace(script, shots=(ScriptShot(GIVEN_VIDEO, GIVEN_VIDEO, length),))
     try:
         take = make(with_text(first, 0, Version(prompt)))
     except ScriptError as error:
         _, _, why = str(error).partition(": ")  # it has no line in any script
         raise ValueError(f"the video's prompt: {why}") from error
     shot = take.script.shots[0]
-    return replace(take, shots=(Shot((Version(shot.text, shot.seed, MADE),)),))
+    return replace(take, shots=(Shot((Version(shot.text, shot.seed, GIVEN_VIDEO),)),))
 
 
 def save_video(
@@ -76,7 +74,7 @@ def check_video(take: Take) -> None:
     for spec in _given(take):
         try:
             load_block(take.path(spec), spec, take.settings)
-        except (FileNotFoundError, BadBlock) as error:
+        except (FileNotFoundError, BadBlockError) as error:
             raise ValueError(
                 f"{error}: it is part of a given video and cannot be made again; `longlive extend` that video anew, "
                 "or queue the workflow that the video is in"
@@ -87,7 +85,7 @@ def _given(take: Take) -> Iterator[BlockSpec]:
     """The blocks of the film as chosen that are a video's."""
     for spec in take.plan.blocks:
         shot = take.shots[spec.shot]
-        if shot.versions[shot.chosen].made == MADE:
+        if shot.versions[shot.chosen].made == GIVEN_VIDEO:
             yield spec
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..types import Block, BlockSpec
-from .block_file import BadBlock, BlockRecord, History, load_block
+from .block_file import BadBlockError, BlockRecord, History, load_block
 from .take import Take
 
 
@@ -22,7 +22,7 @@ def history_before(take: Take, index: int) -> History | None:
     return history
 
 
-def made_after(take: Take, index: int, version: int, before: History | None) -> History | None:
+def version_history(take: Take, index: int, version: int, before: History | None) -> History | None:
     """The history that a version was made on; None where its first block is yet to be made.
 
     A storyboard's block stands anywhere, so `before` the shot too, unless its second block was made after others.
@@ -53,5 +53,5 @@ def read_blocks(take: Take) -> Iterator[tuple[Block, BlockRecord]]:
     for spec in stored_blocks(take):
         try:
             yield load_block(take.path(spec), spec, take.settings)
-        except (FileNotFoundError, BadBlock):
+        except (FileNotFoundError, BadBlockError):
             return

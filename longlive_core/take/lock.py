@@ -16,7 +16,7 @@ else:
 
 FILE = "in_use"
 # What systems answer where somebody else holds the lock.
-HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.EWOULDBLOCK)
+LOCK_HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.EWOULDBLOCK)
 
 
 class TakeLock:
@@ -39,7 +39,7 @@ class TakeLock:
             _lock(self._file.fileno())
         except OSError as error:
             self._file.close()
-            if error.errno in HELD:
+            if error.errno in LOCK_HELD:
                 said = f"{folder} is being made by another process; wait for it or stop it, and try again"
                 raise BlockingIOError(said) from error
             why = f"this disk cannot keep two processes apart ({error.strerror}): put the film elsewhere"

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from ..sampling import MAX_SEED
 from ..script import Shot as ScriptShot
 from ..script.storyboard import storyboard_blocks
-from .history import history_before, made_after
+from .history import history_before, version_history
 from .take import Shot, Take, Version, with_text
 
 Mode = Literal["ripple", "keep"]
@@ -88,7 +88,7 @@ def _reuse(take: Take, index: int, version: Version, mode: Mode) -> Retake:
     """Chooses the alike version that fits the blocks before it, or adds the version where there is none."""
     shot, history = take.shots[index], history_before(take, index)
     alike = [v for v in shot.newest_first() if _is_alike(shot.versions[v], version)]
-    fitting = (v for v in alike if v == shot.chosen or made_after(take, index, v, history) in (None, history))
+    fitting = (v for v in alike if v == shot.chosen or version_history(take, index, v, history) in (None, history))
     chosen = next(fitting, None)
     if chosen != shot.chosen:
         if mode == "keep":
@@ -113,7 +113,7 @@ def _rippled(take: Take, index: int) -> Shot:
     shot, history = take.shots[index], history_before(take, index)
     now = shot.versions[shot.chosen]
     alike = [v for v in shot.newest_first() if _is_alike(shot.versions[v], now)]
-    after = {version: made_after(take, index, version, history) for version in alike}
+    after = {version: version_history(take, index, version, history) for version in alike}
     follows = [v for v in alike if history is not None and after[v] == history]
     begun = [v for v in alike if after[v] is None and shot.versions[v].made == "ripple"]
     if reusable := [*follows, *begun]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .block_file import BadBlock, load_block
+from .block_file import BadBlockError, load_block
 from .take import Take
 
 
@@ -23,7 +23,7 @@ def load_start_image(take: Take) -> Tensor | None:
         spec = candidate.plan.blocks[0]
         try:
             return load_block(candidate.path(spec), spec, take.settings)[0].latents[:, :, :1]
-        except (FileNotFoundError, BadBlock):
+        except (FileNotFoundError, BadBlockError):
             continue
     raise ValueError(
         f"{take.folder} begins with an image, and no version of its first block, which holds the image, is stored: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..script.storyboard import storyboard_blocks
-from .block_file import BadBlock, load_block
+from .block_file import BadBlockError, load_block
 from .take import Take
 
 
@@ -16,7 +16,7 @@ def with_storyboard(take: Take) -> Take:
         shot = shots[spec.shot]
         try:
             load_block(take.path(spec), spec, take.settings)
-        except (FileNotFoundError, BadBlock):
+        except (FileNotFoundError, BadBlockError):
             version = replace(shot.versions[shot.chosen], made="preview")
             versions = (*shot.versions[: shot.chosen], version, *shot.versions[shot.chosen + 1 :])
             shots[spec.shot] = replace(shot, versions=versions)

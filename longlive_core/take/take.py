@@ -13,14 +13,15 @@ from typing import Any
 
 from ..script import BlockPlan, ShotScript
 from ..types import BlockSpec
-from .block_file import PARTIAL, BlockRecord, History, read_record, write_whole
+from .block_file import PARTIAL, BlockRecord, History, read_record, write_atomically
 from .settings import Setting, Settings
 
 FORMAT = "longlive-take-1"
 SUFFIX = ".take"
 FILE = "take.json"
-MEMORY = "memory"
-FOOTAGE = "footage"
+SNAPSHOTS = "memory"
+FILM_INDEX = "footage"
+GIVEN_VIDEO = "video"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class Take:
             "shots": [asdict(shot) for shot in self.shots],
         }
         text = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
-        write_whole(self.folder / FILE, lambda partial: _write_through(partial, text))
+        write_atomically(self.folder / FILE, lambda partial: _write_through(partial, text))
 
     @property
     def plan(self) -> BlockPlan:
@@ -134,7 +135,7 @@ class Take:
         return folder.with_name(str(self.output.get("name") or folder.with_suffix(".mp4").name))
 
     @property
-    def retaken(self) -> bool:
+    def has_retakes(self) -> bool:
         """Whether any shot has a second version."""
         return any(len(shot.versions) > 1 for shot in self.shots)
 
@@ -156,13 +157,13 @@ class Take:
         chosen = self.shots[spec.shot].chosen if version is None else version
         return self.shot_folder(spec.shot, chosen) / f"block_{spec.index:05}.safetensors"
 
-    def memory_path(self, spec: BlockSpec, history: History) -> Path:
+    def snapshot_path(self, spec: BlockSpec, history: History) -> Path:
         """The file of the memory before a block that begins a shot, as these very blocks before it left it."""
-        return self.folder / MEMORY / f"before_{spec.index:05}.{history.digest}.safetensors"
+        return self.folder / SNAPSHOTS / f"before_{spec.index:05}.{history.digest}.safetensors"
 
-    def memories(self) -> tuple[Path, ...]:
+    def snapshot_paths(self) -> tuple[Path, ...]:
         """All memories that are kept, whatever history they are of."""
-        return tuple(sorted((self.folder / MEMORY).glob("before_*.safetensors")))
+        return tuple(sorted((self.folder / SNAPSHOTS).glob("before_*.safetensors")))
 
     def is_preview(self, spec: BlockSpec) -> bool:
         """Whether the block is one of the storyboard's: the first of a shot that was made for it."""
@@ -177,7 +178,7 @@ class Take:
         """What is written with a block; None where it is missing or damaged."""
         return read_record(self.path(spec, version))
 
-    def made(self, shot: int | None = None, version: int | None = None) -> int:
+    def block_count(self, shot: int | None = None, version: int | None = None) -> int:
         """How many blocks are there: of the film as chosen, or of a shot's version."""
         own = (spec for spec in self.plan.blocks if shot is None or spec.shot == shot)
         return sum(self.path(spec, version).is_file() for spec in own)
@@ -185,7 +186,7 @@ class Take:
     @property
     def complete(self) -> bool:
         """Whether every block of the film as chosen is there."""
-        return self.made() == len(self.plan.blocks)
+        return self.block_count() == len(self.plan.blocks)
 
     def partial_files(self) -> Iterator[Path]:
         """What a killed process left half-written."""
@@ -201,12 +202,12 @@ class Take:
 
         Raises FileExistsError rather than lose the retakes of an earlier film, OSError where nothing can be written.
         """
-        if (self.folder / FILE).exists() and Take.load(self.folder).retaken:
+        if (self.folder / FILE).exists() and Take.load(self.folder).has_retakes:
             raise FileExistsError(
                 f"{self.folder} holds retakes that a new render would lose; name another film with -o, remove that "
                 "folder, or render without a take"
             )
-        for made in ("shots", MEMORY, FOOTAGE):
+        for made in ("shots", SNAPSHOTS, FILM_INDEX):
             shutil.rmtree(self.folder / made, ignore_errors=True)
         self.save()
         self.remove_partial_files()
@@ -221,12 +222,12 @@ class Take:
         """As `shot_index`. Raises ValueError for a given video too: it has no other version and cannot have one."""
         index = self.shot_index(number)
         shot = self.shots[index]
-        if shot.versions[shot.chosen].made == "video":
+        if shot.versions[shot.chosen].made == GIVEN_VIDEO:
             raise ValueError(f"shot {number} is a given video: it was not sampled, so there is nothing to make again")
         return index
 
     @property
-    def first_made(self) -> Take:
+    def as_begun(self) -> Take:
         """The film that the take was begun with, whatever versions are chosen now."""
         take = self
         for index, shot in enumerate(take.shots):
@@ -252,7 +253,7 @@ def with_text(script: ShotScript, shot: int, version: Version) -> ShotScript:
     return made
 
 
-def made_in(folder: Path) -> tuple[int, int]:
+def block_counts_in(folder: Path) -> tuple[int, int]:
     """How many blocks of a film and of its storyboard a folder holds; none for what is no take."""
     try:
         take = Take.load(folder)

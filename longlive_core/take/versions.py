@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .block_file import History
-from .history import history_before, made_after
+from .history import history_before, version_history
 from .take import Shot, Take, bytes_in
 
 
@@ -24,7 +24,7 @@ def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]
         raise ValueError(f"shot {number} has no version {version}; it has {had}, numbered from 0")
     chosen = take.shots[index].versions[version]
     history, notes = history_before(take, index), list[str]()
-    made_on = made_after(take, index, version, history)
+    made_on = version_history(take, index, version, history)
     if history is None and made_on is not None:
         raise ValueError(f"blocks before shot {number} are not made yet; `longlive render --resume` makes them")
     spliced = take.shots[index].spliced
@@ -62,7 +62,7 @@ def prune(take: Take, memory: bool = False) -> int:
     """
     before = bytes_in(take.folder)
     used = set[Path]() if memory else set(_snapshots_in_use(take))
-    for path in take.memories():
+    for path in take.snapshot_paths():
         if path not in used:
             path.unlink()
     for index, shot in enumerate(take.shots):
@@ -78,7 +78,7 @@ def _snapshots_in_use(take: Take) -> Iterator[Path]:
     """Paths of the snapshots that the film as chosen can use, as far as its blocks are made."""
     history = History()
     for spec in take.plan.blocks:
-        yield take.memory_path(spec, history)
+        yield take.snapshot_path(spec, history)
         record = take.record(spec)
         if record is None:
             return
@@ -88,7 +88,7 @@ def _snapshots_in_use(take: Take) -> Iterator[Path]:
 def _fitting(take: Take, index: int, history: History | None, may_splice: bool) -> Shot:
     """A later shot in the version that fits the blocks that now precede it."""
     shot = take.shots[index]
-    made_on = {version: made_after(take, index, version, history) for version in shot.newest_first()}
+    made_on = {version: version_history(take, index, version, history) for version in shot.newest_first()}
     for version in shot.newest_first():
         if history is not None and made_on[version] == history:
             return replace(shot, chosen=version, spliced=False)

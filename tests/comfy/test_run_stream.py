@@ -41,10 +41,10 @@ from longlive.longlive_core.oom import OutOfMemoryError
 from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.types import LatentShape
 
-PromptServer.instance.app[routes.STUDIO] = routes.LiveScripts()
+PromptServer.instance.app[routes.LIVE_SCRIPTS] = routes.LiveScripts()
 previews.get_progress_state = lambda: Some(update_progress=lambda *_: None, finish_progress=lambda *_: None)
 plan = ShotScript.parse("Shot 1 (4 blocks): a ring").plan(24.0)
-film = Film.known(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4))
+film = Film.from_latents(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4))
 model = mini_model(load_mini())
 asked = []
 
@@ -64,7 +64,7 @@ def stream(film=film, script=None):
 
 def unsure():
     film = Unsure(plan, None)
-    film.adopt(Film.known(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4)).finished_blocks())
+    film.adopt(Film.from_latents(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4)).finished_blocks())
     return film
 """
 
@@ -168,7 +168,7 @@ text = [spec.text("a"), spec.text("b")]
 sampler_settings.generate = lambda *_, **more: kept.update(more)
 spec(plan, None, None, None)
 kept["free"]()
-lock.forget()
+lock.end_run()
 lock.reload()
 
 taken = []
@@ -216,7 +216,7 @@ async def post(body, **headers):
     async def read():
         return body
     request = Some(match_info={"id": "12:5"}, headers=headers, read=read)
-    with scripts.making({"12:5": wrong}):
+    with scripts.registered({"12:5": wrong}):
         try:
             return (await scripts.change(request)).status
         except web.HTTPException as error:

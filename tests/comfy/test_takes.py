@@ -111,7 +111,7 @@ def survivor(comfy_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
         with pytest.raises(Killed):
             host.run(saved(), TIMEOUT_SECONDS, on_event=when(SAMPLER, 5, kill))
-    kept = Take.load(base / "output" / NAME).made()
+    kept = Take.load(base / "output" / NAME).block_count()
     (base / "custom_nodes" / "longlive").unlink()
     with serve(comfy_path, base) as host:
         run = host.run(saved(), TIMEOUT_SECONDS)

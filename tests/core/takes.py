@@ -40,14 +40,14 @@ def make_mini() -> Mini:
     return mini
 
 
-def make_order(folder: Path) -> RenderSettings:
+def make_settings(folder: Path) -> RenderSettings:
     (folder / "script.txt").write_text(SCRIPT)
     return RenderSettings(folder / "script.txt", folder / "film.mp4", size="32x32", steps=2)
 
 
-def make_take(mini: Mini, order: RenderSettings) -> Take:
+def make_take(mini: Mini, settings: RenderSettings) -> Take:
     """A whole film's."""
-    job = Job(order, mini=mini)
+    job = Job(settings, mini=mini)
     assert job.run() and job.take is not None
     return job.take
 

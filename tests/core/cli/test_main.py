@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.cli.main import main
-from longlive.longlive_core.cli.progress_bar import draw
+from longlive.longlive_core.cli.progress_bar import format_progress
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig
 from longlive.longlive_core.render.write_film import Progress
@@ -241,7 +241,7 @@ def _metadata(path: Path) -> dict[str, str]:
 
 def test_the_progress_line_tells_shot_block_pace_and_time_left() -> None:
     block = BlockSpec(6, 1, "", False, None, 48, 8)
-    line = draw(Progress(block, blocks=15, shots=4, video_frames=240, total=480, seconds=3.0))
+    line = format_progress(Progress(block, blocks=15, shots=4, video_frames=240, total=480, seconds=3.0))
     assert line.split() == [
         "shot",
         "2/4",
@@ -255,7 +255,7 @@ def test_the_progress_line_tells_shot_block_pace_and_time_left() -> None:
         "left",
     ]
     start = Progress(block, blocks=15, shots=4, video_frames=10, total=720_010, seconds=1.0)
-    assert draw(start).endswith("20:00:00 left")
+    assert format_progress(start).endswith("20:00:00 left")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["render", "--help"], ["verify", "--help"], ["train", "--help"]])

@@ -125,10 +125,10 @@ def test_a_take_says_what_was_used(tiny: Tiny, tmp_path: Path) -> None:
     take = Take.new(tmp_path / "film.take", script, settings, {})
     take.save()
     film = stored_film(Film(plan, begin, live=changing), take, changing)
-    draw = film.run()
-    blocks = [next(draw)]
+    run = film.run()
+    blocks = [next(run)]
     changing.change(text.replace(": B", ": D"))
-    blocks += draw
+    blocks += run
     kept = Take.load(take.folder)
     assert [[version.text for version in shot.versions] for shot in kept.shots] == [["A"], ["B", "D"], ["C", "C"]]
     assert [shot.versions[shot.chosen].made for shot in kept.shots] == ["render", "live", "live"]

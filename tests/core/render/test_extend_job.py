@@ -81,12 +81,12 @@ def test_the_clips_end_is_encoded_as_a_whole() -> None:
 def test_a_clip_is_a_finished_film() -> None:
     """Its blocks are the clip's latents, drawn without a model, under one prompt."""
     latents = torch.randn(1, 48, 16, 2, 2, generator=torch.Generator().manual_seed(2))
-    film = Film.known(plan_clip(2, "a fox\n  in the snow", 30.0), latents)
+    film = Film.from_latents(plan_clip(2, "a fox\n  in the snow", 30.0), latents)
     assert (film.complete, film.needs_model, film.available, film.plan.fps) == (True, False, 2, 30.0)
     assert torch.equal(torch.cat([block.latents for block in film.run()], dim=2), latents)
     assert {block.prompt for block in film.plan.blocks} == {"a fox in the snow"}
     with pytest.raises(ValueError, match="12 latent frames"):
-        Film.known(film.plan, latents[:, :, :12])
+        Film.from_latents(film.plan, latents[:, :, :12])
 
 
 def test_a_shot_of_its_own_is_planned_as_a_script_of_one() -> None:
@@ -128,7 +128,7 @@ def write_video(path: Path, frames: int = FRAMES, fps: int | Fraction = 24) -> P
     return path
 
 
-def order(video: Path, **more: object) -> RenderSettings:
+def settings(video: Path, **more: object) -> RenderSettings:
     return RenderSettings(None, video.with_name("film.mp4"), size="32x32", steps=2, **more)  # type: ignore[arg-type]
 
 
@@ -139,7 +139,7 @@ def extend(
 
 
 def extended(video: Path, mini: Mini, stop: Callable[[], bool] = lambda: False) -> Job:
-    return extend(order(video), video, "{thing}", mini, stop)
+    return extend(settings(video), video, "{thing}", mini, stop)
 
 
 def test_a_clip_at_the_films_rate_is_every_frame(video: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_video_is_extended_to_the_bit_after_a_stop(video: Path, mini: Mini, ma
     shutil.rmtree(folder)
     stopped = extended(video, mini, stop=lambda: len(list(folder.rglob("block_*.safetensors"))) >= made)
     assert not stopped.run() and stopped.take is not None
-    assert stopped.take.made() == made
+    assert stopped.take.block_count() == made
     job, _ = resume(stopped.take, mini)
     assert job.film.report is not None and len(job.film.report.sampled) == BLOCKS - made
     assert all(same(latents(stopped.take), expected))
@@ -221,7 +221,7 @@ def test_another_film_of_that_name_is_not_lost(video: Path, mini: Mini) -> None:
     """A stop while a video is encoded would leave nothing of it; the very same film may be begun anew."""
     job = extended(video, mini)
     assert job.run() and job.take is not None
-    other = order(video)
+    other = settings(video)
     with pytest.raises(FileExistsError, match=r"holds another film; name this one otherwise"):
         extend(other, video, "the other", mini)
     assert job.take.complete
@@ -250,7 +250,7 @@ def test_a_given_video_is_not_made_again(video: Path, mini: Mini) -> None:
 )
 def test_a_bad_prompt_is_refused_before_anything_is_written(video: Path, mini: Mini, prompt: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        extend(order(video), video, prompt, mini)
+        extend(settings(video), video, prompt, mini)
     assert [path.name for path in video.parent.iterdir()] == [video.name]
 
 

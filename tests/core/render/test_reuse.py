@@ -40,14 +40,14 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> RenderSettings:
+def settings(tmp_path: Path) -> RenderSettings:
     (tmp_path / "script.txt").write_text(SCRIPT)
     return RenderSettings(tmp_path / "script.txt", tmp_path / "film.mp4", size="32x32", steps=1)
 
 
 @pytest.fixture
-def take(mini: Mini, order: RenderSettings) -> Take:
-    job = Job(order, mini=mini)
+def take(mini: Mini, settings: RenderSettings) -> Take:
+    job = Job(settings, mini=mini)
     assert job.run() and job.take is not None and job.render.copied == 0
     return job.take
 
@@ -159,10 +159,10 @@ def test_a_film_of_the_same_name_elsewhere_is_another_film(mini: Mini, take: Tak
     assert take.film.read_bytes() == (other / "film.mp4").read_bytes()
 
 
-def test_a_foreign_film_at_the_same_place_is_not_taken_for_ours(mini: Mini, order: RenderSettings, take: Take) -> None:
+def test_a_foreign_film_of_that_name_is_not_taken_for_ours(mini: Mini, settings: RenderSettings, take: Take) -> None:
     """One that was made meanwhile without the take, equal in every setting of its encoder."""
     before = take.film.read_bytes()
-    foreign = Job(replace(order, seed=5, take=False), mini=mini)
+    foreign = Job(replace(settings, seed=5, take=False), mini=mini)
     assert foreign.run() and take.film.read_bytes() != before
     assert run(take, mini).render.copied == 0
     assert take.film.read_bytes() == before

@@ -15,7 +15,7 @@ from longlive.longlive_core.script import ScriptError, ShotScript
 from longlive.longlive_core.take import Take, lock_shot
 from longlive.longlive_core.take.append import append
 
-from ..takes import BLOCKS, SCRIPT, latents, make_mini, make_order, make_take, remade, resume, same
+from ..takes import BLOCKS, SCRIPT, latents, make_mini, make_settings, make_take, remade, resume, same
 
 # Films are rendered by nearly every test here.
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def mini() -> Mini:
 
 @pytest.fixture
 def take(mini: Mini, tmp_path: Path) -> Take:
-    return make_take(mini, make_order(tmp_path))
+    return make_take(mini, make_settings(tmp_path))
 
 
 def a_take(script: str) -> Take:
@@ -70,7 +70,7 @@ def test_versions_choices_locks_and_splices_stay(mini: Mini, take: Take) -> None
 
 def test_nothing_is_saved_by_appending(take: Take) -> None:
     before = (take.folder / "take.json").read_bytes()
-    assert append(take, MORE).made() == BLOCKS
+    assert append(take, MORE).block_count() == BLOCKS
     assert (take.folder / "take.json").read_bytes() == before
 
 
@@ -88,7 +88,7 @@ def test_an_extension_that_was_stopped_goes_on_to_the_bit(mini: Mini, take: Take
 
     stopped = Job(RenderSettings.resumed(take.folder), take=append(take, MORE), mini=mini, should_stop=stop)
     assert not stopped.run() and stopped.take is not None
-    assert stopped.take.made() == made
+    assert stopped.take.block_count() == made
     job, _ = resume(take, mini)
     assert all(same(latents(job.take or take), expected))
 
@@ -160,8 +160,8 @@ def test_a_style_where_the_film_has_none_is_refused() -> None:
 
 def test_the_command_line_extends_a_take(capsys: pytest.CaptureFixture[str], mini: Mini, tmp_path: Path) -> None:
     mini.save(tmp_path / "mini", torch.float32)
-    order = replace(make_order(tmp_path), model=str(tmp_path / "mini"))
-    assert Job(order).run()
+    settings = replace(make_settings(tmp_path), model=str(tmp_path / "mini"))
+    assert Job(settings).run()
     take, more = Take.load(tmp_path / "film.take"), tmp_path / "more.txt"
     whole = latents(take)
     more.write_text(MORE)

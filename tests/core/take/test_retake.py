@@ -12,7 +12,7 @@ from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, choose, lock_shot, prune, retake
 from longlive.longlive_core.take.retake import Mode
 
-from ..takes import SCRIPT, after, latents, make_mini, make_order, make_take, remade, resume, same
+from ..takes import SCRIPT, after, latents, make_mini, make_settings, make_take, remade, resume, same
 
 # Films are rendered by nearly every test here.
 pytestmark = pytest.mark.slow
@@ -24,13 +24,13 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> RenderSettings:
-    return make_order(tmp_path)
+def settings(tmp_path: Path) -> RenderSettings:
+    return make_settings(tmp_path)
 
 
 @pytest.fixture
-def take(mini: Mini, order: RenderSettings) -> Take:
-    return make_take(mini, order)
+def take(mini: Mini, settings: RenderSettings) -> Take:
+    return make_take(mini, settings)
 
 
 def test_a_ripple_changes_its_shot_and_those_after(mini: Mini, take: Take) -> None:
@@ -63,9 +63,9 @@ def test_keep_changes_its_shot_only(mini: Mini, take: Take) -> None:
 def test_a_retake_begins_from_the_memory_of_its_shot(mini: Mini, take: Take) -> None:
     """With it nothing is remembered anew; without, or where it is damaged or of other blocks, everything is: the film
     is the same to the bit."""
-    memories = take.memories()
-    assert [path.name[:12] for path in memories] == [f"before_{index:05}" for index in (2, 3, 4, 5)]
-    kept = {path: path.read_bytes() for path in memories}
+    snapshot_paths = take.snapshot_paths()
+    assert [path.name[:12] for path in snapshot_paths] == [f"before_{index:05}" for index in (2, 3, 4, 5)]
+    kept = {path: path.read_bytes() for path in snapshot_paths}
 
     def made(replayed: int) -> list[torch.Tensor]:
         job = remade(Take.load(take.folder), mini, 4, "ripple", seed=9)
@@ -77,11 +77,11 @@ def test_a_retake_begins_from_the_memory_of_its_shot(mini: Mini, take: Take) -> 
         return film
 
     expected = made(0)
-    memories[2].write_bytes(kept[memories[2]][:-9])
+    snapshot_paths[2].write_bytes(kept[snapshot_paths[2]][:-9])
     assert all(same(made(1), expected))  # from the memory of the shot before, and its block
-    for path in memories:
+    for path in snapshot_paths:
         path.unlink(missing_ok=True)
-    memories[2].with_name(memories[2].name.replace(".", ".0", 1)).write_bytes(kept[memories[2]])
+    snapshot_paths[2].with_name(snapshot_paths[2].name.replace(".", ".0", 1)).write_bytes(kept[snapshot_paths[2]])
     assert all(same(made(4), expected))
 
 
@@ -164,7 +164,7 @@ def test_prune_removes_what_is_not_in_the_film(mini: Mini, take: Take) -> None:
     assert job.settings.output.read_bytes() == film
 
 
-def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, order: RenderSettings, take: Take) -> None:
+def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, settings: RenderSettings, take: Take) -> None:
     before = (take.folder / "take.json").read_bytes()
     for number, change, said in (
         (9, {"seed": 1}, "shot 9: this film has 5"),
@@ -180,11 +180,11 @@ def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, order: RenderSet
     assert (take.folder / "take.json").read_bytes() == before
     remade(take, mini, 5, "ripple")
     with pytest.raises(FileExistsError, match="holds retakes that a new render would lose"):
-        Job(order, mini=mini)
+        Job(settings, mini=mini)
 
 
 def test_the_command_line_from_render_to_prune(
-    capsys: pytest.CaptureFixture[str], mini: Mini, order: RenderSettings, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], mini: Mini, settings: RenderSettings, tmp_path: Path
 ) -> None:
     mini.save(tmp_path / "mini", torch.float32)
     folder = tmp_path / "film.take"
@@ -194,19 +194,19 @@ def test_the_command_line_from_render_to_prune(
         return capsys.readouterr().out
 
     common = ("--model", tmp_path / "mini", "--size", "32x32", "--steps", "1")
-    longlive("render", order.script or "", "-o", order.output, *common)
+    longlive("render", settings.script or "", "-o", settings.output, *common)
     assert "film.take: 5 shots, 7.9 s, complete" in longlive("takes", "list", tmp_path)
     said = longlive("retake", folder, "--shot", "3", "--seed", "9", "--mode", "keep", "-o", tmp_path / "b.mp4")
     assert "kept blocks 0 to 2, 4 to 5; sampled block 3: 1 of 6 blocks, 17% of a whole" in said
     assert "shot 4 is spliced behind shot 3; step across the seam" in said and "(before the retake" in said
-    assert (tmp_path / "b.mp4").read_bytes() != order.output.read_bytes()
+    assert (tmp_path / "b.mp4").read_bytes() != settings.output.read_bytes()
     assert "* version 1: seed 9, 1 of 1 blocks" in longlive("takes", "show", folder)
     assert "shot 3 is version 0" in longlive("takes", "choose", folder, "--shot", "3", "--version", "0")
     longlive("render", "--resume", folder, "-o", tmp_path / "c.mp4")
-    assert (tmp_path / "c.mp4").read_bytes() == order.output.read_bytes()
+    assert (tmp_path / "c.mp4").read_bytes() == settings.output.read_bytes()
     assert "memory at the beginning of shots: 4 files" in longlive("takes", "show", folder)
-    assert "freed" in longlive("takes", "prune", folder) and len(Take.load(folder).memories()) == 4
-    assert "freed" in longlive("takes", "prune", folder, "--memory") and not Take.load(folder).memories()
+    assert "freed" in longlive("takes", "prune", folder) and len(Take.load(folder).snapshot_paths()) == 4
+    assert "freed" in longlive("takes", "prune", folder, "--memory") and not Take.load(folder).snapshot_paths()
     assert "shot 5 is locked" in longlive("takes", "lock", folder, "--shot", "5")
     assert "shot 5, locked" in longlive("takes", "show", folder)
     longlive("takes", "unlock", folder, "--shot", "5")
