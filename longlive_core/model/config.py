@@ -44,7 +44,7 @@ class WanConfig:
         return self.dim // self.num_heads
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens in a latent frame. Raises ValueError if its size is not a multiple of the patch."""
+        """Rows and columns of tokens in a latent frame. Raises ValueError if it is not a multiple of the patch."""
         _, down, across = self.patch
         if height <= 0 or width <= 0 or height % down or width % across:
             raise ValueError(
