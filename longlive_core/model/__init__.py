@@ -1,4 +1,4 @@
-"""The transformer: Wan2.2's, made causal by the memory that is handed to it."""
+"""The Wan2.2 transformer, made causal by the KV cache that is passed to it."""
 
 from .config import WAN22_TI2V_5B, WanConfig
 from .flow import FlowModel

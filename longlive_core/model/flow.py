@@ -1,4 +1,4 @@
-"""What the sampler asks of a model."""
+"""The model interface of the sampler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from .layers import KeyValue, KVCache, TextKVCache
 
 
 class FlowModel(Protocol):
-    """Anything that predicts flow of a block and leaves its K/V in a memory; `CausalWan` is one."""
+    """A model that predicts the flow of a block and writes its K/V to a cache, such as `CausalWan`.
+
+    dtype, device: of the latents, embeddings and K/V that it takes and returns.
+    """
 
     @property
     def config(self) -> WanConfig: ...

@@ -1,4 +1,4 @@
-"""Wan2.2 VAE that streams exactly."""
+"""The Wan2.2 VAE, which decodes and encodes a film chunk by chunk, equal to the bit to the whole film at once."""
 
 from .config import WAN22_VAE, VAEConfig
 from .layers import State

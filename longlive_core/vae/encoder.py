@@ -1,4 +1,4 @@
-"""Encoder of the Wan2.2 VAE: 16x in space, 4x in time."""
+"""Encoder of the Wan2.2 VAE: 16× in space and 4× in time; the first video frame gives a latent frame by itself."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .layers import CausalConv3d, ConvCache, FrameConv, Head, Middle, ResidualBl
 
 
 def avg_down(x: Tensor, c_out: int, time: int, space: int) -> Tensor:
-    """Space-to-depth, then means over groups of channels: [B, T, H, W, C] -> [B, T/time, H/space, W/space, c_out].
+    """Space-to-depth, then the mean over groups of channels.
 
-    T is zero-padded at the front to a multiple of `time`.
+    `[B, T, H, W, C]` → `[B, T/time, H/space, W/space, c_out]`. T is zero-padded at the front to a multiple of `time`.
     """
     x = F.pad(x, (0, 0) * 3 + (-x.shape[1] % time, 0))
     x = rearrange(x, "b (t p) (h q) (w r) c -> b t h w (c p q r)", p=time, q=space, r=space)
@@ -22,7 +22,10 @@ def avg_down(x: Tensor, c_out: int, time: int, space: int) -> Tensor:
 
 
 class Downsample(nn.Module):
-    """Strided conv2d, then, where `time`, a stride-2 convolution in time over the last cached frame and the chunk."""
+    """Strided conv2d, `[B, T, H, W, C]` → `[B, T, H/2, W/2, C]`; if `time`, then a stride-2 convolution in time, T/2.
+
+    The first chunk, a single frame, is not convolved in time.
+    """
 
     def __init__(self, channels: int, time: bool) -> None:
         super().__init__()
@@ -34,12 +37,15 @@ class Downsample(nn.Module):
         if self.time_conv is None:
             return x
         past = cache.past()
-        cache.keep(x[:, -1:])
+        cache.store(x[:, -1:])
         return x if past is None else self.time_conv.convolve(torch.cat([past, x], dim=1), stride=2)
 
 
 class DownStage(nn.Module):
-    """Residual blocks and a downsampler, plus the averaged input."""
+    """Residual blocks, a downsampler and the shortcut `avg_down`; `[B, T, H, W, c_in]` → `[B, T', H/2, W/2, c_out]`.
+
+    space: false in the last stage, which has no downsampler. time: whether frames are halved.
+    """
 
     def __init__(self, c_in: int, c_out: int, blocks: int, *, space: bool, time: bool) -> None:
         super().__init__()
@@ -57,7 +63,10 @@ class DownStage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """[B, T, H/2, W/2, 12] patched pixels -> [B, T', H/16, W/16, 2*latent_channels]; T is 1, then any multiple of 4."""
+    """Patched pixels `[B, T, H/2, W/2, 12]` → moments `[B, T', H/16, W/16, 2·latent_channels]`.
+
+    T is 1 in the first chunk and a multiple of 4 in later ones.
+    """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()

@@ -39,20 +39,20 @@ BLOCKS = 4
 
 @pytest.mark.parametrize(("frames", "blocks", "surplus"), [(29, 1, 0), (30, 1, 1), (60, 1, 31), (61, 2, 0)])
 def test_whole_blocks_remain(frames: int, blocks: int, surplus: int) -> None:
-    """32k - 3 frames remain, and never is a block given away."""
+    """32k - 3 frames remain, as many as the clip holds."""
     assert whole_blocks(frames) == (blocks, surplus)
     assert frames == 32 * blocks - 3 + surplus
 
 
 def test_a_clip_below_a_block_is_refused() -> None:
-    """The error names what there is, what is needed, and what else can be done."""
+    """The error names the frames of the clip, the frames needed, and the remedy."""
     with pytest.raises(ValueError, match=r"28 frames.*29 frames at least.*start image"):
         whole_blocks(28)
 
 
 @pytest.mark.parametrize("size", [(32, 64), (64, 32), (50, 90), (200, 120), (64, 64)])
-def test_a_clip_is_covered_and_cropped_to_its_middle(size: tuple[int, int]) -> None:
-    """Any size comes out as the film's: a disc in the middle stays there and stays round."""
+def test_a_clip_is_scaled_to_cover_and_cropped_to_its_centre(size: tuple[int, int]) -> None:
+    """A clip of any size gets the film's size: a disc in its centre stays in the centre and round."""
     height, width = size
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     disc = ((y - height / 2) ** 2 + (x - width / 2) ** 2).sqrt() < min(size) / 4
@@ -66,15 +66,15 @@ def test_a_clip_is_covered_and_cropped_to_its_middle(size: tuple[int, int]) -> N
     assert torch.equal(resize_and_crop(frames.float() / 255, 64, 64), out)
 
 
-def test_the_clips_end_is_encoded_as_a_whole() -> None:
-    """Piece by piece comes what the VAE gives of the last whole blocks at once, told piece by piece."""
+def test_the_clips_end_is_encoded_as_the_whole_clip() -> None:
+    """Encoding chunk by chunk equals encoding the last whole blocks at once, with one call for each latent frame."""
     vae = load_mini().vae
     frames = torch.rand(31, 32, 32, 3, generator=torch.Generator().manual_seed(1))
-    told: list[None] = []
+    calls: list[None] = []
     with torch.no_grad():
-        latents = encode_clip(frames, vae, LatentShape(1, 48, 8, 2, 2), lambda: told.append(None))
+        latents = encode_clip(frames, vae, LatentShape(1, 48, 8, 2, 2), lambda: calls.append(None))
         whole = vae.normalise(vae.encode(frames[2:].movedim(-1, 0)[None] * 2 - 1))
-    assert latents.shape == (1, 48, 8, 2, 2) and len(told) == 8
+    assert latents.shape == (1, 48, 8, 2, 2) and len(calls) == 8
     assert torch.equal(latents, whole)
 
 

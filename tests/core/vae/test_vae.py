@@ -1,4 +1,4 @@
-"""A film in pieces is the same film: the VAE streams to the bit, in the memory of one latent frame."""
+"""The VAE in chunks equals the VAE of the whole film, to the bit, in the memory of one latent frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def latents() -> Tensor:
 
 
 @pytest.mark.parametrize("sizes", [[1, 6], [1, 2, 4], [2, 5], [7], [1] * 7])
-def test_decoding_in_pieces_is_bit_identical(vae: WanVAE, latents: Tensor, sizes: list[int]) -> None:
+def test_decoding_in_chunks_is_bit_identical(vae: WanVAE, latents: Tensor, sizes: list[int]) -> None:
     state: State | None = None
     pieces: list[Tensor] = []
     for piece in latents.split(sizes, dim=2):
@@ -32,7 +32,7 @@ def test_decoding_in_pieces_is_bit_identical(vae: WanVAE, latents: Tensor, sizes
 
 
 @pytest.mark.parametrize("sizes", [[24], [4] * 6, [8, 16]])
-def test_encoding_in_pieces_is_bit_identical(vae: WanVAE, sizes: list[int]) -> None:
+def test_encoding_in_chunks_is_bit_identical(vae: WanVAE, sizes: list[int]) -> None:
     video = torch.rand(1, 3, 25, 32, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1
     first, state = vae.encode_chunk(video[:, :, :1], None)
     pieces = [first]

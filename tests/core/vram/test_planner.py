@@ -1,4 +1,4 @@
-"""The planner: its verdicts are those estimated before, its advice keeps its word, its text says what it counted."""
+"""The VRAM planner: its verdicts are those of the recorded table, its advice is true, and its text adds up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGE, SMALL = (704, 1280), (480, 832)
 
 @dataclass(frozen=True)
 class Row:
-    """A verdict of the project's performance facts, section 4. ours: where this code's differs, and `why`."""
+    """A verdict of the recorded table. ours: this code's verdict where it differs, with `why`."""
 
     card: int
     size: tuple[int, int]
@@ -69,7 +69,7 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_the_recorded_table(row: Row) -> None:
-    """The verdicts on cards from 8 to 32 GB are those of the table, but for two that are said to differ."""
+    """The verdicts on cards from 8 to 32 GB are those of the table, except two that are marked."""
     plan = plan_vram(
         row.card * GIB, row.size, row.weights, row.kv, row.window, row.vae, sequential=row.sequential
     )  # fmt: skip
@@ -84,7 +84,7 @@ def test_the_marginal_card() -> None:
 
 
 def test_formats_are_the_best_that_fit() -> None:
-    """Left open, formats are the best that fit: memory is given up before weights, and more memory never gives less."""
+    """Formats that are not given are the best that fit: the KV cache is quantised before the weights."""
     quality = list(WEIGHT_BYTES)
     chosen = [plan_vram(card * GIB, LARGE, vae="tiny").budget for card in (10, 12, 16, 20, 24)]
     assert [(b.weights, b.kv_format) for b in chosen] == [
@@ -92,23 +92,23 @@ def test_formats_are_the_best_that_fit() -> None:
     ]  # fmt: skip
     for card in COMMON_CARDS:
         budget = plan_vram(card * GIB, SMALL).budget
-        kept = quality.index(budget.weights), quality.index(budget.kv_format)
-        better = [(w, k) for w in quality for k in quality if (quality.index(w), quality.index(k)) < kept]
+        chosen_rank = quality.index(budget.weights), quality.index(budget.kv_format)
+        better = [(w, k) for w in quality for k in quality if (quality.index(w), quality.index(k)) < chosen_rank]
         assert not any(replace(budget, weights=w, kv_format=k).fits for w, k in better)
 
 
-def test_what_is_given_stays() -> None:
-    """A format that was asked for is not changed, whether it fits or not."""
+def test_a_given_format_is_used() -> None:
+    """A format that is given is not changed, whether the film fits or not."""
     plan = plan_vram(8 * GIB, LARGE, "bf16", "bf16")
     assert (plan.budget.weights, plan.budget.kv_format, plan.fits) == ("bf16", "bf16", False)
 
 
-def test_advice_keeps_its_word() -> None:
-    """Each change saves what it says and is enough where it says so; those that are enough come first."""
+def test_advice_is_true() -> None:
+    """Each change saves the stated bytes and is enough where stated; changes that are enough come first."""
     plan = plan_vram(24 * GIB, LARGE, "bf16", "bf16")
     assert not plan.fits
     assert [advice.fits for advice in plan.advice] == sorted((advice.fits for advice in plan.advice), reverse=True)
-    told = {advice.change: advice for advice in plan.advice}
+    given = {advice.change: advice for advice in plan.advice}
     changes: dict[str, dict[str, Any]] = {
         "nvfp4 KV": {"kv_format": "nvfp4"},
         "nvfp4 weights": {"weights": "nvfp4"},
@@ -117,34 +117,35 @@ def test_advice_keeps_its_word() -> None:
         f"window of {SMALL_WINDOW} frames": {"window": SMALL_WINDOW},
         "size 480x832": {"size": SMALL},
     }
-    assert set(changes) <= set(told)
+    assert set(changes) <= set(given)
     for name, fields in changes.items():
         after = replace(plan.budget, **fields)
-        assert (told[name].saves, told[name].fits) == (plan.total - after.total, after.fits), name
-    assert next(iter(told)) == "nvfp4 KV"
-    assert "fp8 KV" not in told, "fp8 is not enough, so the next smaller format is told"
+        assert (given[name].saves, given[name].fits) == (plan.total - after.total, after.fits), name
+    assert next(iter(given)) == "nvfp4 KV"
+    assert "fp8 KV" not in given, "fp8 is not enough, so the next smaller format is advised"
 
 
 def test_layers_in_host_memory() -> None:
-    """As few layers wait in host memory as are enough; their bytes are told, but not counted on the card."""
+    """As few layers as possible stay in host memory; their bytes are listed, but not counted on the card."""
     plan = plan_vram(16 * GIB, LARGE, "nvfp4", "nvfp4")
-    (told,) = (advice.change for advice in plan.advice if "host memory" in advice.change)
-    layers = int(told.split()[0])
+    (change,) = (advice.change for advice in plan.advice if "host memory" in advice.change)
+    layers = int(change.split()[0])
     assert replace(plan.budget, streamed=layers).fits
     assert not replace(plan.budget, streamed=layers - 1).fits
     (away,) = (p for p in replace(plan.budget, streamed=layers).parts if p.name == "weights in host memory")
-    assert away.where == "offloaded"
+    assert away.placement == "offloaded"
 
 
 def test_advice_together() -> None:
-    """Where no change is enough, the fewest that are enough together lead the list; all of them are needed."""
+    """If no single change is enough, the smallest sufficient combination comes first; all its changes are needed."""
     plan = plan_vram(8 * GIB, LARGE)
     assert plan.advice[0].change == f"tiny VAE, window of {SMALL_WINDOW} frames"
     assert [advice.fits for advice in plan.advice] == [True] + [False] * (len(plan.advice) - 1)
     assert replace(plan.budget, vae="tiny", window=SMALL_WINDOW).fits
 
 
-def test_no_advice_where_it_fits() -> None:
+def test_no_advice_if_it_fits() -> None:
+    """A film that fits needs no advice."""
     assert plan_vram(80 * GIB, LARGE).advice == ()
 
 
@@ -168,7 +169,7 @@ def test_the_text_adds_up() -> None:
     resident = sum(float(amount) for amount, where in rows if where == "resident")
     (total,) = (float(amount) for amount, where in rows if where == "of")
     assert resident == pytest.approx(total, abs=0.01 * len(rows))
-    assert f"{(plan.total - 12 * GIB) / 1e9:.2f} GB too much; as it is, it needs a card of 20 GB." in text
+    assert f"{(plan.total - 12 * GIB) / 1e9:.2f} GB too much; without changes it needs a card of 20 GB." in text
     assert all(f"  {advice.change} " in text for advice in plan.advice)
     assert max(map(len, text.splitlines())) <= 79
     assert "It fits, with" in plan_vram(12 * GIB, LARGE, vae="tiny").text()
@@ -177,7 +178,7 @@ def test_the_text_adds_up() -> None:
 @pytest.mark.parametrize("kv_format", ["bf16", "fp8", "nvfp4"])
 @pytest.mark.parametrize("size", [LARGE, SMALL])
 def test_cards_in_a_line(size: tuple[int, int], kv_format: str) -> None:
-    """Every card named holds the film as said, and cards smaller than the first do not hold it at all."""
+    """Every card in the text holds the film with the stated formats, and no smaller common card holds it at all."""
     found = re.findall(r"(\d+) GB \((\w+)[^,]*, (\w+)", cards_text(size, kv_format, 32))
     assert found
     for card, weights, vae in found:
@@ -189,23 +190,26 @@ def test_cards_in_a_line(size: tuple[int, int], kv_format: str) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("12GB", 12), ("12", 12), ("16 GiB", 16), ("7.5g", 7.5), ("24gb", 24)])
 def test_cards_are_sold_in_gib(text: str, value: float) -> None:
+    """The memory of a card is read in units of 2^30 bytes, with or without a unit."""
     assert parse_vram(text) == value * 2**30
 
 
 @pytest.mark.parametrize("text", ["", "GB", "0GB", "-8GB", "12TB", "12,5GB", "nan"])
 def test_no_card(text: str) -> None:
+    """Other text is refused with an example."""
     with pytest.raises(ValueError, match="as in 12GB"):
         parse_vram(text)
 
 
 @pytest.mark.parametrize("text", ["704", "704x", "x1280", "704*1280", "704x1280x3"])
 def test_no_size(text: str) -> None:
+    """Other text is refused with the expected form."""
     with pytest.raises(ValueError, match="HEIGHTxWIDTH"):
         parse_size(text)
 
 
 def test_the_command() -> None:
-    """The command's arguments reach the plan; left out they are the planner's own defaults."""
+    """The arguments of the command reach the planner, and their defaults are the planner's."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     assert plan_text(parser.parse_args(["--vram", "12GB"])) == plan_vram(12 * GIB, LARGE).text()
