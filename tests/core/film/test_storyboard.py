@@ -347,7 +347,7 @@ def test_what_no_storyboard_can_be_is_refused(mini: Mini, settings: RenderSettin
     with pytest.raises(ValueError, match="leave --no-take out"):
         Job(RenderSettings(settings.script, settings.output, take=False), mini=mini, storyboard=True)
     take = make_take(mini, settings)
-    with pytest.raises(ValueError, match="shot 4 is made already, after shot 3 as it is"):
+    with pytest.raises(ValueError, match="shot 4 was made already, after the present shot 3"):
         retake(take, 3, seed=9, storyboard=True)
     with pytest.raises(FileExistsError, match=r"holds a film that a storyboard would replace"):
         Job(settings, mini=mini, storyboard=True)

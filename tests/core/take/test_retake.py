@@ -179,7 +179,7 @@ def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, settings: Render
             retake(take, number, **change)  # type: ignore[arg-type]
     assert (take.folder / "take.json").read_bytes() == before
     remade(take, mini, 5, "ripple")
-    with pytest.raises(FileExistsError, match="holds retakes that a new render would lose"):
+    with pytest.raises(FileExistsError, match="has retakes that a new render would remove"):
         Job(settings, mini=mini)
 
 
