@@ -62,10 +62,11 @@ class Film:
     ) -> None:
         """Makes a film; nothing is sampled before `run`.
 
-        start_generation: None for a film that adds no block to `earlier`. store: host memory by default. start: known latents `[1, C, F, H, W]`, normalised, of the film's beginning, for example a start image. earlier:
-        the film that this one continues; its blocks are the first blocks of this film. storyboard: a film that is run
-        first; its blocks become the first blocks of the shots. live: a script that may change while the film is
-        sampled; `plan` follows it at every new shot.
+        start_generation: None for a film that adds no block to `earlier`. store: host memory by default. start: known
+        latents `[1, C, F, H, W]`, normalised, of the film's beginning, for example a start image. earlier: the film
+        that this one continues; its blocks are the first blocks of this film. storyboard: a film that is run first; its
+        blocks become the first blocks of the shots. live: a script that may change while the film is sampled; `plan`
+        follows it at every new shot.
         """
         self.live, self.report = live, RunReport()
         self._plan, self._start_generation, self._start = plan, start_generation, start

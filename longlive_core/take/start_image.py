@@ -26,6 +26,6 @@ def load_start_image(take: Take) -> Tensor | None:
         except (FileNotFoundError, BadBlockError):
             continue
     raise ValueError(
-        f"{take.folder} begins with an image, but no version of its first block, which contains the image, is stored: "
+        f"{take.folder} begins with an image, and no version of its first block, which holds the image, is stored: "
         "queue the workflow that has the image"
     )

@@ -222,7 +222,7 @@ def test_another_film_of_that_name_is_not_lost(video: Path, mini: Mini) -> None:
     job = extended(video, mini)
     assert job.run() and job.take is not None
     other = settings(video)
-    with pytest.raises(FileExistsError, match=r"holds another film; name this one otherwise"):
+    with pytest.raises(FileExistsError, match=r"holds another film; give this one another name"):
         extend(other, video, "the other", mini)
     assert job.take.complete
     assert extended(video, mini).run()
