@@ -167,7 +167,7 @@ class PreviousFilm:
             self._index.packets.close()
 
     def _index_path(self, film: Path) -> Path:
-        """The path of a film's index; its name has a digest of the film's folder unless that is the take's or its parent."""
+        """The path of a film's index; its name has a digest of the film's folder if the film is not beside the take."""
         folder = film.resolve().parent
         if folder in (self._take.folder.resolve().parent, self._folder.resolve()):
             return self._folder / f"{film.name}.txt"

@@ -381,7 +381,7 @@ def test_the_command_line_makes_a_preview_and_the_film_from_it(
     assert f"longlive render --resume {take} --threads 1\n" in said
     assert f"longlive retake {take} --shot N --preview\n" in said
     assert main(["retake", take, "--shot", "3", "--seed", "9", "--preview"]) == 0
-    assert "shot 3 is version 1, seed 9\nkept blocks 0 to 1, 3 to 4; sampled block 2" in capsys.readouterr().out
+    assert "shot 3 is version 1, seed 9\nreused blocks 0 to 1, 3 to 4; sampled block 2" in capsys.readouterr().out
     storyboard = storyboard_latents(Take.load(Path(take)))
     assert main(["render", "--resume", take, "--threads", "1"]) == 0
     assert Path(film).is_file() and all(same(storyboard_latents(Take.load(Path(take))), storyboard))
