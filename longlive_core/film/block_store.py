@@ -17,67 +17,67 @@ from ..types import Block, BlockSpec
 class BlockStore(Protocol):
     """The stored blocks of one film.
 
-    A run of the film calls `begin_run` and then, for every block in order, either `find` (and `save` where it found
-    nothing) or `save`.
+    A run of the film calls `begin_run` once. For every block in order it then calls `find`, and `save` if `find`
+    returned None; blocks that come from an earlier film are saved without `find`.
     """
 
     is_locked: bool
     """Whether no other process can change the blocks."""
 
     def begin_run(self) -> None:
-        """Starts at the first block again."""
+        """Starts a run at the first block."""
         ...
 
     def find(self, spec: BlockSpec) -> Block | None:
-        """The stored block, None where it must be made. Latents `[1, C, F, H, W]`, float32 on the CPU."""
+        """Returns the stored block, or None if it must be sampled. Latents `[1, C, F, H, W]`, float32 on the CPU."""
         ...
 
     def save(self, block: Block, plan: BlockPlan) -> None:
-        """Stores a block of the plan. Raises OSError, with every earlier block still stored."""
+        """Stores a block of the plan. Raises OSError; all earlier blocks are still stored then."""
         ...
 
     def read(self, spec: BlockSpec) -> Tensor:
-        """The latents of a block that this run found or saved."""
+        """Returns the latents `[1, C, F, H, W]` of a block that this run found or saved."""
         ...
 
     def adopt(self, blocks: Sequence[Block]) -> None:
-        """Stores the film's first blocks, made elsewhere; blocks that are stored already stay."""
+        """Stores the film's first blocks, which another store has; blocks that are stored already stay unchanged."""
         ...
 
     def finished(self, plan: BlockPlan) -> int:
-        """How many blocks are stored before the first one that must be made."""
+        """Returns the number of blocks that are stored before the first missing one."""
         ...
 
     def finished_blocks(self, plan: BlockPlan) -> tuple[Block, ...]:
-        """These blocks, read and checked."""
+        """Reads and checks the blocks that `finished` counts."""
         ...
 
     def is_intact(self, plan: BlockPlan) -> bool:
-        """Whether every block is stored and undamaged."""
+        """Returns whether every block is stored and undamaged."""
         ...
 
     def start_image(self) -> Tensor | None:
-        """Latents `[1, C, 1, H, W]` of the image that the film begins with, if the store has one.
+        """Returns the latents `[1, C, 1, H, W]` of the film's start image, or None if the store has no start image.
 
-        Raises ValueError where the film begins with an image or a video that the store has lost.
+        Raises ValueError if the film begins with an image or a video whose blocks are missing.
         """
         ...
 
     def restore(self, generation: Generation, spec: BlockSpec) -> None:
-        """Moves a new generation to the last stored snapshot at or before the block, if there is one."""
+        """Restores the last stored snapshot of the KV cache at or before the block, if there is one."""
         ...
 
     def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None:
-        """Stores the KV cache before a block, where the store wants it. replayed: the block itself is stored."""
+        """Stores a snapshot of the KV cache before a block, if the store wants one. replayed: the block is stored."""
         ...
 
     def locked(self) -> AbstractContextManager[object]:
-        """Held while blocks are made. Raises BlockingIOError while another process makes the film."""
+        """Returns a lock to hold while blocks are sampled. Raises BlockingIOError if another process makes the film."""
         ...
 
 
 class DiscardingStore:
-    """Stores nothing: every run makes the whole film."""
+    """A `BlockStore` that stores nothing: every run samples the whole film."""
 
     is_locked = True
 
@@ -112,7 +112,7 @@ class DiscardingStore:
 
 
 class MemoryStore(DiscardingStore):
-    """Stores blocks in host memory: 5 MB a block at 704x1280."""
+    """A `BlockStore` in host memory; a block takes 5 MB at 704x1280."""
 
     def __init__(self) -> None:
         self._blocks: list[Block] = []
@@ -121,7 +121,7 @@ class MemoryStore(DiscardingStore):
         return self._blocks[spec.index] if spec.index < len(self._blocks) else None
 
     def save(self, block: Block, plan: BlockPlan) -> None:  # noqa: ARG002
-        # Blocks of an earlier film come again while that film is incomplete.
+        # An incomplete earlier film yields its blocks again in the next run.
         self._blocks[block.index :] = [block]
 
     def read(self, spec: BlockSpec) -> Tensor:

@@ -1,4 +1,4 @@
-"""A film's blocks in a take: every block is on disk before the film hands it on."""
+"""A film's blocks in a take: each block is written to disk before the film yields it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from .live_script import LiveScript
 
 
 class TakeStore:
-    """The blocks of a take as chosen; a `BlockStore`.
+    """A `BlockStore` for the chosen versions of a take's shots.
 
-    A block is used if it is undamaged and was made after the blocks that now precede it. The others are sampled
-    again: clean passes over the preceding blocks rebuild the KV cache that the original run had, so that the new block
-    equals the uninterrupted run's bit for bit on the same device and precision. A stored snapshot of the KV cache,
-    made after the same blocks, saves the clean passes before it.
+    A stored block is used if it is undamaged and was sampled after the blocks that now precede it. All other blocks are
+    sampled again: clean passes over the preceding blocks rebuild the KV cache of the original run, so that a new block
+    equals that of an uninterrupted run bit for bit on the same device and precision. A stored snapshot of the KV cache
+    that was made after the same blocks replaces the clean passes before it.
     """
 
     def __init__(
@@ -50,10 +50,11 @@ class TakeStore:
         storyboard: bool = False,
         is_locked: bool = False,
     ) -> None:
-        """on_note: receives a sentence whenever a block is made again. snapshots: store the KV cache before each shot.
+        """on_note: receives a note whenever a block is made again. snapshots: store the KV cache before each shot.
 
         live: the script that the film follows; the take records its changes. storyboard: the film is the take's
-        storyboard; its blocks are used whatever blocks now precede them. is_locked: the caller holds the `TakeLock`.
+        storyboard, whose blocks are used regardless of the blocks before them. is_locked: the caller holds the
+        `TakeLock`.
         """
         self.take, self.is_locked = take, is_locked
         self._on_note = on_note
@@ -102,12 +103,12 @@ class TakeStore:
         self._history = self._history.then(record.digest)
 
     def read(self, spec: BlockSpec) -> Tensor:
-        # From disk every time: a long film's latents are not held in memory.
+        # Read from disk every time, so that a long film's latents need no memory.
         stored = self._stored[spec.index]
         return load_block(self.take.path(stored), stored, self.take.settings)[0].latents
 
     def adopt(self, blocks: Sequence[Block]) -> None:
-        """Does nothing: the take has its blocks."""
+        """Does nothing: a take's blocks are on disk already."""
 
     def finished(self, plan: BlockPlan) -> int:  # noqa: ARG002
         if self._storyboard:
@@ -153,7 +154,7 @@ class TakeStore:
         try:
             write_atomically(path, generation.snapshot().save)
         except OSError as error:
-            # The film is complete without the snapshot, and a retake rebuilds the KV cache.
+            # The film does not need the snapshot: without it, a retake rebuilds the KV cache.
             self._notify(f"no snapshot is stored before shot {spec.shot + 1}: {error}")
 
     def locked(self) -> AbstractContextManager[object]:
@@ -164,14 +165,14 @@ class TakeStore:
             self._on_note(note)
 
     def _was_removed(self, spec: BlockSpec) -> bool:
-        """Whether a missing block was stored once: later blocks are, and its version is not being made right now."""
+        """Whether a missing block was removed: later blocks of the film are stored, and this run did not stop here."""
         if self._storyboard or spec.index - 1 in self._saved or not self.take.path(spec).parent.is_dir():
             return False
         later = self.take.plan.blocks[spec.index + 1 :]
         return any(self.take.path(block).is_file() and not self.take.is_preview(block) for block in later)
 
     def _follow(self, plan: BlockPlan) -> None:
-        """Records the shots that the live script changed. The take on disk may have new versions by a retake."""
+        """Records the shots that the live script changed, beside versions that a retake may have added on disk."""
         take = with_versions_of(self.take, Take.load(self.take.folder))
         self.take = with_live_script(take, plan, None if self._live is None else self._live.script)
         self.take.save()

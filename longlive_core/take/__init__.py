@@ -1,4 +1,4 @@
-"""Takes: a film on disk, block by block and version by version, to be resumed, retaken and cut again."""
+"""Takes: films on disk, block by block and version by version, which can be resumed, retaken and extended."""
 
 from .block_file import BadBlockError
 from .retake import Retake, retake

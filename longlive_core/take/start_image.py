@@ -1,4 +1,4 @@
-"""The start image of a take's film."""
+"""Reads the start image of a take's film."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .take import Take
 
 
 def load_start_image(take: Take) -> Tensor | None:
-    """Latents `[1, C, 1, H, W]` of the start image, None for a film without one.
+    """Returns the latents `[1, C, 1, H, W]` of the start image, or None for a film without a start image.
 
-    Every version of the film's first block begins with the image. Raises ValueError where none of them is left.
+    Every version of the film's first block begins with the image. Raises ValueError if no version of it is stored.
     """
     if not str(take.settings.get("start") or "").startswith("image"):
         return None

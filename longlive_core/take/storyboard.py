@@ -1,4 +1,4 @@
-"""The storyboard of a take: the first blocks of its shots, stored where the whole film will find them."""
+"""The storyboard of a take: the first block of every shot, which the film then begins its shots with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .take import Take
 
 
 def with_storyboard(take: Take) -> Take:
-    """The take in which every shot whose first block is missing is made for the storyboard; not saved."""
+    """Marks every shot whose first block is missing as a storyboard version; the take is not saved."""
     shots = list(take.shots)
     for spec in storyboard_blocks(take.plan):
         shot = shots[spec.shot]

@@ -99,7 +99,7 @@ def test_the_same_seed_makes_the_same_file(
         (["--kv-format", "int3"], r"kv_format 'int3'.*choose one of"),
         (["--threads", "0"], r"--threads 0 must be at least 1"),
         (["--model", "nowhere.safetensors"], r"nowhere\.safetensors does not exist"),
-        (["--resume", "nowhere"], r"nowhere is no take"),
+        (["--resume", "nowhere"], r"nowhere is not a take"),
         (["--resume", "nowhere", "--no-take"], r"leave one of them out"),
         (["-o", "nowhere/film.mp4"], r"folder nowhere does not exist"),
         (["-o", "film.webm", "--codec", "h264"], r"a film is an mp4; name it film\.mp4"),

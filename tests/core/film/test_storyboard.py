@@ -347,7 +347,7 @@ def test_what_no_storyboard_can_be_is_refused(mini: Mini, settings: RenderSettin
     with pytest.raises(ValueError, match="leave --no-take out"):
         Job(RenderSettings(settings.script, settings.output, take=False), mini=mini, storyboard=True)
     take = make_take(mini, settings)
-    with pytest.raises(ValueError, match="shot 4 is made already, after shot 3 as it is"):
+    with pytest.raises(ValueError, match="shot 4 was made already, after the present shot 3"):
         retake(take, 3, seed=9, storyboard=True)
     with pytest.raises(FileExistsError, match=r"holds a film that a storyboard would replace"):
         Job(settings, mini=mini, storyboard=True)
@@ -381,7 +381,7 @@ def test_the_command_line_makes_a_preview_and_the_film_from_it(
     assert f"longlive render --resume {take} --threads 1\n" in said
     assert f"longlive retake {take} --shot N --preview\n" in said
     assert main(["retake", take, "--shot", "3", "--seed", "9", "--preview"]) == 0
-    assert "shot 3 is version 1, seed 9\nkept blocks 0 to 1, 3 to 4; sampled block 2" in capsys.readouterr().out
+    assert "shot 3 is version 1, seed 9\nreused blocks 0 to 1, 3 to 4; sampled block 2" in capsys.readouterr().out
     storyboard = storyboard_latents(Take.load(Path(take)))
     assert main(["render", "--resume", take, "--threads", "1"]) == 0
     assert Path(film).is_file() and all(same(storyboard_latents(Take.load(Path(take))), storyboard))

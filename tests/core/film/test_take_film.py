@@ -145,7 +145,7 @@ def test_a_take_of_another_film_is_refused(recorder: SamplingRecorder, take: Tak
     """Blocks of another script never get into a film."""
     made(take, recorder)
     other = ShotScript.parse(SCRIPT.replace("B", "D")).plan(24.0, 2)
-    with pytest.raises(ValueError, match="no beginning of this film"):
+    with pytest.raises(ValueError, match="are not the first blocks of this film"):
         stored_film(Film(other, recorder), take)
 
 

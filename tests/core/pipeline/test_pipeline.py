@@ -63,7 +63,7 @@ def bounded(work: Callable[[], Any], seconds: float = 60) -> Any:  # noqa: ANN40
     raise value
 
 
-def finish_clean_pass(count: Callable[[], int]) -> int:
+def settled_count(count: Callable[[], int]) -> int:
     """The count, once it has stood still for a while."""
     last, since = count(), perf_counter()
     while perf_counter() - since < 0.2:
@@ -115,7 +115,7 @@ def test_a_slow_consumer_holds_every_stage_up() -> None:
     with Pipeline() as line:
         third = chain(line, numbers)
         for taken in range(4):
-            assert finish_clean_pass(lambda: numbers.made) <= taken + 3 + 2
+            assert settled_count(lambda: numbers.made) <= taken + 3 + 2
             assert next(third) == 4 * taken
     assert numbers.closed
 
@@ -143,7 +143,7 @@ def test_a_failed_stage_stops_those_before_it_while_nobody_looks() -> None:
     numbers = Numbers()
     with Pipeline() as line:
         chain(line, numbers, bad=1)
-        assert finish_clean_pass(lambda: numbers.made) <= 4 and numbers.closed
+        assert settled_count(lambda: numbers.made) <= 4 and numbers.closed
 
 
 def test_a_system_error_is_told_in_words() -> None:
@@ -480,7 +480,7 @@ def test_a_slow_consumer_bounds_the_blocks_in_flight(mini: Mini, tmp_path: Path,
     thread = threading.Thread(target=lambda: render.run(blocks()), daemon=True)
     thread.start()
     try:
-        assert 1 <= finish_clean_pass(lambda: len(made)) <= 4
+        assert 1 <= settled_count(lambda: len(made)) <= 4
     finally:
         gate.set()
         thread.join(60)

@@ -70,7 +70,7 @@ def samplers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "longlive-sampling"]
 
 
-def finish_clean_pass(count: Callable[[], int]) -> int:
+def settled_count(count: Callable[[], int]) -> int:
     """The count, once it has stood still for four times the sampler's patience."""
     last, since = count(), perf_counter()
     while perf_counter() - since < 0.2:
@@ -105,10 +105,10 @@ def test_at_most_depth_blocks_wait(tiny: Tiny, depth: int) -> None:
     """While nobody takes, sampling halts with `depth` finished blocks; each block taken makes room for one more."""
     run = Slow(tiny.plan(PLAN))
     with ahead(run, depth) as film:
-        assert finish_clean_pass(lambda: run.made) == depth
+        assert settled_count(lambda: run.made) == depth
         for taken, event in enumerate((event for event in events(film) if isinstance(event, Block)), 1):
             assert event.index == taken - 1
-            assert finish_clean_pass(lambda: run.made) == min(6, taken + depth)
+            assert settled_count(lambda: run.made) == min(6, taken + depth)
 
 
 def test_nothing_comes_in_time(tiny: Tiny) -> None:
@@ -137,7 +137,7 @@ def test_leaving_while_blocks_wait_ends_the_thread(tiny: Tiny) -> None:
     """A sampler that waits for room looks up, and closes its draw."""
     run = Slow(tiny.plan(PLAN))
     with ahead(run) as film:
-        assert finish_clean_pass(lambda: run.made) and film.take(1) is not None
+        assert settled_count(lambda: run.made) and film.take(1) is not None
         left = perf_counter()
     assert perf_counter() - left < 0.5
     assert run.closed and run.made < 6 and not samplers()

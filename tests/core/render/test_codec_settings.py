@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from longlive.longlive_core.cli.render import add_arguments, how_to_resume, render_settings
+from longlive.longlive_core.cli.render import add_arguments, render_settings
+from longlive.longlive_core.cli.run_job import how_to_resume
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
 from longlive.longlive_core.video import read_video

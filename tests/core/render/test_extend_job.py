@@ -222,7 +222,7 @@ def test_another_film_of_that_name_is_not_lost(video: Path, mini: Mini) -> None:
     job = extended(video, mini)
     assert job.run() and job.take is not None
     other = settings(video)
-    with pytest.raises(FileExistsError, match=r"holds another film; name this one otherwise"):
+    with pytest.raises(FileExistsError, match=r"holds another film; give this one another name"):
         extend(other, video, "the other", mini)
     assert job.take.complete
     assert extended(video, mini).run()
@@ -266,9 +266,9 @@ def test_the_command_line_extends_a_video(
     assert not film.exists() and not film.with_suffix(".take").exists()
     assert main([*words, "-o", str(film), "--prompt", "{thing}"]) == 0
     said = capsys.readouterr().out
-    assert "kept 2 blocks, sampled 2, of 4" in said
-    assert "shot 2 goes on from shot 1; step across the seam" in said
+    assert "reused 2 blocks, sampled 2, of 4" in said
+    assert "shot 2 continues shot 1; step across the seam" in said
     assert len(read_video(film)) == 29 + 3 * 32
     assert main(["extend", str(film.with_suffix(".take")), str(script)]) == 0
-    assert "kept 4 blocks, sampled 2, of 6" in capsys.readouterr().out
+    assert "reused 4 blocks, sampled 2, of 6" in capsys.readouterr().out
     assert main(["retake", str(film.with_suffix(".take")), "--shot", "1"]) == 2

@@ -167,8 +167,8 @@ def test_the_command_line_extends_a_take(capsys: pytest.CaptureFixture[str], min
     more.write_text(MORE)
     assert main(["extend", str(take.folder), str(more)]) == 0
     said = capsys.readouterr().out
-    assert "kept 6 blocks, sampled 3, of 9" in said
-    assert "shot 6 goes on from shot 5; step across the seam" in said
+    assert "reused 6 blocks, sampled 3, of 9" in said
+    assert "shot 6 continues shot 5; step across the seam" in said
     longer = Take.load(take.folder)
     assert longer.complete and all(same(latents(longer)[:BLOCKS], whole))
     kept = (take.folder / "take.json").read_bytes()

@@ -108,7 +108,7 @@ def test_a_disk_without_locks_is_said_to_be_one(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("longlive.longlive_core.take.lock._lock", refuse)
-    with pytest.raises(OSError, match=r"cannot keep two processes apart \(No locks available\)"):
+    with pytest.raises(OSError, match=r"has no file locks \(No locks available\)"):
         TakeLock(tmp_path)
 
 

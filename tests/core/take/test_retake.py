@@ -179,7 +179,7 @@ def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, settings: Render
             retake(take, number, **change)  # type: ignore[arg-type]
     assert (take.folder / "take.json").read_bytes() == before
     remade(take, mini, 5, "ripple")
-    with pytest.raises(FileExistsError, match="holds retakes that a new render would lose"):
+    with pytest.raises(FileExistsError, match="has retakes that a new render would remove"):
         Job(settings, mini=mini)
 
 
@@ -197,8 +197,8 @@ def test_the_command_line_from_render_to_prune(
     longlive("render", settings.script or "", "-o", settings.output, *common)
     assert "film.take: 5 shots, 7.9 s, complete" in longlive("takes", "list", tmp_path)
     said = longlive("retake", folder, "--shot", "3", "--seed", "9", "--mode", "keep", "-o", tmp_path / "b.mp4")
-    assert "kept blocks 0 to 2, 4 to 5; sampled block 3: 1 of 6 blocks, 17% of a whole" in said
-    assert "shot 4 is spliced behind shot 3; step across the seam" in said and "(before the retake" in said
+    assert "reused blocks 0 to 2, 4 to 5; sampled block 3: 1 of 6 blocks, 17% of a whole" in said
+    assert "shot 4 is spliced after shot 3; step across the seam" in said and "(before the retake" in said
     assert (tmp_path / "b.mp4").read_bytes() != settings.output.read_bytes()
     assert "* version 1: seed 9, 1 of 1 blocks" in longlive("takes", "show", folder)
     assert "shot 3 is version 0" in longlive("takes", "choose", folder, "--shot", "3", "--version", "0")

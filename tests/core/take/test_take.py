@@ -113,7 +113,7 @@ def damage(path: Path) -> None:
         (Path.unlink, "is missing"),
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "damaged"),
         (lambda path: path.write_bytes(b""), "damaged"),
-        (damage, "damaged (its latents are not those"),
+        (damage, "damaged (the checksum of its latents differs"),
     ],
 )
 def test_a_bad_block_is_said_and_made_again_to_the_bit(
@@ -193,7 +193,7 @@ def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, settings: Re
 @pytest.mark.linux
 def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, settings: RenderSettings) -> None:
     job = Job(settings, mini=mini)
-    with files_no_larger_than(5_000), pytest.raises(StageError, match=r"cannot keep .*block_00000.*free some space"):
+    with files_no_larger_than(5_000), pytest.raises(StageError, match=r"cannot write .*block_00000.*free disk space"):
         job.run()
     assert job.take is not None and not list(job.take.folder.rglob("*_00000*"))
 
