@@ -109,7 +109,7 @@ class AsyncDecode(io.ComfyNode):
             mode=decode,
             preview=preview,
         )
-        # Last, so that what is refused leaves no empty file; before the models, so that what is wrong with it is said.
+        # Opened after all other checks, so that refused inputs leave no empty file, and before any model is loaded.
         writer = open_film(
             target.path,
             width=target.width,
@@ -128,7 +128,7 @@ class AsyncDecode(io.ComfyNode):
 
 
 class FilmFile:
-    """Where a film goes: the next free number under a prefix, as the host counts."""
+    """The path of a new film, with the next free number under a prefix, and its preview on the node."""
 
     def __init__(self, prefix: str, stream: Stream, codec: str) -> None:
         pixels = stream.shape.pixels
@@ -138,12 +138,12 @@ class FilmFile:
         )
         self.path = film_path(Path(folder) / f"{name}_{counter:05}_", codec)
         saved = ui.SavedResult(self.path.name, subfolder, io.FolderType.output)
-        # Browsers play no ProRes: where the film lies is all that the node can show.
+        # Browsers cannot play ProRes, so the node shows the path.
         self.preview = ui.PreviewText(str(self.path)) if codec == "prores" else ui.PreviewVideo([saved])
 
     @contextmanager
     def logged(self, writer: FilmWriter) -> Iterator[None]:
-        """Whatever ends the film early, the log says where the finished part is."""
+        """Logs where the finished part of the film is if it ends early."""
         try:
             yield
         except BaseException:
@@ -153,7 +153,7 @@ class FilmFile:
 
 
 def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
-    """Frames of each block through a VAE of its own. Raises ValueError for a VAE of another model."""
+    """Makes a preview that decodes blocks with its own VAE. Raises ValueError if the VAE does not fit the model."""
     check_pair(vae, stream.latent_format, "preview VAE")
     decode = DecodeStream(decoder(vae, stream.latent_format), free=stream.device_lock.free_vram)
 
@@ -166,10 +166,10 @@ def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
 
 
 def _metadata(node: type[io.ComfyNode]) -> dict[str, str]:
-    """The workflow, so that the film dropped on a canvas opens it, unless the host is told to keep it out of files."""
+    """The workflow as metadata, which a canvas opens from the film; empty with the host's --disable-metadata."""
     if args.disable_metadata:
         return {}
-    kept = dict(node.hidden.extra_pnginfo or {})
+    metadata = dict(node.hidden.extra_pnginfo or {})
     if node.hidden.prompt is not None:
-        kept["prompt"] = node.hidden.prompt
-    return {name: json.dumps(value) for name, value in kept.items()}
+        metadata["prompt"] = node.hidden.prompt
+    return {name: json.dumps(value) for name, value in metadata.items()}

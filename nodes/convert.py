@@ -81,8 +81,8 @@ class ConvertCheckpoint(io.ComfyNode):
             return (
                 f"output_name {output_name!r} must be a name without folders: the file goes to the folder of the source"
             )
-        found = check_file("diffusion_models", model_name, open_weights)
-        return check_file("loras", lora_name, read_lora) if found is True and lora_name != NO_LORA else found
+        valid = check_file("diffusion_models", model_name, open_weights)
+        return check_file("loras", lora_name, read_lora) if valid is True and lora_name != NO_LORA else valid
 
     @classmethod
     def execute(
@@ -106,5 +106,5 @@ class ConvertCheckpoint(io.ComfyNode):
 
 
 def target_name(name: str) -> str:
-    """A file name with the ending that loaders look for."""
+    """Returns the file name with an extension that loaders accept."""
     return name if name.endswith((".safetensors", ".sft")) else f"{name}.safetensors"

@@ -1,4 +1,4 @@
-"""The node that makes a film to go on from out of any video."""
+"""The node that encodes a video as the beginning of a film."""
 
 from __future__ import annotations
 
@@ -114,16 +114,16 @@ class ExtendVideo(io.ComfyNode):
         film = Film.from_latents(plan, _encode(frames, vae, model, shape))
         embeddings = encode_shots(clip, film.plan).embeddings
         node, title = str(cls.hidden.unique_id), "LongLive Extend Video"
-        kept = memory or DEFAULT_MEMORY
-        stream = Stream(film, model, shape, 1, kept, 0, node, title, embeddings, DeviceLock(model.load_device))
-        told = f"encoded {film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
+        memory = memory or DEFAULT_MEMORY
+        stream = Stream(film, model, shape, 1, memory, 0, node, title, embeddings, DeviceLock(model.load_device))
+        note = f"encoded {film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
         if dropped:
-            told += f"; the first {dropped} frames are left out, because a film continues from whole blocks"
-        return io.NodeOutput(stream, stream, ui=ui.PreviewText(told))
+            note += f"; the first {dropped} frames are left out, because a film continues from whole blocks"
+        return io.NodeOutput(stream, stream, ui=ui.PreviewText(note))
 
 
 def _encode(frames: Tensor, vae: comfy.sd.VAE, model: comfy.model_patcher.ModelPatcher, shape: LatentShape) -> Tensor:
-    """The latents of the video's whole blocks, with the host's progress and interrupts."""
+    """Encodes frames `[T, H, W, 3]` into the latents `[1, C, F, h, w]` of whole blocks, with the host's progress."""
     pixels = shape.pixels
     needed = vae.memory_used_encode((1, 3, 5, pixels.height, pixels.width), vae.vae_dtype)
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=int(needed))

@@ -1,4 +1,4 @@
-"""The node that puts a LoRA on a MODEL, and says what it did."""
+"""The node that applies a LoRA to a MODEL and reports which layers it changed."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ class DMDLora(io.ComfyNode):
 
 
 def linears(model: comfy.model_patcher.ModelPatcher) -> dict[str, nn.Module]:
-    """The model's linear layers by Wan's names, quantised ones too."""
+    """Returns the model's linear layers by Wan's names, including quantised layers."""
     modules = model.model.diffusion_model.named_modules()
     return {name: module for name, module in modules if hasattr(module, "in_features")}
 
 
 def quantised(layer: nn.Module) -> bool:
-    """Whether the layer's weight is kept in fewer bits than it is computed in."""
+    """Returns whether the layer's weight is quantised."""
     return isinstance(layer.weight, QuantizedTensor)

@@ -1,4 +1,4 @@
-"""Nodes that go on with a take: as it is, or with one of its shots made again."""
+"""Nodes that load a take, or retake one of its shots."""
 
 from __future__ import annotations
 
@@ -134,12 +134,12 @@ class Retake(io.ComfyNode):
             raise ValueError(
                 f"{take.folder} was removed: change name_prefix of LongLive Save Take, or load another take"
             )
-        # Nobody else may change the take between its reading and its writing.
+        # No other process may change the take between loading and saving it.
         with TakeLock(take.folder):
             saved = Take.load(take.folder)
             changed = retake(with_versions_of(take, saved), shot, seed, prompt, mode, reuse=True).take
             stream, notes = take_stream(changed, model, clip, str(cls.hidden.unique_id), "LongLive Retake")
-            # Before anything is made: a retake that is cancelled, or cut off, goes on in this very version.
+            # Saved before sampling, so that a retake that is cancelled or killed resumes in this version.
             if changed != saved:
                 changed.save()
         chosen = changed.shots[shot - 1].chosen

@@ -1,4 +1,4 @@
-"""The node that makes the film, once somebody draws it."""
+"""The node that samples the film while a downstream node iterates it."""
 
 from __future__ import annotations
 
@@ -153,11 +153,11 @@ def make_stream(
     cut: bool = True,
     storyboard: Storyboard = "off",
 ) -> Stream:
-    """The film of these shots, or of another film and these shots behind it.
+    """Makes the stream of these shots, or of the film of `state` followed by these shots.
 
-    size: (width, height) in pixels. memory: without one, that of the film that goes on, or the defaults. picture: the
-    start image and its VAE, of a film that begins here. cut: whether these shots begin with a cut. node, title: who
-    makes it. storyboard: of these shots, see `make_film`. Raises ValueError for what cannot be made.
+    size: (width, height) in pixels. memory: None takes that of `state`, or the defaults. picture: the start image and
+    its VAE, for a film that begins here. cut: whether these shots begin with a cut. node, title: id and name of the
+    node. storyboard: see `make_film`. Raises ValueError if the model cannot make the film.
     """
     model = as_causal(model)
     memory = memory or (DEFAULT_MEMORY if state is None else state.memory)

@@ -1,4 +1,4 @@
-"""The node that keeps a film on disk while it is made."""
+"""The node that stores a film in a take while it is sampled."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class SaveTake(io.ComfyNode):
 
 
 def open_take(stream: Stream, prefix: str) -> Take:
-    """The newest take under a prefix that was begun with this very film, as it was begun; else a new one, on disk.
+    """Returns the newest take under a prefix that was begun with this film, as it was begun, or saves a new take.
 
-    What changed while a film was made is in the stream as long as the server runs. After a restart the graph has its
-    own script only, and the film as it was begun goes on: the changed versions stay in the take.
+    The changes of a live script are in the stream while the server runs. After a restart the graph has only its own
+    script, and the film continues as it was begun; the changed versions stay in the take.
 
-    Raises ValueError for a film that cannot be written as a script, OSError where nothing can be written, or another
-    process makes the take.
+    Raises ValueError if the film cannot be written as a script, and OSError if the take cannot be written or another
+    process makes it.
     """
     plan, pixels, settings = stream.film.plan, stream.shape.pixels, recorded_settings(stream)
     before, folder = takes_under(prefix, pixels.width, pixels.height)
@@ -77,7 +77,7 @@ def open_take(stream: Stream, prefix: str) -> Take:
         try:
             take = Take.load(path)
         except (FileNotFoundError, ValueError):
-            continue  # no take, or one of another version: it stays as it is
+            continue  # not a take, or one of another version of LongLive; it stays unchanged
         if take.settings == settings and (first := take.as_begun).plan.blocks == plan.blocks:
             return first
     take = Take.new(folder, _script(stream), settings, machine_of_model(stream.model))
@@ -90,7 +90,7 @@ def open_take(stream: Stream, prefix: str) -> Take:
 
 
 def _script(stream: Stream) -> ShotScript:
-    """As it was written, where that plans to this film, else as the plan has it."""
+    """The script as written if its plan is the film's, or else a script made from the plan."""
     plan, written = stream.film.plan, stream.script
     if written is not None and written.plan(plan.fps, plan.block_frames).blocks == plan.blocks:
         return written
@@ -98,7 +98,7 @@ def _script(stream: Stream) -> ShotScript:
 
 
 def _shots(take: Take, stream: Stream) -> tuple[Shot, ...]:
-    """The take's shots; those of a given video say so."""
+    """The take's shots, with the shots of a given video marked as such."""
     first = stream
     while first.earlier is not None:
         first = first.earlier

@@ -1,4 +1,4 @@
-"""What travels on our wires. Types are compared by name, so a name once published stays."""
+"""The values on the nodes' wires. ComfyUI compares types by name, so a published name cannot change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .device_lock import DeviceLock
 
 @dataclass(frozen=True)
 class Shots:
-    """A script and its plan."""
+    """A script and its block plan."""
 
     script: ShotScript
     plan: BlockPlan
@@ -31,7 +31,7 @@ class Shots:
 class ShotConditioning:
     """A plan with the embedding `[L, text_dim]` of each distinct prompt; `negative` is what guidance avoids.
 
-    script: what the plan was made of, where it was written as one. encode: for prompts that come later.
+    script: the script of the plan, if it was written as one. encode: encodes prompts that are added later.
     """
 
     plan: BlockPlan
@@ -45,12 +45,12 @@ class ShotConditioning:
 class Stream:
     """A film that is made while another node iterates it.
 
-    shape: of one block, in latent cells. bytes: VRAM that sampling needs beside the weights. node, title: id and name
-    of the node that makes the film and shows its progress. embeddings: prompt → `[L, text_dim]` for the whole film.
-    device_lock: held while the device is given work; a chain of streams shares one. earlier: the stream that this one
-    continues. recorded: settings of the node that change a block's bits, None for a stream that samples nothing.
-    script: of the whole film, if the user wrote one. live: the script of this node's shots, which may change while they
-    are made. encode: encodes the prompts of a changed script.
+    shape: the shape of one block, in latent cells. bytes: VRAM that sampling needs besides the weights. node, title: id
+    and name of the node that samples the film and shows its progress. embeddings: prompt → `[L, text_dim]` for the
+    whole film. device_lock: shared by a chain of streams. earlier: the stream that this one continues. recorded: the
+    node's settings that change a block's bits; None for a stream that samples nothing. script: the script of the whole
+    film, if the user wrote one. live: the script of this node's shots, which may change while the film is sampled.
+    encode: encodes the prompts of a changed script.
     """
 
     film: Film
@@ -71,22 +71,23 @@ class Stream:
 
     @property
     def unfinished(self) -> list[Stream]:
-        """The streams of the chain that the next draw samples; none where it replays only."""
+        """The streams of the chain that the next run samples; empty if it only reads stored blocks."""
         if not self.film.needs_model:
             return []
         return [*([] if self.earlier is None else self.earlier.unfinished), self]
 
     @property
     def first(self) -> int:
-        """Index of the first block that is this stream's own; those before it are of earlier ones."""
+        """The index of the first block that this stream adds to the earlier streams."""
         return 0 if self.earlier is None else len(self.earlier.film.plan.blocks)
 
     def owner(self, block: int) -> Stream:
-        """The stream of the chain whose own a block of this film is."""
+        """Returns the stream of the chain that adds the block with this index."""
         return self if self.earlier is None or block >= self.first else self.earlier.owner(block)
 
     @property
     def latent_format(self) -> LatentFormat:
+        """The latent format of the MODEL."""
         return self.model.model.latent_format
 
 

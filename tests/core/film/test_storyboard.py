@@ -359,7 +359,7 @@ def test_what_no_storyboard_can_be_is_refused(mini: Mini, settings: RenderSettin
     take = taken(preview(mini, settings))
     with pytest.raises(ValueError, match="shot 2 continues without a cut"):
         retake(take, 2, seed=9, storyboard=True)
-    with pytest.raises(ValueError, match="that very text and seed"):
+    with pytest.raises(ValueError, match="this text and seed already"):
         retake(take, 1, prompt="the hero")
 
 

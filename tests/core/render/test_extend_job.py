@@ -212,7 +212,7 @@ def test_a_stop_before_the_video_is_kept_leaves_nothing(video: Path, mini: Mini,
 
 @pytest.mark.linux
 def test_a_disk_too_full_for_the_video_leaves_nothing(video: Path, mini: Mini) -> None:
-    with files_no_larger_than(5_000), pytest.raises(OSError, match="free some space"):
+    with files_no_larger_than(5_000), pytest.raises(OSError, match="free disk space"):
         extended(video, mini)
     assert [path.name for path in video.parent.iterdir()] == [video.name]
 

@@ -124,7 +124,7 @@ def test_an_earlier_version_brings_those_that_follow_it(mini: Mini, take: Take) 
     for number in (4, 5):
         for path in take.shot_folder(number - 1, 0).iterdir():
             path.unlink()
-    with pytest.raises(ValueError, match="shot 4 was made after other blocks"):
+    with pytest.raises(ValueError, match="shot 4 has no version that was made after these"):
         choose(changed, 3, 0)
 
 
@@ -169,7 +169,7 @@ def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, settings: Render
     for number, change, said in (
         (9, {"seed": 1}, "shot 9: this film has 5"),
         (0, {"seed": 1}, "shot 0: this film has 5"),
-        (3, {"seed": 4}, "very text and seed"),
+        (3, {"seed": 4}, "this text and seed already"),
         (3, {"seed": -1}, "seed -1 is outside"),
         (3, {"prompt": "the | hero"}, "more than one shot"),
         (3, {"prompt": ""}, "without text"),

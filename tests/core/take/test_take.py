@@ -159,7 +159,7 @@ def test_a_take_goes_on_with_its_own_settings_only(settings: RenderSettings, tak
     "text", ["", "{}", '{"format": "longlive-take-9"}', "[1]", '{"format": "longlive-take-1"}', NO_SETTINGS]
 )
 def test_what_is_no_take_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no take: it has no take\.json"):
+    with pytest.raises(FileNotFoundError, match=r"not a take: it has no take\.json"):
         Take.load(tmp_path)
     (tmp_path / "take.json").write_text(text)
     with pytest.raises(ValueError, match="cannot be read as a take"):
@@ -213,7 +213,7 @@ def test_a_disk_that_fills_up_keeps_what_is_there(
     blocks = "longlive.longlive_core.take.block_file"
     save = sys.modules[blocks].save_file
     monkeypatch.setattr(sys.modules[blocks], "save_file", full)
-    with pytest.raises(StageError, match=r"^sampling: .*block_00003.*No space left.*free some space"):
+    with pytest.raises(StageError, match=r"^sampling: .*block_00003.*No space left.*free disk space"):
         Job(settings, mini=mini).run()
     assert take.block_count() == 3 and not list(take.partial_files())
     assert len(read_video(settings.output)) == 29 + 2 * 32
