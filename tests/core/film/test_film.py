@@ -60,7 +60,7 @@ class Studio:
         hooks = {"on_step": on_step, "should_stop": should_stop}
         made = self.tiny.generate("", self.memory, plan=plan, model=self, known=known, **hooks, **self.options)
         self.begun += 1
-        self.alive += [ref(made), ref(made._memory)]
+        self.alive += [ref(made), ref(made._cache)]
         return made
 
     def cost(self, draw: Callable[[], object]) -> tuple[int, int]:
@@ -288,7 +288,7 @@ def test_the_bytes_of_a_memory_are_told_beforehand(
     memory = tiny.memory(kv_format=kv_format)
     film = tiny.generate(" ".join("A" * blocks), memory, batch=batch, guidance=guidance)
     list(film)
-    held = sum(tensor.nbytes for pool in film._memory.tensors() for tensor in pool)
+    held = sum(tensor.nbytes for pool in film._cache.tensors() for tensor in pool)
     shape = LatentShape(batch, 4, tiny.block_frames, *tiny.size)
     assert memory.bytes(tiny.model.config, shape, blocks, 1 if guidance == 1.0 else 2) == held
 
