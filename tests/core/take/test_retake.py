@@ -61,8 +61,8 @@ def test_keep_changes_its_shot_only(mini: Mini, take: Take) -> None:
 
 
 def test_a_retake_begins_from_the_memory_of_its_shot(mini: Mini, take: Take) -> None:
-    """With the snapshot no clean pass is replayed; without it, or if it is damaged or of other blocks, all are. The film
-    is the same bit for bit."""
+    """With the snapshot no clean pass is replayed; without it, or if it is damaged or of other blocks, all are. The
+    film is the same bit for bit."""
     snapshot_paths = take.snapshot_paths()
     assert [path.name[:12] for path in snapshot_paths] == [f"before_{index:05}" for index in (2, 3, 4, 5)]
     kept = {path: path.read_bytes() for path in snapshot_paths}
