@@ -16,7 +16,7 @@ BLOCK = 16
 RULES = ("static_6", "static_4", "mse", "mae", "abs_max")
 """How a block's scale is chosen: its maximum becomes 6, or 4, or whichever of them has the smaller error."""
 
-TINY = 2.0**-100
+MIN_AMAX = 2.0**-100
 """A matrix whose largest magnitude is below becomes zeros: reciprocals of its scales would leave float32."""
 
 # The largest E2M1 value times the largest scale. 4-over-6 keeps 256 of E4M3's 448, so that a scale may grow by 6/4.

@@ -22,7 +22,7 @@ R = TypeVar("R")
 Choice = Literal["auto", "eager", "triton"]
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 # Relative L2 between the twins on the self-test's sample; a miscompiled kernel is off by its whole value.
-CLOSE = 1e-2
+SELF_TEST_TOLERANCE = 1e-2
 
 _choice: ContextVar[Choice] = ContextVar("kernels", default="auto")
 
@@ -53,11 +53,11 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Triton:
+class TritonBackend:
     """Triton's twins, or why there are none."""
 
     module: ModuleType | None
-    why_not: str = ""
+    unavailable: str = ""
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -65,16 +65,16 @@ class Triton:
 
 
 @lru_cache(maxsize=1)
-def triton_backend() -> Triton:
+def triton_backend() -> TritonBackend:
     """Imports Triton at the first use of an op on a GPU. A broken installation is reported, not raised."""
     try:
-        return Triton(import_module(".triton", __package__))
+        return TritonBackend(import_module(".triton", __package__))
     except ModuleNotFoundError as error:
         if error.name != "triton":
             raise
-        return Triton(None, "Triton is not installed")
+        return TritonBackend(None, "Triton is not installed")
     except Exception as error:
-        return Triton(None, f"Triton cannot be used ({type(error).__name__}: {error})")
+        return TritonBackend(None, f"Triton cannot be used ({type(error).__name__}: {error})")
 
 
 def describe() -> str:
@@ -82,7 +82,7 @@ def describe() -> str:
     if not torch.cuda.is_available():
         return "kernels: eager (no CUDA device)"
     backend = triton_backend()
-    return f"kernels: {'Triton' if backend.module is not None else f'eager ({backend.why_not})'}"
+    return f"kernels: {'Triton' if backend.module is not None else f'eager ({backend.unavailable})'}"
 
 
 @contextmanager
@@ -105,7 +105,7 @@ class Op(Generic[P, R]):
     eager: Callable[P, R]
     limits: Limits
     sample: Callable[[Callable[P, R], torch.device], tuple[Tensor, ...]]
-    _trusted: dict[torch.device, bool] = field(default_factory=dict[torch.device, bool])
+    _self_tests: dict[torch.device, bool] = field(default_factory=dict[torch.device, bool])
 
     def __post_init__(self) -> None:
         update_wrapper(self, self.eager)
@@ -120,7 +120,7 @@ class Op(Generic[P, R]):
             return self.eager(*args, **kwargs)
         refusal = self._refusal(tensor, [value for value in args[1:] if isinstance(value, Tensor)])
         if refusal is None:
-            return self.twin(*args, **kwargs)
+            return self.triton_op(*args, **kwargs)
         if choice == "auto":
             return self.eager(*args, **kwargs)
         raise NoBackendError(
@@ -132,39 +132,39 @@ class Op(Generic[P, R]):
         return self.eager.__name__
 
     @property
-    def twin(self) -> Callable[P, R]:
+    def triton_op(self) -> Callable[P, R]:
         """Triton's implementation. Raises NoBackendError where there is no Triton."""
         backend = triton_backend()
         if backend.module is None:
-            raise NoBackendError(f"{self.name} cannot run: triton: {backend.why_not}")
+            raise NoBackendError(f"{self.name} cannot run: triton: {backend.unavailable}")
         return getattr(backend.module, self.name)
 
     def _refusal(self, first: Tensor, others: list[Tensor]) -> str | None:
         backend = triton_backend()
         if backend.module is None:
-            return backend.why_not
+            return backend.unavailable
         refusal = self.limits.refusal(backend.devices, [first, *others])
-        if refusal is None and not self.trusted(first.device):
+        if refusal is None and not self.passes_self_test(first.device):
             return f"its self-test failed on {first.device}"
         return refusal
 
-    def trusted(self, device: torch.device) -> bool:
+    def passes_self_test(self, device: torch.device) -> bool:
         """Whether Triton's twin agrees with the eager one on this device: tried once, a failure is logged once."""
-        if device not in self._trusted:
+        if device not in self._self_tests:
             fault = self._fault(device)
-            self._trusted[device] = fault is None
+            self._self_tests[device] = fault is None
             if fault is not None:
                 log.warning("kernel %s falls back to eager on %s: %s", self.name, device, fault)
-        return self._trusted[device]
+        return self._self_tests[device]
 
     def _fault(self, device: torch.device) -> str | None:
         try:
-            made = self.sample(self.twin, device)
+            made = self.sample(self.triton_op, device)
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         wanted = self.sample(self.eager, device)
         for got, want in zip(made, wanted, strict=True):
             error = (got.float() - want.float()).norm() / want.float().norm().clamp(min=1e-12)
-            if not bool(error <= CLOSE):
+            if not bool(error <= SELF_TEST_TOLERANCE):
                 return f"it differs from eager by {float(error):.1e}"
         return None

@@ -1,4 +1,4 @@
-"""Work that ran out of memory, tried once more with what could be freed."""
+"""Running work once more after it runs out of memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 T = TypeVar("T")
 
-# How allocators say it where they raise a plain RuntimeError: CUDA and its libraries, and the CPU's.
+# Allocators that raise a plain RuntimeError are known by their message: CUDA, its libraries, and the CPU allocator.
 OOM_MESSAGES = (
     "out of memory",
     "can't allocate memory",
@@ -21,44 +21,45 @@ OOM_MESSAGES = (
 
 
 class OutOfMemoryError(RuntimeError):
-    """Memory was not enough, and not after freeing either. What was made before is kept."""
+    """Work ran out of memory twice, the second time after memory was freed. Earlier results are intact."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the host has no memory left."""
+    """Whether an error reports that the device or the host has no memory left."""
     if isinstance(error, OutOfMemoryError | MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(saying in str(error).lower() for saying in OOM_MESSAGES)
+    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in OOM_MESSAGES)
 
 
 def free_memory() -> None:
-    """Gives back what nobody holds: Python's cycles, and blocks that the CUDA allocator keeps for later."""
+    """Collects Python's reference cycles and returns the CUDA allocator's cached blocks to the driver."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
 def retry_on_oom(work: Callable[[], T], free: Callable[[], None] | None = None, what: str = "") -> T:
-    """What `work` returns; where it runs out of memory, `free` is called and the work done once more.
+    """Returns the result of `work`. If it runs out of memory, calls `free` and runs it once more.
 
-    The work must be one that can be begun anew. free: `free_memory` by default. what: names the work, as in
-    "decoding latent frame 7". Raises OutOfMemoryError after the second time; any other error passes through.
+    work: must be safe to run again from the start. free: `free_memory` by default. what: the name of the work in the
+    error message, such as "decoding latent frame 7". Raises OutOfMemoryError if the second attempt runs out of memory
+    too; any other error passes through.
     """
     try:
         return work()
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-    # Only here, outside: the error's traceback held everything that the first attempt had made.
+    # Outside the `except` block, because the traceback keeps every tensor of the first attempt alive inside it.
     (free or free_memory)()
     try:
         return work()
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        said = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0]
         raise OutOfMemoryError(
-            f"{what or 'this'} ran out of memory, and once more after freeing ({said}). What is made is kept. Make the "
-            "film smaller, keep its memory in fewer bits (kv_format nvfp4), or decode in turn with sampling "
+            f"{what or 'this'} ran out of memory, and again after memory was freed ({reason}). Finished blocks are "
+            "kept. Use a smaller size, a more compact KV cache (kv_format nvfp4), or alternate sampling and decoding "
             "(decode sequential)"
         ) from error

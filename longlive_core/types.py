@@ -1,6 +1,7 @@
-"""Shapes and blocks: what travels between the parts, with the arithmetic of video time on it.
+"""Shapes of videos and latents, blocks of a film, and the conversion between video frames and latent frames.
 
-Wan2.2 compresses time by 4 and space by 16: one latent frame is 4 video frames, but the first one is a single frame.
+The VAE of Wan2.2 compresses time by 4 and space by 16. A latent frame holds 4 video frames, except the first latent
+frame of a film, which holds one.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from torch import Tensor
 TIME_FACTOR = 4
 SPACE_FACTOR = 16
 LATENT_CHANNELS = 48
-# A block is 8 latent frames; films run at 24 frames a second, as the models were trained.
 BLOCK_FRAMES = 8
+"""Latent frames in a block, as LongLive 2.0 was trained."""
 FPS = 24
+"""Video frames per second, as LongLive 2.0 was trained."""
 
 
 @dataclass(frozen=True, slots=True)
 class PixelShape:
-    """A video: `frames` video frames of `height` × `width` pixels, `batch` of them."""
+    """Shape of a batch of videos: `frames` video frames of `height` × `width` pixels."""
 
     batch: int
     frames: int
@@ -28,9 +30,9 @@ class PixelShape:
 
     @property
     def latent(self) -> LatentShape:
-        """The latent video that covers these frames (the last latent frame may reach beyond them).
+        """Shape of the latents that cover these frames; the last latent frame may extend beyond the last video frame.
 
-        Raises ValueError where the size is not a multiple of 32: 16 of the VAE times the patch of 2.
+        Raises ValueError if height or width is not a multiple of 32, the VAE's 16 times the transformer's patch of 2.
         """
         unit = SPACE_FACTOR * 2
         if self.height <= 0 or self.width <= 0 or self.height % unit or self.width % unit:
@@ -44,7 +46,7 @@ class PixelShape:
 
 @dataclass(frozen=True, slots=True)
 class LatentShape:
-    """A latent video `[batch, channels, frames, height, width]`."""
+    """Shape of a batch of latent videos, `[batch, channels, frames, height, width]`."""
 
     batch: int
     channels: int
@@ -54,26 +56,26 @@ class LatentShape:
 
     @property
     def pixels(self) -> PixelShape:
-        """The video that decoding gives."""
+        """Shape of the decoded video."""
         frames = video_frames(self.frames)
         return PixelShape(self.batch, frames, self.height * SPACE_FACTOR, self.width * SPACE_FACTOR)
 
     def as_tuple(self) -> tuple[int, int, int, int, int]:
-        """`[B, C, F, H, W]` as torch wants it."""
+        """`[B, C, F, H, W]`, as PyTorch functions take it."""
         return self.batch, self.channels, self.frames, self.height, self.width
 
     def with_frames(self, frames: int) -> LatentShape:
-        """The same shape with another length."""
+        """The same shape with another number of latent frames."""
         return LatentShape(self.batch, self.channels, frames, self.height, self.width)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockSpec:
-    """What is to be made: one block of a film.
+    """Description of one block of a film.
 
-    `shot` counts shots from 0; `cut` is true for the block that starts a new shot with a scene transition (never the
-    first block of a film); `seed` is the shot's own seed, or None; `start` and `frames` are latent frames.
-    `prompt` is the text as the encoder gets it, a scene transition's prefix included.
+    index: position in the film. shot: index of the shot, from 0. prompt: the text that is encoded, including the
+    prefix of a scene transition. cut: whether the block starts a new shot with a scene transition; always false for the
+    first block of a film. seed: the shot's own seed, or None. start, frames: latent frames.
     """
 
     index: int
@@ -86,18 +88,18 @@ class BlockSpec:
 
     @property
     def video_start(self) -> int:
-        """First video frame of the block."""
+        """Index of the block's first video frame."""
         return video_frames(self.start)
 
     @property
     def video_frames(self) -> int:
-        """Video frames of the block: 4 per latent frame, 3 fewer in a film's first block."""
+        """Number of video frames in the block: 4 per latent frame, and 3 fewer in the first block of a film."""
         return video_frames(self.start + self.frames) - self.video_start
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A finished block: `latents` `[B, C, frames, H, W]`, float32, normalised by the VAE's mean and deviation."""
+    """A finished block: `latents` `[B, C, F, H, W]`, float32, normalised by the VAE's mean and standard deviation."""
 
     spec: BlockSpec
     latents: Tensor
@@ -120,15 +122,15 @@ class Block:
 
 
 def video_frames(latent: int) -> int:
-    """Video frames in the first `latent` latent frames of a film: 1 + 4 (latent - 1), and 0 for none."""
+    """Number of video frames in the first `latent` latent frames of a film: 1 + 4 (latent - 1), or 0 for none."""
     return 1 + TIME_FACTOR * (latent - 1) if latent > 0 else 0
 
 
 def latent_frames(video: int) -> int:
-    """Latent frames that cover the first `video` video frames of a film."""
+    """Number of latent frames that cover the first `video` video frames of a film."""
     return 1 + -(-(video - 1) // TIME_FACTOR) if video > 0 else 0
 
 
 def round_to(value: int, unit: int) -> int:
-    """The positive multiple of `unit` nearest to `value`."""
+    """The positive multiple of `unit` that is nearest to `value`."""
     return max(unit, round(value / unit) * unit)

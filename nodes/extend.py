@@ -129,8 +129,8 @@ def _encode(frames: Tensor, vae: comfy.sd.VAE, model: comfy.model_patcher.ModelP
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=int(needed))
     progress = comfy.utils.ProgressBar((len(frames) + 3) // 4)
 
-    def on_piece() -> None:
+    def on_latent_frame() -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         progress.update(1)
 
-    return encode_clip(frames, HostedVAE(vae, model.model.latent_format), shape, on_piece)
+    return encode_clip(frames, HostedVAE(vae, model.model.latent_format), shape, on_latent_frame)

@@ -18,7 +18,7 @@ from comfy.ldm.wan.model import WanModel
 from comfy.patcher_extension import merge_nested_dicts
 from torch import Tensor
 
-from ..longlive_core.model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
+from ..longlive_core.model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from ..longlive_core.model.attention import Attention, torch_attention
 from ..longlive_core.weights import CheckpointError, inspect_checkpoint
 from .device_lock import DeviceLock
@@ -75,18 +75,18 @@ class HostedModel:
     def __hash__(self) -> int:
         return id(self._patcher)
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         inputs = {"text": text, "kv": kv, "positions": positions}
         with self._device_lock:
             return self._model.apply_model(x, t, transformer_options=self._options, **inputs)
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         with self._device_lock:
             self._model.diffusion_model.write_kv(x, t, text, kv, positions)
 
-    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
+    def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
         with self._device_lock:
-            return self._model.diffusion_model.text_keys(text)
+            return self._model.diffusion_model.text_kv(text)
 
     @property
     def attention(self) -> Attention:

@@ -28,7 +28,7 @@ class HostedVAE:
         self._device: torch.device = vae.device
         self._dtype: torch.dtype = vae.vae_dtype
 
-    def enter(self, latents: Tensor) -> Tensor:
+    def to_vae_space(self, latents: Tensor) -> Tensor:
         return self._format.process_out(latents.to(self._device, torch.float32)).to(self._dtype)
 
     def decode_chunk(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (each VAE's own)

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from ..nvfp4_format import (
     BLOCK,
+    MIN_AMAX,
     NVFP4,
-    TINY,
     check_packed,
     denominator_of,
     padded_shape,
@@ -88,7 +88,7 @@ def _strips(values: Tensor, height: int = 1) -> list[slice]:
 def _quantize(blocks: Tensor, amax: Tensor, rule: str, denominator: float) -> tuple[Tensor, Tensor]:
     """float32 `[G, H, C, 16]` → codes, uint8 of that shape, and scales, float8 `[G, 1, C, 1]`, one for each g and c."""
     # Zero makes all scales zero, and all codes with them.
-    encode = torch.where(amax >= TINY, amax.new_full((), denominator) / amax, 0.0)
+    encode = torch.where(amax >= MIN_AMAX, amax.new_full((), denominator) / amax, 0.0)
     magnitudes = blocks.abs()
     peaks = magnitudes.amax((1, 3), keepdim=True)
     base = peaks / amax.new_full((), 4.0 if rule == "static_4" else 6.0) * encode
@@ -97,8 +97,8 @@ def _quantize(blocks: Tensor, amax: Tensor, rule: str, denominator: float) -> tu
         smaller = _e4m3(1.5 * base)
         errors = [_error(magnitudes, s, encode, amax, rule, denominator) for s in (smaller, scales)]
         scales = torch.where(errors[0] < errors[1], smaller, scales)
-    lifted, _ = _lift(magnitudes, scales, encode)
-    bits = lifted.view(torch.int32)
+    shifted, _ = _add_magic(magnitudes, scales, encode)
+    bits = shifted.view(torch.int32)
     # The exponent is 149 + that of the power of two, and the mantissa counts the steps from zero.
     codes = (bits >> 22).sub_(298).add_(bits & 15)
     codes.bitwise_or_((blocks.view(torch.int32) >> 28).bitwise_and_(8)).mul_(scales > 0)
@@ -111,14 +111,14 @@ def _e4m3(x: Tensor) -> Tensor:
 
 def _error(magnitudes: Tensor, scales: Tensor, encode: Tensor, amax: Tensor, rule: str, denominator: float) -> Tensor:
     """How far dequantised values would be from the magnitudes, summed over what shares a scale."""
-    lifted, lift = _lift(magnitudes, scales, encode)
-    error = lifted.sub_(lift).mul_(scales).mul_(amax).div_(amax.new_full((), denominator)).sub_(magnitudes)
+    shifted, magic = _add_magic(magnitudes, scales, encode)
+    error = shifted.sub_(magic).mul_(scales).mul_(amax).div_(amax.new_full((), denominator)).sub_(magnitudes)
     if rule == "mse":
         return error.square_().sum((1, 3), keepdim=True)
     return error.abs_().sum((1, 3), keepdim=True) if rule == "mae" else error.abs_().amax((1, 3), keepdim=True)
 
 
-def _lift(magnitudes: Tensor, scales: Tensor, encode: Tensor) -> tuple[Tensor, Tensor]:
+def _add_magic(magnitudes: Tensor, scales: Tensor, encode: Tensor) -> tuple[Tensor, Tensor]:
     """Scaled magnitudes rounded to the E2M1 grid, plus the number that rounds them, and that number.
 
     The grid's step is half of 1, 2 or 4, the power of two at or below a magnitude. Plus 2^22 of that power, half of it
@@ -127,8 +127,8 @@ def _lift(magnitudes: Tensor, scales: Tensor, encode: Tensor) -> tuple[Tensor, T
     reciprocal = torch.where(scales > 0, (encode.reciprocal() * scales).reciprocal(), 0.0)
     scaled = (magnitudes * reciprocal).clamp_(max=6.0)
     powers = (scaled.view(torch.int32) & 0x7F800000).clamp_(min=0x3F800000).add_(22 << 23)
-    lift = powers.view(torch.float32)
-    return scaled.add_(lift), lift
+    magic = powers.view(torch.float32)
+    return scaled.add_(magic), magic
 
 
 def _pack(codes: Tensor, high_first: bool) -> Tensor:

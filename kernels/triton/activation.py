@@ -28,8 +28,8 @@ def sigmoid(x: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def _gelu_tanh(x: tl.tensor, out: tl.tensor, size: tl.tensor, BLOCK: tl.constexpr) -> None:
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < size
-    value = load_row(x, at, inside)
+    offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = offsets < size
+    value = load_row(x, offsets, mask)
     # (1 + tanh(u)) / 2 = sigmoid(2u), without the cancellation of 1 + tanh for negative x.
-    store_as(out + at, value * sigmoid(1.5957691216057308 * (value + 0.044715 * value * value * value)), inside)
+    store_as(out + offsets, value * sigmoid(1.5957691216057308 * (value + 0.044715 * value * value * value)), mask)

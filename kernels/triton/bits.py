@@ -40,22 +40,22 @@ def decode_e4m3(code: tl.tensor) -> tl.tensor:
 @triton.jit
 def round_e2m1(x: tl.tensor) -> tl.tensor:
     """float32 → its magnitude on the E2M1 grid 0, 0.5, 1, 1.5, 2, 3, 4, 6: nearest, ties to even, saturated."""
-    lifted, lift = _lifted(x)
-    return lifted - lift
+    shifted, magic = _add_magic(x)
+    return shifted - magic
 
 
 @triton.jit
 def encode_e2m1(x: tl.tensor) -> tl.tensor:
     """float32 → uint8 E2M1 code 0…15 (sign in bit 3): nearest, ties to even, saturated at ±6; −0 keeps its sign."""
-    lifted, _lift = _lifted(x)
-    bits = lifted.to(tl.uint32, bitcast=True)
+    shifted, _magic = _add_magic(x)
+    bits = shifted.to(tl.uint32, bitcast=True)
     # The exponent is 149 + that of the power of two, and the mantissa counts the grid's steps from zero.
     magnitude = (bits >> 22) + (bits & 15) - 298
     return (magnitude | ((x.to(tl.uint32, bitcast=True) >> 28) & 8)).to(tl.uint8)
 
 
 @triton.jit
-def _lifted(x: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+def _add_magic(x: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """The magnitude plus the number that rounds it to the E2M1 grid, and that number.
 
     The grid's step is half of 1, 2 or 4, the power of two at or below a magnitude. Plus 2^22 of that power, half of it
@@ -63,8 +63,8 @@ def _lifted(x: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     """
     magnitude = tl.minimum(tl.abs(x), 6.0)
     power = tl.maximum(magnitude.to(tl.int32, bitcast=True) & 0x7F800000, 0x3F800000) + (22 << 23)
-    lift = power.to(tl.float32, bitcast=True)
-    return magnitude + lift, lift
+    magic = power.to(tl.float32, bitcast=True)
+    return magnitude + magic, magic
 
 
 @triton.jit

@@ -28,12 +28,12 @@ def quantize_fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 @triton.jit
 def _quantize_rows(x: tl.tensor, codes: tl.tensor, scales: tl.tensor, width: tl.tensor, BLOCK: tl.constexpr) -> None:
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    inside = at < width
-    value = load_row(x + row * width, at, inside)
+    offsets = tl.arange(0, BLOCK)
+    mask = offsets < width
+    value = load_row(x + row * width, offsets, mask)
     # Magnitudes are ordered as their bits, with NaN above all: a maximum of integers does not lose it.
     largest = tl.max(value.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 0)
     scale = tl.div_rn(tl.cast(largest, tl.float32, bitcast=True), 448.0)  # pyright: ignore[reportArgumentType]
     scale = tl.where(scale == 0, 1.0, scale)
     tl.store(scales + row, scale)
-    tl.store(codes + row * width + at, encode_e4m3(tl.div_rn(value, scale)), mask=inside)
+    tl.store(codes + row * width + offsets, encode_e4m3(tl.div_rn(value, scale)), mask=mask)

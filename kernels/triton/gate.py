@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .norm import layer_normed, modulated
-from .rows import expect, launch, load_row, per_run, round_as, run_offset, store_as
+from .rows import check_shape, launch, load_row, per_run, round_as, run_offset, store_as
 
 
 def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     rounded to x's dtype before the sum.
     """
     batch, length, width = x.shape
-    expect("y", y, tuple(x.shape))
+    check_shape("y", y, tuple(x.shape))
     gate = per_run("gate", gate, x)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     launch(
@@ -36,9 +36,9 @@ def gate_residual_norm(
     dtype. The sum is `gate_residual`'s; its norm is rounded once, after the bias.
     """
     batch, length, width = x.shape
-    expect("y", y, tuple(x.shape))
-    expect("weight", weight, (width,))
-    expect("bias", bias, (width,))
+    check_shape("y", y, tuple(x.shape))
+    check_shape("weight", weight, (width,))
+    check_shape("bias", bias, (width,))
     gate = None if gate is None else per_run("gate", gate, x)
     total, out = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
     launch(
@@ -58,7 +58,7 @@ def gate_residual_modulate(
     rounded where `gate_residual` and `layer_norm_modulate` round.
     """
     batch, length, width = x.shape
-    expect("y", y, tuple(x.shape))
+    check_shape("y", y, tuple(x.shape))
     gate = None if gate is None else per_run("gate", gate, x)
     scale, shift = per_run("scale", scale, x), per_run("shift", shift, x)
     total, out = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
@@ -81,8 +81,8 @@ def gated(
     y: tl.tensor,
     gate: tl.tensor | None,
     row: tl.tensor,
-    at: tl.tensor,
-    inside: tl.tensor,
+    offsets: tl.tensor,
+    mask: tl.tensor,
     width: tl.tensor,
     length: tl.tensor,
     runs: tl.tensor,
@@ -90,11 +90,11 @@ def gated(
     gate_run: tl.tensor,
 ) -> tl.tensor:
     """Row `row` of x + gate · y, rounded to x's dtype after the product and the sum."""
-    value = load_row(y + row * width, at, inside)
+    value = load_row(y + row * width, offsets, mask)
     if gate is not None:
-        factor = load_row(gate + run_offset(row, length, runs, gate_batch, gate_run), at, inside)
+        factor = load_row(gate + run_offset(row, length, runs, gate_batch, gate_run), offsets, mask)
         value = round_as(value * round_as(factor, x), x)
-    return round_as(load_row(x + row * width, at, inside) + value, x)
+    return round_as(load_row(x + row * width, offsets, mask) + value, x)
 
 
 @triton.jit
@@ -111,10 +111,10 @@ def _gate_residual(
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    inside = at < width
-    value = gated(x, y, gate, row, at, inside, width, length, runs, gate_batch, gate_run)
-    store_as(out + row * width + at, value, inside)
+    offsets = tl.arange(0, BLOCK)
+    mask = offsets < width
+    value = gated(x, y, gate, row, offsets, mask, width, length, runs, gate_batch, gate_run)
+    store_as(out + row * width + offsets, value, mask)
 
 
 @triton.jit
@@ -135,12 +135,12 @@ def _gate_residual_norm(
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    inside = at < width
-    value = gated(x, y, gate, row, at, inside, width, length, runs, gate_batch, gate_run)
-    store_as(total + row * width + at, value, inside)
-    w, b = round_as(load_row(weight, at, inside), x), round_as(load_row(bias, at, inside), x)
-    store_as(out + row * width + at, layer_normed(value, inside, width, eps) * w + b, inside)
+    offsets = tl.arange(0, BLOCK)
+    mask = offsets < width
+    value = gated(x, y, gate, row, offsets, mask, width, length, runs, gate_batch, gate_run)
+    store_as(total + row * width + offsets, value, mask)
+    w, b = round_as(load_row(weight, offsets, mask), x), round_as(load_row(bias, offsets, mask), x)
+    store_as(out + row * width + offsets, layer_normed(value, mask, width, eps) * w + b, mask)
 
 
 @triton.jit
@@ -167,11 +167,11 @@ def _gate_residual_modulate(
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    inside = at < width
+    offsets = tl.arange(0, BLOCK)
+    mask = offsets < width
     scale += run_offset(row, length, scale_runs, scale_batch, scale_run)
     shift += run_offset(row, length, shift_runs, shift_batch, shift_run)
-    value = gated(x, y, gate, row, at, inside, width, length, gate_runs, gate_batch, gate_run)
-    store_as(total + row * width + at, value, inside)
-    normed = layer_normed(value, inside, width, eps)
-    store_as(out + row * width + at, modulated(normed, scale, shift, at, inside, out), inside)
+    value = gated(x, y, gate, row, offsets, mask, width, length, gate_runs, gate_batch, gate_run)
+    store_as(total + row * width + offsets, value, mask)
+    normed = layer_normed(value, mask, width, eps)
+    store_as(out + row * width + offsets, modulated(normed, scale, shift, offsets, mask, out), mask)

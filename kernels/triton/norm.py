@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .rope import angles, rotated
-from .rows import expect, launch, load_row, per_run, round_as, run_offset, store_as
+from .rows import check_shape, launch, load_row, per_run, round_as, run_offset, store_as
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -16,7 +16,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     and after it.
     """
     width = x.shape[-1]
-    expect("weight", weight, (width,))
+    check_shape("weight", weight, (width,))
     x = x.contiguous()
     out = torch.empty_like(x)
     launch(
@@ -43,9 +43,9 @@ def rms_norm_rope(
     """
     batch, length, width = x.shape
     shape = (batch, length, heads, width // heads)
-    expect("weight", weight, (width,))
+    check_shape("weight", weight, (width,))
     out = torch.empty(shape, dtype=x.dtype, device=x.device) if out is None else out
-    expect("out", out, shape)
+    check_shape("out", out, shape)
     turn = None if cos is None or sin is None else angles(cos, sin, batch, length, shape[-1] // 2)
     target = out.view(torch.uint8) if out.dtype == torch.float8_e4m3fn else out
     launch(
@@ -76,28 +76,28 @@ def layer_norm_modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> 
 
 @triton.jit
 def rms_normed(
-    start: tl.tensor, weight: tl.tensor, at: tl.tensor, inside: tl.tensor, width: tl.tensor, eps: tl.tensor
+    start: tl.tensor, weight: tl.tensor, offsets: tl.tensor, mask: tl.tensor, width: tl.tensor, eps: tl.tensor
 ) -> tl.tensor:
     """The row that begins at `start`, normalised and weighted, rounded to its dtype after both."""
-    row = load_row(start, at, inside)
+    row = load_row(start, offsets, mask)
     row = round_as(row * tl.rsqrt(tl.sum(row * row, 0) / width + eps), start)
-    return round_as(row * round_as(load_row(weight, at, inside), start), start)
+    return round_as(row * round_as(load_row(weight, offsets, mask), start), start)
 
 
 @triton.jit
-def layer_normed(row: tl.tensor, inside: tl.tensor, width: tl.tensor, eps: tl.tensor) -> tl.tensor:
+def layer_normed(row: tl.tensor, mask: tl.tensor, width: tl.tensor, eps: tl.tensor) -> tl.tensor:
     """(row − mean) / sqrt(variance + eps) in float32; the variance is summed around the mean."""
-    centred = tl.where(inside, row - tl.sum(row, 0) / width, 0.0)
+    centred = tl.where(mask, row - tl.sum(row, 0) / width, 0.0)
     return centred * tl.rsqrt(tl.sum(centred * centred, 0) / width + eps)
 
 
 @triton.jit
 def modulated(
-    row: tl.tensor, scale: tl.tensor, shift: tl.tensor, at: tl.tensor, inside: tl.tensor, out: tl.tensor
+    row: tl.tensor, scale: tl.tensor, shift: tl.tensor, offsets: tl.tensor, mask: tl.tensor, out: tl.tensor
 ) -> tl.tensor:
     """A row · (1 + scale) + shift, from pointers to one scale and shift; rounded to out's dtype at every step."""
-    factor = round_as(1.0 + round_as(load_row(scale, at, inside), out), out)
-    return round_as(round_as(row, out) * factor, out) + round_as(load_row(shift, at, inside), out)
+    factor = round_as(1.0 + round_as(load_row(scale, offsets, mask), out), out)
+    return round_as(round_as(row, out) * factor, out) + round_as(load_row(shift, offsets, mask), out)
 
 
 @triton.jit
@@ -105,9 +105,9 @@ def _rms_norm(
     x: tl.tensor, weight: tl.tensor, out: tl.tensor, width: tl.tensor, eps: tl.tensor, BLOCK: tl.constexpr
 ) -> None:
     start = tl.program_id(0).to(tl.int64) * width
-    at = tl.arange(0, BLOCK)
-    inside = at < width
-    store_as(out + start + at, rms_normed(x + start, weight, at, inside, width, eps), inside)
+    offsets = tl.arange(0, BLOCK)
+    mask = offsets < width
+    store_as(out + start + offsets, rms_normed(x + start, weight, offsets, mask, width, eps), mask)
 
 
 @triton.jit
@@ -129,14 +129,14 @@ def _rms_norm_rope(
     BLOCK: tl.constexpr,
 ) -> None:
     token = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    inside = at < width
-    row = rms_normed(x + token * width, weight, at, inside, width, eps)
+    offsets = tl.arange(0, BLOCK)
+    mask = offsets < width
+    row = rms_normed(x + token * width, weight, offsets, mask, width, eps)
     if cos is not None and sin is not None:
         row = round_as(rotated(row, cos, sin, token, angle_batch * length, head_width // 2, BLOCK), x)
     out += token // length * batch_stride + token % length * token_stride
-    out += (at // head_width).to(tl.int64) * head_stride + (at % head_width).to(tl.int64) * channel_stride
-    store_as(out, row, inside)
+    out += (offsets // head_width).to(tl.int64) * head_stride + (offsets % head_width).to(tl.int64) * channel_stride
+    store_as(out, row, mask)
 
 
 @triton.jit
@@ -157,9 +157,9 @@ def _layer_norm_modulate(
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    inside = at < width
+    offsets = tl.arange(0, BLOCK)
+    mask = offsets < width
     scale += run_offset(row, length, scale_runs, scale_batch, scale_run)
     shift += run_offset(row, length, shift_runs, shift_batch, shift_run)
-    normed = layer_normed(load_row(x + row * width, at, inside), inside, width, eps)
-    store_as(out + row * width + at, modulated(normed, scale, shift, at, inside, out), inside)
+    normed = layer_normed(load_row(x + row * width, offsets, mask), mask, width, eps)
+    store_as(out + row * width + offsets, modulated(normed, scale, shift, offsets, mask, out), mask)

@@ -14,7 +14,7 @@ import triton
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from ..nvfp4_format import BLOCK, NVFP4, TINY, check_packed, denominator_of, padded_shape
+from ..nvfp4_format import BLOCK, MIN_AMAX, NVFP4, check_packed, denominator_of, padded_shape
 from .nvfp4_kernels import dequantize, find_amax, quantize
 
 _ROWS = 16
@@ -78,7 +78,7 @@ def quantize_batch(
         *(quantize, (batch, height, width), x, packed.values, packed.scales.view(torch.uint8), packed.amax),
         *(rows, columns, height, width, *x.stride()),
         *(packed.values.stride(0), packed.scales.stride(0), packed.amax.stride(0)),
-        *(rule, packed.denominator, TINY, BLOCK if tile else 1, swizzled, high_first),
+        *(rule, packed.denominator, MIN_AMAX, BLOCK if tile else 1, swizzled, high_first),
     )
 
 
@@ -93,10 +93,10 @@ def dequantize_batch(
     batch, count, rows, columns = out.shape
     if count > 63:
         raise ValueError(f"{count} NVFP4 slots are more than the 63 that one launch can choose from: use larger blocks")
-    wanted = sum(1 << slot for slot in set(slots))
+    slot_mask = sum(1 << slot for slot in set(slots))
     _launch(
         *(dequantize, (batch * count, rows, columns)),
-        *(packed.values, packed.scales.view(torch.uint8), packed.amax, out, wanted),
+        *(packed.values, packed.scales.view(torch.uint8), packed.amax, out, slot_mask),
         *(rows, columns, 2 * packed.values.shape[3], count),
         *(*packed.values.stride()[:2], *packed.scales.stride()[:2], *packed.amax.stride(), *out.stride()),
         *(packed.denominator, swizzled, high_first),

@@ -45,7 +45,7 @@ def quantize(
     amax_batch: tl.tensor,
     RULE: tl.constexpr,
     DENOMINATOR: tl.constexpr,
-    TINY: tl.constexpr,
+    MIN_AMAX: tl.constexpr,
     GROUP: tl.constexpr,
     SWIZZLED: tl.constexpr,
     HIGH_FIRST: tl.constexpr,
@@ -55,29 +55,29 @@ def quantize(
     batch = tl.program_id(2).to(tl.int64)
     value = _load(x + batch * x_batch, rows, columns, x_row, x_column, ROWS, COLUMNS)
     largest = tl.load(amax + batch * amax_batch)
-    encode = tl.where(largest >= TINY, tl.div_rn(DENOMINATOR, tl.maximum(largest, TINY)), 0.0)
+    encode = tl.where(largest >= MIN_AMAX, tl.div_rn(DENOMINATOR, tl.maximum(largest, MIN_AMAX)), 0.0)
     blocks = tl.reshape(value, (ROWS // GROUP, GROUP, COLUMNS // 16, 16))
     code = _choose(tl.abs(blocks), encode, largest, RULE, DENOMINATOR)
     scale = decode_e4m3(code)
-    codes = encode_e2m1(blocks * _spread(_reciprocal(scale, encode)))
-    codes = tl.where(_spread(scale) > 0, codes, 0)
+    codes = encode_e2m1(blocks * _per_value(_reciprocal(scale, encode)))
+    codes = tl.where(_per_value(scale) > 0, codes, 0)
     even, odd = tl.split(tl.reshape(codes, (ROWS, COLUMNS // 2, 2)))
     packed = (even << 4) | odd if HIGH_FIRST else (odd << 4) | even
-    row, column, inside = _places(height, width // 2, ROWS, COLUMNS // 2)
-    tl.store(values + batch * values_batch + row * (width // 2) + column, packed, mask=inside)
+    row, column, mask = _indices(height, width // 2, ROWS, COLUMNS // 2)
+    tl.store(values + batch * values_batch + row * (width // 2) + column, packed, mask=mask)
     code = tl.broadcast_to(code[:, None, :], (ROWS // GROUP, GROUP, COLUMNS // 16))
-    row, column, inside = _places(height, width // 16, ROWS, COLUMNS // 16)
-    place = _scale_place(row, column, width // 16, SWIZZLED)
-    tl.store(scales + batch * scales_batch + place, tl.reshape(code, (ROWS, COLUMNS // 16)), mask=inside)
+    row, column, mask = _indices(height, width // 16, ROWS, COLUMNS // 16)
+    place = _scale_offset(row, column, width // 16, SWIZZLED)
+    tl.store(scales + batch * scales_batch + place, tl.reshape(code, (ROWS, COLUMNS // 16)), mask=mask)
 
 
-@triton.jit(do_not_specialize=["wanted"])
+@triton.jit(do_not_specialize=["slot_mask"])
 def dequantize(
     values: tl.tensor,
     scales: tl.tensor,
     amax: tl.tensor,
     out: tl.tensor,
-    wanted: tl.tensor,
+    slot_mask: tl.tensor,
     rows: tl.tensor,
     columns: tl.tensor,
     width: tl.tensor,
@@ -100,27 +100,27 @@ def dequantize(
 ) -> None:
     batch = (tl.program_id(2) // slots).to(tl.int64)
     slot = (tl.program_id(2) % slots).to(tl.int64)
-    if (wanted.to(tl.int64) >> slot) & 1 == 0:
+    if (slot_mask.to(tl.int64) >> slot) & 1 == 0:
         return
-    row, column, inside = _places(rows, width // 2, ROWS, COLUMNS // 2)
+    row, column, mask = _indices(rows, width // 2, ROWS, COLUMNS // 2)
     packed = tl.load(
-        values + batch * values_batch + slot * values_slot + row * (width // 2) + column, mask=inside, other=0
+        values + batch * values_batch + slot * values_slot + row * (width // 2) + column, mask=mask, other=0
     )
     low, high = decode_e2m1(packed & 15), decode_e2m1(packed >> 4)
     value = tl.join(high, low) if HIGH_FIRST else tl.join(low, high)
-    row, column, inside = _places(rows, width // 16, ROWS, COLUMNS // 16)
-    place = _scale_place(row, column, width // 16, SWIZZLED)
-    scale = decode_e4m3(tl.load(scales + batch * scales_batch + slot * scales_slot + place, mask=inside, other=0))
+    row, column, mask = _indices(rows, width // 16, ROWS, COLUMNS // 16)
+    place = _scale_offset(row, column, width // 16, SWIZZLED)
+    scale = decode_e4m3(tl.load(scales + batch * scales_batch + slot * scales_slot + place, mask=mask, other=0))
     largest = tl.load(amax + batch * amax_batch + slot * amax_slot)
     value = tl.reshape(value, (ROWS, COLUMNS // 16, 16)) * scale[:, :, None]
     value = tl.reshape(tl.div_rn(value * largest, DENOMINATOR), (ROWS, COLUMNS))
-    row, column, inside = _places(rows, columns, ROWS, COLUMNS)
+    row, column, mask = _indices(rows, columns, ROWS, COLUMNS)
     target = out + batch * out_batch + slot * out_slot + row * out_row + column * out_column
-    tl.store(target, round_as(value, out), mask=inside)
+    tl.store(target, round_as(value, out), mask=mask)
 
 
 @triton.jit
-def _places(
+def _indices(
     rows: tl.tensor, columns: tl.tensor, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """Rows `[ROWS, 1]` and columns `[1, COLUMNS]` of this program's part, and which of them exist."""
@@ -140,12 +140,12 @@ def _load(
     COLUMNS: tl.constexpr,
 ) -> tl.tensor:
     """This program's part of a matrix in float32, zeros outside."""
-    row, column, inside = _places(rows, columns, ROWS, COLUMNS)
-    return tl.load(x + row * x_row + column.to(tl.int64) * x_column, mask=inside, other=0.0).to(tl.float32)
+    row, column, mask = _indices(rows, columns, ROWS, COLUMNS)
+    return tl.load(x + row * x_row + column.to(tl.int64) * x_column, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _scale_place(row: tl.tensor, column: tl.tensor, width: tl.tensor, SWIZZLED: tl.constexpr) -> tl.tensor:
+def _scale_offset(row: tl.tensor, column: tl.tensor, width: tl.tensor, SWIZZLED: tl.constexpr) -> tl.tensor:
     """Where the scale of a row and a block lies: row by row, or in the 128×4 layout."""
     if SWIZZLED:
         tile = row // 128 * tl.cdiv(width, 4) + column // 4
@@ -154,7 +154,7 @@ def _scale_place(row: tl.tensor, column: tl.tensor, width: tl.tensor, SWIZZLED: 
 
 
 @triton.jit
-def _spread(x: tl.tensor) -> tl.tensor:
+def _per_value(x: tl.tensor) -> tl.tensor:
     """`[G, C]` → `[G, 1, C, 1]`: a number for each scale, beside the values that share it."""
     return x[:, None, :, None]
 
@@ -193,8 +193,8 @@ def _error(
     DENOMINATOR: tl.constexpr,
 ) -> tl.tensor:
     """How far dequantised values would be from the magnitudes, over what shares a scale: `[G, C]`."""
-    rounded = round_e2m1(magnitudes * _spread(_reciprocal(scale, encode)))
-    error = tl.div_rn(rounded * _spread(scale) * amax, DENOMINATOR) - magnitudes
+    rounded = round_e2m1(magnitudes * _per_value(_reciprocal(scale, encode)))
+    error = tl.div_rn(rounded * _per_value(scale) * amax, DENOMINATOR) - magnitudes
     if RULE == "mse":
         total = tl.sum(tl.sum(error * error, 3), 1)
     elif RULE == "mae":

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rows import expect, launch, load_row, store_as
+from .rows import check_shape, launch, load_row, store_as
 
 
 def rope_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -27,8 +27,8 @@ def rope_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def angles(cos: Tensor, sin: Tensor, batch: int, length: int, pairs: int) -> tuple[Tensor, Tensor]:
     """cos and sin as a kernel reads them. Raises ValueError for other shapes than `[batch or 1, length, pairs]`."""
-    expect("cos", cos, (batch if cos.shape[0] == batch else 1, length, pairs))
-    expect("sin", sin, tuple(cos.shape))
+    check_shape("cos", cos, (batch if cos.shape[0] == batch else 1, length, pairs))
+    check_shape("sin", sin, tuple(cos.shape))
     return cos.contiguous(), sin.contiguous()
 
 
@@ -64,8 +64,8 @@ def _rope_rotate(
     BLOCK: tl.constexpr,
 ) -> None:
     token = tl.program_id(0).to(tl.int64)
-    at = tl.arange(0, BLOCK)
-    inside = at < width
-    row = load_row(x + token // length * batch_stride + token % length * token_stride, at, inside)
+    offsets = tl.arange(0, BLOCK)
+    mask = offsets < width
+    row = load_row(x + token // length * batch_stride + token % length * token_stride, offsets, mask)
     row = rotated(row, cos, sin, token, angle_batch * length, pairs, BLOCK)
-    store_as(out + token * width + at, row, inside)
+    store_as(out + token * width + offsets, row, mask)

@@ -27,7 +27,7 @@ def launch(kernel: JITFunction[Any], programs: int, x: Tensor, *rest: Tensor | f
         kernel[(programs,)](x, *rest, **block, num_warps=warps, enable_fp_fusion=False)
 
 
-def expect(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     """Raises ValueError where a shape is another one: a kernel would read or write beside the tensor."""
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
@@ -42,7 +42,7 @@ def per_run(name: str, value: Tensor, x: Tensor) -> Tensor:
     runs = value.shape[1]
     if length % runs:
         raise ValueError(f"{name} has {runs} runs, which do not divide {length} tokens")
-    expect(name, value, (batch if value.shape[0] == batch else 1, runs, channels))
+    check_shape(name, value, (batch if value.shape[0] == batch else 1, runs, channels))
     value = value if value.stride(-1) == 1 else value.contiguous()
     return value.expand(batch, -1, -1)
 
@@ -56,9 +56,9 @@ def run_offset(
 
 
 @triton.jit
-def load_row(start: tl.tensor, at: tl.tensor, inside: tl.tensor) -> tl.tensor:
-    """The row that begins at a pointer, in float32, zeros where not `inside`."""
-    return tl.load(start + at, mask=inside, other=0.0).to(tl.float32)
+def load_row(start: tl.tensor, offsets: tl.tensor, mask: tl.tensor) -> tl.tensor:
+    """The row that begins at a pointer, in float32, zeros where not `mask`."""
+    return tl.load(start + offsets, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -73,10 +73,10 @@ def round_as(x: tl.tensor, pointer: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def store_as(pointer: tl.tensor, x: tl.tensor, inside: tl.tensor) -> None:
+def store_as(pointer: tl.tensor, x: tl.tensor, mask: tl.tensor) -> None:
     """Stores float32 rounded to the dtype behind `pointer`; uint8 holds the bits of float8_e4m3fn."""
     dtype: tl.constexpr = pointer.dtype.element_ty  # pyright: ignore[reportAttributeAccessIssue]
     if dtype == tl.uint8:
-        tl.store(pointer, encode_e4m3(x), mask=inside)
+        tl.store(pointer, encode_e4m3(x), mask=mask)
     else:
-        tl.store(pointer, round_as(x, pointer), mask=inside)
+        tl.store(pointer, round_as(x, pointer), mask=mask)

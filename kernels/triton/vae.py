@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .activation import sigmoid
-from .rows import expect, launch, load_row, round_as, store_as
+from .rows import check_shape, launch, load_row, round_as, store_as
 
 # Values a program holds: several pixels of few channels, one of many.
 TILE = 4096
@@ -20,9 +20,9 @@ def rms_silu_pad(x: Tensor, gamma: Tensor, past: Tensor | None) -> Tensor:
     `[B, T + 2, H, W, C]` in x's dtype. Rounded to it after gamma and after the SiLU.
     """
     batch, frames, height, width, channels = x.shape
-    expect("gamma", gamma, (channels,))
+    check_shape("gamma", gamma, (channels,))
     if past is not None:
-        expect("past", past, (batch, 2, height, width, channels))
+        check_shape("past", past, (batch, 2, height, width, channels))
         past = past.contiguous()
     out = torch.empty((batch, frames + 2, height, width, channels), dtype=x.dtype, device=x.device)
     pixels = out.numel() // channels
@@ -56,7 +56,7 @@ def to_uint8(video: Tensor) -> Tensor:
     Rounded to the video's dtype after the sum and after the product; NaN is 0.
     """
     _, colours, frames, height, width = video.shape
-    expect("video", video, (1, 3, frames, height, width))
+    check_shape("video", video, (1, 3, frames, height, width))
     out = torch.empty((frames, height, width, colours), dtype=torch.uint8, device=video.device)
     launch(_to_uint8, triton.cdiv(out.numel(), 1024), video.contiguous(), out, out.numel() // 3, BLOCK=1024)
     return out
@@ -83,20 +83,20 @@ def _rms_silu_pad(
 ) -> None:
     pixel = (tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE))[:, None]
     channel = tl.arange(0, BLOCK)[None, :]
-    inside = (pixel < pixels) & (channel < channels)
+    mask = (pixel < pixels) & (channel < channels)
     batch, frame, place = pixel // area // (frames + 2), pixel // area % (frames + 2), pixel % area
-    fresh = inside & (frame >= 2)
+    fresh = mask & (frame >= 2)
     value = load_row(x, ((batch * frames + frame - 2) * area + place) * channels + channel, fresh)
     value = value * tl.rsqrt(tl.sum(value * value, 1, keep_dims=True) / channels + eps)
     value = round_as(value * load_row(gamma, channel, channel < channels), x)
     value = value * sigmoid(value)
     if past is not None:
-        old = inside & (frame < 2)
+        old = mask & (frame < 2)
         kept = load_row(past, ((batch * 2 + frame) * area + place) * channels + channel, old)
         value = tl.where(frame < 2, kept, value)
     else:
         value = tl.where(frame < 2, 0.0, value)
-    store_as(out + pixel * channels + channel, value, inside)
+    store_as(out + pixel * channels + channel, value, mask)
 
 
 @triton.jit
@@ -111,24 +111,24 @@ def _upsample_nearest(
 ) -> None:
     pixel = (tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE))[:, None]
     channel = tl.arange(0, BLOCK)[None, :]
-    inside = (pixel < pixels) & (channel < channels)
-    value = tl.load(x + pixel * channels + channel, mask=inside)
+    mask = (pixel < pixels) & (channel < channels)
+    value = tl.load(x + pixel * channels + channel, mask=mask)
     # Row y of all frames, one below the other, becomes rows 2y and 2y + 1, each twice as wide.
     upper = out + (pixel // width * 4 * width + pixel % width * 2) * channels + channel
     lower = upper + 2 * width * channels
-    tl.store(upper, value, mask=inside)
-    tl.store(upper + channels, value, mask=inside)
-    tl.store(lower, value, mask=inside)
-    tl.store(lower + channels, value, mask=inside)
+    tl.store(upper, value, mask=mask)
+    tl.store(upper + channels, value, mask=mask)
+    tl.store(lower, value, mask=mask)
+    tl.store(lower + channels, value, mask=mask)
 
 
 @triton.jit
 def _to_uint8(video: tl.tensor, out: tl.tensor, plane: tl.tensor, BLOCK: tl.constexpr) -> None:
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < plane * 3
-    value = load_row(video, at % 3 * plane + at // 3, inside)
+    offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = offsets < plane * 3
+    value = load_row(video, offsets % 3 * plane + offsets // 3, mask)
     value = tl.where(value > -1.0, value, -1.0)
     value = round_as(tl.where(value < 1.0, value, 1.0) + 1.0, video)
     value = round_as(value * 127.5, video)
     # At 2^23 the last place of a float32 is 1, so the sum rounds to an integer, ties to even.
-    tl.store(out + at, (value + 8388608.0 - 8388608.0).to(tl.uint8), mask=inside)
+    tl.store(out + offsets, (value + 8388608.0 - 8388608.0).to(tl.uint8), mask=mask)

@@ -7,7 +7,7 @@ import re
 
 from ..memory import KV_FORMATS
 from ..vram.budget import VAES, WEIGHT_BYTES
-from ..vram.planner import GIB, plan_memory
+from ..vram.planner import GIB, plan_vram
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def plan_text(args: argparse.Namespace) -> str:
     """Returns the plan of the parsed arguments as text. Raises ValueError for an invalid card or size."""
-    plan = plan_memory(
+    plan = plan_vram(
         parse_vram(args.vram),
         parse_size(args.size),
         args.weights,

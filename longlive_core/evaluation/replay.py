@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...kernels import unswizzle_scales
-from ..memory import BlockMemory, MemoryConfig
-from ..model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
+from ..memory import BlockKVCache, MemoryConfig
+from ..model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from ..sampling.generate import generate
 from ..sampling.noise import film_noise
 from ..sampling.snapshot import Snapshot
@@ -49,10 +49,10 @@ class RecordingModel:
     def device(self) -> torch.device:
         return self.model.device
 
-    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
-        return self.model.text_keys(text)
+    def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
+        return self.model.text_kv(text)
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         call = f"call.{self.made}"
         compared = self.case.keeps_call(self.made)
         recorded_t = self.case.call_timesteps(self.made)
@@ -63,7 +63,7 @@ class RecordingModel:
             raise ValueError(f"{call} was left out of this thinned file: a replay needs every call")
         shown = self.case.tensors[f"{call}.x"].to(x.dtype) if self.replay else x
         flow: Tensor = self.model(shown, t, text, kv, positions)
-        if isinstance(kv, BlockMemory):
+        if isinstance(kv, BlockKVCache):
             self.attended.append(kv.frames)
         if not compared:
             return flow
@@ -71,7 +71,7 @@ class RecordingModel:
         self.errors.append(relative_error(flow, recorded))
         return recorded if self.replay else flow
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         """The recorded clean passes have a flow, so that they are run to their end."""
         self(x, t, text, kv, positions)
 

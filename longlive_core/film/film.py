@@ -238,7 +238,7 @@ class Film:
         start = self._store.start_image() if self._start is None else self._start
         self._start = start
         generation = self._start_generation(self.plan, self._known, on_step, should_stop)
-        if inherited is None or not generation.take_over(inherited):
+        if inherited is None or not generation.continue_from(inherited):
             self._store.restore(generation, self.plan.blocks[index])
         return generation
 
@@ -263,7 +263,7 @@ class Film:
         self._plan = plan
         assert self._start_generation is not None
         changed = self._start_generation(plan, self._known, on_step, should_stop)
-        changed.take_over(generation)
+        changed.continue_from(generation)
         return changed
 
     def _sample(self, generation: Generation, index: int) -> Block | None:

@@ -67,7 +67,7 @@ class SamplerSettings:
             self.memory,
             size=self.size,
             steps=self.steps,
-            seed=self.seed,
+            seed=self.seed if self.noise is None else None,
             guidance=self.guidance,
             negative=self.negative,
             known=known,

@@ -1,28 +1,28 @@
-"""What a film remembers: which blocks are kept, where their keys and values live, and those of the prompts."""
+"""The KV cache: which blocks stay in the window, how their K/V are stored, and the K/V of prompts."""
 
-from .block_memory import BlockMemory, KeyRope
+from .block_cache import BlockKVCache, RelativeRope
 from .config import DEFAULT_MEMORY, MemoryConfig
-from .film_memory import CallMemory, FilmMemory
+from .film_cache import CallKV, FilmKVCache
 from .formats import KV_FORMATS, make_pools
 from .pool import DensePool, Pool, PoolShape
-from .prompts import PromptKeys, PromptMemory, TextEncoder
+from .prompts import PromptCache, PromptKV, TextEncoder
 from .quantized_pool import QuantizedPool, Smoothing
 from .window import Window, WindowState
 
 __all__ = [
     "DEFAULT_MEMORY",
     "KV_FORMATS",
-    "BlockMemory",
-    "CallMemory",
+    "BlockKVCache",
+    "CallKV",
     "DensePool",
-    "FilmMemory",
-    "KeyRope",
+    "FilmKVCache",
     "MemoryConfig",
     "Pool",
     "PoolShape",
-    "PromptKeys",
-    "PromptMemory",
+    "PromptCache",
+    "PromptKV",
     "QuantizedPool",
+    "RelativeRope",
     "Smoothing",
     "TextEncoder",
     "Window",

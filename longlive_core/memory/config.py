@@ -1,4 +1,4 @@
-"""What is remembered and how, as one value that a user sets."""
+"""Settings of the KV cache."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .quantized_pool import Smoothing
 
 @dataclass(frozen=True, slots=True)
 class MemoryConfig:
-    """Lengths are latent frames and whole blocks.
+    """Settings of the KV cache. Lengths are in latent frames, multiples of the block.
 
-    window: what a block can attend, itself and the sinks included. sink: frames at the start of the film that are
-    never forgotten (the global sink); 0 turns both sinks off. shot_sink: also keep the first block of the current shot.
-    kv_format: how keys and values are stored, see `KV_FORMATS`. smoothing: of keys in nvfp4, see `QuantizedPool`;
-    `reference` is there to compare with recorded runs. shot_clean_recache: forget everything but the global
-    sink at a cut, before the cut block's clean pass. relative_rope: rotate keys by their place in the window, not in
-    the film. rope_offset: what each cut adds to the RoPE time, in latent frames. t_scale: scale of RoPE time.
+    window: frames that a block can attend, including itself and the sinks. sink: frames at the start of the film that
+    are never evicted (the global sink); 0 turns off both sinks. shot_sink: also keep the first block of the current
+    shot. kv_format: storage format of K/V, see `KV_FORMATS`. smoothing: of nvfp4 keys, see `QuantizedPool`.
+    shot_clean_recache: at a cut, evict all but the global sink before the clean pass of the cut block. relative_rope:
+    rotate keys by their position in the window instead of their position in the film. rope_offset: latent frames that
+    each cut adds to the RoPE time. t_scale: scale of the RoPE time.
     """
 
     window: int = 32
@@ -37,11 +37,11 @@ class MemoryConfig:
 
     @property
     def pins_shots(self) -> bool:
-        """Whether a cut changes what is kept."""
+        """Whether the first block of a shot is pinned as the shot sink."""
         return self.shot_sink and self.sink > 0
 
     def check(self, block_frames: int) -> None:
-        """Raises ValueError, with a remedy, for lengths that blocks of `block_frames` cannot be kept in."""
+        """Raises ValueError if the lengths do not fit blocks of `block_frames`, or t_scale is 0 or less."""
         for name, value in (("window", self.window), ("sink", self.sink)):
             if value < 0 or value % block_frames:
                 raise ValueError(
@@ -51,26 +51,28 @@ class MemoryConfig:
         least = self.sink + 2 * block_frames
         if self.window < least:
             raise ValueError(
-                f"memory window {self.window} is too short for a sink of {self.sink}: it must hold the sink, one block "
-                f"more and the new block; set window to {least} or more, or make the sink shorter"
+                f"memory window {self.window} is too short for a sink of {self.sink}: it must hold the sink, one other "
+                f"block and the new block; set window to {least} or more, or shorten the sink"
             )
         if not self.t_scale > 0:
-            raise ValueError(f"memory t_scale {self.t_scale} must be above 0; 1 is the time the model was trained with")
+            raise ValueError(f"memory t_scale {self.t_scale} must be above 0; the models were trained with 1")
 
     def bytes(self, model: WanConfig, block: LatentShape, blocks: int | None = None, branches: int = 1) -> int:
-        """Keys and values of a film: blocks of shape `block`; a film of fewer `blocks` than the window keeps less.
+        """Bytes of the K/V of a film. block: shape of one block. branches: 2 with guidance.
 
-        branches: 2 with guidance. Raises ValueError where the blocks cannot be kept.
+        blocks: length of the film, if it may be shorter than the window. Raises ValueError as `check` does, and for an
+        unknown format.
         """
-        return branches * pool_bytes(self.kv_format, self._pool(model, block, blocks))
+        return branches * pool_bytes(self.kv_format, self.pool_shape(model, block, blocks))
 
     def scratch_bytes(
         self, model: WanConfig, block: LatentShape, blocks: int | None = None, dtype: torch.dtype = torch.bfloat16
     ) -> int:
-        """What reading them takes beside `bytes`: one layer decoded, where the format is a compressed one."""
-        return scratch_bytes(self.kv_format, self._pool(model, block, blocks), dtype)
+        """Bytes of the scratch buffer of a quantised format, in addition to `bytes`; 0 for the other formats."""
+        return scratch_bytes(self.kv_format, self.pool_shape(model, block, blocks), dtype)
 
-    def _pool(self, model: WanConfig, block: LatentShape, blocks: int | None) -> PoolShape:
+    def pool_shape(self, model: WanConfig, block: LatentShape, blocks: int | None = None) -> PoolShape:
+        """Shape of one pool; arguments as in `bytes`. Raises ValueError as `check` does."""
         self.check(block.frames)
         slots = self.window // block.frames
         grid = model.grid(block.height, block.width)
@@ -82,7 +84,7 @@ class MemoryConfig:
         )
 
     def position(self, frame: int, cuts: int) -> float:
-        """RoPE time of a latent frame of the film after so many cuts: (frame + rope_offset · cuts) · t_scale."""
+        """RoPE time of a latent frame of the film after `cuts` cuts: (frame + rope_offset · cuts) · t_scale."""
         return (frame + self.rope_offset * cuts) * self.t_scale
 
 

@@ -1,15 +1,25 @@
-"""The formats that keys and values can be kept in, by the name a user gives."""
+"""The formats of the KV cache, by the name that a user gives, and the bytes that they take."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
+from torch import Tensor
 
-from ..model import KeyValue
 from .pool import DensePool, Pool, PoolShape
-from .quantized_pool import QuantizedPool, Smoothing
+from .quantized_pool import FP8Store, NVFP4Store, QuantizedPool, Smoothing, StoreFactory
 
-DENSE = {"bf16": torch.bfloat16, "fp16": torch.float16, "float32": torch.float32}
-KV_FORMATS = (*DENSE, "fp8", "nvfp4")
+KV_FORMATS: dict[str, torch.dtype | StoreFactory] = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "float32": torch.float32,
+    "fp8": FP8Store,
+    "nvfp4": NVFP4Store,
+}
+"""Name → the dtype of a `DensePool`, or the store of a `QuantizedPool`."""
+
+META = torch.device("meta")
 
 
 def make_pools(
@@ -21,35 +31,34 @@ def make_pools(
     smoothing: Smoothing = "none",
     count: int = 1,
 ) -> tuple[Pool, ...]:
-    """Empty pools of the format, one for each branch of guidance. dtype: the one that attention computes in.
+    """Allocates `count` empty pools, one for each branch of guidance. Quantised pools share one scratch buffer.
 
-    Raises ValueError for a format that is not there, or that cannot hold heads of this width.
+    dtype: the dtype that attention computes in. Raises ValueError for an unknown format or a head width that the
+    format cannot hold.
     """
-    if kv_format in DENSE:
-        return tuple(DensePool(shape, DENSE[kv_format], device) for _ in range(count))
-    if kv_format not in KV_FORMATS:
+    storage = KV_FORMATS.get(kv_format)
+    if storage is None:
         raise ValueError(f"kv_format '{kv_format}' is not available; choose one of {', '.join(KV_FORMATS)}")
+    if isinstance(storage, torch.dtype):
+        return tuple(DensePool(shape, storage, device) for _ in range(count))
     if shape.head_dim % 16:
-        raise ValueError(f"kv_format '{kv_format}' needs heads of 16 channels or a multiple, not {shape.head_dim}")
-    scratch = scratch_of(shape, dtype, device)
-    return tuple(
-        QuantizedPool(shape, "fp8" if kv_format == "fp8" else "nvfp4", smoothing, scratch) for _ in range(count)
-    )
-
-
-def scratch_of(shape: PoolShape, dtype: torch.dtype, device: torch.device) -> KeyValue:
-    """Room for one layer's decoded keys and values, which the pools of a compressed format share."""
-    return shape.empty(dtype, device)
+        raise ValueError(
+            f"kv_format '{kv_format}' needs a head width that is a multiple of 16, not {shape.head_dim}; use bf16"
+        )
+    scratch = shape.empty(dtype, device)
+    return tuple(QuantizedPool(shape, storage, smoothing, scratch) for _ in range(count))
 
 
 def pool_bytes(kv_format: str, shape: PoolShape) -> int:
-    """Bytes that one pool keeps, counted from its tensors; the shared scratch is `scratch_bytes`."""
-    (pool,) = make_pools(kv_format, shape, torch.device("meta"), torch.bfloat16)
-    return sum(tensor.numel() * tensor.element_size() for tensor in pool.tensors(shape.slots))
+    """Bytes of one pool without its scratch buffer. Raises ValueError as `make_pools` does."""
+    (pool,) = make_pools(kv_format, shape, META, torch.bfloat16)
+    return _bytes(pool.tensors(shape.slots))
 
 
 def scratch_bytes(kv_format: str, shape: PoolShape, dtype: torch.dtype) -> int:
-    """Bytes of the scratch beside the pools of this format."""
-    if kv_format in DENSE:
-        return 0
-    return sum(tensor.numel() * tensor.element_size() for tensor in scratch_of(shape, dtype, torch.device("meta")))
+    """Bytes of the scratch buffer that the pools of a format share: K/V of one layer in `dtype`, or 0."""
+    return 0 if isinstance(KV_FORMATS.get(kv_format), torch.dtype) else _bytes(shape.empty(dtype, META))
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

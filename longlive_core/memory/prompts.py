@@ -1,4 +1,4 @@
-"""Cross-attention keys and values, computed once per prompt and shared by every step of its blocks."""
+"""Cross-attention K/V, computed once per prompt and used by every step of its blocks."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from ..model import KeyValue
 from ..model.attention import Attention
 
 TextEncoder = Callable[[str], Tensor]
+"""Prompt → embedding, `[L, text_dim]`."""
 
 
 @dataclass(frozen=True, slots=True)
-class PromptKeys:
-    """`TextMemory` of one prompt: K/V of every layer, `[1, text_len, H, D]`, shared by the batch."""
+class PromptKV:
+    """`TextKVCache` of one prompt: K/V of every layer, `[1, text_len, H, D]`, shared by the batch."""
 
     layers: tuple[KeyValue, ...]
     attention: Attention
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
+        """See `TextKVCache.attend`."""
         k, v = self.layers[layer]
         batch = q.shape[0]
         return self.attention(q, k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1))
 
 
-class PromptMemory:
-    """Prompts of a film. Text is encoded once per distinct prompt; K/V are kept for the `keep` used last.
+class PromptCache:
+    """The prompts of a film. Keeps the embeddings of all prompts, and the K/V of the `capacity` prompts used last.
 
-    encode: prompt → `[L, text_dim]`. The embeddings are kept as they came (they are small, and usually the caller
-    holds them anyway); K/V of one prompt take 190 MB in the full model, so that old ones go.
+    encode: called once per distinct prompt. project: embeddings `[1, L, text_dim]` → K/V of every layer; see
+    `CausalWan.text_kv`. K/V are limited because those of one prompt take 190 MB in the full model.
     """
 
     def __init__(
@@ -39,29 +41,33 @@ class PromptMemory:
         encode: TextEncoder,
         project: Callable[[Tensor], tuple[KeyValue, ...]],
         attention: Attention,
-        keep: int = 2,
+        capacity: int = 2,
     ) -> None:
         self._encode = encode
         self._project = project
         self._attention = attention
-        self._keep = keep
+        self._capacity = capacity
         self._embeddings: dict[str, Tensor] = {}
-        self._keys: OrderedDict[str, PromptKeys] = OrderedDict()
+        self._kv: OrderedDict[str, PromptKV] = OrderedDict()
 
-    def keys(self, prompt: str) -> PromptKeys:
+    def kv(self, prompt: str) -> PromptKV:
         """K/V of the prompt. Raises ValueError if the encoder does not return `[L, text_dim]`."""
-        if prompt not in self._keys:
+        if prompt not in self._kv:
             embedding = self._embedding(prompt)
-            while len(self._keys) >= self._keep:
-                self._keys.popitem(last=False)
-            self._keys[prompt] = PromptKeys(self._project(embedding.unsqueeze(0)), self._attention)
-        self._keys.move_to_end(prompt)
-        return self._keys[prompt]
+            # Evicted before the projection, so that never more than `capacity` prompts are in memory.
+            while len(self._kv) >= self._capacity:
+                self._kv.popitem(last=False)
+            self._kv[prompt] = PromptKV(self._project(embedding.unsqueeze(0)), self._attention)
+        self._kv.move_to_end(prompt)
+        return self._kv[prompt]
 
     def _embedding(self, prompt: str) -> Tensor:
+        """`[L, text_dim]`."""
         if prompt not in self._embeddings:
             embedding = self._encode(prompt)
             if embedding.ndim != 2:
-                raise ValueError(f"text encoder returned {tuple(embedding.shape)} for one prompt, not [L, text_dim]")
+                raise ValueError(
+                    f"the text encoder returned shape {tuple(embedding.shape)} for one prompt, expected [L, text_dim]"
+                )
             self._embeddings[prompt] = embedding
         return self._embeddings[prompt]

@@ -1,13 +1,14 @@
-"""Pools that keep blocks in 8 or 4 bits. What attention reads is one shared scratch in the model's own dtype:
+"""A pool in 8 or 4 bits. Attention reads a scratch buffer in its own dtype, which all layers share.
 
-layer 7   storage   [ global ][ shot   ][ block 4 ][ old     ]      4.5 or 8 bits a number, one of these per layer
-                        │         │          │                      decoded once per layer and pass
+layer 7   store     [ global ][ shot   ][ block 4 ][ old     ]      4.5 or 8 bits per number, one store per layer
+                        │         │          │                      dequantised once per layer and pass
           scratch   [ global ][ shot   ][ block 4 ][ new     ]      one for all layers; the new block is written here
-                                                       │            as it is, and to storage in its clean pass alone
+                                                       │            unquantised, and to the store in its clean pass
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
@@ -18,70 +19,85 @@ from ..model import KeyValue
 from .pool import PoolShape
 
 Smoothing = Literal["none", "token", "reference"]
+"""Centring of keys before NVFP4 quantisation; see `QuantizedPool`."""
+
 RULE = "mse"
+"""The NVFP4 scale rule; see `kernels.RULES`."""
 
 
 class Store(Protocol):
-    """All slots of one layer's keys, or values, in few bits."""
+    """The quantised keys, or values, of one layer."""
 
     def append(self, slot: int, x: Tensor) -> None:
-        """Writes a block, `[B, block_tokens, H, D]`, over its slot."""
+        """Quantises a block, `[B, block_tokens, H, D]`, into a slot."""
         ...
 
     def read(self, slots: list[int], out: Tensor) -> None:
-        """The slots, decoded to their rows of `out` `[B, slots · block_tokens, H, D]`; other rows stay."""
+        """Dequantises `slots` into their rows of `out`, `[B, slots · block_tokens, H, D]`; other rows are unchanged."""
         ...
 
-    def tensors(self, filled: int) -> tuple[Tensor, ...]: ...
+    def tensors(self, filled: int) -> tuple[Tensor, ...]:
+        """See `Pool.tensors`."""
+        ...
+
+
+StoreFactory = Callable[[PoolShape, torch.device, bool], Store]
+"""Allocates a store: (shape, device, centred). centred: subtract the mean over the block's tokens before rounding."""
 
 
 class FP8Store:
-    """E4M3 with a scale for every head of every token."""
+    """E4M3 with one float32 scale for each head of each token, which makes centring pointless."""
 
-    def __init__(self, shape: PoolShape, device: torch.device) -> None:
+    def __init__(self, shape: PoolShape, device: torch.device, centred: bool) -> None:  # noqa: ARG002
         self._shape = shape
         size = (shape.batch, shape.slots, shape.block_tokens, shape.heads)
         self._values = torch.empty((*size, shape.head_dim), dtype=torch.float8_e4m3fn, device=device)
         self._scales = torch.empty((*size, 1), dtype=torch.float32, device=device)
 
     def append(self, slot: int, x: Tensor) -> None:
+        """See `Store.append`."""
         values, scales = quantize_fp8_rows(x.reshape(-1, self._shape.head_dim))
         self._values[:, slot].copy_(values.view(x.shape))
         self._scales[:, slot].copy_(scales.view(*x.shape[:-1], 1))
 
     def read(self, slots: list[int], out: Tensor) -> None:
+        """See `Store.read`."""
         rows = out.unflatten(1, (self._shape.slots, self._shape.block_tokens))
         for slot in slots:
             rows[:, slot].copy_(self._values[:, slot]).mul_(self._scales[:, slot])
 
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
+        """See `Pool.tensors`."""
         return self._values[:, :filled], self._scales[:, :filled]
 
 
 class NVFP4Store:
-    """NVFP4 by the 4-over-6 rule, with an amax for every block; `centred`: less the mean over the block's tokens.
+    """NVFP4 with the 4-over-6 rule and one amax per block, optionally centred.
 
-    Keys share a large part of every channel with all tokens of a block. Taking it out before rounding and adding it
-    when read leaves the numbers alone and their error smaller (the smoothing of SageAttention, arXiv 2411.10958).
+    Keys have a large part in common over the tokens of a block. Subtracting it before rounding and adding it after
+    dequantisation makes the rounding error smaller (the smoothing of SageAttention2, arXiv 2411.10958).
     """
 
-    def __init__(self, shape: PoolShape, device: torch.device, *, centred: bool) -> None:
+    def __init__(self, shape: PoolShape, device: torch.device, centred: bool) -> None:
         self._shape = shape
         numbers = shape.block_tokens * shape.heads * shape.head_dim
         slots = (shape.batch, shape.slots)
         self._values = torch.empty((*slots, numbers // 2), dtype=torch.uint8, device=device)
         self._scales = torch.empty((*slots, numbers // 16), dtype=torch.float8_e4m3fn, device=device)
         self._amax = torch.empty(slots, dtype=torch.float32, device=device)
+        # Empty if not centred, so that a snapshot holds the same number of tensors either way.
         mean = (*slots, 1, shape.heads, shape.head_dim) if centred else (*slots, 0, 0, 0)
         self._mean = torch.empty(mean, dtype=torch.float32, device=device)
 
     def append(self, slot: int, x: Tensor) -> None:
+        """See `Store.append`."""
         if self._mean.numel():
             self._mean[:, slot] = x.float().mean(1, keepdim=True)
             x = (x - self._mean[:, slot]).to(x.dtype)
         append_nvfp4(x, self._values, self._scales, self._amax, slot, RULE)
 
     def read(self, slots: list[int], out: Tensor) -> None:
+        """See `Store.read`."""
         read_nvfp4(self._values, self._scales, self._amax, RULE, slots, out)
         if self._mean.numel():
             rows = out.unflatten(1, (self._shape.slots, self._shape.block_tokens))
@@ -89,38 +105,37 @@ class NVFP4Store:
                 rows[:, slot].add_(self._mean[:, slot])
 
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
+        """See `Pool.tensors`."""
         return tuple(t[:, :filled] for t in (self._values, self._scales, self._amax, self._mean))
 
 
 class QuantizedPool:
-    """Slots in few bits behind a scratch in the dtype that attention computes in.
+    """A pool of quantised blocks. The block that is being sampled stays unquantised until its clean pass.
 
-    scratch: `shape.empty(…)`, which any number of pools that are used in turn may share.
-    smoothing: `token` centres NVFP4 keys, which changes no result but by its rounding. `reference` takes from the new
-    block's own keys their mean over channels, as LongLive 2.0 does in every call; what is kept stays as it was.
+    store: allocates the storage of one layer's keys or values. scratch: `shape.empty(…)`; pools that are never read at
+    the same time may share it.
+    smoothing: `token` centres the keys of NVFP4 over the tokens of a block, which changes rounding errors only.
+    `reference` subtracts from the new block's keys, in the scratch buffer, their mean over channels, as LongLive 2.0
+    does in every call; the stored keys are not changed. It exists to compare with recorded runs.
     """
 
-    def __init__(
-        self, shape: PoolShape, kv_format: Literal["fp8", "nvfp4"], smoothing: Smoothing, scratch: KeyValue
-    ) -> None:
+    def __init__(self, shape: PoolShape, store: StoreFactory, smoothing: Smoothing, scratch: KeyValue) -> None:
         self.shape = shape
         self._smoothing = smoothing
         self._scratch = scratch
+        # The layer and slot that `new_block` gave last. Their rows of the scratch buffer hold the block unquantised.
         self._new: tuple[int, int] | None = None
+        device, centred = scratch.k.device, smoothing == "token"
+        self._layers = [(store(shape, device, centred), store(shape, device, False)) for _ in range(shape.layers)]
 
-        def store(*, keys: bool) -> Store:
-            if kv_format == "fp8":
-                return FP8Store(shape, scratch.k.device)
-            return NVFP4Store(shape, scratch.k.device, centred=keys and smoothing == "token")
-
-        self._layers = [(store(keys=True), store(keys=False)) for _ in range(shape.layers)]
-
-    def place(self, layer: int, slot: int) -> KeyValue:
+    def new_block(self, layer: int, slot: int) -> KeyValue:
+        """See `Pool.new_block`."""
         self._new = (layer, slot)
-        return self.shape.rows(self._scratch, slot)
+        return self.shape.slot_view(self._scratch, slot)
 
-    def keep(self, layer: int, slot: int, *, clean: bool) -> None:
-        k, v = self.shape.rows(self._scratch, slot)
+    def commit(self, layer: int, slot: int, *, clean: bool) -> None:
+        """See `Pool.commit`."""
+        k, v = self.shape.slot_view(self._scratch, slot)
         if clean:
             keys, values = self._layers[layer]
             keys.append(slot, k)
@@ -128,7 +143,8 @@ class QuantizedPool:
         if self._smoothing == "reference":
             k.sub_(k.mean(-1, keepdim=True))
 
-    def get(self, layer: int, filled: int, dtype: torch.dtype) -> KeyValue:
+    def read(self, layer: int, filled: int, dtype: torch.dtype) -> KeyValue:
+        """See `Pool.read`. The new block is read from the scratch buffer, unquantised."""
         history = [slot for slot in range(filled) if (layer, slot) != self._new]
         for store, out in zip(self._layers[layer], self._scratch, strict=True):
             store.read(history, out)
@@ -136,4 +152,5 @@ class QuantizedPool:
         return KeyValue(self._scratch.k[:, :rows].to(dtype), self._scratch.v[:, :rows].to(dtype))
 
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
+        """See `Pool.tensors`."""
         return tuple(t for layer in self._layers for store in layer for t in store.tensors(filled))

@@ -1,8 +1,8 @@
-"""The transformer: Wan2.2's, made causal by the memory that is handed to it."""
+"""The Wan2.2 transformer, made causal by the KV cache that is passed to it."""
 
 from .config import WAN22_TI2V_5B, WanConfig
 from .flow import FlowModel
-from .layers import FrameMemory, KeyValue, Projected, TextMemory
+from .layers import KeyValue, KVCache, Projected, TextKVCache
 from .rope import Rope, rope_angles
 from .transformer import CausalWan
 
@@ -10,11 +10,11 @@ __all__ = [
     "WAN22_TI2V_5B",
     "CausalWan",
     "FlowModel",
-    "FrameMemory",
+    "KVCache",
     "KeyValue",
     "Projected",
     "Rope",
-    "TextMemory",
+    "TextKVCache",
     "WanConfig",
     "rope_angles",
 ]

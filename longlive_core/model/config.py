@@ -1,4 +1,4 @@
-"""The numbers that make a Wan transformer."""
+"""Hyper-parameters of a Wan transformer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
+from ..types import SPACE_FACTOR
+
 
 @dataclass(frozen=True, slots=True)
 class WanConfig:
-    """Hyper-parameters of a causal Wan2.2 transformer, named as in its checkpoints. Raises ValueError if they clash."""
+    """Hyper-parameters of a causal Wan2.2 transformer, named as in its checkpoints.
+
+    Raises ValueError if they contradict each other.
+    """
 
     dim: int
     ffn_dim: int
@@ -29,29 +34,30 @@ class WanConfig:
         if self.num_heads <= 0 or self.dim % self.num_heads or self.head_dim % 2:
             raise ValueError(f"dim {self.dim} does not split into {self.num_heads} heads of an even width")
         if self.freq_dim % 2:
-            raise ValueError(f"freq_dim {self.freq_dim} must be even: half of it is cosines, half sines")
+            raise ValueError(f"freq_dim {self.freq_dim} is odd; half of it must be cosines and half sines")
         if self.patch[0] != 1:
-            raise ValueError(f"patch {self.patch} joins latent frames; timesteps per frame need a patch of 1 in time")
+            raise ValueError(f"patch {self.patch} must be 1 in time, because each latent frame has its own timestep")
 
     @property
     def head_dim(self) -> int:
+        """Channels of one attention head."""
         return self.dim // self.num_heads
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Tokens down and across a latent frame of `height` × `width`. Raises ValueError if the patch does not fit."""
+        """Rows and columns of tokens in a latent frame. Raises ValueError if it is not a multiple of the patch."""
         _, down, across = self.patch
         if height <= 0 or width <= 0 or height % down or width % across:
             raise ValueError(
                 f"latent size {height}x{width} (h x w) is not a positive multiple of the patch {down}x{across}: "
-                f"pixels must be multiples of {16 * down}x{16 * across}"
+                f"pixels must be multiples of {SPACE_FACTOR * down}x{SPACE_FACTOR * across}"
             )
         return height // down, width // across
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> WanConfig:
-        """From metadata that names every number, such as a checkpoint's or a recorded run's.
+        """Reads a description that names every field, such as the metadata of a checkpoint or a recorded run.
 
-        Raises ValueError that lists missing and unknown names.
+        Raises ValueError, which lists missing and unknown names.
         """
         known = {field.name: field.default is MISSING for field in fields(cls)}
         missing = [name for name, required in known.items() if required and name not in values]
@@ -65,10 +71,10 @@ class WanConfig:
     def from_state_dict(
         cls, state: Mapping[str, Tensor], *, num_heads: int | None = None, text_len: int = 512
     ) -> WanConfig:
-        """Reads what the shapes tell; packed weights are fine, only unpacked ones are asked for their inner width.
+        """Infers the hyper-parameters from the shapes of a state dict, whose blocks may be quantised.
 
-        Heads and text length leave no trace in a state dict: heads default to Wan's 128 channels each.
-        Raises ValueError that names the missing tensor if this is no Wan transformer.
+        The number of heads and the text length do not follow from shapes; by default a head has 128 channels, as in
+        Wan. Raises ValueError, which names the missing tensor, if this is not a Wan transformer.
         """
         patch = _shape(state, "patch_embedding.weight")
         kernel = (patch[2], patch[3], patch[4])
@@ -78,8 +84,8 @@ class WanConfig:
         channels = _shape(state, "head.head.weight")[0] // prod(kernel)
         if channels != patch[1]:
             raise ValueError(
-                f"the model takes {patch[1]} latent channels and returns {channels}; LongLive has no extra input "
-                "channels, so this is another Wan checkpoint"
+                f"the model takes {patch[1]} latent channels and returns {channels}, but a LongLive model has no extra "
+                "input channels; use a LongLive checkpoint"
             )
         return cls(
             dim=dim,
@@ -96,7 +102,7 @@ class WanConfig:
 
 def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
     if key not in state:
-        raise ValueError(f"tensor '{key}' is missing: this is not the state dict of a Wan transformer")
+        raise ValueError(f"tensor '{key}' is missing, so this is not the state dict of a Wan transformer")
     return tuple(state[key].shape)
 
 

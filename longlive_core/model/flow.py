@@ -1,4 +1,4 @@
-"""What the sampler asks of a model."""
+"""The model interface of the sampler."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from .config import WanConfig
-from .layers import FrameMemory, KeyValue, TextMemory
+from .layers import KeyValue, KVCache, TextKVCache
 
 
 class FlowModel(Protocol):
-    """Anything that predicts flow of a block and leaves its K/V in a memory; `CausalWan` is one."""
+    """A model that predicts the flow of a block and writes its K/V to a cache, such as `CausalWan`.
+
+    dtype, device: of the latents, embeddings and K/V that it takes and returns.
+    """
 
     @property
     def config(self) -> WanConfig: ...
@@ -23,14 +26,14 @@ class FlowModel(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         """See `CausalWan.forward`."""
         ...
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         """See `CausalWan.write_kv`."""
         ...
 
-    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
-        """See `CausalWan.text_keys`."""
+    def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
+        """See `CausalWan.text_kv`."""
         ...

@@ -1,6 +1,6 @@
-"""The parts of a Wan transformer. Attributes are named as in its state dict.
+"""Modules of the Wan transformer. Attributes are named as in its state dict.
 
-B batch, L tokens in the order (f, y, x), F latent frames, C model width, H heads, D head width.
+Shapes: B batch, L tokens in the order (f, y, x), F latent frames, C model width, H heads, D head width, P prompts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .rope import Rope
 
 
 class Ops(Protocol):
-    """Where layers with weights come from: `torch.nn`, or a host's classes that cast, offload or quantise."""
+    """The classes of layers with weights: `torch.nn`, or a host's classes that cast, offload or quantise."""
 
     @property
     def Linear(self) -> Callable[..., nn.Module]: ...
@@ -34,7 +34,7 @@ class Ops(Protocol):
 
 
 class KeyValue(NamedTuple):
-    """Keys and values, `[batch, tokens, H, D]` each."""
+    """Keys and values, `[B, L, H, D]` each."""
 
     k: Tensor
     v: Tensor
@@ -42,40 +42,43 @@ class KeyValue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """q or k of new tokens as its projection left it, `[B, L, C]`: the memory says where it is normalised to."""
+    """q or k of new tokens after the projection, `[B, L, C]`, not yet normalised or rotated.
+
+    Norm and RoPE are left to the KV cache, which writes keys to their slot in the same op.
+    """
 
     x: Tensor
     norm: RMSNorm
     heads: int
 
     def rotated(self, rope: Rope | None, out: Tensor | None = None) -> Tensor:
-        """`[B, L, H, D]`, normalised over the full width, rotated if `rope` is given, written to `out` if that is."""
+        """Normalises over the full width and rotates unless `rope` is None, → `[B, L, H, D]`, in `out` if given."""
         cos, sin = (None, None) if rope is None else (rope.cos, rope.sin)
         return rms_norm_rope(self.x, self.norm.weight, cos, sin, self.heads, self.norm.eps, out)
 
 
-class FrameMemory(Protocol):
-    """What self-attention attends: decides which frames are seen, where K/V live and when keys are rotated."""
+class KVCache(Protocol):
+    """The KV cache of self-attention: which frames are attended, where K/V are stored and how keys are rotated."""
 
     def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
-        """Attention of the new tokens, v `[B, L, H, D]`; returns that shape."""
+        """Stores the new tokens' K/V and returns their attention over the cache, `[B, L, H, D]`; v `[B, L, H, D]`."""
         ...
 
     def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
-        """Keeps the new tokens' K/V without attending."""
+        """Stores the new tokens' K/V, v `[B, L, H, D]`, without attention."""
         ...
 
 
-class TextMemory(Protocol):
-    """What cross-attention attends: keys and values of the prompt, made once by `CausalWan.text_keys`."""
+class TextKVCache(Protocol):
+    """The K/V of cross-attention: those of a prompt, which `CausalWan.text_kv` computes once."""
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
-        """q `[B, L, H, D]`, normalised; returns the same shape."""
+        """Attention of normalised q `[B, L, H, D]` over the prompt; returns the same shape."""
         ...
 
 
 class RMSNorm(nn.Module):
-    """RMS norm over the full model width, all heads together, as Wan norms q and k."""
+    """RMS norm over the full model width, `[..., C]`, as Wan normalises q and k over all heads together."""
 
     def __init__(self, dim: int, eps: float, factory: dict[str, Any]) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """The affine norm before cross-attention: its numbers, which the op that adds the residual uses as well."""
+    """Parameters of the affine layer norm before cross-attention, which `gate_residual_norm` computes."""
 
     def __init__(self, dim: int, factory: dict[str, Any]) -> None:
         super().__init__()
@@ -96,7 +99,7 @@ class LayerNorm(nn.Module):
 
 
 class Projections(nn.Module):
-    """What both attentions share: q, k, v, o, and norms of q and k over the full width."""
+    """The projections q, k, v and o of an attention, and the norms of q and k over the full width."""
 
     def __init__(self, config: WanConfig, layer: int, ops: Ops, factory: dict[str, Any]) -> None:
         super().__init__()
@@ -110,30 +113,32 @@ class Projections(nn.Module):
 
 
 class SelfAttention(Projections):
-    """Attention of the new tokens over whatever `FrameMemory` holds."""
+    """Attention of the new tokens over the KV cache, which they are added to."""
 
-    def forward(self, x: Tensor, kv: FrameMemory, rope: Rope) -> Tensor:
+    def forward(self, x: Tensor, kv: KVCache, rope: Rope) -> Tensor:
+        """x `[B, L, C]` → `[B, L, C]`."""
         q = Projected(self.q(x), self.norm_q, self.heads)
         return self.o(kv.attend(self.layer, q, *self.keys_values(x), rope).flatten(2))
 
     def keys_values(self, x: Tensor) -> tuple[Projected, Tensor]:
-        """x `[B, L, C]` → k as projected, and v `[B, L, H, D]`."""
+        """x `[B, L, C]` → k after its projection, and v `[B, L, H, D]`."""
         return Projected(self.k(x), self.norm_k, self.heads), _split(self.v(x), self.heads)
 
 
 class CrossAttention(Projections):
-    """Attention over the prompt. Its padding is attended too: the model has never seen a mask there."""
+    """Attention over the prompt, padding included, as the model was trained."""
 
-    def forward(self, x: Tensor, text: TextMemory) -> Tensor:
+    def forward(self, x: Tensor, text: TextKVCache) -> Tensor:
+        """x `[B, L, C]` → `[B, L, C]`."""
         return self.o(text.attend(self.layer, _split(self.norm_q(self.q(x)), self.heads)).flatten(2))
 
     def keys_values(self, context: Tensor) -> KeyValue:
-        """Embedded prompts `[P, L, C]` → k, normalised, and v, `[P, L, H, D]` each."""
+        """Embedded prompts `[P, text_len, C]` → normalised k, and v, `[P, text_len, H, D]` each."""
         return KeyValue(_split(self.norm_k(self.k(context)), self.heads), _split(self.v(context), self.heads))
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention and feed-forward; the first and the last modulated by the timestep (adaLN)."""
+    """Self-attention, cross-attention and feed-forward. The timestep modulates the first and the last (adaLN)."""
 
     def __init__(self, config: WanConfig, layer: int, ops: Ops, factory: dict[str, Any]) -> None:
         super().__init__()
@@ -148,26 +153,27 @@ class Layer(nn.Module):
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim, **factory) / config.dim**0.5)
 
-    def forward(self, x: Tensor, e: Tensor, text: TextMemory, kv: FrameMemory, rope: Rope) -> Tensor:
-        """x `[B, L, C]`, e `[B, F, 6, C]`: the projected timestep of each latent frame."""
+    def forward(self, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:
+        """x `[B, L, C]`, e `[B, F, 6, C]`, the projected timestep embedding of each latent frame → `[B, L, C]`."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self._modulation(e)
         y = self.self_attn(layer_norm_modulate(x, scale1, shift1, self.eps), kv, rope)
         x, h = gate_residual_norm(x, y, gate1, self.norm3.weight, self.norm3.bias, self.eps)
         x, h = gate_residual_modulate(x, self.cross_attn(h, text), None, scale2, shift2, self.eps)
         return gate_residual(x, self.ffn(h), gate2)
 
-    def store(self, x: Tensor, e: Tensor, kv: FrameMemory, rope: Rope) -> None:
-        """Leaves this layer's K/V in memory, no more: all that a clean pass needs of the last layer."""
+    def store(self, x: Tensor, e: Tensor, kv: KVCache, rope: Rope) -> None:
+        """Stores this layer's K/V and computes nothing else, which is enough for the last layer in a clean pass."""
         shift, scale, *_ = self._modulation(e)
         k, v = self.self_attn.keys_values(layer_norm_modulate(x, scale, shift, self.eps))
         kv.store(self.self_attn.layer, k, v, rope)
 
     def _modulation(self, e: Tensor) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of self-attention, then of the feed-forward, `[B, F, C]` each."""
         return (self.modulation.to(e) + e).unbind(2)
 
 
 class Head(nn.Module):
-    """Modulated norm and projection of tokens to patches of flow."""
+    """Modulated norm and projection of tokens to patches of the flow."""
 
     def __init__(self, config: WanConfig, features: int, ops: Ops, factory: dict[str, Any]) -> None:
         super().__init__()
@@ -176,10 +182,11 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim, **factory) / config.dim**0.5)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """x `[B, L, C]`, e `[B, F, C]`: the timestep embedding before its projection → `[B, L, features]`."""
+        """x `[B, L, C]`, e `[B, F, C]`, the timestep embedding before its projection → `[B, L, features]`."""
         shift, scale = (self.modulation.to(e) + e.unsqueeze(2)).unbind(2)
         return self.head(layer_norm_modulate(x, scale, shift, self.eps))
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
+    """`[B, L, C]` → `[B, L, H, D]`."""
     return x.unflatten(-1, (heads, -1))

@@ -1,4 +1,4 @@
-"""Linear layers that keep their weight in few bits, and one that carries a LoRA beside its weight."""
+"""Linear layers with quantised weights, and a linear layer with a LoRA beside it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ Activations = Literal["float", "nvfp4"]
 
 
 class Scratch:
-    """Room for one decoded weight, shared by the layers of a model, which use it in turn."""
+    """A buffer for one dequantised weight, which the layers of a model share because they run one after another."""
 
     def __init__(self) -> None:
-        self._room: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     def take(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """`shape` with undefined content; what was taken before is lost."""
-        room = self._room.get((device, dtype))
-        if room is None or room.numel() < shape[0] * shape[1]:
-            room = torch.empty(shape[0] * shape[1], dtype=dtype, device=device)
-            self._room[device, dtype] = room
-        return room[: shape[0] * shape[1]].view(shape)
+        """An uninitialised tensor of `shape`. It overwrites the one that was taken before."""
+        size = shape[0] * shape[1]
+        buffer = self._buffers.get((device, dtype))
+        if buffer is None or buffer.numel() < size:
+            buffer = self._buffers[device, dtype] = torch.empty(size, dtype=dtype, device=device)
+        return buffer[:size].view(shape)
 
 
 class NVFP4Linear(nn.Module):
-    """x Wᵀ + b with W in NVFP4, decoded at each call into the scratch.
+    """x Wᵀ + b, `[..., K]` → `[..., N]`, with W in NVFP4, dequantised into the scratch buffer in each call.
 
-    activations: `nvfp4` rounds x too, by the 4-over-6 rule with one amax over all its tokens, multiplies in float32
-    and adds the bias in x's dtype: W4A4 as the recorded runs of LongLive 2.0 have it.
+    shape: (N, K). high_first: whether even columns are in the high nibble. activations: `nvfp4` quantises x too, by the
+    4-over-6 rule with one amax over all tokens, multiplies in float32 and adds the bias in x's dtype (W4A4), as the
+    recorded runs of LongLive 2.0 do.
     """
 
     def __init__(
@@ -55,8 +56,8 @@ class NVFP4Linear(nn.Module):
         self.denominator, self.high_first, self.activations = weight.denominator, high_first, activations
         self._scratch = scratch
 
-    def weight_in(self, dtype: torch.dtype) -> Tensor:
-        """The weight `[out, in]` decoded, in the scratch."""
+    def dequantized_weight(self, dtype: torch.dtype) -> Tensor:
+        """The weight `[N, K]` in `dtype`, in the scratch buffer."""
         packed = NVFP4(self.get_buffer("values"), self.get_buffer("scales"), self.get_buffer("amax"), self.denominator)
         shape = (self.out_features, self.in_features)
         out = self._scratch.take(shape, dtype, packed.values.device)
@@ -64,18 +65,18 @@ class NVFP4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activations == "float":
-            return F.linear(x, self.weight_in(x.dtype), self.bias)
+            return F.linear(x, self.dequantized_weight(x.dtype), self.bias)
         rows = x.reshape(-1, self.in_features)
-        rounded = dequantize_nvfp4(quantize_nvfp4(rows), (rows.shape[0], self.in_features), torch.float32)
-        y = F.linear(rounded, self.weight_in(torch.float32)).to(x.dtype)
+        rounded = dequantize_nvfp4(quantize_nvfp4(rows), (len(rows), self.in_features), torch.float32)
+        y = F.linear(rounded, self.dequantized_weight(torch.float32)).to(x.dtype)
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features)
 
 
 class FP8Linear(nn.Module):
-    """x Wᵀ + b with W in E4M3, a scale for each row `[out, 1]`.
+    """x Wᵀ + b, `[..., K]` → `[..., N]`, with W in E4M3, `[N, K]`, and a float32 scale for each row, `[N, 1]`.
 
-    activations: `fp8` rounds x too, a scale for each of its rows taken at each call (W8A8, for cards with FP8 units);
-    `float` decodes W into the scratch.
+    activations: `fp8` quantises x too, with a scale for each row (W8A8, for cards with FP8 units); `float` dequantises
+    W into the scratch buffer in each call.
     """
 
     def __init__(
@@ -95,27 +96,27 @@ class FP8Linear(nn.Module):
         self.activations = activations
         self._scratch = scratch
 
-    def weight_in(self, dtype: torch.dtype) -> Tensor:
-        """The weight `[out, in]` decoded, in the scratch."""
+    def dequantized_weight(self, dtype: torch.dtype) -> Tensor:
+        """The weight `[N, K]` in `dtype`, in the scratch buffer."""
         values = self.get_buffer("values")
         out = self._scratch.take((self.out_features, self.in_features), dtype, values.device)
         return out.copy_(values).mul_(self.get_buffer("scales"))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activations == "float":
-            return F.linear(x, self.weight_in(x.dtype), self.bias)
+            return F.linear(x, self.dequantized_weight(x.dtype), self.bias)
         rows, scales = quantize_fp8_rows(x.reshape(-1, self.in_features))
         y = fp8_matmul(rows, scales, self.get_buffer("values"), self.get_buffer("scales"), x.dtype)
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features)
 
 
 def fp8_matmul(x: Tensor, x_scales: Tensor, w: Tensor, w_scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """(x · x_scales) (w · w_scales)ᵀ: x `[M, K]` and w `[N, K]` E4M3, scales `[M, 1]` and `[N, 1]`; `[M, N]` of dtype.
+    """(x · x_scales) (w · w_scales)ᵀ, `[M, N]` in `dtype`; x `[M, K]` and w `[N, K]` E4M3, scales `[M, 1]`, `[N, 1]`.
 
-    On cards with FP8 units by torch's row-wise matrix product (bf16 out), elsewhere in float32.
+    On cards with FP8 units it is PyTorch's row-wise scaled product, which returns bf16; elsewhere it is in float32.
     """
     if x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9):
-        # Torch has no public name for it before 2.10.
+        # PyTorch has no public function for it before 2.10.
         y = torch._scaled_mm(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             x, w.t(), scale_a=x_scales, scale_b=w_scales.t(), out_dtype=torch.bfloat16, use_fast_accum=True
         )
@@ -124,9 +125,10 @@ def fp8_matmul(x: Tensor, x_scales: Tensor, w: Tensor, w_scales: Tensor, dtype: 
 
 
 class BypassLinear(nn.Module):
-    """A layer with a LoRA beside it, exact on any weight: base(x) + strength · alpha / rank · up(down(x)).
+    """A linear layer with a LoRA beside it: base(x) + strength · scale · up(down(x)), `[..., K]` → `[..., N]`.
 
-    `strength` may be changed at any time; 0 costs nothing.
+    It is exact for any weight format. down: `[rank, K]`. up: `[N, rank]`. scale: alpha / rank. strength: may be changed
+    at any time; with 0 the LoRA is not computed.
     """
 
     def __init__(self, base: nn.Module, down: Tensor, up: Tensor, scale: float, strength: float = 1.0) -> None:
@@ -145,23 +147,26 @@ class BypassLinear(nn.Module):
 
 
 def replace_linears(model: nn.Module, make: Callable[[str, nn.Module], nn.Module | None]) -> int:
-    """Puts `make(name, layer)` in the place of every linear layer for which it gives one; how many."""
+    """Replaces every linear layer for which `make(name, layer)` returns a new layer. Returns their number."""
     linear = [(name, layer) for name, layer in model.named_modules() if hasattr(layer, "in_features")]
-    made = [(name, new) for name, layer in linear if (new := make(name, layer)) is not None]
-    for name, new in made:
+    replaced = [(name, new) for name, layer in linear if (new := make(name, layer)) is not None]
+    for name, new in replaced:
         model.set_submodule(name, new)
-    return len(made)
+    return len(replaced)
 
 
-def quantize_linears(model: nn.Module, form: Literal["nvfp4", "fp8"]) -> int:
-    """Rounds the weights of the blocks' linear layers in place: NVFP4 to be decoded, FP8 for W8A8; how many."""
+def quantize_linears(model: nn.Module, format: Literal["nvfp4", "fp8"]) -> int:
+    """Quantises the linear layers of the blocks in place. Returns their number.
+
+    format: `nvfp4` is dequantised in each call, `fp8` is multiplied with FP8 activations (W8A8).
+    """
     scratch = Scratch()
 
     def make(name: str, layer: nn.Module) -> nn.Module | None:
         if not name.startswith("blocks.") or not isinstance(layer, nn.Linear):
             return None
-        weight, bias = layer.weight.detach(), layer.bias.detach()  # every Linear of Wan has a bias
-        if form == "fp8":
+        weight, bias = layer.weight.detach(), layer.bias.detach()  # every linear layer of Wan has a bias
+        if format == "fp8":
             return FP8Linear(*quantize_fp8_rows(weight), bias, scratch, activations="fp8")
         return NVFP4Linear(quantize_nvfp4(weight), (layer.out_features, layer.in_features), bias, scratch)
 

@@ -1,4 +1,4 @@
-"""Three-dimensional RoPE with computed angles: positions are real numbers and there is no table to run out of."""
+"""Three-dimensional RoPE. Angles are computed from real-valued positions, so there is no table that limits them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from ...kernels import rope_rotate
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """Angles of a run of tokens as cos and sin, `[B or 1, tokens, head_dim / 2]`, float32."""
+    """cos and sin of the angles of consecutive tokens, `[B or 1, tokens, head_dim / 2]`, float32."""
 
     cos: Tensor
     sin: Tensor
 
     def rotate(self, x: Tensor) -> Tensor:
-        """x `[B, tokens, heads, head_dim]` turned to its positions."""
+        """Rotates x `[B, tokens, heads, head_dim]` by the angles of its tokens; returns the same shape."""
         return rope_rotate(x, self.cos, self.sin)
 
 
 def axis_pairs(head_dim: int) -> tuple[int, int, int]:
-    """Channel pairs of a head that carry time, height and width: 22, 21, 21 of 64 in Wan."""
+    """Numbers of channel pairs of a head for time, height and width; (22, 21, 21) for Wan's 64 pairs."""
     pairs = head_dim // 2
     third = pairs // 3
     return pairs - 2 * third, third, third
 
 
 def rope_angles(positions: Tensor, grid: tuple[int, int], head_dim: int) -> Rope:
-    """Angles of the tokens (f, y, x), x fastest, of latent frames at `positions`.
+    """Angles of the tokens of latent frames, in the order (f, y, x), computed in float64.
 
-    positions `[F]` or `[B, F]`, real-valued times in latent frames; grid: tokens down and across a frame, whose
-    positions start at 0. Wan gives each axis its own base, ω_j = 10000^(−j / pairs of the axis); computed in float64.
+    positions: `[F]` or `[B, F]`, real-valued times in latent frames. grid: rows and columns of tokens in a frame, whose
+    positions are 0, 1, …. Frequencies per axis are Wan's, ω_j = 10000^(−j / pairs of the axis).
     """
     time = positions.to(torch.float64).reshape(-1, positions.shape[-1])
     batch, frames = time.shape
@@ -55,9 +55,11 @@ def rope_angles(positions: Tensor, grid: tuple[int, int], head_dim: int) -> Rope
 
 
 def _range(count: int, like: Tensor) -> Tensor:
+    """0, 1, … `[1, count]`, with the dtype and device of `like`."""
     return torch.arange(count, dtype=like.dtype, device=like.device).unsqueeze(0)
 
 
 def _frequencies(pairs: int, device: torch.device) -> Tensor:
+    """`[pairs]` float64."""
     exponent = torch.arange(pairs, dtype=torch.float64, device=device) / pairs
     return torch.pow(10000.0, -exponent)

@@ -1,4 +1,4 @@
-"""CausalWan: the Wan2.2 transformer, one block of latent frames at a time."""
+"""CausalWan: the Wan2.2 transformer, applied to one block of latent frames at a time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import WanConfig
-from .layers import FrameMemory, Head, KeyValue, Layer, Ops, TextMemory
+from .layers import Head, KeyValue, KVCache, Layer, Ops, TextKVCache
 from .rope import Rope, rope_angles
 
 
 class CausalWan(nn.Module):
-    """Predicts flow (noise − clean) of a block of latent frames, given text and the memory of earlier frames.
+    """Predicts the flow (noise − clean) of a block of latent frames, given the K/V of the text and of earlier frames.
 
-    The weights are Wan2.2's, under Wan's names. Causality is not in the network: `kv` decides what a token may see.
-    `ops` supplies Linear and Conv3d; `device` and `dtype` go to every one of them.
+    The weights have the names and shapes of Wan2.2. The network itself is not causal: the `kv` argument decides which
+    frames are attended. ops: the classes Linear and Conv3d, which get `device` and `dtype`.
     """
 
     def __init__(
@@ -52,18 +52,20 @@ class CausalWan(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of activations: the modulation's, which no format quantises."""
+        """The dtype of activations: that of the head's modulation, which no weight format quantises."""
         return self.head.modulation.dtype
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self.head.modulation.device
 
-    def forward(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
-        """Flow of the frames in `x`.
+    def forward(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
+        """Predicts the flow of the latent frames x and stores their K/V.
 
-        x `[B, C, F, H, W]`; t `[B, F]`, 0 … 999 per latent frame; positions `[F]` or `[B, F]`, real-valued times in
-        latent frames for RoPE. Returns `[B, C, F, H, W]` in x's dtype.
+        x: `[B, C, F, H, W]`. t: `[B, F]`, the timestep 0 … 999 of each latent frame. positions: `[F]` or `[B, F]`,
+        real-valued RoPE times in latent frames. Returns `[B, C, F, H, W]` in x's dtype. Raises ValueError if height or
+        width is not a multiple of the patch.
         """
         grid = self.config.grid(*x.shape[-2:])
         tokens, e, rope = self._embed(x, t, positions)
@@ -72,8 +74,8 @@ class CausalWan(nn.Module):
             tokens = layer(tokens, projected, text, kv, rope)
         return self._unpatchify(self.head(tokens, e), grid)
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
-        """The same pass for its K/V alone: it ends at the last layer's keys and values. Shapes as in `forward`."""
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
+        """Stores the K/V that `forward` stores, without the rest of the last layer. Shapes as in `forward`."""
         tokens, e, rope = self._embed(x, t, positions)
         projected = self._project(e)
         for layer in list(self.blocks)[:-1]:
@@ -82,24 +84,24 @@ class CausalWan(nn.Module):
         assert isinstance(last, Layer)
         last.store(tokens, projected, kv, rope)
 
-    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
-        """Cross-attention K/V of P prompts, one per layer: `[P, text_len, H, D]`.
+    def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
+        """Cross-attention K/V of P prompts for each layer, `[P, text_len, H, D]`.
 
-        text `[P, L, text_dim]` with L ≤ text_len, on the model's device and in its dtype. Zero-padded to text_len,
-        and the padding is attended, as the model was trained. Raises ValueError for other shapes.
+        text: `[P, L, text_dim]` with L ≤ text_len, on the model's device and in its dtype. It is zero-padded to
+        text_len and the padding is attended, as the model was trained. Raises ValueError for other shapes.
         """
         length, width = text.shape[-2:]
         if text.ndim != 3 or width != self.config.text_dim or length > self.config.text_len:
             raise ValueError(
-                f"text embedding {tuple(text.shape)} does not fit [prompts, up to {self.config.text_len} tokens, "
-                f"{self.config.text_dim}]; use this model's own text encoder and shorten the prompt"
+                f"the text embedding has shape {tuple(text.shape)}, expected [prompts, up to {self.config.text_len} "
+                f"tokens, {self.config.text_dim}]; use the text encoder of this model, or a shorter prompt"
             )
         padded = F.pad(text, (0, 0, 0, self.config.text_len - length))
         context = self.text_embedding(padded)
         return tuple(layer.cross_attn.keys_values(context) for layer in self.blocks if isinstance(layer, Layer))
 
     def init_weights(self) -> None:
-        """Starting values for training: Xavier linears, small embeddings, and a head that predicts zero flow."""
+        """Initialises the weights for training: Xavier linears, small embeddings, a head that predicts zero flow."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -114,24 +116,27 @@ class CausalWan(nn.Module):
                 nn.init.zeros_(value)
 
     def _embed(self, x: Tensor, t: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Rope]:
+        """Tokens `[B, L, C]`, timestep embedding `[B, F, C]` and RoPE angles of the inputs of `forward`."""
         grid = self.config.grid(*x.shape[-2:])
-        # Dense at once: every later sum would keep the strides of a transposed view, and each norm would copy it.
+        # Contiguous, because every later sum would keep the strides of a transposed view, and each norm would copy it.
         tokens = rearrange(self.patch_embedding(x), "b c f y x -> b (f y x) c").contiguous()
         e = self.time_embedding(timestep_embedding(t, self.config.freq_dim).to(x.dtype))
         return tokens, e, rope_angles(positions.to(x.device), grid, self.config.head_dim)
 
     def _project(self, e: Tensor) -> Tensor:
+        """`[B, F, C]` → `[B, F, 6, C]`."""
         return self.time_projection(e).unflatten(-1, (6, -1))
 
     def _unpatchify(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """`[B, L, features]` → `[B, C, F, H, W]`."""
         _, p, q = self.config.patch
         return rearrange(patches, "b (f y x) (p q c) -> b c f (y p) (x q)", y=grid[0], x=grid[1], p=p, q=q)
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """Sinusoid of timesteps: [cos(t ω) | sin(t ω)] with ω_i = 10000^(−i / (width / 2)), in float64.
+    """Sinusoidal embedding [cos(t ω) | sin(t ω)] with ω_i = 10000^(−i / (width / 2)), computed in float64.
 
-    t of any shape `[...]` → `[..., width]`.
+    t `[...]` → `[..., width]`.
     """
     half = width // 2
     frequencies = torch.pow(10000.0, -torch.arange(half, dtype=torch.float64, device=t.device) / half)

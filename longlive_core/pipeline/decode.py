@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..types import Block, BlockSpec
-from ..vae import Copy, DecodeStream
+from ..vae import DecodeStream, HostCopy
 
 # The number of decoded latent frames that may wait to be written: half a block.
 QUEUE_DEPTH = 4
@@ -26,7 +26,7 @@ class DecodedFrame(NamedTuple):
     block: BlockSpec
     first: bool
     last: bool
-    frames: Copy | None
+    frames: HostCopy | None
 
 
 def decode(

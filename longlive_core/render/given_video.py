@@ -16,7 +16,7 @@ from ..take.settings import Settings, machine_settings
 from ..take.take import block_counts_in
 from ..types import BLOCK_FRAMES, FPS, LATENT_CHANNELS, BlockSpec, LatentShape, video_frames
 from ..vae import WanVAE
-from ..vae.encode_clip import encode_pieces, whole_blocks
+from ..vae.encode_clip import encode_chunks, whole_blocks
 from ..video.clip import Clip, ClipStopped
 from .prepare_take import new_take
 from .settings import RenderSettings
@@ -77,7 +77,7 @@ class GivenVideo:
         Raises OSError, and ClipStopped after a stop; the take is removed then.
         """
         shape = LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, *size)
-        latents = encode_pieces(self._clip.pieces(self._surplus), vae, shape, lambda: None)
+        latents = encode_chunks(self._clip.pieces(self._surplus), vae, shape, lambda: None)
         began = perf_counter()
 
         def show(spec: BlockSpec) -> None:

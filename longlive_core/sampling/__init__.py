@@ -1,4 +1,4 @@
-"""From a block plan to latents: the sampler, its noise, and snapshots of a run."""
+"""Sampling: from a block plan to latents, with noise, the UniPC schedule and snapshots."""
 
 from .generate import generate
 from .generation import Generation, KnownLatents, NotFiniteError, Plan, Step

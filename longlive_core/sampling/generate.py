@@ -1,4 +1,4 @@
-"""From a plan to a film: settings are checked here, then `Generation` makes block after block."""
+"""Entry point of sampling: checks the settings and returns a `Generation`, which samples block by block."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..memory import DEFAULT_MEMORY, FilmMemory, MemoryConfig, TextEncoder
+from ..memory import DEFAULT_MEMORY, FilmKVCache, MemoryConfig, TextEncoder
 from ..model import FlowModel
 from ..model.attention import Attention, default_attention
 from ..types import BlockSpec, LatentShape
@@ -27,7 +27,7 @@ def generate(
     *,
     size: tuple[int, int],
     steps: int = 4,
-    seed: int = 0,
+    seed: int | None = None,
     guidance: float = 1.0,
     negative: str = "",
     batch: int = 1,
@@ -41,29 +41,33 @@ def generate(
     free: Callable[[], None] | None = None,
     resume: Snapshot | None = None,
 ) -> Generation:
-    """Makes the plan's blocks one by one, as they are asked for.
+    """Returns an iterator that samples the blocks of a plan one by one, on request.
 
-    text: prompt → `[L, text_dim]`, called once per distinct prompt. size: (height, width) in latent cells, 1/16 of
-    pixels. guidance: 1 runs one branch; any other value runs `negative` beside it, with a memory of its own.
-    prefix: known latents at the start of the film, `[B, C, F, H, W]` normalised: one frame is image to video, whole
-    blocks are a film to be continued; they come out as blocks too. known: asked for the latents of every block behind
-    the prefix, `[B, C, F, H, W]`; what it gives is not sampled. noise: where noise comes from, by default from the
-    seeds. on_step is told of every step; what it raises passes through. should_stop is asked before every model call:
-    when true the iteration ends, and asking for the next block again makes the unfinished one anew. free: called
-    where the device has no room, before the one further try; see `retry_on_oom`.
-    resume: a snapshot of a run of the same kind; its blocks are not made again.
+    text: prompt → `[L, text_dim]`, called once per distinct prompt. size: (height, width) of the latents, 1/16 of the
+    pixels. guidance: 1 runs the model once per step; other values run it for `negative` too, with a second KV cache.
+    batch: number of films, each with its own noise. shift: of the timestep schedule, see `unipc`.
+    prefix: given latents at the start of the film, `[B, C, F, H, W]` normalised: one frame for image to video, whole
+    blocks to extend a film; they are returned as blocks too. known: called for every block after the prefix; see
+    `KnownLatents`. seed: of the film, 0 by default. noise: the source of noise in place of a seed.
+    on_step: called after every step; its exceptions pass through. should_stop: called before every model call; when it
+    returns true the iteration ends, and a later `next` samples the unfinished block from the start. free: called if the
+    device runs out of memory, before the second attempt; see `retry_on_oom`.
+    resume: a snapshot to continue from; see `Generation.restore`.
 
-    Raises ValueError, before any work, for settings that cannot be run; `NotFiniteError` from the iteration.
+    Raises ValueError, before any work, for settings that cannot be run. The iteration raises NotFiniteError and
+    OutOfMemoryError.
     """
-    if not 0 <= seed <= MAX_SEED:
+    if seed is not None and noise is not None:
+        raise ValueError(f"seed {seed} and a source of noise are both given; leave one of them out")
+    if not 0 <= (seed or 0) <= MAX_SEED:
         raise ValueError(f"seed {seed} is outside 0 … {MAX_SEED}")
     if batch < 1:
-        raise ValueError(f"batch {batch} must be at least 1")
+        raise ValueError(f"batch {batch} is below 1")
     _check_plan(plan)
     shape = LatentShape(batch, model.config.channels, plan.block_frames, *size)
     schedule = unipc(steps, shift)
-    start = _checked_prefix(prefix, plan, shape)
-    kept = FilmMemory(
+    given = _checked_prefix(prefix, plan, shape)
+    cache = FilmKVCache(
         model,
         memory,
         shape,
@@ -75,12 +79,12 @@ def generate(
     generation = Generation(
         model,
         plan,
-        kept,
+        cache,
         schedule,
         shape,
         guidance,
-        noise or block_noise(seed),
-        _known_latents(start, known),
+        noise or block_noise(seed or 0),
+        _known_latents(given, known),
         on_step,
         should_stop,
         free,
@@ -92,34 +96,37 @@ def generate(
 
 def _check_plan(plan: Plan) -> None:
     if not plan.blocks:
-        raise ValueError("the plan has no blocks; write at least one shot")
+        raise ValueError("the plan has no blocks; the script needs at least one shot")
     for index, block in enumerate(plan.blocks):
         if (block.index, block.start, block.frames) != (index, index * plan.block_frames, plan.block_frames):
             raise ValueError(
-                f"block {index} of the plan is numbered {block.index} with latent frames {block.start} to "
-                f"{block.start + block.frames - 1}; blocks must follow each other, {plan.block_frames} frames each"
+                f"block {index} of the plan has index {block.index} and latent frames {block.start} to "
+                f"{block.start + block.frames - 1}; blocks must be consecutive, with {plan.block_frames} frames each"
             )
     if plan.blocks[0].cut:
-        raise ValueError("the first block of a film cannot be a cut: there is nothing to cut from")
+        raise ValueError("the first block of a film cannot be a cut; a cut needs a shot before it")
 
 
-def _known_latents(start: Tensor, known: KnownLatents | None) -> KnownLatents:
+def _known_latents(prefix: Tensor, known: KnownLatents | None) -> KnownLatents:
+    """The frames of the prefix `[B, C, F, H, W]`, and what `known` gives for the blocks after it."""
+
     def latents(block: BlockSpec) -> Tensor | None:
-        given = start[:, :, block.start : block.start + block.frames]
+        given = prefix[:, :, block.start : block.start + block.frames]
         return given if given.shape[2] or known is None else known(block)
 
     return latents
 
 
 def _checked_prefix(prefix: Tensor | None, plan: Plan, shape: LatentShape) -> Tensor:
+    """The prefix `[B, C, F, H, W]` in float32 on the CPU, with F = 0 for none. Raises ValueError if it does not fit."""
     if prefix is None:
         return torch.empty(shape.with_frames(0).as_tuple())
     frames, limit = prefix.shape[2] if prefix.ndim == 5 else 0, len(plan.blocks) * plan.block_frames
     if tuple(prefix.shape) != shape.with_frames(frames).as_tuple() or not 1 <= frames <= limit:
         raise ValueError(
-            f"prefix {tuple(prefix.shape)} must be [{shape.batch}, {shape.channels}, 1 … {limit} latent frames, "
-            f"{shape.height}, {shape.width}]"
+            f"prefix has shape {tuple(prefix.shape)}, expected [{shape.batch}, {shape.channels}, 1 … {limit} latent "
+            f"frames, {shape.height}, {shape.width}]"
         )
     if not bool(torch.isfinite(prefix).all()):
-        raise ValueError("prefix holds NaN or infinite values")
+        raise ValueError("prefix contains NaN or infinite values; check the VAE and the input image or video")
     return prefix.to("cpu", torch.float32)

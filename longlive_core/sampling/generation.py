@@ -1,4 +1,4 @@
-"""A film in the making: the loop over blocks, each denoised and then remembered by a clean pass."""
+"""The sampling loop: each block is denoised, then a clean pass at t = 0 writes its K/V into the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..memory import FilmMemory
+from ..memory import FilmKVCache
 from ..model import FlowModel
 from ..oom import retry_on_oom
 from ..types import Block, BlockSpec, LatentShape
@@ -19,24 +19,32 @@ from .snapshot import Snapshot
 from .unipc import Schedule
 
 KnownLatents = Callable[[BlockSpec], Tensor | None]
-"""The latents of a block that need not be sampled, `[B, C, F, H, W]` normalised: all its frames, its first or none."""
+"""Returns the leading latent frames of a block that are given, `[B, C, F, H, W]` normalised: all, some, none or None.
+
+Given frames are not sampled. They are fed to the model as clean frames, with timestep 0.
+"""
 
 
 class Plan(Protocol):
-    """The blocks of a film, in order and of one length; `BlockPlan` is one."""
+    """The blocks of a film in order, all of one length. `BlockPlan` implements it."""
 
     @property
-    def blocks(self) -> tuple[BlockSpec, ...]: ...
+    def blocks(self) -> tuple[BlockSpec, ...]:
+        """The blocks in film order."""
+        ...
 
     @property
-    def block_frames(self) -> int: ...
+    def block_frames(self) -> int:
+        """Latent frames in every block."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Progress: step `index` of `steps` of a block is done; `x0` `[B, C, F, H, W]` is what it will look like.
+    """Progress report: step `index` of `steps`, counted from 1, of `block` is done.
 
-    storyboard: the block is made before its turn, for the film to begin a shot with.
+    x0: the prediction of the finished latents, `[B, C, F, H, W]`. storyboard: whether the block belongs to a
+    storyboard, which is sampled before the film and holds the first block of each shot.
     """
 
     block: BlockSpec
@@ -47,31 +55,31 @@ class Step:
 
 
 class NotFiniteError(RuntimeError):
-    """The model returned NaN or infinity; `block` names where. The blocks before it are good."""
+    """Sampling `block` gave NaN or infinity. The blocks before it are valid."""
 
     def __init__(self, block: BlockSpec) -> None:
         last = block.start + block.frames - 1
         super().__init__(
-            f"block {block.index} (shot {block.shot + 1}, latent frames {block.start} to {last}) came out with NaN or "
+            f"block {block.index} (shot {block.shot + 1}, latent frames {block.start} to {last}) contains NaN or "
             "infinite values; the blocks before it are kept. Check the checkpoint and its dtype"
         )
         self.block = block
 
 
 class Generation(Iterator[Block]):
-    """A film in the making: an iterator of blocks that survives what interrupts it.
+    """Iterator over the blocks of a film that can be interrupted and continued.
 
-    A block is handed on as soon as it is denoised, so that decoding it can begin; its clean pass runs when the next
-    one is asked for, that of the last block at the iterator's end. After an exception, an interrupt or a stop, `next`
-    goes on where it was, exactly as if nothing had happened. A device that has no room is freed of what it can spare
-    and asked once more.
+    A block is returned as soon as it is denoised, so that decoding can start. Its clean pass runs when the next block
+    is requested; the clean pass of the last block runs when the iterator ends. After an exception, an interrupt or a
+    stop, the next call to `next` starts the unfinished block or clean pass again, and the film is the same to the bit.
+    If the device runs out of memory, memory is freed and the block or clean pass is run once more.
     """
 
     def __init__(
         self,
         model: FlowModel,
         plan: Plan,
-        memory: FilmMemory,
+        cache: FilmKVCache,
         schedule: Schedule,
         shape: LatentShape,
         guidance: float,
@@ -81,9 +89,10 @@ class Generation(Iterator[Block]):
         should_stop: Callable[[], bool] | None = None,
         free: Callable[[], None] | None = None,
     ) -> None:
+        """shape: of one block. The other arguments are those of `generate`."""
         self.plan = plan
         self._model = model
-        self._memory = memory
+        self._cache = cache
         self._schedule = schedule
         self._shape = shape
         self._guidance = guidance
@@ -94,6 +103,7 @@ class Generation(Iterator[Block]):
         self._free = free
         self._cuts = tuple(accumulate(int(block.cut) for block in plan.blocks))
         self._position = 0
+        # The block that was returned last, until its clean pass is done.
         self._newest: Block | None = None
 
     @property
@@ -103,18 +113,19 @@ class Generation(Iterator[Block]):
 
     @property
     def done(self) -> bool:
-        """Whether every block of the plan was made; false after a stop."""
+        """Whether every block of the plan was returned. False after a stop."""
         return self._position == len(self.plan.blocks)
 
     @torch.no_grad()
     def __next__(self) -> Block:
+        """Returns the next block. Raises NotFiniteError, and OutOfMemoryError if the second attempt fails too."""
         if self._should_stop():
             raise StopIteration
         self.finish_clean_pass()
         if self.done:
             raise StopIteration
         block = self.plan.blocks[self._position]
-        self._memory.begin(block)
+        self._cache.begin(block)
         latents = retry_on_oom(lambda: self._denoise(block), self._free, f"block {block.index} (shot {block.shot + 1})")
         self._newest = Block(block, latents)
         self._position += 1
@@ -122,66 +133,69 @@ class Generation(Iterator[Block]):
 
     @torch.no_grad()
     def finish_clean_pass(self) -> None:
-        """Runs the clean pass of the newest block, where it is still to be run."""
+        """Runs the clean pass of the newest block, unless it is done already."""
         if self._newest is None:
             return
         block, latents = self._newest.spec, self._newest.latents
-        # The block outlives an interrupted clean pass, which may already have dropped what it was made from.
-        self._memory.forget_before_cut(block)
-        retry_on_oom(lambda: self._remember(block, latents), self._free, f"the clean pass of block {block.index}")
-        self._memory.end(block)
+        # `_newest` is kept until the pass is done, because a recache evicts the frames needed to denoise it again.
+        self._cache.recache_at_cut(block)
+        retry_on_oom(lambda: self._write_kv(block, latents), self._free, f"the clean pass of block {block.index}")
+        self._cache.end(block)
         self._newest = None
 
     def snapshot(self) -> Snapshot:
-        """The state before the next block; the newest one's clean pass is run for it where it is to be run."""
+        """Copies the state before the next block, after running the newest block's clean pass if it is pending."""
         self.finish_clean_pass()
-        return Snapshot(self._kind(), self._memory.window.state(), self._memory.tensors())
+        return Snapshot(self._kind(), self._cache.window.state(), self._cache.tensors())
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Goes to the snapshot's block. What follows is bit for bit what its own run would have made.
+        """Continues from a snapshot. The next blocks equal those of the run that made it, to the bit.
 
-        Seeds, steps and later prompts may differ. Raises ValueError if the snapshot belongs to another kind of run.
+        Seeds, steps and later prompts may differ. Raises ValueError if model, block shape, cache settings or guidance
+        differ, if the plan ends before the snapshot's block, or if the snapshot is damaged.
         """
         snapshot.check_kind(self._kind())
         if snapshot.next_block > len(self.plan.blocks):
             raise ValueError(
-                f"the snapshot stands at block {snapshot.next_block}, the plan ends at {len(self.plan.blocks)}"
+                f"the snapshot continues at block {snapshot.next_block}, but the plan has {len(self.plan.blocks)} "
+                "blocks; use a longer plan or an earlier snapshot"
             )
         try:
-            self._memory.restore(snapshot.window, snapshot.pools)
+            self._cache.restore(snapshot.window, snapshot.pools)
         except RuntimeError as error:
             raise ValueError(f"the snapshot is damaged: {error}") from error
         self._position, self._newest = snapshot.next_block, None
 
-    def take_over(self, other: Generation) -> bool:
-        """Goes on from where `other` stands, in its very memory, as `restore` does from a copy; `other` has ended.
+    def continue_from(self, other: Generation) -> bool:
+        """Continues at the position of `other` and takes its K/V without a copy, which ends `other`.
 
-        For a film that goes on from another in one go. False, and nothing is changed, where the runs are of two kinds
-        or of two models: what another model remembers would not be what this one does.
+        Returns False and changes nothing if the two differ in model object, block shape, cache settings, guidance or
+        negative prompt, or if this plan ends before that position.
         """
-        alike = self._model == other._model and self._kind() == other._kind()
-        if not alike or other._position > len(self.plan.blocks):
+        compatible = self._model == other._model and self._kind() == other._kind()
+        if not compatible or other._position > len(self.plan.blocks):
             return False
         other.finish_clean_pass()
-        if not self._memory.take_over(other._memory):
+        if not self._cache.continue_from(other._cache):
             return False
         self._position, self._newest = other._position, None
         other._position = len(other.plan.blocks)
         return True
 
     def _denoise(self, block: BlockSpec) -> Tensor:
+        """Latents of the block, `[B, C, F, H, W]` float32."""
         known = self._known(block)
         if known.shape[2] == block.frames:
             return known
         noise = self._noise(block, self._shape).to(self._model.device, torch.float32)
-        x, flows = _clamped(noise, known), list[Tensor]()
+        x, flows = _replace_known(noise, known), list[Tensor]()
         for index, t in enumerate(self._schedule.timesteps):
             if self._should_stop():
                 raise StopIteration
             flow = self._flow(block, x, float(t), known.shape[2])
-            x0 = _clamped(x - self._schedule.sigmas[index] * flow, known)
+            x0 = _replace_known(x - self._schedule.sigmas[index] * flow, known)
             flows.append(flow)
-            x = _clamped(self._schedule.advance(noise, flows), known)
+            x = _replace_known(self._schedule.advance(noise, flows), known)
             if self._on_step is not None:
                 self._on_step(Step(block, index + 1, len(self._schedule.timesteps), x0))
         if not bool(torch.isfinite(x).all()):
@@ -189,44 +203,47 @@ class Generation(Iterator[Block]):
         return x
 
     def _flow(self, block: BlockSpec, x: Tensor, t: float, known: int) -> Tensor:
-        """Guided flow of one step, float32; the first `known` frames are shown as clean."""
-        times = self._times(t)
-        times[:, :known] = 0
-        positions = self._memory.positions(block, self._cuts[block.index])
+        """Guided flow of one step, `[B, C, F, H, W]` float32; the first `known` frames get timestep 0."""
+        timesteps = self._timesteps(t)
+        timesteps[:, :known] = 0
+        positions = self._cache.positions(block, self._cuts[block.index])
         flows = [
-            self._model(x.to(self._model.dtype), times, text, kv, positions).float()
-            for text, kv in self._memory.calls(block, clean=False)
+            self._model(x.to(self._model.dtype), timesteps, text, kv, positions).float()
+            for text, kv in self._cache.calls(block, clean=False)
         ]
         if len(flows) == 1:
             return flows[0]
-        wanted, unwanted = flows
-        return unwanted + self._guidance * (wanted - unwanted)
+        positive, negative = flows
+        return negative + self._guidance * (positive - negative)
 
-    def _remember(self, block: BlockSpec, latents: Tensor) -> None:
-        positions = self._memory.positions(block, self._cuts[block.index])
-        for text, kv in self._memory.calls(block, clean=True):
-            self._model.write_kv(latents.to(self._model.dtype), self._times(0.0), text, kv, positions)
+    def _write_kv(self, block: BlockSpec, latents: Tensor) -> None:
+        """The clean pass: writes the block's K/V at t = 0, for each branch of guidance."""
+        positions = self._cache.positions(block, self._cuts[block.index])
+        for text, kv in self._cache.calls(block, clean=True):
+            self._model.write_kv(latents.to(self._model.dtype), self._timesteps(0.0), text, kv, positions)
 
-    def _times(self, t: float) -> Tensor:
+    def _timesteps(self, t: float) -> Tensor:
+        """`[B, F]` filled with t."""
         return torch.full((self._shape.batch, self._shape.frames), t, device=self._model.device)
 
     def _known(self, block: BlockSpec) -> Tensor:
-        """The block's first frames that need not be sampled: none, some or all of them."""
-        # Kept on the host: a film that goes on after a long stop has all its blocks there.
+        """The block's given leading frames, `[B, C, 0 … F, H, W]`, float32 on the model's device."""
         known = self._known_latents(block)
         if known is None:
             known = torch.empty(self._shape.with_frames(0).as_tuple())
+        # Copied to the device one block at a time: all blocks of a long film would not fit there.
         return known.to(self._model.device, torch.float32)
 
     def _kind(self) -> dict[str, str]:
+        """The settings that two runs must share to exchange K/V."""
         return {
             "model": str(self._model.config),
             "block": str(self._shape),
-            "memory": str(self._memory.config),
+            "memory": str(self._cache.config),
             "guided": str(self._guidance != 1.0),
         }
 
 
-def _clamped(x: Tensor, known: Tensor) -> Tensor:
-    """x with its first frames replaced by the known ones."""
+def _replace_known(x: Tensor, known: Tensor) -> Tensor:
+    """x `[B, C, F, H, W]` with its first frames replaced by `known`, `[B, C, 0 … F, H, W]`."""
     return torch.cat((known, x[:, :, known.shape[2] :]), dim=2) if known.shape[2] else x

@@ -1,4 +1,4 @@
-"""The noise that sampling starts from. Pure functions of seeds and block indices."""
+"""Initial noise of each block, a pure function of the seeds and the block's index."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from ..types import BlockSpec, LatentShape
 MAX_SEED = 2**64 - 1
 
 NoiseSource = Callable[[BlockSpec, LatentShape], Tensor]
+"""Returns the noise of a block: (block, shape of its latents) → `[B, C, F, H, W]`."""
 
 
 def noise(seed: int, shot_seed: int | None, block: int, shape: LatentShape) -> Tensor:
-    """Noise of one block, `[B, C, F, H, W]`, float32 on the CPU.
+    """Gaussian noise of one block, `[B, C, F, H, W]`, float32 on the CPU.
 
-    It depends on the film's seed, the shot's own seed and the block's index, and on nothing else: not on the length of
-    the film, the device or the other blocks. Each film of a batch has its own stream, so a batch begins with the
-    films of a smaller one. Raises ValueError for a seed outside 0 … 2^64 − 1.
+    The noise depends on the film's seed, the shot's own seed and the block's index only, so that neither the length of
+    the film nor the device changes it. Each film of a batch has a separate random stream, so that the first films of a
+    batch equal those of a smaller batch. Raises ValueError for a seed outside 0 … 2^64 − 1.
     """
     for name, value in (("seed", seed), ("shot seed", shot_seed)):
         if value is not None and not 0 <= value <= MAX_SEED:
@@ -34,17 +35,23 @@ def noise(seed: int, shot_seed: int | None, block: int, shape: LatentShape) -> T
 
 
 def block_noise(seed: int) -> NoiseSource:
-    """Each block's own noise, from `noise`: a longer film begins with the shorter one."""
+    """A source that gives each block separate noise, so that a longer film starts like a shorter one; see `noise`."""
     return lambda spec, shape: noise(seed, spec.seed, spec.index, shape)
 
 
 def film_noise(film: Tensor) -> NoiseSource:
-    """Noise cut from one tensor for the whole film, `[B, C, F, H, W]`, as the reference implementation draws it."""
+    """A source that slices one noise tensor of the whole film, `[B, C, F, H, W]`, as the reference implementation does.
 
-    def cut(spec: BlockSpec, shape: LatentShape) -> Tensor:
-        piece = film[:, :, spec.start : spec.start + spec.frames]
-        if piece.shape != shape.as_tuple():
-            raise ValueError(f"noise {tuple(film.shape)} has no {shape.as_tuple()} for block {spec.index}")
-        return piece
+    The source raises ValueError for a block that the tensor does not cover.
+    """
 
-    return cut
+    def block(spec: BlockSpec, shape: LatentShape) -> Tensor:
+        noise = film[:, :, spec.start : spec.start + spec.frames]
+        if noise.shape != shape.as_tuple():
+            raise ValueError(
+                f"noise of shape {tuple(film.shape)} does not contain block {spec.index}, latent frames {spec.start} "
+                f"to {spec.start + spec.frames - 1} in shape {shape.as_tuple()}"
+            )
+        return noise
+
+    return block

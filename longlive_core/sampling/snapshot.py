@@ -1,4 +1,4 @@
-"""A film between two blocks, as a value: enough to go on bit for bit, in this process or another."""
+"""Snapshot of a film between two blocks: the KV cache as a value, which can be saved and continued from."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FORMAT = "longlive-snapshot-1"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """State after the blocks before `window.next`.
+    """State after the clean pass of block `next_block` − 1.
 
-    kind: what the run must have in common to take it over (model, size, memory …), name → value.
-    pools: tensors of each memory's occupied slots, on the CPU; the second memory is that of guidance.
+    kind: the settings that a run must share to continue from it (model, block shape, cache, guidance), name → value.
+    pools: the tensors of the occupied slots on the CPU, for each branch of guidance; see `Pool.tensors`.
     """
 
     kind: Mapping[str, str]
@@ -36,44 +36,48 @@ class Snapshot:
         return self.window.next
 
     def save(self, path: Path) -> None:
-        """Writes one safetensors file."""
-        tensors = {f"{pool}.{i}": tensor for pool, kept in enumerate(self.pools) for i, tensor in enumerate(kept)}
-        state = {"kind": dict(self.kind), "window": asdict(self.window), "pools": [len(kept) for kept in self.pools]}
+        """Writes the snapshot as one safetensors file."""
+        tensors = {f"{i}.{j}": tensor for i, pool in enumerate(self.pools) for j, tensor in enumerate(pool)}
+        state = {"kind": dict(self.kind), "window": asdict(self.window), "pools": [len(pool) for pool in self.pools]}
         save_file(tensors, path, {"format": FORMAT, "state": json.dumps(state), "digest": _digest(tensors)})
 
     @classmethod
     def load(cls, path: Path) -> Snapshot:
-        """Reads what `save` wrote. Raises ValueError for any other file, OSError for one that cannot be read."""
+        """Reads a file that `save` wrote.
+
+        Raises ValueError if the file is not a snapshot or is damaged, and OSError if it cannot be read.
+        """
         try:
             opened = safe_open(path, "pt")
         except SafetensorError as error:
-            raise ValueError(f"{path} is no snapshot of a LongLive film ({error})") from error
+            raise ValueError(f"{path} is not a snapshot of a LongLive film ({error})") from error
         with opened as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise ValueError(f"{path} is no snapshot of a LongLive film (format {metadata.get('format')!r})")
+                found = metadata.get("format")
+                raise ValueError(f"{path} is not a snapshot of a LongLive film (format {found!r}, not {FORMAT!r})")
             state = json.loads(metadata["state"])
-            names = [[f"{pool}.{i}" for i in range(count)] for pool, count in enumerate(state["pools"])]
-            # Copies: the file is not held open by tensors that lie in it.
+            names = [[f"{i}.{j}" for j in range(count)] for i, count in enumerate(state["pools"])]
+            # Cloned, because tensors of a memory-mapped file would keep the file open.
             tensors = {name: file.get_tensor(name).clone() for pool in names for name in pool}
         if metadata.get("digest") != _digest(tensors):
-            raise ValueError(f"{path} is damaged (its memory is not what was written)")
+            raise ValueError(f"{path} is damaged: its tensors do not match their checksum; delete the file")
         pools, window = tuple(tuple(tensors[name] for name in pool) for pool in names), state["window"]
         return cls(state["kind"], WindowState(tuple(window["blocks"]), window["pin"], window["next"]), pools)
 
     def check_kind(self, kind: Mapping[str, str]) -> None:
-        """Raises ValueError that names each setting in which the run that takes over differs."""
+        """Raises ValueError if a run of this kind cannot continue from the snapshot, naming each differing setting."""
         differences = [
             f"{name}: saved {self.kind.get(name)}, now {kind.get(name)}"
             for name in sorted({*kind, *self.kind})
             if self.kind.get(name) != kind.get(name)
         ]
         if differences:
-            raise ValueError(f"the snapshot belongs to another run; {'; '.join(differences)}")
+            raise ValueError(f"the snapshot was made with other settings; {'; '.join(differences)}")
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """Fingerprint of tensors on the CPU: names, shapes, dtypes and every bit."""
+    """Checksum over names, shapes, dtypes and bytes of tensors on the CPU."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -171,7 +171,7 @@ def _forward(
             f"prompts {tuple(prompts.shape)} must name one text row for each of {x.shape[0]} films x "
             f"{layout.blocks} blocks"
         )
-    words = _BlockText(layout, model.text_keys(text), prompts, attention)
+    words = _BlockText(layout, model.text_kv(text), prompts, attention)
     return model(x, t, words, _BlockCausal(layout, attention), positions)
 
 

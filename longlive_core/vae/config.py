@@ -1,4 +1,4 @@
-"""Shape of a VAE and the statistics of its latents."""
+"""Hyper-parameters of a VAE and the statistics of its latents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any, cast
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Wan2.2 topology. `mean` and `std` (one per latent channel) turn latents into the model's normalised ones."""
+    """Hyper-parameters of a VAE with Wan2.2's topology.
+
+    dim, dec_dim: base widths of encoder and decoder, times `dim_mult` in each stage. temporal_downsample: of each stage
+    but the last. mean, std: of each latent channel; they normalise latents for the transformer.
+    """
 
     dim: int = 160
     dec_dim: int = 256
@@ -22,7 +26,7 @@ class VAEConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> VAEConfig:
-        """From JSON; lists become tuples. Raises TypeError for an unknown field."""
+        """Reads the values of a JSON object; lists become tuples. Raises TypeError for an unknown field."""
         fields: dict[str, Any] = {
             name: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
             for name, value in values.items()
@@ -30,23 +34,25 @@ class VAEConfig:
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
         return asdict(self)
 
     @property
     def decoder_reach(self) -> int:
-        """How many latent frames before a latent frame its pixels depend on: 40 of Wan2.2.
+        """The temporal receptive field of the decoder: 40 latent frames before the decoded one, for Wan2.2.
 
-        Every convolution in time looks two frames back, at the rate of its stage: the first one and the two middle
-        blocks at that of the latents, then each stage's blocks and its doubling. A film decoded from that many frames
-        before is equal to the bit; two more are for its first frames, which are decoded otherwise.
+        Decoding that starts so many frames earlier gives the same pixels to the bit.
         """
-        look, rate = 2.0 + 2 * 4, 1
-        for doubled in (*reversed(self.temporal_downsample), False):
-            look += 4 * (self.num_res_blocks + 1) / rate
-            if doubled:
-                look += 2 / rate
+        # Each causal convolution sees two earlier frames at the frame rate of its stage. At the rate of the latents:
+        # the first convolution and two residual blocks of two. Then each stage's residual blocks and upsampling.
+        reach, rate = 2.0 + 2 * 4, 1
+        for doubles in (*reversed(self.temporal_downsample), False):
+            reach += 4 * (self.num_res_blocks + 1) / rate
+            if doubles:
+                reach += 2 / rate
                 rate *= 2
-        return ceil(look + 2 / rate) + 2
+        # The head, and two frames more because the first latent frames of a stream are decoded differently.
+        return ceil(reach + 2 / rate) + 2
 
 
 # Per-channel statistics of the released Wan2.2 VAE.

@@ -1,4 +1,4 @@
-"""Decoder of the Wan2.2 VAE: 4 video frames of 16x16 pixels from each latent position, 1 from the first frame."""
+"""Decoder of the Wan2.2 VAE: 16× in space and 4× in time; the first latent frame gives a single video frame."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 from ...kernels import upsample_nearest
 from .config import VAEConfig
-from .layers import CausalConv3d, FrameConv, Head, Middle, ResidualBlock, Tape
+from .layers import CausalConv3d, ConvCache, FrameConv, Head, Middle, ResidualBlock
 
 
 def dup_up(x: Tensor, c_out: int, time: int, *, first: bool) -> Tensor:
-    """Repeated channels, then depth-to-space: [B, T, H, W, C] -> [B, T*time, 2H, 2W, c_out].
+    """Repeats channels, then depth-to-space: `[B, T, H, W, C]` → `[B, T·time, 2H, 2W, c_out]`.
 
-    The first chunk of a film drops its first time - 1 frames: the first latent frame is one video frame.
+    first: whether this is the first chunk of a film, which drops its first time − 1 frames, because the first latent
+    frame is a single video frame.
     """
     x = x.repeat_interleave(c_out * time * 4 // x.shape[-1], dim=-1)
     x = rearrange(x, "b t h w (c p q r) -> b (t p) (h q) (w r) c", p=time, q=2, r=2)
@@ -21,25 +22,28 @@ def dup_up(x: Tensor, c_out: int, time: int, *, first: bool) -> Tensor:
 
 
 class Upsample(nn.Module):
-    """Where `time`, a convolution to twice the frames; then nearest x2 and conv2d."""
+    """Upsampling to `[B, T, 2H, 2W, C]` by nearest neighbour and conv2d, or to `[B, 2T, 2H, 2W, C]` if `time`."""
 
     def __init__(self, channels: int, time: bool) -> None:
         super().__init__()
         self.resample = nn.ModuleDict({"1": FrameConv(channels, channels, padding=1)})
         self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if time else None
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         if self.time_conv is not None:
-            if tape.first:
-                # The first latent frame is not doubled, and the second starts from an empty history.
-                tape.keep(x.new_zeros(x.shape[0], 2, *x.shape[2:]))
+            if cache.first:
+                # The first latent frame is not doubled, and the second one is convolved with zeros as its past.
+                cache.store(x.new_zeros(x.shape[0], 2, *x.shape[2:]))
             else:
-                x = rearrange(self.time_conv(x, tape), "b t h w (p c) -> b (t p) h w c", p=2)
+                x = rearrange(self.time_conv(x, cache), "b t h w (p c) -> b (t p) h w c", p=2)
         return self.resample["1"](upsample_nearest(x))
 
 
 class UpStage(nn.Module):
-    """Residual blocks and an upsampler, plus the duplicated input; the last stage has neither of the two."""
+    """Residual blocks, an upsampler and the shortcut `dup_up`; `[B, T, H, W, c_in]` → `[B, T', 2H, 2W, c_out]`.
+
+    space: false in the last stage, which has residual blocks only. time: whether frames are doubled.
+    """
 
     def __init__(self, c_in: int, c_out: int, blocks: int, *, space: bool, time: bool) -> None:
         super().__init__()
@@ -49,15 +53,15 @@ class UpStage(nn.Module):
         self.upsamples = nn.ModuleList(layers)
         self.c_out, self.space, self.time = c_out, space, 2 if time else 1
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         h = x
         for layer in self.upsamples:
-            h = layer(h, tape)
-        return h + dup_up(x, self.c_out, self.time, first=tape.first) if self.space else h
+            h = layer(h, cache)
+        return h + dup_up(x, self.c_out, self.time, first=cache.first) if self.space else h
 
 
 class Decoder(nn.Module):
-    """[B, T, h, w, latent_channels] -> [B, T', 8h, 8w, 12] patched pixels; the first chunk has T = 1."""
+    """`[B, T, h, w, latent_channels]` → patched pixels `[B, T', 8h, 8w, 12]`; the first chunk must have T = 1."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -73,8 +77,8 @@ class Decoder(nn.Module):
         )
         self.head = Head(dims[-1], 12)
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
-        x = self.middle(self.conv1(x, tape), tape)
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
+        x = self.middle(self.conv1(x, cache), cache)
         for stage in self.upsamples:
-            x = stage(x, tape)
-        return self.head(x, tape)
+            x = stage(x, cache)
+        return self.head(x, cache)

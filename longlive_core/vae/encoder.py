@@ -1,4 +1,4 @@
-"""Encoder of the Wan2.2 VAE: 16x in space, 4x in time."""
+"""Encoder of the Wan2.2 VAE: 16× in space and 4× in time; the first video frame gives a latent frame by itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import VAEConfig
-from .layers import CausalConv3d, FrameConv, Head, Middle, ResidualBlock, Tape
+from .layers import CausalConv3d, ConvCache, FrameConv, Head, Middle, ResidualBlock
 
 
 def avg_down(x: Tensor, c_out: int, time: int, space: int) -> Tensor:
-    """Space-to-depth, then means over groups of channels: [B, T, H, W, C] -> [B, T/time, H/space, W/space, c_out].
+    """Space-to-depth, then the mean over groups of channels.
 
-    T is zero-padded at the front to a multiple of `time`.
+    `[B, T, H, W, C]` → `[B, T/time, H/space, W/space, c_out]`. T is zero-padded at the front to a multiple of `time`.
     """
     x = F.pad(x, (0, 0) * 3 + (-x.shape[1] % time, 0))
     x = rearrange(x, "b (t p) (h q) (w r) c -> b t h w (c p q r)", p=time, q=space, r=space)
@@ -22,24 +22,30 @@ def avg_down(x: Tensor, c_out: int, time: int, space: int) -> Tensor:
 
 
 class Downsample(nn.Module):
-    """Strided conv2d, then, where `time`, a stride-2 convolution in time over the last cached frame and the chunk."""
+    """Strided conv2d, `[B, T, H, W, C]` → `[B, T, H/2, W/2, C]`; if `time`, then a stride-2 convolution in time, T/2.
+
+    The first chunk, a single frame, is not convolved in time.
+    """
 
     def __init__(self, channels: int, time: bool) -> None:
         super().__init__()
         self.resample = nn.ModuleDict({"1": FrameConv(channels, channels, stride=2)})
         self.time_conv = CausalConv3d(channels, channels, (3, 1, 1)) if time else None
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         x = self.resample["1"](F.pad(x, (0, 0, 0, 1, 0, 1)))
         if self.time_conv is None:
             return x
-        past = tape.past()
-        tape.keep(x[:, -1:])
+        past = cache.past()
+        cache.store(x[:, -1:])
         return x if past is None else self.time_conv.convolve(torch.cat([past, x], dim=1), stride=2)
 
 
 class DownStage(nn.Module):
-    """Residual blocks and a downsampler, plus the averaged input."""
+    """Residual blocks, a downsampler and the shortcut `avg_down`; `[B, T, H, W, c_in]` → `[B, T', H/2, W/2, c_out]`.
+
+    space: false in the last stage, which has no downsampler. time: whether frames are halved.
+    """
 
     def __init__(self, c_in: int, c_out: int, blocks: int, *, space: bool, time: bool) -> None:
         super().__init__()
@@ -49,15 +55,18 @@ class DownStage(nn.Module):
         self.downsamples = nn.ModuleList(layers)
         self.c_out, self.space, self.time = c_out, 2 if space else 1, 2 if time else 1
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         shortcut = avg_down(x, self.c_out, self.time, self.space)
         for layer in self.downsamples:
-            x = layer(x, tape)
+            x = layer(x, cache)
         return x + shortcut
 
 
 class Encoder(nn.Module):
-    """[B, T, H/2, W/2, 12] patched pixels -> [B, T', H/16, W/16, 2*latent_channels]; T is 1, then any multiple of 4."""
+    """Patched pixels `[B, T, H/2, W/2, 12]` → moments `[B, T', H/16, W/16, 2·latent_channels]`.
+
+    T is 1 in the first chunk and a multiple of 4 in later ones.
+    """
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -77,8 +86,8 @@ class Encoder(nn.Module):
         self.middle = Middle(dims[-1])
         self.head = Head(dims[-1], 2 * config.latent_channels)
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
-        x = self.conv1(x, tape)
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
+        x = self.conv1(x, cache)
         for stage in self.downsamples:
-            x = stage(x, tape)
-        return self.head(self.middle(x, tape), tape)
+            x = stage(x, cache)
+        return self.head(self.middle(x, cache), cache)

@@ -13,40 +13,43 @@ from torch import Tensor, nn
 from ...kernels import rms_silu_pad
 
 State = tuple[Tensor, ...]
+"""Past input frames of the temporal layers, `[B, T, H, W, C]` each, in the order in which the layers run."""
 
 
-class Tape:
-    """What the causal layers remember between two chunks, in the order in which they run.
+class ConvCache:
+    """The state of the temporal layers during one chunk: reads that of the previous chunk and collects the next one.
 
-    A layer reads its own past once and writes its own future once per chunk, so the state is a plain tuple and
-    needs no names. `first` is true for the first chunk of a film.
+    Every temporal layer calls `past` and `store` once per chunk, always in the same order, so entries need no names.
+    first: whether this is the first chunk of a film.
     """
 
     def __init__(self, state: State | None) -> None:
         self.first = state is None
         self._past = iter(state or ())
-        self._future: list[Tensor] = []
+        self._next: list[Tensor] = []
 
     def past(self) -> Tensor | None:
-        """Frames kept by this layer at the end of the previous chunk; None on the first chunk."""
+        """The frames `[B, T, H, W, C]` that this layer stored in the previous chunk; None in the first chunk."""
         return None if self.first else next(self._past)
 
-    def keep(self, frames: Tensor) -> None:
-        # A view would hold the whole activation of this chunk alive.
-        self._future.append(frames.clone())
+    def store(self, frames: Tensor) -> None:
+        """Stores frames `[B, T, H, W, C]` for this layer's `past` in the next chunk."""
+        # Cloned, because a view would keep the whole activation in memory.
+        self._next.append(frames.clone())
 
     def state(self) -> State:
-        return tuple(self._future)
+        """The state for the next chunk."""
+        return tuple(self._next)
 
 
 class CausalConv3d(nn.Module):
-    """3-D convolution that sees only the past: [B, T, H, W, C_in] -> [B, T, H, W, C_out].
+    """3-D convolution that is causal in time, `[B, T, H, W, C_in]` → `[B, T, H, W, C_out]`.
 
         0 0 | x0 x1 x2 x3        the first chunk is padded with zeros on the left,
-      x2 x3 | x4 x5              every later one with the last two frames before it
+      x2 x3 | x4 x5              a later chunk with the last two frames of the previous one
 
-    On a CPU the three time taps are stacked on channels and run as one channels-last conv2d, five times faster
-    than conv3d there and equal to it within rounding.
+    On a CPU the three temporal taps are stacked on channels and run as one channels-last conv2d, which is five times
+    faster than conv3d and equal to it within rounding.
     """
 
     def __init__(self, c_in: int, c_out: int, kernel: tuple[int, int, int]) -> None:
@@ -55,17 +58,17 @@ class CausalConv3d(nn.Module):
         self.weight, self.bias = conv.weight, nn.Parameter(torch.zeros(c_out))
         self.kernel = kernel
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         history = self.kernel[0] - 1
         if history:
-            past = tape.past()
+            past = cache.past()
             past = x.new_zeros(x.shape[0], history, *x.shape[2:]) if past is None else past
             x = torch.cat([past, x], dim=1)
-            tape.keep(x[:, -history:])
+            cache.store(x[:, -history:])
         return self.convolve(x)
 
     def convolve(self, x: Tensor, stride: int = 1) -> Tensor:
-        """Valid in time (with `stride`), same in space; `x` already carries its history."""
+        """Convolves x `[B, T, H, W, C_in]`, past frames included: valid in time with `stride`, same in space."""
         taps, height, width = self.kernel
         if x.is_cuda:
             pad = (0, height // 2, width // 2)
@@ -80,14 +83,14 @@ class CausalConv3d(nn.Module):
 
 
 def per_frame_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> Tensor:
-    """2-D convolution of every frame: [B, T, H, W, C_in] -> [B, T, H', W', C_out]."""
+    """2-D convolution of every frame, `[B, T, H, W, C_in]` → `[B, T, H', W', C_out]`; weight `[C_out, C_in, k, k]`."""
     B = x.shape[0]
     y = F.conv2d(x.flatten(0, 1).permute(0, 3, 1, 2), weight, bias, stride, padding)
     return y.permute(0, 2, 3, 1).unflatten(0, (B, -1))
 
 
 class FrameConv(nn.Conv2d):
-    """A 3x3 convolution of every frame by itself."""
+    """3×3 convolution of every frame, `[B, T, H, W, C_in]` → `[B, T, H', W', C_out]`."""
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1, padding: int = 0) -> None:
         super().__init__(c_in, c_out, 3, stride, padding)
@@ -98,7 +101,7 @@ class FrameConv(nn.Conv2d):
 
 
 class RMSNorm(nn.Module):
-    """x / ||x||_2 * sqrt(C) * gamma over channels."""
+    """RMS norm over channels, x / ‖x‖₂ · √C · gamma; `[..., C]` → `[..., C]`."""
 
     def __init__(self, channels: int, spatial_dims: int = 3) -> None:
         super().__init__()
@@ -108,20 +111,23 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.gamma.flatten(), eps=1e-12)
 
 
-def normed_conv(norm: nn.Module, conv: nn.Module, x: Tensor, tape: Tape) -> Tensor:
-    """conv(silu(norm(x))), with the padding made by the norm: one pass over what would be three."""
+def normed_conv(norm: nn.Module, conv: nn.Module, x: Tensor, cache: ConvCache) -> Tensor:
+    """conv(silu(norm(x))), `[B, T, H, W, C_in]` → `[B, T, H, W, C_out]`.
+
+    One op normalises, activates and prepends the past frames, which saves two passes over the activations.
+    """
     assert isinstance(norm, RMSNorm) and isinstance(conv, CausalConv3d)
-    padded = rms_silu_pad(x, norm.gamma.flatten(), tape.past())
-    tape.keep(padded[:, -2:])
+    padded = rms_silu_pad(x, norm.gamma.flatten(), cache.past())
+    cache.store(padded[:, -2:])
     return conv.convolve(padded)
 
 
 class ResidualBlock(nn.Module):
-    """norm, SiLU, conv, norm, SiLU, conv, plus the input or its 1x1x1 projection."""
+    """Norm, SiLU, conv, norm, SiLU, conv, plus the input or its 1×1×1 projection; `[B, T, H, W, C]`."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
-        # The indices 0, 2, 3, 6 are those of the checkpoint; 1, 4 and 5 (SiLU, SiLU, dropout) hold no weights.
+        # The keys are the checkpoint's indices. 1, 4 and 5 (SiLU, SiLU, dropout) have no weights.
         self.residual = nn.ModuleDict(
             {
                 "0": RMSNorm(c_in),
@@ -132,14 +138,14 @@ class ResidualBlock(nn.Module):
         )
         self.shortcut = CausalConv3d(c_in, c_out, (1, 1, 1)) if c_in != c_out else None
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         norm1, conv1, norm2, conv2 = self.residual.values()
-        h = normed_conv(norm2, conv2, normed_conv(norm1, conv1, x, tape), tape)
-        return h + (x if self.shortcut is None else self.shortcut(x, tape))
+        h = normed_conv(norm2, conv2, normed_conv(norm1, conv1, x, cache), cache)
+        return h + (x if self.shortcut is None else self.shortcut(x, cache))
 
 
 class SpatialAttention(nn.Module):
-    """One-head attention inside each frame: x + proj(softmax(q k^T) v)."""
+    """Single-head attention within each frame, x + proj(softmax(q kᵀ / √C) v); `[B, T, H, W, C]`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -156,34 +162,34 @@ class SpatialAttention(nn.Module):
 
 
 class Middle(nn.ModuleList):
-    """Residual, attention, residual."""
+    """Residual block, attention, residual block; `[B, T, H, W, C]`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(
             [ResidualBlock(channels, channels), SpatialAttention(channels), ResidualBlock(channels, channels)]
         )
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         first, attention, last = self
-        return last(attention(first(x, tape)), tape)
+        return last(attention(first(x, cache)), cache)
 
 
 class Head(nn.ModuleDict):
-    """norm, SiLU, conv; 0 and 2 are the checkpoint's indices."""
+    """Norm, SiLU, conv; `[B, T, H, W, C_in]` → `[B, T, H, W, C_out]`. The keys are the checkpoint's indices."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__({"0": RMSNorm(c_in), "2": CausalConv3d(c_in, c_out, (3, 3, 3))})
 
-    def forward(self, x: Tensor, tape: Tape) -> Tensor:
+    def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         norm, conv = self.values()
-        return normed_conv(norm, conv, x, tape)
+        return normed_conv(norm, conv, x, cache)
 
 
 def patchify(video: Tensor, size: int = 2) -> Tensor:
-    """[B, C, F, H, W] -> [B, F, H/size, W/size, C*size*size], columns before rows inside a patch."""
+    """`[B, C, F, H, W]` → `[B, F, H/size, W/size, C·size²]`; within a channel, a patch is stored column by column."""
     return rearrange(video, "b c f (h q) (w r) -> b f h w (c r q)", q=size, r=size)
 
 
 def unpatchify(x: Tensor, size: int = 2) -> Tensor:
-    """Inverse of `patchify`."""
+    """The inverse of `patchify`: `[B, F, h, w, C·size²]` → `[B, C, F, h·size, w·size]`."""
     return rearrange(x, "b f h w (c r q) -> b c f (h q) (w r)", q=size, r=size)

@@ -1,4 +1,4 @@
-"""Latents in, video frames out, while the film is made."""
+"""Streaming decoder: takes latents block by block and returns video frames while the film is sampled."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ from ..oom import retry_on_oom
 
 
 class ChunkDecoder(Protocol):
-    """A VAE that decodes a film piece by piece; `WanVAE` is one. Its state is handed in and out, None at the start."""
+    """A VAE that decodes a film chunk by chunk. Its state is passed in and out, None at the start. See `WanVAE`."""
 
-    def enter(self, latents: Tensor) -> Tensor:
-        """The model's space -> VAE space, on the VAE's device and in its dtype."""
+    def to_vae_space(self, latents: Tensor) -> Tensor:
+        """Latents of the transformer → those of VAE space, on the VAE's device and in its dtype; `[1, C, F, h, w]`."""
         ...
 
-    def decode_chunk(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (each VAE's own)
-        """The next latents `[1, C, t, h, w]` -> (video `[1, 3, T, H, W]` in [-1, 1], state)."""
+    def decode_chunk(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (its type depends on the VAE)
+        """Decodes the next latents `[1, C, t, h, w]` → (video `[1, 3, T, H, W]` in [−1, 1], state)."""
         ...
 
 
 @dataclass(frozen=True)
-class Copy:
-    """Frames `[T, H, W, 3]` uint8 on their way to the host; `ready` is None where they never left it."""
+class HostCopy:
+    """Frames `[T, H, W, 3]` uint8 in host memory, whose copy from the device ends at the event `ready`.
+
+    ready: None if the frames were decoded on the CPU.
+    """
 
     frames: Tensor
     ready: torch.cuda.Event | None
 
     def wait(self) -> Tensor:
-        """The frames, when they have arrived; any thread may wait."""
+        """Waits for the copy and returns the frames. Any thread may call it."""
         if self.ready is not None:
             self.ready.synchronize()
         return self.frames
 
 
 class DecodeStream:
-    """Decodes a film of any length in the memory of one chunk, bit-identical however it is cut.
+    """Decodes a film of any length in the memory of one latent frame. Frames do not depend on the size of the chunks.
 
         stream = DecodeStream(vae)
         for block in generate(...):
@@ -52,78 +55,87 @@ class DecodeStream:
         for frames in stream.flush():
             write(frames)
 
-    Frames wait in the stream one latent frame at a time; what is not taken stays in host memory.
+    Frames that are not taken yet stay in host memory.
     """
 
     def __init__(
         self,
         vae: ChunkDecoder,
-        on_slice: Callable[[], None] | None = None,
+        on_latent_frame: Callable[[], None] | None = None,
         *,
         cuda_stream: torch.cuda.Stream | None = None,
         free: Callable[[], None] | None = None,
     ) -> None:
-        """`on_slice` is called before every latent frame; what it raises (a cancel) leaves the stream usable.
+        """on_latent_frame: called before each latent frame is decoded. If it raises, the stream remains usable.
 
-        cuda_stream: the CUDA stream to decode in. Latents on a device must be finished in it; latents on the host
-        always are. free: called where memory runs out, before a latent frame is decoded once more; see `retry_on_oom`.
+        cuda_stream: the CUDA stream to decode in. Device latents must be ready in that stream. free: called if memory
+        runs out, before the latent frame is decoded once more; see `retry_on_oom`.
         """
         self.vae = vae
-        self.on_slice = on_slice
-        self._lane = cuda_stream
+        self.on_latent_frame = on_latent_frame
+        self._cuda_stream = cuda_stream
         self._free = free
         self.reset()
 
     def reset(self) -> None:
-        """Forget the film: the next latent frame is a first one."""
+        """Drops state and frames. The next latent frame is the first one of a film."""
         self.state: Any = None
         self._fed = 0
-        self._copies: deque[Copy] = deque()
+        self._copies: deque[HostCopy] = deque()
 
     @torch.inference_mode()
     def feed(self, latents: Tensor) -> None:
-        """Decode the next normalised latents [1, C, F, H, W], F >= 1.
+        """Decodes the next normalised latents, `[1, C, F, H, W]` with F ≥ 1.
 
-        Raises ValueError for a batch, and OutOfMemoryError where memory runs out twice: what was fed before is decoded.
+        Raises ValueError for other shapes, and OutOfMemoryError if memory runs out twice for one latent frame. The
+        frames before it are decoded then.
         """
         if latents.ndim != 5 or latents.shape[0] != 1:
-            raise ValueError(f"a stream decodes one film of shape [1, C, F, H, W], not {list(latents.shape)}")
-        with torch.cuda.stream(self._lane):
-            if self._lane is not None and latents.is_cuda:
-                latents.record_stream(self._lane)
-            for frame in self.vae.enter(latents).split(1, dim=2):
-                if self.on_slice is not None:
-                    self.on_slice()
+            raise ValueError(
+                f"latents have shape {list(latents.shape)}, but a stream decodes one film, [1, C, F, H, W]; use one "
+                "stream for each film of a batch"
+            )
+        with torch.cuda.stream(self._cuda_stream):
+            if self._cuda_stream is not None and latents.is_cuda:
+                # Otherwise the allocator may reuse the latents' memory while this stream still reads them.
+                latents.record_stream(self._cuda_stream)
+            for frame in self.vae.to_vae_space(latents).split(1, dim=2):
+                if self.on_latent_frame is not None:
+                    self.on_latent_frame()
                 work, what = partial(self._decode, frame), f"decoding latent frame {self._fed}"
                 copy, self.state = retry_on_oom(work, self._free, what)
                 self._copies.append(copy)
                 self._fed += 1
 
-    def _decode(self, frame: Tensor) -> tuple[Copy, Any]:
-        """One latent frame and the state after it; the stream itself is as before, so that it can be done again."""
+    def _decode(self, frame: Tensor) -> tuple[HostCopy, Any]:
+        """Decodes a latent frame `[1, C, 1, h, w]` → (video frames, next state) without changing the stream."""
         video, state = self.vae.decode_chunk(frame, self.state)
         return _to_host(to_uint8(video)), state
 
     def take(self) -> Tensor | None:
-        """The oldest decoded frames [T, H, W, 3] uint8 on the host, T = 1 first and 4 later; None when none wait."""
+        """Removes and returns the video frames of the oldest latent frame, or None if there are none.
+
+        Returns `[T, H, W, 3]` uint8 on the host, with T = 1 for the first latent frame of a film and 4 for later ones.
+        """
         return self._copies.popleft().wait() if self._copies else None
 
     def flush(self) -> list[Tensor]:
-        """All decoded frames not yet taken, oldest first."""
+        """Removes and returns all decoded frames, oldest first, in pieces as `take` returns them."""
         return [copy.wait() for copy in self.copies()]
 
-    def copies(self) -> list[Copy]:
-        """As `flush`, for another thread to wait for."""
-        waiting = list(self._copies)
+    def copies(self) -> list[HostCopy]:
+        """As `flush`, without waiting for the copies to the host, so that another thread can wait."""
+        copies = list(self._copies)
         self._copies.clear()
-        return waiting
+        return copies
 
 
-def _to_host(frames: Tensor) -> Copy:
+def _to_host(frames: Tensor) -> HostCopy:
+    """Starts the copy of frames `[T, H, W, 3]` to pinned host memory in the current CUDA stream."""
     if not frames.is_cuda:
-        return Copy(frames, None)
+        return HostCopy(frames, None)
     host = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
     host.copy_(frames, non_blocking=True)
     ready = torch.cuda.Event()
     ready.record(torch.cuda.current_stream(frames.device))
-    return Copy(host, ready)
+    return HostCopy(host, ready)

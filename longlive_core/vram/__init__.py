@@ -1,1 +1,1 @@
-"""What a film takes of a card, planned before it starts."""
+"""VRAM: what a film takes on a card, planned before it starts."""

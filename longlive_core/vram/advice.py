@@ -1,4 +1,4 @@
-"""What to change in a film that does not fit a card."""
+"""Advice for a film that does not fit a card: which changes make it fit, and what each of them saves."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 from .budget import WEIGHT_BYTES, Budget
 
-KV_QUALITY = ("bf16", "fp8", "nvfp4")
+KV_BY_QUALITY = ("bf16", "fp8", "nvfp4")
+"""The KV formats that are chosen and advised, from the best to the smallest."""
 SMALL_SIZE = (480, 832)
-# The least that holds a sink, one block more and the new block.
 SMALL_WINDOW = 24
+"""The shortest window that holds the sink, one other block and the new block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A change, the bytes that it saves on the card, and whether it is enough."""
+    """A change of settings, the bytes of the card that it saves, and whether the film fits with it."""
 
     change: str
     saves: int
@@ -26,29 +27,30 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Other values of a budget's fields, in words."""
+    """A change of settings: its description and the new values of fields of `Budget`."""
 
-    words: str
+    text: str
     fields: dict[str, Any]
 
 
 def advise(budget: Budget) -> tuple[Advice, ...]:
-    """What helps: each change by itself, as mild as is enough, and, where none is, the fewest that are together.
+    """Advice for a film that does not fit: every setting by itself, changed no more than necessary.
 
-    What is enough comes first, and of that what costs least.
+    If no single change is enough, the smallest sufficient combination is included. Advice that is enough comes first,
+    otherwise the order is from the least loss of quality to the largest.
     """
-    levers = list(_levers(budget))
-    found = [_mildest(budget, steps) for steps in levers]
-    if not any(advice.fits for advice in found):
-        found += _together(budget, [steps[-1] for steps in levers])
-    return tuple(sorted((a for a in found if a.saves > 0), key=lambda advice: not advice.fits))
+    options = list(_options(budget))
+    advice = [_mildest(budget, steps) for steps in options]
+    if not any(item.fits for item in advice):
+        advice += _combine(budget, [steps[-1] for steps in options])
+    return tuple(sorted((item for item in advice if item.saves > 0), key=lambda item: not item.fits))
 
 
-def _levers(budget: Budget) -> Iterator[list[Change]]:
-    """What can be changed, from what costs least; the steps of each from mild to strong."""
+def _options(budget: Budget) -> Iterator[list[Change]]:
+    """For each setting that can be changed, its changes from mild to strong. Settings with little loss come first."""
     if budget.guidance:
         yield [Change("guidance 1", {"guidance": False})]
-    if smaller := _after(budget.kv_format, KV_QUALITY):
+    if smaller := _after(budget.kv_format, KV_BY_QUALITY):
         yield [Change(f"{name} KV", {"kv_format": name}) for name in smaller]
     if smaller := _after(budget.weights, tuple(WEIGHT_BYTES)):
         yield [Change(f"{name} weights", {"weights": name}) for name in smaller]
@@ -63,29 +65,27 @@ def _levers(budget: Budget) -> Iterator[list[Change]]:
         yield [Change(f"size {size[0]}x{size[1]}", {"size": size})]
     layers = budget.model.num_layers
     if budget.streamed < layers:
-        away = range(budget.streamed + 1, layers + 1)
-        yield [Change(f"{n} of {layers} layers in host memory (slower)", {"streamed": n}) for n in away]
+        counts = range(budget.streamed + 1, layers + 1)
+        yield [Change(f"{n} of {layers} layers in host memory (slower)", {"streamed": n}) for n in counts]
 
 
 def _mildest(budget: Budget, steps: Sequence[Change]) -> Advice:
-    """The first step that is enough, else the last one."""
-    for change in steps:
-        after = _with(budget, [change])
-        if after.fits:
-            return Advice(change.words, budget.total - after.total, True)
-    return Advice(steps[-1].words, budget.total - _with(budget, steps[-1:]).total, False)
+    """The first of the changes with which the film fits, otherwise the last one."""
+    change = next((step for step in steps if _with(budget, [step]).fits), steps[-1])
+    after = _with(budget, [change])
+    return Advice(change.text, budget.total - after.total, after.fits)
 
 
-def _together(budget: Budget, changes: Sequence[Change]) -> list[Advice]:
-    """The first changes that are enough together, without those that are not needed; empty if all are too few."""
+def _combine(budget: Budget, changes: Sequence[Change]) -> list[Advice]:
+    """The first changes that are enough together, without those that are not needed; empty if all are not enough."""
     enough = next((n for n in range(len(changes)) if _with(budget, changes[:n]).fits), None)
     if enough is None:
         return []
-    taken = list(changes[:enough])
+    needed = list(changes[:enough])
     for change in reversed(changes[:enough]):
-        fewer = [other for other in taken if other is not change]
-        taken = fewer if _with(budget, fewer).fits else taken
-    return [Advice(", ".join(c.words for c in taken), budget.total - _with(budget, taken).total, True)]
+        fewer = [other for other in needed if other is not change]
+        needed = fewer if _with(budget, fewer).fits else needed
+    return [Advice(", ".join(c.text for c in needed), budget.total - _with(budget, needed).total, True)]
 
 
 def _with(budget: Budget, changes: Sequence[Change]) -> Budget:
@@ -93,5 +93,5 @@ def _with(budget: Budget, changes: Sequence[Change]) -> Budget:
 
 
 def _after(name: str, order: Sequence[str]) -> Sequence[str]:
-    """Formats that are smaller than the named one; all, where it is none of them."""
+    """The names after `name` in `order`; all of them if it is not one of them."""
     return order[order.index(name) + 1 :] if name in order else order

@@ -1,7 +1,8 @@
-"""Bytes of each part of a film on a card, counted from shapes; nothing is allocated. 1 GB is 1e9 bytes.
+"""The VRAM that each part of a film takes, computed from shapes without allocating anything.
 
-What no shape tells was traced: the code ran on torch's meta device at 704x1280 and 480x832, and the most bytes of
-tensors alive at a time were taken. These grow with the latent cells, so they are given per cell of a latent frame.
+Figures that do not follow from shapes were traced: the code ran on torch's meta device at 704x1280 and 480x832, and the
+peak of the bytes of live tensors was recorded. They grow with the size of a latent frame, so they are given per cell of
+a latent frame, 16x16 pixels.
 """
 
 from __future__ import annotations
@@ -12,30 +13,31 @@ from typing import Literal
 
 from ..memory import KV_FORMATS, MemoryConfig
 from ..model import WAN22_TI2V_5B, WanConfig
-from ..types import LatentShape, PixelShape
+from ..types import BLOCK_FRAMES, LatentShape, PixelShape
 
-Where = Literal["resident", "swapped", "offloaded"]
+Placement = Literal["resident", "swapped", "offloaded"]
+"""resident: on the card during the whole film. swapped: on the card while the model is not. offloaded: in host memory.
+"""
 
-BLOCK_FRAMES = 8
-# Of a number in bf16, which all formats are computed in.
-BYTES = 2
-# Per weight of the blocks' linear layers, best first; NVFP4 is 4 bits and an 8-bit scale for every 16 of them.
+# Bytes of a bf16 number, the dtype of activations whatever the format of the weights.
+BF16_BYTES = 2
+# Bytes per weight of the blocks' linear layers, best format first. NVFP4: 4 bits, and an 8-bit scale per 16 weights.
 WEIGHT_BYTES = {"bf16": 2.0, "fp8": 1.0, "nvfp4": 0.5625}
-# CUDA context and what the allocator cannot reuse: 0.8 to 1.2 GB, estimated.
+# The CUDA context and fragmentation of the allocator: 0.8 to 1.2 GB, estimated.
 CONTEXT = 1_000_000_000
-# Taken by the desktop and other programs: 0.3 to 1.0 GB, estimated.
+# The desktop and other programs: 0.3 to 1.0 GB, estimated.
 DISPLAY = 500_000_000
-# umt5-xxl as an fp8 file. It is used before the film begins, so it never stands beside the rest.
+# umt5-xxl as an fp8 file. It is used before sampling starts, so it does not add to the peak.
 TEXT_ENCODER = 6_700_000_000
-# Tensors of all tokens alive at the height of a pass, beside two hidden layers of the feed-forward: 4 traced.
-STREAMS = 6
-# Blocks of float32 latents that a sampler of four steps has about it: 6 traced with two steps.
-LATENTS = 10
+# Live tensors `[B, L, dim]` at the peak of a pass, besides two hidden layers of the feed-forward: 4 traced.
+LIVE_TENSORS = 6
+# Live blocks of float32 latents in a sampler of four steps: 6 traced with two steps.
+LIVE_LATENTS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Decoder:
-    """A VAE in bf16: bytes of its weights and, per latent cell, of its streaming cache and of decoding one frame."""
+class DecoderBytes:
+    """A VAE in bf16: bytes of its weights and, per latent cell, of its streaming state and of decoding one frame."""
 
     weights: int
     cache: int
@@ -44,29 +46,29 @@ class Decoder:
 
 # Traced with ComfyUI 0.33's decoders: Wan2.2's, the same with a quarter of the decoder's channels, and taew2_2.
 VAES = {
-    "full": Decoder(weights=1_409_377_336, cache=913_600, transient=1_048_768),
-    "light": Decoder(weights=369_210_040, cache=228_544, transient=262_336),
-    "tiny": Decoder(weights=22_836_216, cache=768, transient=56_928),
+    "full": DecoderBytes(weights=1_409_377_336, cache=913_600, transient=1_048_768),
+    "light": DecoderBytes(weights=369_210_040, cache=228_544, transient=262_336),
+    "tiny": DecoderBytes(weights=22_836_216, cache=768, transient=56_928),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """resident: on the card all the time. swapped: on it when the model is not. offloaded: in host memory."""
+    """One part of a budget."""
 
     name: str
     bytes: int
-    where: Where = "resident"
+    placement: Placement = "resident"
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A film to be made, and the card to make it on.
+    """The VRAM of a film with given settings on a given card.
 
-    vram: bytes. size: (height, width) in pixels. window: latent frames that are remembered. sequential: the VAE
-    decodes after the film is sampled and the model has left the card. guidance: other than 1, with a second memory.
-    streamed: layers of the model that wait in host memory and are copied at each pass.
-    Raises ValueError for names that are not there and for sizes and windows that cannot be.
+    vram: bytes of the card. size: (height, width) in pixels. window: latent frames in the KV cache. sequential: the
+    VAE decodes after sampling, when the model is off the card. guidance: other than 1, with a second KV cache.
+    streamed: number of layers of the model that stay in host memory and are copied to the card in each pass.
+    Raises ValueError for unknown formats and VAEs, and for impossible sizes, windows and numbers of layers.
     """
 
     vram: int
@@ -81,43 +83,37 @@ class Budget:
     model: WanConfig = WAN22_TI2V_5B
 
     def __post_init__(self) -> None:
-        named = (
-            ("weights", self.weights, WEIGHT_BYTES),
-            ("kv_format", self.kv_format, KV_FORMATS),
-            ("vae", self.vae, VAES),
-        )
-        for name, value, known in named:
-            if value not in known:
+        for name, known in (("weights", WEIGHT_BYTES), ("kv_format", KV_FORMATS), ("vae", VAES)):
+            if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} '{value}' is not known; choose one of {', '.join(known)}")
         if not 0 <= self.streamed <= self.model.num_layers:
-            raise ValueError(
-                f"streamed {self.streamed}: the model has {self.model.num_layers} layers to keep off the card"
-            )
+            raise ValueError(f"streamed {self.streamed} is outside 0 … {self.model.num_layers}, the model's layers")
         self.memory.check(self.block.frames)
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """All that the film takes. Decoder and activations never live together, but the allocator may keep both."""
+        """The parts of the budget, without empty ones.
+
+        The decoder and the activations of the model are not in use at the same time, but the allocator may keep both.
+        """
         memory, block = self.memory, self.block
         branches = 2 if self.guidance else 1
-        whole = weight_bytes(self.model, self.weights)
-        away = layer_bytes(self.model, self.weights) * self.streamed
-        # Two layers on the way: one computes while the next one comes.
-        staging = min(self.streamed, 2) * layer_bytes(self.model, self.weights)
+        layer = layer_bytes(self.model, self.weights)
+        # While layers are streamed, two of them are on the card: one computes and the next one is copied.
+        weights = weight_bytes(self.model, self.weights) - layer * self.streamed + layer * min(self.streamed, 2)
         vae, cells = VAES[self.vae], block.height * block.width
-        place: Where = "swapped" if self.sequential else "resident"
-        kept = memory.bytes(self.model, block, branches=branches)
+        placement: Placement = "swapped" if self.sequential else "resident"
         scratch = memory.scratch_bytes(self.model, block) + weight_scratch_bytes(self.model, self.weights)
         parts = (
-            Part(f"weights, {self.weights}", whole - away + staging),
-            Part("weights in host memory", away, "offloaded"),
-            Part(f"KV of {self.window} frames, {self.kv_format}", kept),
+            Part(f"weights, {self.weights}", weights),
+            Part("weights in host memory", layer * self.streamed, "offloaded"),
+            Part(f"KV of {self.window} frames, {self.kv_format}", memory.bytes(self.model, block, branches=branches)),
             Part("dequantisation scratch", scratch),
             Part("activations", activation_bytes(self.model, block)),
-            Part("prompt keys", prompt_bytes(self.model, prompts=1 + branches)),
-            Part(f"VAE weights, {self.vae}", vae.weights, place),
-            Part("VAE streaming cache", vae.cache * cells, place),
-            Part("VAE transient", vae.transient * cells, place),
+            Part("prompt KV", prompt_bytes(self.model, prompts=1 + branches)),
+            Part(f"VAE weights, {self.vae}", vae.weights, placement),
+            Part("VAE streaming state", vae.cache * cells, placement),
+            Part("VAE transient", vae.transient * cells, placement),
             Part("text encoder, fp8", TEXT_ENCODER, "offloaded"),
             Part("context, slack, display", CONTEXT + DISPLAY),
         )
@@ -125,59 +121,63 @@ class Budget:
 
     @property
     def total(self) -> int:
-        """Bytes of the card at the height of the film. What is swapped comes when the model has left."""
-        stays = sum(part.bytes for part in self.parts if part.where == "resident")
-        swapped = sum(part.bytes for part in self.parts if part.where == "swapped")
-        return max(stays, swapped + CONTEXT + DISPLAY)
+        """Peak bytes on the card: of the resident parts, or of the swapped parts when the model is off the card."""
+        resident = sum(part.bytes for part in self.parts if part.placement == "resident")
+        swapped = sum(part.bytes for part in self.parts if part.placement == "swapped")
+        return max(resident, swapped + CONTEXT + DISPLAY)
 
     @property
     def fits(self) -> bool:
+        """Whether the card holds the film."""
         return self.total <= self.vram
 
     @property
     def memory(self) -> MemoryConfig:
-        """What is kept; sinks are part of the window, so they change no byte."""
+        """Settings of the KV cache. Sinks are part of the window and do not change its bytes."""
         return MemoryConfig(self.window, sink=0, kv_format=self.kv_format)
 
     @property
     def block(self) -> LatentShape:
-        """Of one block. Raises ValueError for a size that is not a multiple of 32."""
+        """Shape of one block. Raises ValueError if the size is not a multiple of 32."""
         return PixelShape(1, 1, *self.size).latent.with_frames(BLOCK_FRAMES)
 
 
 def layer_bytes(model: WanConfig, weights: str) -> int:
-    """One of the blocks: ten linear layers, of which the matrices are quantised, four RMS norms, a norm, modulation."""
+    """Bytes of one transformer layer.
+
+    Ten linear layers, whose matrices are quantised, four RMS norms, a layer norm and the modulation.
+    """
     matrices = 8 * model.dim**2 + 2 * model.dim * model.ffn_dim
     rows = 9 * model.dim + model.ffn_dim
     scales = 4 * rows if weights == "fp8" else 0
-    return int(matrices * WEIGHT_BYTES[weights]) + scales + BYTES * (rows + 12 * model.dim)
+    return int(matrices * WEIGHT_BYTES[weights]) + scales + BF16_BYTES * (rows + 12 * model.dim)
 
 
 def weight_bytes(model: WanConfig, weights: str) -> int:
-    """The transformer: its blocks in the format; embeddings, time projection and head in bf16."""
+    """Bytes of the transformer: its layers in the format `weights`; embeddings, time projection and head in bf16."""
     dim, features = model.dim, prod(model.patch) * model.channels
     embeddings = (features + 1) * dim + (model.text_dim + 1 + dim + 1) * dim + (model.freq_dim + 1 + dim + 1) * dim
     others = embeddings + 6 * (dim + 1) * dim + (dim + 1) * features + 2 * dim
-    return layer_bytes(model, weights) * model.num_layers + BYTES * others
+    return layer_bytes(model, weights) * model.num_layers + BF16_BYTES * others
 
 
 def weight_scratch_bytes(model: WanConfig, weights: str) -> int:
-    """Two of the largest matrices decoded, where the card has no matrix product for the format."""
-    return 0 if weights == "bf16" else 2 * BYTES * model.dim * model.ffn_dim
+    """Bytes of two dequantised matrices of the largest size, for cards without a matrix product in the format."""
+    return 0 if weights == "bf16" else 2 * BF16_BYTES * model.dim * model.ffn_dim
 
 
-def activation_bytes(model: WanConfig, block: LatentShape, number: int = BYTES) -> int:
-    """Of one pass over a block: the feed-forward's hidden layer before and after GELU, `STREAMS` and `LATENTS`.
+def activation_bytes(model: WanConfig, block: LatentShape, number: int = BF16_BYTES) -> int:
+    """Peak bytes of activations and latents in a pass over a block.
 
-    number: bytes of one, here and in `prompt_bytes`.
+    The hidden layer of the feed-forward before and after GELU, `LIVE_TENSORS` and `LIVE_LATENTS`. number: bytes of one
+    number of the activations.
     """
     down, across = model.grid(block.height, block.width)
     tokens = block.batch * block.frames * down * across
-    return tokens * (
-        number * (2 * model.ffn_dim + STREAMS * model.dim) + LATENTS * 4 * prod(model.patch) * model.channels
-    )
+    activations = number * (2 * model.ffn_dim + LIVE_TENSORS * model.dim)
+    return tokens * (activations + LIVE_LATENTS * 4 * prod(model.patch) * model.channels)
 
 
-def prompt_bytes(model: WanConfig, prompts: int, number: int = BYTES) -> int:
-    """Cross-attention keys and values of the prompts in use; the last shot's are still there when the next begins."""
+def prompt_bytes(model: WanConfig, prompts: int, number: int = BF16_BYTES) -> int:
+    """Bytes of the cross-attention K/V of `prompts` prompts. number: bytes of one number."""
     return prompts * model.num_layers * 2 * model.text_len * model.dim * number

@@ -1,4 +1,4 @@
-"""Whether a film fits a card, the best formats that do, and what to change where none does."""
+"""Plans the VRAM of a film: whether it fits a card, the best formats that fit, and otherwise what to change."""
 
 from __future__ import annotations
 
@@ -7,64 +7,66 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..model import WAN22_TI2V_5B, WanConfig
-from .advice import KV_QUALITY, Advice, advise
+from ..units import GB, GIB
+from .advice import KV_BY_QUALITY, Advice, advise
 from .budget import WEIGHT_BYTES, Budget, Part
 
-GIB = 2**30
-# Sizes that cards are sold in, GiB.
 CARDS = (6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 80)
+"""Memory of the graphics cards that are sold, GiB."""
 COMMON_CARDS = (8, 12, 16, 24, 32)
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryPlan:
-    """A film's parts on a card. advice: what to change where it does not fit, what is enough and costs least first."""
+class VRAMPlan:
+    """The VRAM budget of a film on a card. advice: what to change if it does not fit; see `advise`."""
 
     budget: Budget
     advice: tuple[Advice, ...]
 
     @property
     def parts(self) -> tuple[Part, ...]:
+        """See `Budget.parts`."""
         return self.budget.parts
 
     @property
     def total(self) -> int:
-        """Bytes of the card that are needed at a time."""
+        """See `Budget.total`."""
         return self.budget.total
 
     @property
     def fits(self) -> bool:
-        return self.total <= self.budget.vram
+        """Whether the card holds the film."""
+        return self.budget.fits
 
     @property
     def smallest_card(self) -> int | None:
-        """GiB of the smallest card sold that holds the film as it is; None where there is none."""
+        """Memory in GiB of the smallest card that holds the film without changes; None if no card does."""
         return next((card for card in CARDS if self.total <= card * GIB), None)
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """Whether the film fits, in one sentence."""
         spare = self.budget.vram - self.total
         if spare >= 0:
             return f"It fits, with {_gb(spare)} GB to spare."
-        card = "no card sold holds it" if self.smallest_card is None else f"it needs a card of {self.smallest_card} GB"
-        return f"It does not fit: {_gb(-spare)} GB too much; as it is, {card}."
+        card = "no card holds it" if self.smallest_card is None else f"it needs a card of {self.smallest_card} GB"
+        return f"It does not fit: {_gb(-spare)} GB too much; without changes {card}."
 
     def text(self) -> str:
-        """A table of the parts, the verdict and the advice."""
+        """The plan as text: a table of the parts, the verdict and the advice."""
         (height, width), vram = self.budget.size, self.budget.vram
-        rows = [(part.name, _gb(part.bytes), part.where) for part in self.parts]
-        rows.append(("on the card at a time", _gb(self.total), f"of {_gb(vram)}"))
-        table = [f"{name:<26}{amount:>7}  {where}" for name, amount, where in rows]
+        rows = [(part.name, _gb(part.bytes), part.placement) for part in self.parts]
+        rows.append(("peak on the card", _gb(self.total), f"of {_gb(vram)}"))
+        table = [f"{name:<26}{amount:>7}  {placement}" for name, amount, placement in rows]
         lines = [f"{height}x{width} pixels (height x width), a card of {vram / GIB:g} GB", ""]
         lines += [f"{'':<26}{'GB':>7}", *table, "", self.verdict]
         if self.advice:
             table = [f"  {a.change:<48}{_gb(a.saves):>7}  {'enough' if a.fits else ''}".rstrip() for a in self.advice]
-            lines += ["", f"  {'What would save':<48}{'GB':>7}", *table]
+            lines += ["", f"  {'Change':<48}{'GB less':>7}", *table]
         return "\n".join(lines)
 
 
-def plan_memory(
+def plan_vram(
     vram_bytes: int,
     size: tuple[int, int],
     weights: str | None = None,
@@ -75,49 +77,49 @@ def plan_memory(
     sequential: bool = False,
     guidance: bool = False,
     model: WanConfig = WAN22_TI2V_5B,
-) -> MemoryPlan:
-    """Plans a film of `size` (height, width) in pixels on a card of so many bytes; the rest as in `Budget`.
+) -> VRAMPlan:
+    """Plans a film of `size` (height, width) in pixels on a card with `vram_bytes`. Other arguments as in `Budget`.
 
-    weights, kv_format: None takes the best that fits, else the smallest. The memory's format is given up first:
-    in LongLive 2.0's own NVFP4 rounding memory changes a pass by 0.8 %, rounding weights and activations by 6.5 %.
-    Raises ValueError as `Budget` does.
+    weights, kv_format: None chooses the best that fits, otherwise the smallest. The KV cache is quantised before the
+    weights: with LongLive 2.0's own NVFP4, rounding the cache changes a pass by 0.8 %, rounding weights and activations
+    by 6.5 %. Raises ValueError as `Budget` does.
     """
     budgets = [
         Budget(vram_bytes, size, w, kv, window, vae, sequential, guidance, model=model)
-        for w, kv in product(_these(weights, WEIGHT_BYTES), _these(kv_format, KV_QUALITY))
+        for w, kv in product(_choices(weights, WEIGHT_BYTES), _choices(kv_format, KV_BY_QUALITY))
     ]
     budget = next((budget for budget in budgets if budget.fits), budgets[-1])
-    return MemoryPlan(budget, () if budget.fits else advise(budget))
+    return VRAMPlan(budget, () if budget.fits else advise(budget))
 
 
 def cards_text(size: tuple[int, int], kv_format: str, window: int) -> str:
-    """Which common cards hold a film with this memory, and the best weights and VAE on each: one line.
+    """The common cards that hold a film, with the best weights and VAE on each, in one line.
 
-    `12 GB (nvfp4 weights, tiny VAE), 24 GB (bf16, full)` leaves out cards that take no more than the one before.
+    size: (height, width) in pixels. `12 GB (nvfp4 weights, tiny VAE), 24 GB (bf16, full)` omits cards that allow no
+    better weights or VAE than the card before.
     """
-    told: list[str] = []
-    known = None
+    cards: list[str] = []
+    best = None
     for card in COMMON_CARDS:
-        best = _best(card, size, kv_format, window)
-        if best is not None and (best.weights, best.vae) != known:
-            known = best.weights, best.vae
-            told.append(f"{card} GB ({best.weights}{'' if told else ' weights'}, {best.vae}{'' if told else ' VAE'})")
-    return ", ".join(told) or f"more than {COMMON_CARDS[-1]} GB"
+        budget = _best(card, size, kv_format, window)
+        if budget is not None and (budget.weights, budget.vae) != best:
+            best = budget.weights, budget.vae
+            cards.append(f"{card} GB ({best[0]}{'' if cards else ' weights'}, {best[1]}{'' if cards else ' VAE'})")
+    return ", ".join(cards) or f"more than {COMMON_CARDS[-1]} GB"
 
 
 def _best(card: int, size: tuple[int, int], kv_format: str, window: int) -> Budget | None:
-    """Weights are given up before the full VAE, whose pixels everybody sees."""
-    choices = [
+    """The best film on a card of so many GiB. The weights are quantised before the full VAE is given up."""
+    choices = (
         Budget(card * GIB, size, weights, kv_format, window, vae)
-        for vae in ("full", "tiny")
-        for weights in WEIGHT_BYTES
-    ]
+        for vae, weights in product(("full", "tiny"), WEIGHT_BYTES)
+    )
     return next((choice for choice in choices if choice.fits), None)
 
 
-def _these(chosen: str | None, known: Iterable[str]) -> Iterable[str]:
-    return known if chosen is None else (chosen,)
+def _choices(chosen: str | None, names: Iterable[str]) -> Iterable[str]:
+    return names if chosen is None else (chosen,)
 
 
 def _gb(count: int) -> str:
-    return f"{count / 1e9:.2f}"
+    return f"{count / GB:.2f}"

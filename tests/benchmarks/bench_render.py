@@ -27,9 +27,9 @@ from typing import Any
 
 import torch
 from longlive.longlive_core.evaluation.verify import verify_file
-from longlive.longlive_core.memory import MemoryConfig, PromptMemory
+from longlive.longlive_core.memory import MemoryConfig, PromptCache
 from longlive.longlive_core.mini import LATENT_SIZE, Mini, load_mini
-from longlive.longlive_core.model import FrameMemory, KeyValue, Projected, Rope
+from longlive.longlive_core.model import KeyValue, KVCache, Projected, Rope
 from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.render.write_film import Progress, Render
@@ -101,14 +101,14 @@ class WholeClip:
 def all_kept(mini: Mini, plan: BlockPlan, steps: int = 4, seed: int = 0) -> Iterator[Block]:
     """The film with nothing forgotten."""
     net, schedule, memory = mini.model, unipc(steps), WholeClip(mini.model.config.num_layers)
-    kv: FrameMemory = memory
-    prompts = PromptMemory(mini.encode_text, net.text_keys, torch_attention)
+    kv: KVCache = memory
+    prompts = PromptCache(mini.encode_text, net.text_kv, torch_attention)
     shape = LatentShape(1, net.config.channels, plan.block_frames, *LATENT_SIZE)
     cuts = list(accumulate(int(block.cut) for block in plan.blocks))
     for block in plan.blocks:
         frames = range(block.start, block.start + block.frames)
         positions = torch.tensor([MEMORY.position(frame, cuts[block.index]) for frame in frames], dtype=torch.float64)
-        text, noise = prompts.keys(block.prompt), block_noise(seed)(block, shape)
+        text, noise = prompts.kv(block.prompt), block_noise(seed)(block, shape)
         x, flows, memory.clean = noise, list[Tensor](), False
         for t in schedule.timesteps:
             flows.append(net(x, torch.full((1, block.frames), float(t)), text, kv, positions))

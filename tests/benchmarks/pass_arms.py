@@ -12,7 +12,7 @@ from bench_kernels import CUDA
 from kernel_cases import DEVICE
 from longlive.kernels import use_backend
 from longlive.kernels.registry import Choice
-from longlive.longlive_core.memory import FilmMemory, MemoryConfig, PoolShape, PromptMemory
+from longlive.longlive_core.memory import FilmKVCache, MemoryConfig, PoolShape, PromptCache
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig
 from longlive.longlive_core.model.attention import Attention, default_attention, torch_attention
 from longlive.longlive_core.model.linears import quantize_linears
@@ -150,17 +150,17 @@ class Rig:
         for _ in range(SLOTS):
             self.write_kv(self.noise)
 
-    def _memory(self, arm: Arm) -> FilmMemory | CopyRoll:
+    def _memory(self, arm: Arm) -> FilmKVCache | CopyRoll:
         config, shape = self._size.config, self._size.block
         text: Tensor = torch.randn(config.text_len, config.text_dim, device=DEVICE).to(self.model.dtype)
         attention = ATTENTION[arm.attention]
         if not arm.copies:
             memory = MemoryConfig(window=SLOTS * shape.frames, sink=shape.frames, kv_format=arm.kv)
-            return FilmMemory(self.model, memory, shape, ENDLESS, lambda _: text, attention)
+            return FilmKVCache(self.model, memory, shape, ENDLESS, lambda _: text, attention)
         grid = config.grid(shape.height, shape.width)
         pool = PoolShape.of(config, batch=1, slots=SLOTS, block_tokens=shape.frames * grid[0] * grid[1])
         with torch.no_grad():
-            prompt = PromptMemory(lambda _: text, self.model.text_keys, attention).keys("a")
+            prompt = PromptCache(lambda _: text, self.model.text_kv, attention).kv("a")
         return CopyRoll(pool, prompt, self.model.dtype, self.model.device)
 
     @contextmanager

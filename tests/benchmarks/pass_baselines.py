@@ -12,8 +12,8 @@ from unittest.mock import patch
 import torch
 from longlive.kernels import eager
 from longlive.kernels.registry import Op
-from longlive.longlive_core.memory import BlockMemory, PoolShape, PromptKeys
-from longlive.longlive_core.model import CausalWan, FrameMemory, KeyValue, Projected, Rope, TextMemory, layers
+from longlive.longlive_core.memory import BlockKVCache, PoolShape, PromptKV
+from longlive.longlive_core.model import CausalWan, KeyValue, KVCache, Projected, Rope, TextKVCache, layers
 from longlive.longlive_core.model.attention import Attention
 from longlive.longlive_core.model.layers import Layer
 from longlive.longlive_core.types import BlockSpec
@@ -22,7 +22,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class CopyRollCall:
-    """`FrameMemory` of one call in LongLive 2.0: each layer attends a copy of its whole buffer with the new keys in it,
+    """`KVCache` of one call in LongLive 2.0: each layer attends a copy of its whole buffer with the new keys in it,
     and the buffers are written after the last layer, until when the new keys and values of all layers are held.
 
     kept: of each layer `[B, slots · block_tokens, H, D]`. filled: tokens in it, the new ones included. sink: tokens at
@@ -59,13 +59,13 @@ class CopyRollCall:
 
 
 class CopyRoll:
-    """A film's memory as the reference keeps it, to be used as `FilmMemory` is; one block of sink, one shot.
+    """A film's memory as the reference keeps it, to be used as `FilmKVCache` is; one block of sink, one shot.
 
     Kinder than the reference where that costs nothing to be: no index is read back from the device, and a clean pass
     ends at the last layer's keys, as ours does.
     """
 
-    def __init__(self, shape: PoolShape, text: PromptKeys, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, shape: PoolShape, text: PromptKV, dtype: torch.dtype, device: torch.device) -> None:
         self._shape = shape
         self._text = text
         self._kept = tuple(shape.empty(dtype, device) for _ in range(shape.layers))
@@ -79,7 +79,7 @@ class CopyRoll:
             self._rolls = self._blocks == self._shape.slots
             self._blocks += not self._rolls
 
-    def calls(self, block: BlockSpec, *, clean: bool) -> Iterator[tuple[PromptKeys, CopyRollCall]]:  # noqa: ARG002
+    def calls(self, block: BlockSpec, *, clean: bool) -> Iterator[tuple[PromptKV, CopyRollCall]]:  # noqa: ARG002
         tokens = self._shape.block_tokens
         filled = self._blocks * tokens
         call = CopyRollCall(self._kept, tokens, tokens, filled, self._rolls, self._text.attention)
@@ -93,7 +93,7 @@ class CopyRoll:
 
 @dataclass(frozen=True, slots=True)
 class LayerSlots:
-    """`FrameMemory` of one layer, its window full. rows: where the new block belongs, `[block_tokens]`."""
+    """`KVCache` of one layer, its window full. rows: where the new block belongs, `[block_tokens]`."""
 
     kept: KeyValue
     rows: Tensor
@@ -110,7 +110,7 @@ class LayerSlots:
 
 @dataclass(frozen=True, slots=True)
 class LayerText:
-    """`TextMemory` of one layer."""
+    """`TextKVCache` of one layer."""
 
     kept: KeyValue
     attention: Attention
@@ -146,26 +146,26 @@ class CompiledLayers:
         eager_ops["rms_norm_rope"] = rms_norm_rope
         return patch.multiple(layers, **eager_ops)
 
-    def _run_forward(self, layer: Layer, x: Tensor, e: Tensor, text: TextMemory, kv: FrameMemory, rope: Rope) -> Tensor:
+    def _run_forward(self, layer: Layer, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:
         own = own_slots(kv, layer)
         if own is None:
             return Layer.forward(layer, x, e, text, kv, rope)
-        assert isinstance(text, PromptKeys)
+        assert isinstance(text, PromptKV)
         prompt = LayerText(text.layers[layer.self_attn.layer], text.attention)
         return self._forward(layer, x, e, prompt, own, rope)
 
-    def _run_store(self, layer: Layer, x: Tensor, e: Tensor, kv: FrameMemory, rope: Rope) -> None:
+    def _run_store(self, layer: Layer, x: Tensor, e: Tensor, kv: KVCache, rope: Rope) -> None:
         own = own_slots(kv, layer)
         return Layer.store(layer, x, e, kv, rope) if own is None else self._store(layer, x, e, own, rope)
 
 
-def own_slots(kv: FrameMemory, layer: Layer) -> LayerSlots | None:
+def own_slots(kv: KVCache, layer: Layer) -> LayerSlots | None:
     """The layer's part of a memory whose window is full."""
-    assert isinstance(kv, BlockMemory)
+    assert isinstance(kv, BlockKVCache)
     pool, index = kv.pool, layer.self_attn.layer
     if len(kv.blocks) < pool.shape.slots:
         return None
-    kept = pool.get(index, pool.shape.slots, pool.place(index, kv.slot).k.dtype)
+    kept = pool.read(index, pool.shape.slots, pool.new_block(index, kv.slot).k.dtype)
     first = kv.slot * pool.shape.block_tokens
     rows = torch.arange(first, first + pool.shape.block_tokens, device=kept.k.device)
     return LayerSlots(kept, rows, kv.attention)

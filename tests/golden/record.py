@@ -18,8 +18,8 @@ from longlive.kernels import RULES
 from longlive.longlive_core.evaluation.recorded import FORMAT, Recorded
 from longlive.longlive_core.evaluation.replay import case_memory, case_plan
 from longlive.longlive_core.evaluation.vectors import quantised
-from longlive.longlive_core.memory import BlockMemory
-from longlive.longlive_core.model import CausalWan, FrameMemory, KeyValue, TextMemory, WanConfig
+from longlive.longlive_core.memory import BlockKVCache
+from longlive.longlive_core.model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.sampling.noise import film_noise
 from longlive.longlive_core.training.schedule import TimestepTable, add_noise, clean_from_flow
@@ -70,18 +70,18 @@ class RecorderModel:
     def device(self) -> torch.device:
         return self.model.device
 
-    def text_keys(self, text: Tensor) -> tuple[KeyValue, ...]:
-        return self.model.text_keys(text)
+    def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
+        return self.model.text_kv(text)
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         flow: Tensor = self.model(x, t, text, kv, positions)
         call = f"call.{len(self.attended)}"
         self.tensors |= {f"{call}.x": x.clone(), f"{call}.t": t.clone(), f"{call}.flow": flow.clone()}
-        assert isinstance(kv, BlockMemory)
+        assert isinstance(kv, BlockKVCache)
         self.attended.append(list(kv.frames))
         return flow
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         """Recorded clean passes have a flow, so that they are run to their end."""
         self(x, t, text, kv, positions)
 

@@ -106,17 +106,17 @@ def test_recorded_weights_become_the_recorded_checkpoint(golden: Callable[[str],
 )
 def test_twins_agree_at_odd_shapes(shape: tuple[int, int], options: dict[str, object]) -> None:
     pytest.importorskip("triton")
-    from longlive.kernels.triton import nvfp4 as twin
+    from longlive.kernels.triton import nvfp4 as triton_nvfp4
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     place = {name: options[name] for name in options.keys() & {"swizzled", "high_first"}}
     # Every other row and column of a larger matrix: strides count.
     x = torch.randn(2 * shape[0], 2 * shape[1], generator=torch.Generator().manual_seed(0)).half()[::2, ::2]
-    packed, other = eager.quantize_nvfp4(x, **options), twin.quantize_nvfp4(x.to(device), **options)
+    packed, other = eager.quantize_nvfp4(x, **options), triton_nvfp4.quantize_nvfp4(x.to(device), **options)
     assert equal(packed, other)
     # A view with a border, to see that nothing is written beside it.
     border = torch.full((shape[0] + 2, shape[1] + 2), math.nan, dtype=torch.bfloat16, device=device)
-    out = twin.dequantize_nvfp4(other, shape, torch.float32, out=border[1:-1, 1:-1], **place)
+    out = triton_nvfp4.dequantize_nvfp4(other, shape, torch.float32, out=border[1:-1, 1:-1], **place)
     assert torch.equal(out.cpu(), eager.dequantize_nvfp4(packed, shape, torch.bfloat16, **place))
     assert int(border.isnan().sum()) == border.numel() - x.numel()
 

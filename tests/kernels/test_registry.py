@@ -29,13 +29,13 @@ def no_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def forget(op: Op[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(op, "_trusted", {})
+    monkeypatch.setattr(op, "_self_tests", {})
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_every_op_has_a_twin_that_passes_its_self_test(op: Op[..., Any]) -> None:
     pytest.importorskip("triton")
-    assert op.trusted(CPU)
+    assert op.passes_self_test(CPU)
 
 
 def test_a_cpu_tensor_runs_eager() -> None:
@@ -45,7 +45,7 @@ def test_a_cpu_tensor_runs_eager() -> None:
 
 @pytest.mark.usefixtures("no_triton")
 def test_without_triton_all_works_and_the_line_says_so() -> None:
-    assert triton_backend().module is None and triton_backend().why_not == "Triton is not installed"
+    assert triton_backend().module is None and triton_backend().unavailable == "Triton is not installed"
     assert kernels.gelu_tanh(torch.ones(3)).shape == (3,)
     with use_backend("triton"), pytest.raises(NoBackendError, match="gelu_tanh cannot run: triton: Triton is not inst"):
         kernels.gelu_tanh(torch.ones(3))
@@ -58,7 +58,7 @@ def test_a_broken_triton_is_a_reason_not_a_crash(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(registry, "import_module", broken)
     triton_backend.cache_clear()
     try:
-        assert triton_backend().why_not == "Triton cannot be used (OSError: libtriton.so: undefined symbol)"
+        assert triton_backend().unavailable == "Triton cannot be used (OSError: libtriton.so: undefined symbol)"
         assert kernels.gelu_tanh(torch.ones(3)).shape == (3,)
     finally:
         triton_backend.cache_clear()

@@ -14,7 +14,7 @@ from longlive.longlive_core.film.film import Film
 from longlive.longlive_core.film.live_script import LiveScript
 from longlive.longlive_core.film.sampler_settings import OnStep, ShouldStop
 from longlive.longlive_core.memory import MemoryConfig
-from longlive.longlive_core.model import WAN22_TI2V_5B, FrameMemory, TextMemory
+from longlive.longlive_core.model import WAN22_TI2V_5B, KVCache, TextKVCache
 from longlive.longlive_core.sampling.generation import Generation, KnownLatents, Step
 from longlive.longlive_core.script import BlockPlan, ShotScript
 from longlive.longlive_core.types import Block, LatentShape
@@ -32,16 +32,16 @@ class CountingModel:
 
     def __init__(self, tiny: Tiny, memory: MemoryConfig | None = None, **options: Any) -> None:  # noqa: ANN401
         self.tiny, self.memory, self.options = tiny, memory, options
-        self.model, self.text_keys = tiny.model, tiny.model.text_keys
+        self.model, self.text_kv = tiny.model, tiny.model.text_kv
         self.config, self.dtype, self.device = tiny.model.config, tiny.model.dtype, tiny.model.device
         self.sampled = self.clean = self.begun = 0
         self.alive: list[ref[object]] = []
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         self.sampled += 1
         return self.model(x, t, text, kv, positions)
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         self.clean += 1
         self.model.write_kv(x, t, text, kv, positions)
 
@@ -60,7 +60,7 @@ class CountingModel:
         hooks = {"on_step": on_step, "should_stop": should_stop}
         made = self.tiny.generate("", self.memory, plan=plan, model=self, known=known, **hooks, **self.options)
         self.begun += 1
-        self.alive += [ref(made), ref(made._memory)]
+        self.alive += [ref(made), ref(made._cache)]
         return made
 
     def cost(self, run: Callable[[], object]) -> tuple[int, int]:
@@ -288,7 +288,7 @@ def test_the_bytes_of_a_memory_are_told_beforehand(
     memory = tiny.memory(kv_format=kv_format)
     film = tiny.generate(" ".join("A" * blocks), memory, batch=batch, guidance=guidance)
     list(film)
-    held = sum(tensor.nbytes for pool in film._memory.tensors() for tensor in pool)
+    held = sum(tensor.nbytes for pool in film._cache.tensors() for tensor in pool)
     shape = LatentShape(batch, 4, tiny.block_frames, *tiny.size)
     assert memory.bytes(tiny.model.config, shape, blocks, 1 if guidance == 1.0 else 2) == held
 

@@ -1,4 +1,4 @@
-"""What is kept: the closed form, the reference's own examples, and refusals."""
+"""The window of the KV cache: its closed form, the reference's examples, and refused settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from longlive.longlive_core.memory import MemoryConfig, Window
 
 
 def contents(window: Window, cuts: set[int], blocks: int, *, recache: bool = False) -> list[list[int]]:
-    """Frames each block attends while it is denoised, two frames a block; with recache a clean pass per cut too."""
+    """The frames (two per block) that each block attends; with recache, also those that a cut's clean pass attends."""
     seen: list[list[int]] = []
     for block in range(blocks):
         window.begin(block)
@@ -93,18 +93,18 @@ def test_without_sinks_the_last_blocks_remain() -> None:
 
 @given(st.data())
 def test_closed_form(data: st.DataObject) -> None:
-    """What block b attends: sinks, the last cut before b and the newest others, up to the slots there are."""
-    sinks, shot_sink = data.run(st.integers(0, 2)), data.run(st.booleans())
-    slots = data.run(st.integers(sinks + shot_sink + 1, 7))
-    blocks = data.run(st.integers(1, 40))
-    cuts = data.run(st.sets(st.integers(1, 40)))
+    """Block b attends the sinks, the last cut before b and the newest other blocks, as many as there are slots."""
+    sinks, shot_sink = data.draw(st.integers(0, 2)), data.draw(st.booleans())
+    slots = data.draw(st.integers(sinks + shot_sink + 1, 7))
+    blocks = data.draw(st.integers(1, 40))
+    cuts = data.draw(st.sets(st.integers(1, 40)))
     window = Window(slots, sinks=sinks, shot_sink=shot_sink)
     for block in range(blocks):
         window.begin(block)
         pins = [cut for cut in sorted(cuts) if cut < block][-1:] if shot_sink else []
-        kept = {*range(min(sinks, block)), *pins, block}
-        others = [other for other in range(block - 1, -1, -1) if other not in kept]
-        assert set(window.attended()) == kept | set(others[: slots - len(kept)])
+        pinned = {*range(min(sinks, block)), *pins, block}
+        others = [other for other in range(block - 1, -1, -1) if other not in pinned]
+        assert set(window.attended()) == pinned | set(others[: slots - len(pinned)])
         assert window.blocks[window.slot] == block
         window.end(cut=block in cuts)
         window.check_integrity()
@@ -126,12 +126,12 @@ def test_a_restored_window_goes_on_alike(cuts: set[int], at: int, begun: bool) -
             window.end(cut=block in cuts)
 
 
-def test_a_kept_block_never_moves() -> None:
-    """Slots are written in place: a block stays where it was put until it is overwritten."""
-    window, place = Window(4), dict[int, int]()
+def test_a_block_never_moves() -> None:
+    """Slots are written in place: a block stays in its slot until it is evicted."""
+    window, slots = Window(4), dict[int, int]()
     for block in range(30):
-        place[block] = window.begin(block)
-        assert all(window.blocks[place[kept]] == kept for kept in window.attended())
+        slots[block] = window.begin(block)
+        assert all(window.blocks[slots[other]] == other for other in window.attended())
         window.end(cut=block % 5 == 3)
 
 
@@ -145,7 +145,7 @@ def test_an_interrupted_block_begins_again_in_its_slot() -> None:
 
 def test_blocks_come_in_order() -> None:
     window = Window(4)
-    with pytest.raises(RuntimeError, match="block 1 cannot begin: the film stands at block 0"):
+    with pytest.raises(RuntimeError, match="block 1 cannot begin: the current block is none, the next is 0"):
         window.begin(1)
     window.begin(0)
     with pytest.raises(RuntimeError, match="block 1 cannot begin"):
@@ -163,7 +163,7 @@ def test_blocks_come_in_order() -> None:
         ({"t_scale": 0.0}, "t_scale 0.0 must be above 0"),
     ],
 )
-def test_memory_that_cannot_work_is_refused_with_a_remedy(change: dict[str, int], message: str) -> None:
+def test_impossible_memory_settings_are_refused_with_a_remedy(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MemoryConfig(**change).check(8)
 
@@ -178,5 +178,5 @@ def test_integrity_notices_a_lost_sink() -> None:
     window = Window(4)
     contents(window, set(), 6)
     window._blocks[0] = 1
-    with pytest.raises(RuntimeError, match="global sink is lost"):
+    with pytest.raises(RuntimeError, match="global sink is missing"):
         window.check_integrity()

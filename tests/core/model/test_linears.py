@@ -1,4 +1,4 @@
-"""Linear layers in few bits, and a LoRA beside any of them."""
+"""Quantised linear layers, and a LoRA beside any of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def nvfp4(of: nn.Linear, **options: object) -> NVFP4Linear:
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
 
 
-def test_a_decoded_weight_is_all_that_differs() -> None:
+def test_an_nvfp4_layer_is_a_linear_layer_with_the_dequantised_weight() -> None:
+    """With float activations only the weight is rounded."""
     base = layer()
     packed = nvfp4(base)
     weight = dequantize_nvfp4(quantize_nvfp4(base.weight), (96, 64), torch.float32)
@@ -37,7 +38,8 @@ def test_a_decoded_weight_is_all_that_differs() -> None:
     close(packed(x), F.linear(x, weight, base.bias))
 
 
-def test_rounded_activations_are_rounded_as_weights_are() -> None:
+def test_nvfp4_activations_are_rounded_like_weights() -> None:
+    """W4A4 multiplies the dequantised activations and weight in float32 and adds the bias."""
     base, x = layer(), torch.randn(2, 64, 64)
     packed = nvfp4(base, activations="nvfp4")
     rows = dequantize_nvfp4(quantize_nvfp4(x.view(-1, 64)), (128, 64), torch.float32)
@@ -45,7 +47,8 @@ def test_rounded_activations_are_rounded_as_weights_are() -> None:
     close(packed(x), (F.linear(rows, weight) + base.bias).view(2, 64, 96))
 
 
-def test_layers_share_one_scratch_and_keep_four_bits() -> None:
+def test_layers_share_one_scratch_and_store_4_bits() -> None:
+    """Every linear layer of the blocks is replaced, with one scratch buffer and 0.5625 bytes per weight."""
     model = CausalWan(SMALL)
     before = {
         n: p.numel() for n, p in model.named_parameters() if n.startswith("blocks.") and n.endswith("ffn.0.weight")
@@ -60,7 +63,8 @@ def test_layers_share_one_scratch_and_keep_four_bits() -> None:
     assert not any(isinstance(module, nn.Linear) for module in model.blocks.modules())
 
 
-def test_fp8_rows_are_close_and_float_activations_closer() -> None:
+def test_fp8_layers_are_close_and_closer_with_float_activations() -> None:
+    """The error is below 5 % with FP8 activations and smaller with float ones."""
     base, x = layer(), torch.randn(3, 5, 64)
     from longlive.kernels import quantize_fp8_rows
 
@@ -71,11 +75,11 @@ def test_fp8_rows_are_close_and_float_activations_closer() -> None:
     assert errors["float"] < errors["fp8"] < 0.05
 
 
-@pytest.mark.parametrize("form", ["float", "nvfp4"])
-def test_a_bypass_adds_exactly_the_lora(form: str) -> None:
-    """On any weight; its strength may be changed without loading anything again, and 0 is the layer itself."""
+@pytest.mark.parametrize("weights", ["float", "nvfp4"])
+def test_a_bypass_adds_exactly_the_lora(weights: str) -> None:
+    """On any weight format, at any strength that is set later; 0 is the layer itself."""
     base = layer()
-    inner: nn.Module = base if form == "float" else nvfp4(base)
+    inner: nn.Module = base if weights == "float" else nvfp4(base)
     down, up, x = torch.randn(4, 64), torch.randn(96, 4), torch.randn(2, 3, 64)
     beside = BypassLinear(inner, down, up, scale=0.5)
     for strength in (1.0, -2.0, 0.0):

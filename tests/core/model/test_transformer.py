@@ -1,10 +1,10 @@
-"""CausalWan: names, shapes and positions."""
+"""CausalWan: names and shapes of its weights, timesteps, positions and text."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from longlive.longlive_core.memory import BlockMemory, DensePool, PoolShape, PromptKeys
+from longlive.longlive_core.memory import BlockKVCache, DensePool, PoolShape, PromptKV
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig, rope_angles
 from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.model.rope import axis_pairs
@@ -75,18 +75,19 @@ def test_rope_depends_on_distance_alone_however_late_and_between_frames() -> Non
 
 
 def test_frames_may_have_different_timesteps(tiny: Tiny) -> None:
-    """Flow of a frame changes with its own timestep; the whole block is attended, so the others change a little."""
+    """The flow of a frame depends on its own timestep most; through attention the others change it a little."""
     x = torch.randn(1, 4, 2, 4, 6)
     both, first = torch.tensor([[500.0, 500.0]]), torch.tensor([[0.0, 500.0]])
     change = (_flow(tiny, x, both) - _flow(tiny, x, first)).abs().mean(dim=(0, 1, 3, 4))
     assert change[0] > 2 * change[1] > 0
 
 
-def test_remember_leaves_the_same_keys_and_values_as_a_whole_pass(tiny: Tiny) -> None:
+def test_write_kv_stores_the_same_kv_as_a_whole_pass(tiny: Tiny) -> None:
+    """The pass that stops at the last layer's K/V leaves the same cache as `forward`, to the bit."""
     x, t = torch.randn(1, 4, 2, 4, 6), torch.zeros(1, 2)
-    whole, short = _memory(tiny), _memory(tiny)
-    tiny.model(x, t, _words(tiny), whole, torch.arange(2))
-    tiny.model.write_kv(x, t, _words(tiny), short, torch.arange(2))
+    whole, short = _cache(tiny), _cache(tiny)
+    tiny.model(x, t, _text(tiny), whole, torch.arange(2))
+    tiny.model.write_kv(x, t, _text(tiny), short, torch.arange(2))
     for a, b in zip(whole.pool.tensors(1), short.pool.tensors(1), strict=True):
         assert torch.equal(a, b)
 
@@ -99,26 +100,26 @@ def test_an_odd_size_is_refused_in_pixels(tiny: Tiny, size: tuple[int, int]) -> 
 
 def test_a_prompt_beyond_the_text_length_is_refused(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="up to 5 tokens"):
-        tiny.model.text_keys(torch.zeros(1, 6, 16))
+        tiny.model.text_kv(torch.zeros(1, 6, 16))
 
 
 def test_padding_is_part_of_the_prompt(tiny: Tiny) -> None:
-    """The models were trained with unmasked zero padding: a padded embedding and a short one are the same text."""
+    """Zero padding is attended, as in training, so a short embedding equals the same embedding with zeros appended."""
     text = torch.randn(1, 2, 16)
     padded = torch.cat((text, torch.zeros(1, 3, 16)), dim=1)
-    for a, b in zip(tiny.model.text_keys(text), tiny.model.text_keys(padded), strict=True):
+    for a, b in zip(tiny.model.text_kv(text), tiny.model.text_kv(padded), strict=True):
         assert torch.equal(a.k, b.k) and torch.equal(a.v, b.v) and a.k.shape[1] == 5
 
 
-def _words(tiny: Tiny) -> PromptKeys:
-    return PromptKeys(tiny.model.text_keys(tiny.text("A").unsqueeze(0)), torch_attention)
+def _text(tiny: Tiny) -> PromptKV:
+    return PromptKV(tiny.model.text_kv(tiny.text("A").unsqueeze(0)), torch_attention)
 
 
-def _memory(tiny: Tiny) -> BlockMemory:
+def _cache(tiny: Tiny) -> BlockKVCache:
     shape = PoolShape.of(tiny.model.config, batch=1, slots=1, block_tokens=12)
     pool = DensePool(shape, torch.float32, torch.device("cpu"))
-    return BlockMemory(pool, (0,), 0, 2, False, torch_attention)
+    return BlockKVCache(pool, (0,), 0, 2, False, torch_attention)
 
 
 def _flow(tiny: Tiny, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    return tiny.model(x, t, _words(tiny), _memory(tiny), torch.arange(2))
+    return tiny.model(x, t, _text(tiny), _cache(tiny), torch.arange(2))

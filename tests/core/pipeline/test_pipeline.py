@@ -24,7 +24,7 @@ from longlive.longlive_core.render.write_film import Progress, Render
 from longlive.longlive_core.sampling.generate import NotFiniteError, generate
 from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.types import Block
-from longlive.longlive_core.vae import Copy, DecodeStream, State, WanVAE
+from longlive.longlive_core.vae import DecodeStream, HostCopy, State, WanVAE
 from longlive.longlive_core.video import VideoWriter, read_video
 from torch import Tensor
 
@@ -496,7 +496,7 @@ def test_a_consumer_that_is_gone(
     decoded: list[int] = []
     copies = DecodeStream.copies
 
-    def count(self: DecodeStream) -> list[Copy]:
+    def count(self: DecodeStream) -> list[HostCopy]:
         made = copies(self)
         decoded.extend(len(copy.frames) for copy in made)
         return made

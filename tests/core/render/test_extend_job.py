@@ -18,7 +18,7 @@ from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.script import Length, ScriptError, plan_shot
 from longlive.longlive_core.take import Take, choose, retake
 from longlive.longlive_core.types import LatentShape
-from longlive.longlive_core.vae.encode_clip import encode_clip, fitted, plan_clip, whole_blocks
+from longlive.longlive_core.vae.encode_clip import encode_clip, plan_clip, resize_and_crop, whole_blocks
 from longlive.longlive_core.video import VideoWriter, read_video
 from longlive.longlive_core.video.clip import Clip, ClipStopped
 
@@ -39,42 +39,42 @@ BLOCKS = 4
 
 @pytest.mark.parametrize(("frames", "blocks", "surplus"), [(29, 1, 0), (30, 1, 1), (60, 1, 31), (61, 2, 0)])
 def test_whole_blocks_remain(frames: int, blocks: int, surplus: int) -> None:
-    """32k - 3 frames remain, and never is a block given away."""
+    """32k - 3 frames remain, as many as the clip holds."""
     assert whole_blocks(frames) == (blocks, surplus)
     assert frames == 32 * blocks - 3 + surplus
 
 
 def test_a_clip_below_a_block_is_refused() -> None:
-    """The error names the number of frames, the number needed, and an alternative."""
+    """The error names the frames of the clip, the frames needed, and the remedy."""
     with pytest.raises(ValueError, match=r"28 frames.*29 frames at least.*start image"):
         whole_blocks(28)
 
 
 @pytest.mark.parametrize("size", [(32, 64), (64, 32), (50, 90), (200, 120), (64, 64)])
-def test_a_clip_is_covered_and_cropped_to_its_middle(size: tuple[int, int]) -> None:
-    """Any size comes out as the film's: a disc in the middle stays there and stays round."""
+def test_a_clip_is_scaled_to_cover_and_cropped_to_its_centre(size: tuple[int, int]) -> None:
+    """A clip of any size gets the film's size: a disc in its centre stays in the centre and round."""
     height, width = size
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     disc = ((y - height / 2) ** 2 + (x - width / 2) ** 2).sqrt() < min(size) / 4
     frames = (disc * 255).to(torch.uint8)[None, :, :, None].expand(2, -1, -1, 3)
-    out = fitted(frames, 64, 64)
+    out = resize_and_crop(frames, 64, 64)
     assert out.shape == (2, 3, 64, 64) and out.dtype == torch.float32
     scale = max(64 / height, 64 / width)
     assert float(out[0, 0].sum()) == pytest.approx(float(disc.sum()) * scale**2, rel=0.05)
     columns = out[0, 0].sum(0)
     assert float((columns * (torch.arange(64) + 0.5)).sum() / columns.sum()) == pytest.approx(32, abs=0.6)
-    assert torch.equal(fitted(frames.float() / 255, 64, 64), out)
+    assert torch.equal(resize_and_crop(frames.float() / 255, 64, 64), out)
 
 
-def test_the_clips_end_is_encoded_as_a_whole() -> None:
-    """Encoding in pieces equals encoding the last whole blocks at once, and reports every piece."""
+def test_the_clips_end_is_encoded_as_the_whole_clip() -> None:
+    """Encoding chunk by chunk equals encoding the last whole blocks at once, with one call for each latent frame."""
     vae = load_mini().vae
     frames = torch.rand(31, 32, 32, 3, generator=torch.Generator().manual_seed(1))
-    told: list[None] = []
+    calls: list[None] = []
     with torch.no_grad():
-        latents = encode_clip(frames, vae, LatentShape(1, 48, 8, 2, 2), lambda: told.append(None))
+        latents = encode_clip(frames, vae, LatentShape(1, 48, 8, 2, 2), lambda: calls.append(None))
         whole = vae.normalise(vae.encode(frames[2:].movedim(-1, 0)[None] * 2 - 1))
-    assert latents.shape == (1, 48, 8, 2, 2) and len(told) == 8
+    assert latents.shape == (1, 48, 8, 2, 2) and len(calls) == 8
     assert torch.equal(latents, whole)
 
 

@@ -1,4 +1,4 @@
-"""The loop: what a film depends on, what it survives and what it refuses."""
+"""The sampling loop: what a film depends on, interrupts, continuation, and refused settings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from longlive.longlive_core.model import FrameMemory, KeyValue, TextMemory
+from longlive.longlive_core.model import KeyValue, KVCache, TextKVCache
 from longlive.longlive_core.oom import OutOfMemoryError
 from longlive.longlive_core.sampling.generate import NotFiniteError, Step
+from longlive.longlive_core.sampling.noise import block_noise
 from longlive.longlive_core.sampling.snapshot import Snapshot
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import Block, BlockSpec
@@ -32,21 +33,21 @@ MEMORIES = [
 
 
 class Proxy:
-    """A model that can be watched and spoilt."""
+    """Wraps the model: counts calls, and subclasses change its output."""
 
     def __init__(self, tiny: Tiny) -> None:
         self.model, self.calls = tiny.model, 0
         self.config, self.dtype, self.device = tiny.model.config, tiny.model.dtype, tiny.model.device
-        self.text_keys = tiny.model.text_keys
+        self.text_kv = tiny.model.text_kv
 
-    def spoil(self, flow: Tensor) -> Tensor:
+    def change_flow(self, flow: Tensor) -> Tensor:
         return flow
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         self.calls += 1
-        return self.spoil(self.model(x, t, text, kv, positions))
+        return self.change_flow(self.model(x, t, text, kv, positions))
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         self.calls += 1
         self.model.write_kv(x, t, text, kv, positions)
 
@@ -116,11 +117,11 @@ def test_keys_of_prompts_in_use_are_computed_once(tiny: Tiny) -> None:
     """The negative prompt's, which every block uses, stay in memory however many prompts come and go."""
     model, computed = Proxy(tiny), list[Tensor]()
 
-    def text_keys(text: Tensor) -> tuple[KeyValue, ...]:
+    def text_kv(text: Tensor) -> tuple[KeyValue, ...]:
         computed.append(text)
-        return tiny.model.text_keys(text)
+        return tiny.model.text_kv(text)
 
-    model.text_keys = text_keys
+    model.text_kv = text_kv
     tiny.film("A |B |C |D |E", model=model, guidance=2.0, negative="N")
     assert len(computed) == 6
 
@@ -131,7 +132,7 @@ def test_every_block_takes_its_steps_and_a_clean_pass(tiny: Tiny) -> None:
     assert model.calls == 3 * (3 + 1)
 
 
-def test_guidance_runs_a_second_memory(tiny: Tiny) -> None:
+def test_guidance_runs_a_second_kv_cache(tiny: Tiny) -> None:
     model = Proxy(tiny)
     guided = tiny.film("A A |B", model=model, guidance=3.0, negative="N")
     assert model.calls == 2 * 3 * (2 + 1)
@@ -149,7 +150,7 @@ def test_guidance_below_1_mixes_the_two_prompts(tiny: Tiny, guidance: float) -> 
         torch.testing.assert_close(film, tiny.film("N N"), rtol=1e-4, atol=1e-5)
 
 
-def test_nothing_is_made_before_it_is_asked_for(tiny: Tiny) -> None:
+def test_nothing_is_sampled_before_it_is_requested(tiny: Tiny) -> None:
     model = Proxy(tiny)
     film = tiny.generate(SHOTS, model=model)
     assert model.calls == 0
@@ -157,8 +158,8 @@ def test_nothing_is_made_before_it_is_asked_for(tiny: Tiny) -> None:
     assert (model.calls, film.position, film.done) == (2, 1, False)
 
 
-def test_a_block_is_handed_on_before_its_clean_pass(tiny: Tiny) -> None:
-    """So that it is decoded meanwhile. The last block's runs at the iterator's end: a snapshot of it is whole."""
+def test_a_block_is_returned_before_its_clean_pass(tiny: Tiny) -> None:
+    """The pass runs when the next block is requested; the last block's at the iterator's end or for a snapshot."""
     model = Proxy(tiny)
     film = tiny.generate("A |B", model=model)
     calls: list[int] = []
@@ -174,21 +175,21 @@ def test_a_block_is_handed_on_before_its_clean_pass(tiny: Tiny) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 @pytest.mark.parametrize("at", [4, 6])
-def test_a_film_takes_over_anothers_memory(tiny: Tiny, changes: dict[str, object], at: int) -> None:
-    """A film that goes on from another in one go runs no clean pass twice; the other one has ended."""
+def test_a_film_continues_from_another(tiny: Tiny, changes: dict[str, object], at: int) -> None:
+    """A film that continues from a generation repeats no clean pass, and that generation ends."""
     memory, model = tiny.memory(**changes), Proxy(tiny)
     plan = tiny.plan(SHOTS)
     first = tiny.generate("", memory, plan=replace(plan, blocks=plan.blocks[:at]), model=model)
     film = [next(first).latents for _ in range(at)]
     second = tiny.generate(SHOTS, memory, model=model)
-    assert second.take_over(first) and second.position == at
+    assert second.continue_from(first) and second.position == at
     film += [block.latents for block in second]
     assert torch.equal(torch.cat(film, dim=2), tiny.film(SHOTS, memory))
     assert model.calls == len(plan.blocks) * (2 + 1)
     assert next(first, None) is None
 
 
-def test_memory_of_another_kind_or_model_is_not_taken_over(tiny: Tiny) -> None:
+def test_a_film_does_not_continue_from_another_kind_or_model(tiny: Tiny) -> None:
     first = tiny.generate("A A A A A")
     next(first)
     for other in (
@@ -196,18 +197,18 @@ def test_memory_of_another_kind_or_model_is_not_taken_over(tiny: Tiny) -> None:
         tiny.generate(SHOTS, tiny.memory(window=12)),
         tiny.generate(SHOTS, guidance=2.0),
     ):
-        assert not other.take_over(first) and other.position == 0
+        assert not other.continue_from(first) and other.position == 0
     rest = torch.cat([block.latents for block in first], dim=2)
     assert torch.equal(rest, tiny.film("A A A A A")[:, :, 2:])
     guided = tiny.generate("A A A A A", guidance=2.0, negative="N")
     next(guided)
-    assert not tiny.generate(SHOTS, guidance=2.0, negative="M").take_over(guided)
-    assert tiny.generate(SHOTS, guidance=2.0, negative="N").take_over(guided)
+    assert not tiny.generate(SHOTS, guidance=2.0, negative="M").continue_from(guided)
+    assert tiny.generate(SHOTS, guidance=2.0, negative="N").continue_from(guided)
 
 
 @pytest.mark.parametrize("bad", range(9))
-def test_a_device_without_room_is_asked_once_more(tiny: Tiny, bad: int) -> None:
-    """In a step or in a clean pass: what can be freed is freed, and the film is the same."""
+def test_a_call_that_runs_out_of_memory_is_repeated(tiny: Tiny, bad: int) -> None:
+    """In a step or in a clean pass, memory is freed once, and the film is the same."""
 
     class Full(Proxy):
         def __call__(self, x: Tensor, *rest: object) -> Tensor:
@@ -242,7 +243,7 @@ def test_a_device_that_stays_full_names_the_block(tiny: Tiny) -> None:
 
 
 def test_known_blocks_are_not_sampled(tiny: Tiny) -> None:
-    """Wherever they lie: only their clean pass runs, and what follows was made on them."""
+    """Anywhere in the film only their clean pass runs, and the blocks after them attend them."""
     model, film = Proxy(tiny), tiny.film(SHOTS)
     known = {index: film[:, :, 2 * index : 2 * index + 2] for index in (0, 3, 4)}
     known[5] = torch.zeros_like(known[0])
@@ -270,7 +271,7 @@ def test_a_restored_film_goes_on_bit_for_bit(tiny: Tiny, tmp_path: Path, changes
         assert torch.equal(block.latents, expected)
 
 
-def test_a_guided_film_is_restored_with_both_memories(tiny: Tiny) -> None:
+def test_a_guided_film_is_restored_with_both_kv_caches(tiny: Tiny) -> None:
     options = {"guidance": 3.0, "negative": "N"}
     film = tiny.generate(SHOTS, **options)
     for _ in range(5):
@@ -281,7 +282,7 @@ def test_a_guided_film_is_restored_with_both_memories(tiny: Tiny) -> None:
 
 
 def test_a_snapshot_continues_into_another_plan(tiny: Tiny) -> None:
-    """A retake or a longer film: the plan before the snapshot's block must not matter, the one after is new."""
+    """For a retake or a longer film: only the plan after the snapshot's block matters."""
     film = tiny.generate("A A A |B B")
     blocks = [next(film).latents for _ in range(3)]
     longer = tiny.generate("A A A |C C C C", resume=film.snapshot())
@@ -302,7 +303,7 @@ def test_a_finished_film_is_restored_as_finished(tiny: Tiny) -> None:
 @pytest.mark.parametrize("changes", [changes for changes in MEMORIES if changes], ids=str)
 def test_a_snapshot_of_other_memory_settings_is_refused(tiny: Tiny, changes: dict[str, object]) -> None:
     """Its keys and values would fit the slots, and the film would go on as none that a single run makes."""
-    with pytest.raises(ValueError, match="the snapshot belongs to another run; memory: saved"):
+    with pytest.raises(ValueError, match="the snapshot was made with other settings; memory: saved"):
         tiny.generate("A", tiny.memory(**changes), resume=tiny.generate("A").snapshot())
 
 
@@ -323,31 +324,31 @@ def test_a_snapshot_of_another_run_is_refused_by_setting(tiny: Tiny, tmp_path: P
     film = tiny.generate(SHOTS)
     for _ in range(4):
         next(film)
-    with pytest.raises(ValueError, match="stands at block 4, the plan ends at 2"):
+    with pytest.raises(ValueError, match="continues at block 4, but the plan has 2 blocks"):
         tiny.generate("A A", resume=film.snapshot())
     film.snapshot().save(path := tmp_path / "film.safetensors")
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="its memory is not what was written"):
+    with pytest.raises(ValueError, match="its tensors do not match their checksum"):
         Snapshot.load(path)
     other = tmp_path / "other.safetensors"
     save_file({"x": torch.zeros(1)}, other)
-    with pytest.raises(ValueError, match=r"other\.safetensors is no snapshot"):
+    with pytest.raises(ValueError, match=r"other\.safetensors is not a snapshot"):
         Snapshot.load(other)
     other.write_bytes(b"cut off")
-    with pytest.raises(ValueError, match=r"other\.safetensors is no snapshot"):
+    with pytest.raises(ValueError, match=r"other\.safetensors is not a snapshot"):
         Snapshot.load(other)
 
 
 class Interrupt(Exception):
-    """Stands for Ctrl-C or the host's cancel."""
+    """In place of Ctrl-C or the host's cancel."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 def test_an_interrupt_at_any_call_costs_nothing(tiny: Tiny, changes: dict[str, object]) -> None:
-    """The film is interrupted at every single model call, in the middle of its layers, and comes out the same."""
+    """A film that is interrupted at every model call, before and after K/V are written, is the same to the bit."""
     memory = tiny.memory(**changes)
 
     class Nervous(Proxy):
@@ -361,12 +362,12 @@ def test_an_interrupt_at_any_call_costs_nothing(tiny: Tiny, changes: dict[str, o
                 self.tried.add(key)
                 raise Interrupt
 
-        def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+        def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
             flow = super().__call__(x, t, text, kv, positions)
             self.interrupt(t, positions)
             return flow
 
-        def write_kv(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> None:
+        def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
             self.model.write_kv(torch.full_like(x, torch.nan), t, text, kv, positions)
             self.interrupt(t, positions)
             self.model.write_kv(x, t, text, kv, positions)
@@ -399,18 +400,18 @@ def test_a_stop_ends_the_iteration_within_a_step_and_can_be_taken_back(tiny: Tin
     assert torch.equal(torch.cat([first[0].latents, *on_step_once], dim=2), tiny.film("A A |B"))
 
 
-def test_steps_are_told_with_a_preview_that_ends_at_the_block(tiny: Tiny) -> None:
-    told: list[Step] = []
-    blocks = list(tiny.generate("A |B", steps=3, on_step=told.append))
-    assert [(step.block.index, step.index, step.steps) for step in told] == [
+def test_every_step_reports_a_preview_and_the_last_is_the_block(tiny: Tiny) -> None:
+    reports: list[Step] = []
+    blocks = list(tiny.generate("A |B", steps=3, on_step=reports.append))
+    assert [(step.block.index, step.index, step.steps) for step in reports] == [
         (block, step, 3) for block in (0, 1) for step in (1, 2, 3)
     ]
-    torch.testing.assert_close(told[-1].x0, blocks[-1].latents, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(reports[-1].x0, blocks[-1].latents, rtol=1e-4, atol=1e-5)
 
 
 def test_nan_from_the_model_names_the_block_and_keeps_the_rest(tiny: Tiny) -> None:
     class Spoilt(Proxy):
-        def spoil(self, flow: Tensor) -> Tensor:
+        def change_flow(self, flow: Tensor) -> Tensor:
             return flow * torch.nan if 7 <= self.calls < 9 else flow
 
     film = tiny.generate("A A |B B", model=Spoilt(tiny))
@@ -418,7 +419,7 @@ def test_nan_from_the_model_names_the_block_and_keeps_the_rest(tiny: Tiny) -> No
     with pytest.raises(NotFiniteError, match=r"block 2 \(shot 2, latent frames 4 to 5\)") as caught:
         next(film)
     assert caught.value.block.index == 2
-    rest = [block.latents for block in film]  # the fault has passed: the film is whole
+    rest = [block.latents for block in film]  # the fault has passed, so the film is completed
     assert torch.equal(torch.cat([*(block.latents for block in good), *rest], dim=2), tiny.film("A A |B B"))
 
 
@@ -426,7 +427,7 @@ def test_an_image_is_the_first_frame_and_clean_in_every_step(tiny: Tiny) -> None
     seen: list[tuple[list[float], Tensor]] = []
 
     class Watching(Proxy):
-        def __call__(self, x: Tensor, t: Tensor, text: TextMemory, kv: FrameMemory, positions: Tensor) -> Tensor:
+        def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
             seen.append((t[0].tolist(), x[:, :, :1].clone()))
             return super().__call__(x, t, text, kv, positions)
 
@@ -439,13 +440,13 @@ def test_an_image_is_the_first_frame_and_clean_in_every_step(tiny: Tiny) -> None
 
 
 @pytest.mark.parametrize("given", [2, 6, 8, 18])
-def test_a_film_is_continued_as_if_it_had_been_made_here(tiny: Tiny, given: int) -> None:
-    """Extension: given its own beginning, the rest of a film comes out bit for bit, cuts and sinks included."""
+def test_a_film_is_extended_from_its_own_beginning(tiny: Tiny, given: int) -> None:
+    """A film whose beginning is given as the prefix is the same to the bit, including cuts and sinks."""
     film = tiny.film(SHOTS)
     assert torch.equal(tiny.film(SHOTS, prefix=film[:, :, :given]), film)
 
 
-def test_a_film_may_be_continued_from_the_middle_of_a_block(tiny: Tiny) -> None:
+def test_a_film_may_be_extended_from_the_middle_of_a_block(tiny: Tiny) -> None:
     film = tiny.film(SHOTS)
     longer = tiny.film(SHOTS, prefix=film[:, :, :5])
     assert torch.equal(longer[:, :, :5], film[:, :, :5]) and bool(torch.isfinite(longer).all())
@@ -471,9 +472,9 @@ def test_a_prefix_of_another_shape_is_refused(tiny: Tiny, shape: tuple[int, ...]
         ({"steps": 0}, "steps 0"),
         ({"seed": -1}, "seed -1 is outside"),
         ({"seed": 2**64}, "is outside"),
-        ({"batch": 0}, "batch 0"),
+        ({"batch": 0}, "batch 0 is below 1"),
         ({"shift": 0.0}, "shift 0.0"),
-        ({"prefix": torch.full((1, 4, 1, 4, 6), torch.nan)}, "prefix holds NaN"),
+        ({"prefix": torch.full((1, 4, 1, 4, 6), torch.nan)}, "prefix contains NaN"),
     ],
 )
 def test_settings_that_cannot_run_are_refused_before_any_work(
@@ -485,7 +486,7 @@ def test_settings_that_cannot_run_are_refused_before_any_work(
     assert model.calls == 0
 
 
-def test_memory_formats_that_are_not_there_are_refused(tiny: Tiny) -> None:
+def test_unknown_kv_formats_are_refused(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="kv_format 'int3' is not available; choose one of"):
         tiny.generate("A", tiny.memory(kv_format="int3"))
 
@@ -495,8 +496,8 @@ def test_memory_formats_that_are_not_there_are_refused(tiny: Tiny) -> None:
     [
         ((), "no blocks"),
         ((BlockSpec(0, 0, "A", True, None, 0, 2),), "cannot be a cut"),
-        ((BlockSpec(1, 0, "A", False, None, 0, 2),), "block 0 of the plan is numbered 1"),
-        ((BlockSpec(0, 0, "A", False, None, 0, 3),), "blocks must follow each other, 2 frames each"),
+        ((BlockSpec(1, 0, "A", False, None, 0, 2),), "block 0 of the plan has index 1"),
+        ((BlockSpec(0, 0, "A", False, None, 0, 3),), "blocks must be consecutive, with 2 frames each"),
     ],
 )
 def test_a_plan_that_does_not_add_up_is_refused(tiny: Tiny, blocks: tuple[BlockSpec, ...], message: str) -> None:
@@ -504,7 +505,7 @@ def test_a_plan_that_does_not_add_up_is_refused(tiny: Tiny, blocks: tuple[BlockS
         tiny.generate("", plan=BlockPlan(blocks, 24.0, 2))
 
 
-def test_memory_does_not_grow_with_the_film(tiny: Tiny) -> None:
+def test_the_kv_cache_does_not_grow_with_the_film(tiny: Tiny) -> None:
     film = tiny.generate(" ".join(["A"] * 60))
     sizes: list[int] = []
     for index, _ in enumerate(film):
@@ -513,7 +514,14 @@ def test_memory_does_not_grow_with_the_film(tiny: Tiny) -> None:
     assert len(set(sizes)) == 1
 
 
-def test_bf16_memory_is_close_to_float32(tiny: Tiny) -> None:
+def test_a_bf16_kv_cache_is_close_to_float32(tiny: Tiny) -> None:
     exact, rounded = tiny.film(SHOTS), tiny.film(SHOTS, tiny.memory(kv_format="bf16"))
     assert not torch.equal(exact, rounded)
     assert float((exact - rounded).norm() / exact.norm()) < 0.02
+
+
+def test_noise_comes_from_a_seed_or_a_source(tiny: Tiny) -> None:
+    """Both at once are refused; a source of the seed's noise makes the same film as the seed."""
+    with pytest.raises(ValueError, match="seed 3 and a source of noise are both given"):
+        tiny.generate("A", seed=3, noise=block_noise(3))
+    assert torch.equal(tiny.film("A |B", seed=3), tiny.film("A |B", noise=block_noise(3)))

@@ -1,4 +1,4 @@
-"""The solver against its published numbers and against itself in tensors; noise."""
+"""The UniPC schedule against the reference's numbers and an exact solution, and the noise of blocks."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_weights_of_the_reference(steps: int, rows: list[list[float]]) -> None:
         assert row == pytest.approx(expected, abs=1e-7)
 
 
-def test_more_steps_come_closer_to_a_known_film() -> None:
-    """For Gaussian data of deviation s the exact flow is known, and so is where it takes the noise."""
+def test_more_steps_come_closer_to_the_exact_solution() -> None:
+    """For Gaussian data the exact flow is known, and with it the sample that each noise value maps to."""
 
     def end(steps: int, deviation: float = 0.5) -> float:
         schedule = unipc(steps)
@@ -96,7 +96,7 @@ def test_a_seed_is_the_same_noise_for_ever(shot_seed: int | None, values: tuple[
     assert noise(7, shot_seed, 3, SHAPE).flatten()[:3].tolist() == pytest.approx(values, abs=1e-6)
 
 
-def test_a_batch_begins_with_the_films_of_a_smaller_one() -> None:
+def test_the_first_films_of_a_batch_equal_a_smaller_batch() -> None:
     many = noise(7, None, 0, LatentShape(3, 4, 2, 3, 5))
     assert torch.equal(many[:1], noise(7, None, 0, SHAPE))
     assert not torch.equal(many[0], many[1])
@@ -116,11 +116,11 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
         noise(0, seed, 0, SHAPE)
 
 
-def test_film_noise_cuts_one_tensor() -> None:
+def test_film_noise_slices_one_tensor() -> None:
     film = torch.randn(1, 4, 6, 3, 5)
     spec = BlockSpec(1, 0, "", False, None, 2, 2)
     assert torch.equal(film_noise(film)(spec, SHAPE), film[:, :, 2:4])
-    with pytest.raises(ValueError, match="has no"):
+    with pytest.raises(ValueError, match="does not contain block 1"):
         film_noise(film[:, :, :3])(spec, SHAPE)
 
 

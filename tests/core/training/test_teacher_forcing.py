@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from longlive.longlive_core.memory import FilmMemory, MemoryConfig
+from longlive.longlive_core.memory import FilmKVCache, MemoryConfig
 from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.training.schedule import TimestepTable, add_noise, clean_from_flow
 from longlive.longlive_core.training.teacher_forcing import plain_flow, teacher_forced_flow
@@ -37,7 +37,7 @@ def forced(tiny: Tiny, batch: dict[str, Tensor], **options: object) -> Tensor:
 def cached(tiny: Tiny, batch: dict[str, Tensor], film: int, copy: int, memory: MemoryConfig, cuts: set[int]) -> Tensor:
     """The same flows from the memory of inference: clean passes before, one noisy pass of each block."""
     names = ["0", "1", "2"]
-    kept = FilmMemory(
+    kept = FilmKVCache(
         tiny.model,
         memory,
         LatentShape(1, 4, 2, 4, 6),

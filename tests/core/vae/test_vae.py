@@ -1,11 +1,11 @@
-"""A film in pieces is the same film: the VAE streams to the bit, in the memory of one latent frame."""
+"""The VAE in chunks equals the VAE of the whole film, to the bit, in the memory of one latent frame."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from longlive.longlive_core.vae import DecodeStream, State, VAEConfig, WanVAE
-from longlive.longlive_core.vae.layers import CausalConv3d, Tape
+from longlive.longlive_core.vae.layers import CausalConv3d, ConvCache
 from torch import Tensor
 
 
@@ -22,7 +22,7 @@ def latents() -> Tensor:
 
 
 @pytest.mark.parametrize("sizes", [[1, 6], [1, 2, 4], [2, 5], [7], [1] * 7])
-def test_decoding_in_pieces_is_bit_identical(vae: WanVAE, latents: Tensor, sizes: list[int]) -> None:
+def test_decoding_in_chunks_is_bit_identical(vae: WanVAE, latents: Tensor, sizes: list[int]) -> None:
     state: State | None = None
     pieces: list[Tensor] = []
     for piece in latents.split(sizes, dim=2):
@@ -32,7 +32,7 @@ def test_decoding_in_pieces_is_bit_identical(vae: WanVAE, latents: Tensor, sizes
 
 
 @pytest.mark.parametrize("sizes", [[24], [4] * 6, [8, 16]])
-def test_encoding_in_pieces_is_bit_identical(vae: WanVAE, sizes: list[int]) -> None:
+def test_encoding_in_chunks_is_bit_identical(vae: WanVAE, sizes: list[int]) -> None:
     video = torch.rand(1, 3, 25, 32, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1
     first, state = vae.encode_chunk(video[:, :, :1], None)
     pieces = [first]
@@ -70,7 +70,7 @@ def test_stacked_taps_are_a_causal_conv3d(kernel: tuple[int, int, int]) -> None:
     expected = torch.nn.functional.conv3d(
         padded, conv.weight, conv.bias, padding=(0, kernel[1] // 2, kernel[2] // 2)
     ).permute(0, 2, 3, 4, 1)
-    assert torch.allclose(conv(x, Tape(None)), expected, atol=1e-5)
+    assert torch.allclose(conv(x, ConvCache(None)), expected, atol=1e-5)
 
 
 def test_the_state_does_not_grow_and_holds_no_whole_activation(vae: WanVAE, latents: Tensor) -> None:
@@ -112,7 +112,7 @@ def test_a_cancelled_stream_goes_on_where_it_stopped(vae: WanVAE, latents: Tenso
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    stream = DecodeStream(vae, on_slice=cancel_once)
+    stream = DecodeStream(vae, on_latent_frame=cancel_once)
     with pytest.raises(KeyboardInterrupt):
         stream.feed(latents)
     stream.feed(latents[:, :, 2:])

@@ -1,4 +1,4 @@
-"""What the planner counts is what runs: weights, decoder, a whole film and a pass, by the bytes that are alive."""
+"""The budget equals the bytes of live tensors: of weights, decoder, a whole film and one pass."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from torch.utils._pytree import tree_leaves
 
 GIB = 2**30
 LARGE, SMALL = (704, 1280), (480, 832)
-FILM = ("KV", "dequantisation", "activations", "prompt")  # what a film allocates beside the weights
+FILM = ("KV", "dequantisation", "activations", "prompt")  # what a film allocates besides the weights
 TINY = WanConfig(dim=256, ffn_dim=1024, num_heads=2, num_layers=3, freq_dim=32, text_dim=16, text_len=8)
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors made inside; `peak` is the most that were alive at a time."""
+    """Counts the bytes of tensors that are allocated inside; `peak` is the most that were live at one time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,19 +60,19 @@ class LiveBytes(TorchDispatchMode):
 
 
 def part(budget: Budget, *names: str) -> int:
-    """Bytes of the parts whose names begin so."""
+    """Bytes of the parts whose names start with one of `names`."""
     return sum(p.bytes for p in budget.parts if p.name.startswith(names))
 
 
 @pytest.mark.parametrize("config", [TINY, replace(WAN22_TI2V_5B, num_layers=2)], ids=["tiny", "5B, two layers"])
 def test_weights_are_the_model_s(config: WanConfig) -> None:
-    """The formula gives every parameter of the transformer."""
+    """The formula counts every parameter of the transformer."""
     model = CausalWan(config, device="meta", dtype=torch.bfloat16)
     assert weight_bytes(config, "bf16") == 2 * sum(p.numel() for p in model.parameters())
 
 
 def test_weights_of_the_full_model() -> None:
-    """4,999,787,712 parameters, 4,907,335,680 of them quantised: as the released checkpoints have."""
+    """As in the released checkpoints: 4,999,787,712 parameters, 4,907,335,680 of them quantised."""
     assert weight_bytes(WAN22_TI2V_5B, "bf16") == 2 * 4_999_787_712
     others = 2 * (4_999_787_712 - 4_907_335_680)
     assert weight_bytes(WAN22_TI2V_5B, "nvfp4") == others + 4_907_335_680 * 9 // 16
@@ -81,16 +81,16 @@ def test_weights_of_the_full_model() -> None:
 
 @pytest.mark.parametrize("weights", ["fp8", "nvfp4"])
 def test_quantised_weights_are_the_layers(weights: Any) -> None:  # noqa: ANN401
-    """What the quantised layers keep is what the plan counts."""
+    """The budget equals the bytes that the quantised layers store."""
     model = CausalWan(TINY, dtype=torch.bfloat16).requires_grad_(False)
     quantize_linears(model, weights)
-    kept = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
-    assert kept == pytest.approx(weight_bytes(TINY, weights), rel=2e-3)
+    stored = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    assert stored == pytest.approx(weight_bytes(TINY, weights), rel=2e-3)
 
 
 @pytest.mark.parametrize(("name", "width"), [("full", 256), ("light", 64)])
 def test_a_vae_is_the_decoder_s(name: str, width: int) -> None:
-    """Weights and streaming cache are those of Wan2.2's VAE, whose decoder the light one has at a quarter's width."""
+    """Weights and streaming state are those of Wan2.2's VAE; the light VAE has a quarter of its decoder's width."""
     with torch.device("meta"):
         vae = WanVAE(replace(WAN22_VAE, dec_dim=width)).to(torch.bfloat16).requires_grad_(False)
         latents = torch.empty(1, 48, 1, 4, 6, dtype=torch.bfloat16)
@@ -103,7 +103,7 @@ def test_a_vae_is_the_decoder_s(name: str, width: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("kv_format", "guidance"), [("bf16", 1.0), ("fp8", 3.0), ("nvfp4", 1.0)])
 def test_a_film_takes_what_is_planned(kv_format: str, guidance: float) -> None:
-    """The most bytes alive while a film is made are those planned, or up to a fifth less."""
+    """The peak of live bytes while a film is sampled is the budget, or up to a fifth less."""
     model = CausalWan(TINY, dtype=torch.bfloat16).requires_grad_(False)
     plan = BlockPlan(tuple(BlockSpec(i, 0, "a", False, None, 8 * i, 8) for i in range(4)), 24.0, 8)
     memory = MemoryConfig(kv_format=kv_format)
@@ -117,7 +117,7 @@ def test_a_film_takes_what_is_planned(kv_format: str, guidance: float) -> None:
 
 @pytest.mark.parametrize("size", [LARGE, SMALL])
 def test_activations_are_those_of_a_pass(size: tuple[int, int]) -> None:
-    """A pass of the full model at full size takes the activations planned, or up to a fifth less."""
+    """A pass of the full model at full size takes the activations of the budget, or up to a fifth less."""
     config, block = replace(WAN22_TI2V_5B, num_layers=1), Budget(GIB, size).block
     down, across = config.grid(block.height, block.width)
     slot = torch.empty(1, 8 * down * across, 24, 128, dtype=torch.bfloat16, device="meta")
@@ -140,8 +140,8 @@ def test_activations_are_those_of_a_pass(size: tuple[int, int]) -> None:
     assert 0.8 * planned <= live.peak <= planned
 
 
-def test_guidance_keeps_two_memories() -> None:
-    """Guidance doubles the memory and keeps one prompt more; one scratch is enough."""
+def test_guidance_needs_two_kv_caches() -> None:
+    """Guidance doubles the KV cache and needs one more prompt, but no second scratch buffer."""
     one, two = (Budget(GIB, LARGE, kv_format="fp8", guidance=guidance) for guidance in (False, True))
     assert part(two, "KV") == 2 * part(one, "KV")
     assert part(two, "dequantisation") == part(one, "dequantisation")
@@ -157,10 +157,10 @@ def test_guidance_keeps_two_memories() -> None:
         ({"window": 30}, "window 30 is not a multiple of the block"),
         ({"window": 8}, "window 8 is too short"),
         ({"size": (700, 1280)}, "not a positive multiple of 32"),
-        ({"streamed": 31}, "the model has 30 layers"),
+        ({"streamed": 31}, "streamed 31 is outside 0 … 30"),
     ],
 )
 def test_impossible_films(fields: dict[str, Any], says: str) -> None:
-    """What cannot be is refused with the values that can."""
+    """Impossible settings are refused with the possible values."""
     with pytest.raises(ValueError, match=re.escape(says)):
         Budget(**{"vram": GIB, "size": LARGE, **fields})

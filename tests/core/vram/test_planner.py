@@ -1,4 +1,4 @@
-"""The planner: its verdicts are those estimated before, its advice keeps its word, its text says what it counted."""
+"""The VRAM planner: its verdicts are those of the recorded table, its advice is true, and its text adds up."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from longlive.longlive_core.cli.plan import add_arguments, parse_size, parse_vram, plan_text
 from longlive.longlive_core.vram.advice import SMALL_WINDOW
 from longlive.longlive_core.vram.budget import WEIGHT_BYTES
-from longlive.longlive_core.vram.planner import CARDS, COMMON_CARDS, GIB, cards_text, plan_memory
+from longlive.longlive_core.vram.planner import CARDS, COMMON_CARDS, GIB, cards_text, plan_vram
 
 LARGE, SMALL = (704, 1280), (480, 832)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A verdict of the project's performance facts, section 4. ours: where this code's differs, and `why`."""
+    """A verdict of the recorded table. ours: this code's verdict where it differs, with `why`."""
 
     card: int
     size: tuple[int, int]
@@ -69,8 +69,8 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_the_recorded_table(row: Row) -> None:
-    """The verdicts on cards from 8 to 32 GB are those of the table, but for two that are said to differ."""
-    plan = plan_memory(
+    """The verdicts on cards from 8 to 32 GB are those of the table, except two that are marked."""
+    plan = plan_vram(
         row.card * GIB, row.size, row.weights, row.kv, row.window, row.vae, sequential=row.sequential
     )  # fmt: skip
     assert plan.fits == (row.fits if row.ours is None else row.ours), plan.text()
@@ -79,36 +79,36 @@ def test_the_recorded_table(row: Row) -> None:
 
 def test_the_marginal_card() -> None:
     """16 GB with everything in NVFP4 and the full VAE is a matter of a fifth of a GB."""
-    plan = plan_memory(16 * GIB, LARGE, "nvfp4", "nvfp4")
+    plan = plan_vram(16 * GIB, LARGE, "nvfp4", "nvfp4")
     assert abs(plan.total - 16 * GIB) < 2e8
 
 
 def test_formats_are_the_best_that_fit() -> None:
-    """Left open, formats are the best that fit: memory is given up before weights, and more memory never gives less."""
+    """Formats that are not given are the best that fit: the KV cache is quantised before the weights."""
     quality = list(WEIGHT_BYTES)
-    chosen = [plan_memory(card * GIB, LARGE, vae="tiny").budget for card in (10, 12, 16, 20, 24)]
+    chosen = [plan_vram(card * GIB, LARGE, vae="tiny").budget for card in (10, 12, 16, 20, 24)]
     assert [(b.weights, b.kv_format) for b in chosen] == [
         ("nvfp4", "nvfp4"), ("fp8", "nvfp4"), ("bf16", "nvfp4"), ("bf16", "fp8"), ("bf16", "bf16")
     ]  # fmt: skip
     for card in COMMON_CARDS:
-        budget = plan_memory(card * GIB, SMALL).budget
-        kept = quality.index(budget.weights), quality.index(budget.kv_format)
-        better = [(w, k) for w in quality for k in quality if (quality.index(w), quality.index(k)) < kept]
+        budget = plan_vram(card * GIB, SMALL).budget
+        chosen_rank = quality.index(budget.weights), quality.index(budget.kv_format)
+        better = [(w, k) for w in quality for k in quality if (quality.index(w), quality.index(k)) < chosen_rank]
         assert not any(replace(budget, weights=w, kv_format=k).fits for w, k in better)
 
 
-def test_what_is_given_stays() -> None:
-    """A format that was asked for is not changed, whether it fits or not."""
-    plan = plan_memory(8 * GIB, LARGE, "bf16", "bf16")
+def test_a_given_format_is_used() -> None:
+    """A format that is given is not changed, whether the film fits or not."""
+    plan = plan_vram(8 * GIB, LARGE, "bf16", "bf16")
     assert (plan.budget.weights, plan.budget.kv_format, plan.fits) == ("bf16", "bf16", False)
 
 
-def test_advice_keeps_its_word() -> None:
-    """Each change saves what it says and is enough where it says so; those that are enough come first."""
-    plan = plan_memory(24 * GIB, LARGE, "bf16", "bf16")
+def test_advice_is_true() -> None:
+    """Each change saves the stated bytes and is enough where stated; changes that are enough come first."""
+    plan = plan_vram(24 * GIB, LARGE, "bf16", "bf16")
     assert not plan.fits
     assert [advice.fits for advice in plan.advice] == sorted((advice.fits for advice in plan.advice), reverse=True)
-    told = {advice.change: advice for advice in plan.advice}
+    given = {advice.change: advice for advice in plan.advice}
     changes: dict[str, dict[str, Any]] = {
         "nvfp4 KV": {"kv_format": "nvfp4"},
         "nvfp4 weights": {"weights": "nvfp4"},
@@ -117,35 +117,36 @@ def test_advice_keeps_its_word() -> None:
         f"window of {SMALL_WINDOW} frames": {"window": SMALL_WINDOW},
         "size 480x832": {"size": SMALL},
     }
-    assert set(changes) <= set(told)
+    assert set(changes) <= set(given)
     for name, fields in changes.items():
         after = replace(plan.budget, **fields)
-        assert (told[name].saves, told[name].fits) == (plan.total - after.total, after.fits), name
-    assert next(iter(told)) == "nvfp4 KV"
-    assert "fp8 KV" not in told, "fp8 is not enough, so the next smaller format is told"
+        assert (given[name].saves, given[name].fits) == (plan.total - after.total, after.fits), name
+    assert next(iter(given)) == "nvfp4 KV"
+    assert "fp8 KV" not in given, "fp8 is not enough, so the next smaller format is advised"
 
 
 def test_layers_in_host_memory() -> None:
-    """As few layers wait in host memory as are enough; their bytes are told, but not counted on the card."""
-    plan = plan_memory(16 * GIB, LARGE, "nvfp4", "nvfp4")
-    (told,) = (advice.change for advice in plan.advice if "host memory" in advice.change)
-    layers = int(told.split()[0])
+    """As few layers as possible stay in host memory; their bytes are listed, but not counted on the card."""
+    plan = plan_vram(16 * GIB, LARGE, "nvfp4", "nvfp4")
+    (change,) = (advice.change for advice in plan.advice if "host memory" in advice.change)
+    layers = int(change.split()[0])
     assert replace(plan.budget, streamed=layers).fits
     assert not replace(plan.budget, streamed=layers - 1).fits
     (away,) = (p for p in replace(plan.budget, streamed=layers).parts if p.name == "weights in host memory")
-    assert away.where == "offloaded"
+    assert away.placement == "offloaded"
 
 
 def test_advice_together() -> None:
-    """Where no change is enough, the fewest that are enough together lead the list; all of them are needed."""
-    plan = plan_memory(8 * GIB, LARGE)
+    """If no single change is enough, the smallest sufficient combination comes first; all its changes are needed."""
+    plan = plan_vram(8 * GIB, LARGE)
     assert plan.advice[0].change == f"tiny VAE, window of {SMALL_WINDOW} frames"
     assert [advice.fits for advice in plan.advice] == [True] + [False] * (len(plan.advice) - 1)
     assert replace(plan.budget, vae="tiny", window=SMALL_WINDOW).fits
 
 
-def test_no_advice_where_it_fits() -> None:
-    assert plan_memory(80 * GIB, LARGE).advice == ()
+def test_no_advice_if_it_fits() -> None:
+    """A film that fits needs no advice."""
+    assert plan_vram(80 * GIB, LARGE).advice == ()
 
 
 @pytest.mark.slow
@@ -153,62 +154,65 @@ def test_no_advice_where_it_fits() -> None:
 @pytest.mark.parametrize("formats", [("bf16", "bf16"), ("nvfp4", "nvfp4")])
 def test_the_smallest_card(size: tuple[int, int], formats: tuple[str, str]) -> None:
     """The smallest card holds the film, and the next smaller one does not."""
-    card = plan_memory(4 * GIB, size, *formats).smallest_card
+    card = plan_vram(4 * GIB, size, *formats).smallest_card
     assert card is not None
-    assert plan_memory(card * GIB, size, *formats).fits
-    assert not plan_memory(CARDS[CARDS.index(card) - 1] * GIB, size, *formats).fits
-    assert plan_memory(4 * GIB, (4096, 4096), *formats).smallest_card is None
+    assert plan_vram(card * GIB, size, *formats).fits
+    assert not plan_vram(CARDS[CARDS.index(card) - 1] * GIB, size, *formats).fits
+    assert plan_vram(4 * GIB, (4096, 4096), *formats).smallest_card is None
 
 
 def test_the_text_adds_up() -> None:
     """The table's resident rows add up to its total; verdict and advice follow."""
-    plan = plan_memory(12 * GIB, LARGE)
+    plan = plan_vram(12 * GIB, LARGE)
     text = plan.text()
     rows = re.findall(r"^.{26} +(\d+\.\d\d)  (\w+)", text, re.MULTILINE)
     resident = sum(float(amount) for amount, where in rows if where == "resident")
     (total,) = (float(amount) for amount, where in rows if where == "of")
     assert resident == pytest.approx(total, abs=0.01 * len(rows))
-    assert f"{(plan.total - 12 * GIB) / 1e9:.2f} GB too much; as it is, it needs a card of 20 GB." in text
+    assert f"{(plan.total - 12 * GIB) / 1e9:.2f} GB too much; without changes it needs a card of 20 GB." in text
     assert all(f"  {advice.change} " in text for advice in plan.advice)
     assert max(map(len, text.splitlines())) <= 79
-    assert "It fits, with" in plan_memory(12 * GIB, LARGE, vae="tiny").text()
+    assert "It fits, with" in plan_vram(12 * GIB, LARGE, vae="tiny").text()
 
 
 @pytest.mark.parametrize("kv_format", ["bf16", "fp8", "nvfp4"])
 @pytest.mark.parametrize("size", [LARGE, SMALL])
 def test_cards_in_a_line(size: tuple[int, int], kv_format: str) -> None:
-    """Every card named holds the film as said, and cards smaller than the first do not hold it at all."""
+    """Every card in the text holds the film with the stated formats, and no smaller common card holds it at all."""
     found = re.findall(r"(\d+) GB \((\w+)[^,]*, (\w+)", cards_text(size, kv_format, 32))
     assert found
     for card, weights, vae in found:
-        assert plan_memory(int(card) * GIB, size, weights, kv_format, vae=vae).fits
+        assert plan_vram(int(card) * GIB, size, weights, kv_format, vae=vae).fits
     for card in COMMON_CARDS[: COMMON_CARDS.index(int(found[0][0]))]:
-        assert not plan_memory(card * GIB, size, "nvfp4", kv_format, vae="tiny").fits
+        assert not plan_vram(card * GIB, size, "nvfp4", kv_format, vae="tiny").fits
     assert cards_text((2048, 2048), kv_format, 256) == "more than 32 GB"
 
 
 @pytest.mark.parametrize(("text", "value"), [("12GB", 12), ("12", 12), ("16 GiB", 16), ("7.5g", 7.5), ("24gb", 24)])
 def test_cards_are_sold_in_gib(text: str, value: float) -> None:
+    """The memory of a card is read in units of 2^30 bytes, with or without a unit."""
     assert parse_vram(text) == value * 2**30
 
 
 @pytest.mark.parametrize("text", ["", "GB", "0GB", "-8GB", "12TB", "12,5GB", "nan"])
 def test_no_card(text: str) -> None:
+    """Other text is refused with an example."""
     with pytest.raises(ValueError, match="as in 12GB"):
         parse_vram(text)
 
 
 @pytest.mark.parametrize("text", ["704", "704x", "x1280", "704*1280", "704x1280x3"])
 def test_no_size(text: str) -> None:
+    """Other text is refused with the expected form."""
     with pytest.raises(ValueError, match="HEIGHTxWIDTH"):
         parse_size(text)
 
 
 def test_the_command() -> None:
-    """The command's arguments reach the plan; left out they are the planner's own defaults."""
+    """The arguments of the command reach the planner, and their defaults are the planner's."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    assert plan_text(parser.parse_args(["--vram", "12GB"])) == plan_memory(12 * GIB, LARGE).text()
+    assert plan_text(parser.parse_args(["--vram", "12GB"])) == plan_vram(12 * GIB, LARGE).text()
     words = "--vram 8 --size 480x832 --weights fp8 --kv nvfp4 --window 24 --vae tiny --sequential --guidance"
-    plan = plan_memory(8 * GIB, SMALL, "fp8", "nvfp4", 24, "tiny", sequential=True, guidance=True)
+    plan = plan_vram(8 * GIB, SMALL, "fp8", "nvfp4", 24, "tiny", sequential=True, guidance=True)
     assert plan_text(parser.parse_args(words.split())) == plan.text()

@@ -291,7 +291,7 @@ def test_every_layout_of_fp8_passes(tmp_path: Path, weights: Tensors, layout: st
     loaded = load_checkpoint(tmp_path / "m.safetensors").get_submodule(layer)
     assert isinstance(loaded, FP8Linear)
     factor = 0.5 if layout in ("comfy_quant", "metadata") else 1.0
-    assert torch.allclose(loaded.weight_in(torch.float32), factor * parts["weight"].float())
+    assert torch.allclose(loaded.dequantized_weight(torch.float32), factor * parts["weight"].float())
 
 
 def test_a_scale_that_only_comfyui_uses_is_not_passed_over(tmp_path: Path, weights: Tensors) -> None:

@@ -1,4 +1,4 @@
-"""The memory of a film as self-attention meets it in one model call."""
+"""The KV cache of a film as self-attention uses it in one model call."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from .pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRope:
-    """Angles by place in the window: of every kept key in slot order, and of the new block's queries."""
+class RelativeRope:
+    """RoPE angles by position in the window, for keys that are stored unrotated (`MemoryConfig.relative_rope`).
+
+    keys: of every occupied slot, in slot order. queries: of the new block.
+    """
 
     keys: Rope
     queries: Rope
@@ -29,9 +32,13 @@ class KeyRope:
         head_dim: int,
         t_scale: float,
         device: torch.device,
-    ) -> KeyRope:
-        """Film order gives the kept blocks frames 0 … m − 1, times t_scale, wherever their slots are."""
-        rank = {block: place for place, block in enumerate(sorted(blocks))}
+    ) -> RelativeRope:
+        """The angles for `blocks`, the block in each slot, and the new block in `slot`.
+
+        The blocks are numbered in film order as frames 0 … m − 1, and these are scaled by `t_scale`. grid: as in
+        `rope_angles`.
+        """
+        rank = {block: index for index, block in enumerate(sorted(blocks))}
         frames = [rank[block] * block_frames + frame for block in blocks for frame in range(block_frames)]
         keys = rope_angles(torch.tensor(frames, dtype=torch.float64, device=device) * t_scale, grid, head_dim)
         tokens = block_frames * grid[0] * grid[1]
@@ -40,11 +47,11 @@ class KeyRope:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockMemory:
-    """`FrameMemory` of one call: the new block is written to its slot, then attends every occupied slot.
+class BlockKVCache:
+    """`KVCache` of one model call: writes the new block to its slot, then attends every occupied slot.
 
-    blocks: the block in each occupied slot; slot: the new block's; clean: whether this is its clean pass;
-    relative: set where keys are kept unrotated.
+    blocks: the block in each occupied slot. slot: the new block's slot. clean: whether the call is a clean pass.
+    relative: given if keys are stored unrotated.
     """
 
     pool: Pool
@@ -53,24 +60,26 @@ class BlockMemory:
     block_frames: int
     clean: bool
     attention: Attention
-    relative: KeyRope | None = None
+    relative: RelativeRope | None = None
 
     @property
     def frames(self) -> tuple[int, ...]:
-        """Latent frames of the film that this call's queries see, in film order."""
+        """The latent frames of the film that the queries attend, in film order."""
         return tuple(
             block * self.block_frames + frame for block in sorted(self.blocks) for frame in range(self.block_frames)
         )
 
     def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
+        """See `KVCache.attend`."""
         self.store(layer, k, v, rope)
-        keys, values = self.pool.get(layer, len(self.blocks), v.dtype)
+        keys, values = self.pool.read(layer, len(self.blocks), v.dtype)
         if self.relative is None:
             return self.attention(q.rotated(rope), keys, values)
         return self.attention(q.rotated(self.relative.queries), self.relative.keys.rotate(keys), values)
 
     def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
-        place = self.pool.place(layer, self.slot)
-        k.rotated(rope if self.relative is None else None, out=place.k)
-        place.v.copy_(v)
-        self.pool.keep(layer, self.slot, clean=self.clean)
+        """See `KVCache.store`."""
+        new = self.pool.new_block(layer, self.slot)
+        k.rotated(rope if self.relative is None else None, out=new.k)
+        new.v.copy_(v)
+        self.pool.commit(layer, self.slot, clean=self.clean)

@@ -1,0 +1,154 @@
+"""The KV cache of one film: the window, one pool for each branch of guidance, and the K/V of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..model import FlowModel, KeyValue
+from ..model.attention import Attention
+from ..types import BlockSpec, LatentShape
+from .block_cache import BlockKVCache, RelativeRope
+from .config import MemoryConfig
+from .formats import make_pools
+from .pool import Pool, restore_pool
+from .prompts import PromptCache, PromptKV, TextEncoder
+from .window import Window, WindowState
+
+
+class CallKV(NamedTuple):
+    """K/V for one model call: those of the prompt and those of the latent frames."""
+
+    text: PromptKV
+    kv: BlockKVCache
+
+
+class FilmKVCache:
+    """Fixed-size KV cache of a film of any length. For each block in film order: `begin`, `calls`, `end`.
+
+    shape: of one block. blocks: length of the film; a film shorter than the window gets fewer slots. negative: the
+    prompt of the second branch of guidance, or None for one branch. Raises ValueError for settings that do not fit the
+    block or the model.
+    """
+
+    def __init__(
+        self,
+        model: FlowModel,
+        config: MemoryConfig,
+        shape: LatentShape,
+        blocks: int,
+        encode: TextEncoder,
+        attention: Attention,
+        *,
+        negative: str | None = None,
+    ) -> None:
+        self.config = config
+        self._shape = shape
+        self._model = model
+        self._attention = attention
+        self._negative = negative
+        self._pool_shape = config.pool_shape(model.config, shape, blocks)
+        slots = config.window // shape.frames
+        self.window = Window(slots, sinks=config.sink // shape.frames, shot_sink=config.pins_shots)
+        # Allocated when the first block begins, so that a film that continues another never holds two sets of pools.
+        self._allocated: tuple[Pool, ...] | None = None
+        # On the meta device nothing is allocated, but a format that cannot hold the model's heads is refused now.
+        self._make_pools(torch.device("meta"))
+
+        # A closure over `model`, not a method: a reference cycle would keep gigabytes until a garbage collection.
+        def text_kv(text: Tensor) -> tuple[KeyValue, ...]:
+            return model.text_kv(text.to(model.device, model.dtype))
+
+        # The prompts of the previous and of the current shot, and the negative prompt.
+        self._prompts = PromptCache(encode, text_kv, attention, capacity=2 if negative is None else 3)
+
+    @property
+    def _pools(self) -> tuple[Pool, ...]:
+        """One pool for each branch of guidance."""
+        if self._allocated is None:
+            self._allocated = self._make_pools(self._model.device)
+        return self._allocated
+
+    def _make_pools(self, device: torch.device) -> tuple[Pool, ...]:
+        return make_pools(
+            self.config.kv_format,
+            self._pool_shape,
+            device,
+            self._model.dtype,
+            smoothing=self.config.smoothing,
+            count=1 if self._negative is None else 2,
+        )
+
+    def begin(self, block: BlockSpec) -> None:
+        """Assigns a slot to the next block. Does nothing if the block began before and was interrupted."""
+        self.window.begin(block.index)
+
+    def recache_at_cut(self, block: BlockSpec) -> None:
+        """With `shot_clean_recache`, evicts all but the global sink before the clean pass of a block that is a cut."""
+        if block.cut and self.config.shot_clean_recache and self.config.pins_shots:
+            self.window.recache()
+
+    def end(self, block: BlockSpec) -> None:
+        """Marks the block's clean pass as done. A block that is a cut becomes the shot sink."""
+        self.window.end(cut=block.cut)
+
+    def calls(self, block: BlockSpec, *, clean: bool) -> Iterator[CallKV]:
+        """K/V for each model call of a step: with the block's prompt, then, under guidance, with the negative one.
+
+        clean: whether the step is a clean pass.
+        """
+        prompts = [block.prompt] if self._negative is None else [block.prompt, self._negative]
+        relative = self._relative_rope() if self.config.relative_rope else None
+        for prompt, pool in zip(prompts, self._pools, strict=True):
+            kv = BlockKVCache(
+                pool, self.window.blocks, self.window.slot, self._shape.frames, clean, self._attention, relative
+            )
+            yield CallKV(self._prompts.kv(prompt), kv)
+
+    def positions(self, block: BlockSpec, cuts: int) -> Tensor:
+        """RoPE times of the block's frames, `[F]` float64; cuts: the number of cuts up to and including this block."""
+        frames = range(block.start, block.start + block.frames)
+        times = [self.config.position(frame, cuts) for frame in frames]
+        return torch.tensor(times, dtype=torch.float64, device=self._model.device)
+
+    def tensors(self) -> tuple[tuple[Tensor, ...], ...]:
+        """Copies of all occupied slots on the CPU, for each branch of guidance; see `Pool.tensors`."""
+        filled = len(self.window.blocks)
+        return tuple(
+            tuple(tensor.to("cpu", copy=True).contiguous() for tensor in pool.tensors(filled)) for pool in self._pools
+        )
+
+    def restore(self, window: WindowState, pools: tuple[tuple[Tensor, ...], ...]) -> None:
+        """Restores the window's `state` and the copies that `tensors` gave. Raises ValueError if they do not fit."""
+        if len(pools) != len(self._pools):
+            raise ValueError(
+                f"the saved KV cache has {len(pools)} branches of guidance, but this run has {len(self._pools)}"
+            )
+        for pool, tensors in zip(self._pools, pools, strict=True):
+            restore_pool(pool, tensors, len(window.blocks))
+        self.window.restore(window)
+
+    def continue_from(self, other: FilmKVCache) -> bool:
+        """Takes the pools and the window of another film with the same model and settings, without a copy.
+
+        Returns False and changes nothing if pool shape or negative prompt differ.
+        """
+        if (self._pool_shape, self._negative) != (other._pool_shape, other._negative):
+            return False
+        self._allocated, other._allocated = other._allocated, None
+        self.window.restore(other.window.state())
+        return True
+
+    def _relative_rope(self) -> RelativeRope:
+        return RelativeRope.of_window(
+            self.window.blocks,
+            self.window.slot,
+            self._shape.frames,
+            self._model.config.grid(self._shape.height, self._shape.width),
+            self._model.config.head_dim,
+            self.config.t_scale,
+            self._model.device,
+        )
