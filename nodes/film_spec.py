@@ -95,7 +95,5 @@ def make_film(
     after = 0 if earlier is None else len(earlier.plan.blocks)
     noise = storyboard_noise(spec.plan, block_noise(spec.settings.seed), after)
     preview = replace(spec, settings=replace(spec.settings, noise=noise))
-    preview_film = Film(storyboard_plan(spec.plan, after), preview, start=start, earlier=earlier)
-    if storyboard == "only":
-        return preview_film
-    return Film(spec.plan, spec, start=start, earlier=earlier, storyboard=preview_film)
+    first = Film(storyboard_plan(spec.plan, after), preview, start=start, earlier=earlier)
+    return first if storyboard == "only" else Film(spec.plan, spec, start=start, earlier=earlier, storyboard=first)

@@ -62,11 +62,8 @@ class ModelLoader(io.ComfyNode):
         checkpoint = inspect_checkpoint(path)
         # A converted LongLive Mini: its latents are its own.
         latents = MiniLatents(load_mini().vae) if checkpoint.config == MINI_DIT else None
-        return io.NodeOutput(
-            make_patcher(
-                checkpoint.config, _tensors(path, checkpoint), dtype=PRECISIONS[precision], latent_format=latents
-            )
-        )
+        dtype, tensors = PRECISIONS[precision], _tensors(path, checkpoint)
+        return io.NodeOutput(make_patcher(checkpoint.config, tensors, dtype=dtype, latent_format=latents))
 
 
 def _tensors(path: str, checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -46,14 +46,10 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     codecs = "h264, h265, av1 (FILM.mp4), vp9 (FILM.webm), prores (FILM.mov), png (a folder FILM of pictures)"
     codecs = f"{codecs} (by FILM's extension, else h264)"
     parser.add_argument("--codec", choices=list(CODECS), default=argparse.SUPPRESS, help=codecs)
-    parser.add_argument(
-        "--quality", choices=list(QUALITIES), default=argparse.SUPPRESS, help="quality of the film's file (high)"
-    )
+    parser.add_argument("--quality", choices=list(QUALITIES), default=argparse.SUPPRESS, help="of the file (high)")
     preview = "make only a storyboard, the first block of every shot (FILM.preview.mp4, .png), which the film can reuse"
     parser.add_argument("--preview", action="store_true", help=preview)
-    parser.add_argument(
-        "--contact-sheet", action="store_true", help="also write a picture with one still per shot (FILM.png)"
-    )
+    parser.add_argument("--contact-sheet", action="store_true", help="also write one still per shot (FILM.png)")
     modes = "async: decode during sampling; sequential: after each block; off: after the whole film (async)"
     parser.add_argument("--decode", choices=MODES, default="async", help=modes)
     parser.add_argument("--threads", type=int, help="number of CPU threads (torch's default)")

@@ -12,9 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", choices=["mini"])
     parser.add_argument("--scripts", type=int, default=40, help="number of held-out scripts to render (40)")
     parser.add_argument("--weights", type=Path, help="a folder that `train mini` made (the shipped weights)")
-    parser.add_argument(
-        "--formats", action="store_true", help="compare KV caches and weights in 16, 8 and 4 bits instead"
-    )
+    parser.add_argument("--formats", action="store_true", help="compare KV caches and weights of 16, 8 and 4 bits")
     parser.add_argument("--out", type=Path, default=Path("output/eval"), help="folder of the table and the plots")
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from ..oom import OutOfMemoryError
 from ..pipeline.stages import StageError, format_error
@@ -22,25 +22,17 @@ from .console import BAD_INPUT, STOPPED
 USER_ERRORS = (ValueError, OSError, NotFiniteError, OutOfMemoryError)
 
 
-class Command(NamedTuple):
-    """A command: its name, its line of help, and the functions of its module."""
-
-    name: str
-    help: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
-
-
+# Name, line of help and module of each command; a module has `add_arguments(parser)` and `run(args)`.
 COMMANDS = (
-    Command("render", "render a shot script as a film", render.add_arguments, render.run),
-    Command("retake", "make one shot of a film again", retake.add_arguments, retake.run),
-    Command("extend", "add shots to the end of a film or of any video", extend.add_arguments, extend.run),
-    Command("takes", "list, show, edit and prune the takes of films", takes.add_arguments, takes.run),
-    Command("plan", "estimate the VRAM of a film, and what to change if it does not fit", plan.add_arguments, plan.run),
-    Command("convert", "convert a checkpoint to bf16, fp8 or nvfp4", convert.add_arguments, convert.run),
-    Command("verify", "replay recorded runs of the reference and compare", verify.add_arguments, verify.run),
-    Command("eval", "measure how well a model keeps identities over shots", evaluate.add_arguments, evaluate.run),
-    Command("train", "train the embedded model from scratch", train.add_arguments, train.run),
+    ("render", "render a shot script as a film", render),
+    ("retake", "make one shot of a film again", retake),
+    ("extend", "add shots to the end of a film or of any video", extend),
+    ("takes", "list, show, edit and prune the takes of films", takes),
+    ("plan", "estimate the VRAM of a film, and what to change if it does not fit", plan),
+    ("convert", "convert a checkpoint to bf16, fp8 or nvfp4", convert),
+    ("verify", "replay recorded runs of the reference and compare", verify),
+    ("eval", "measure how well a model keeps identities over shots", evaluate),
+    ("train", "train the embedded model from scratch", train),
 )
 
 
@@ -79,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="longlive", description="Long films of several shots, block by block.")
     parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        subparser = commands.add_parser(command.name, help=command.help)
-        command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
+    for name, text, module in COMMANDS:
+        subparser = commands.add_parser(name, help=text)
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
     return parser

@@ -13,16 +13,10 @@ from ..vram.planner import GIB, plan_vram
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("--vram", required=True, metavar="12GB", help="the card's VRAM, as it is sold")
-    parser.add_argument(
-        "--size", default="704x1280", metavar="HxW", help="height and width in pixels, multiples of 32 (704x1280)"
-    )
-    parser.add_argument(
-        "--weights", choices=list(WEIGHT_BYTES), help="format of the model's weights (the best that fits)"
-    )
+    parser.add_argument("--size", default="704x1280", metavar="HxW", help="pixels, multiples of 32 (704x1280)")
+    parser.add_argument("--weights", choices=list(WEIGHT_BYTES), help="format of the weights (the best that fits)")
     parser.add_argument("--kv", choices=list(KV_FORMATS), help="format of the KV cache (the best that fits)")
-    parser.add_argument(
-        "--window", type=int, default=32, help="latent frames in the KV cache, including the sinks (32)"
-    )
+    parser.add_argument("--window", type=int, default=32, help="latent frames in the KV cache, with the sinks (32)")
     parser.add_argument("--vae", choices=list(VAES), default="full", help="full: Wan 2.2's; tiny: taew2_2 (full)")
     parser.add_argument("--sequential", action="store_true", help="decode after sampling, with the model unloaded")
     parser.add_argument("--guidance", action="store_true", help="plan for a guidance other than 1")

@@ -18,12 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("script", type=Path, nargs="?", help="a ShotScript file; not needed with --resume")
     add_output_arguments(parser)
     parser.add_argument("--resume", type=Path, metavar="TAKE", help="continue a film from the FILM.take of its render")
-    parser.add_argument(
-        "--no-take", action="store_true", help="store no blocks in FILM.take: the film cannot be resumed or retaken"
-    )
-    parser.add_argument(
-        "--no-snapshots", action="store_true", help="store no KV cache in it: a retake must rebuild the cache first"
-    )
+    parser.add_argument("--no-take", action="store_true", help="store no blocks: no resuming and no retakes")
+    parser.add_argument("--no-snapshots", action="store_true", help="store no KV cache: a retake rebuilds it first")
     add_setting_arguments(parser)
 
 

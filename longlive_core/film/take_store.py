@@ -12,16 +12,8 @@ from torch import Tensor
 from ..sampling import Generation, Snapshot
 from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
-from ..take import Take
-from ..take.block_file import (
-    BadBlockError,
-    BlockRecord,
-    History,
-    latents_digest,
-    load_block,
-    save_block,
-    write_atomically,
-)
+from ..take import BadBlockError, Take
+from ..take.block_file import BlockRecord, History, latents_digest, load_block, save_block, write_atomically
 from ..take.from_video import check_video
 from ..take.history import read_blocks, stored_blocks
 from ..take.live_versions import with_live_script, with_versions_of

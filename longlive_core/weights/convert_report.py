@@ -1,48 +1,11 @@
-"""`longlive convert` in words: its arguments, how far it is, and what it made."""
+"""Formats the progress and the report of a checkpoint conversion."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import get_args
+from collections.abc import Iterator
 
-from ...kernels import RULES
 from .conversion import OTHERS, Conversion
-from .convert import ConvertProgress, Format, convert_checkpoint
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `convert_lines` takes."""
-    parser.add_argument("source", type=Path, metavar="IN", help="a checkpoint: safetensors or an official .pt")
-    parser.add_argument("target", type=Path, metavar="OUT.safetensors")
-    parser.add_argument(
-        "--format", choices=get_args(Format), default="nvfp4", help="of the blocks' linear layers (nvfp4)"
-    )
-    parser.add_argument("--lora", type=Path, metavar="FILE", help="merged before the weights are rounded")
-    parser.add_argument("--strength", type=float, default=1.0, help="of the LoRA (1)")
-    parser.add_argument("--rule", choices=RULES, default="mse", help="how nvfp4 chooses its block scales (mse)")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
-
-
-def convert_lines(
-    args: argparse.Namespace,
-    on_progress: Callable[[ConvertProgress], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> Iterator[str]:
-    """Converts as `add_arguments` was told and gives the lines of the report. Raises what `convert_checkpoint` does."""
-    done = convert_checkpoint(
-        args.source,
-        args.target,
-        format=args.format,
-        lora=args.lora,
-        strength=args.strength,
-        rule=args.rule,
-        overwrite=args.overwrite,
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
-    yield from report_lines(done)
+from .convert import ConvertProgress
 
 
 def progress_line(progress: ConvertProgress) -> str:

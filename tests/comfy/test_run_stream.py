@@ -83,18 +83,18 @@ def test_memory_that_ran_out_is_freed() -> None:
 unloaded = []
 management.unload_all_models = lambda: unloaded.append(True)
 
-def drawn(error, cause=None):
+def unloads(error, cause=None):
     before = len(unloaded)
     with suppress(RuntimeError, ValueError), run_stream.StreamRun(stream()):
         raise error from cause
     return len(unloaded) - before
 
 print(json.dumps([
-    drawn(torch.OutOfMemoryError("CUDA out of memory")),
-    drawn(RuntimeError("Sampler (node 5): no"), torch.OutOfMemoryError("")),
-    drawn(RuntimeError("Sampler (node 5): no"), OutOfMemoryError("no")),
-    drawn(RuntimeError("NaN"), ValueError("no")),
-    drawn(RuntimeError("NaN")),
+    unloads(torch.OutOfMemoryError("CUDA out of memory")),
+    unloads(RuntimeError("Sampler (node 5): no"), torch.OutOfMemoryError("")),
+    unloads(RuntimeError("Sampler (node 5): no"), OutOfMemoryError("no")),
+    unloads(RuntimeError("NaN"), ValueError("no")),
+    unloads(RuntimeError("NaN")),
 ]))
 """
     assert shown(code) == [1, 1, 1, 0, 0]
@@ -103,7 +103,7 @@ print(json.dumps([
 def test_a_preview_without_room_ends_no_film() -> None:
     """It is tried until it runs out of memory, then the latents' colours are shown; the log says so once."""
     code = """
-tried, said, last = [], [], len(plan.blocks) - 1
+tried, notes, last = [], [], len(plan.blocks) - 1
 
 def preview(block):
     tried.append(block.index)
@@ -112,14 +112,14 @@ def preview(block):
     return torch.zeros(8, 4, 4, 3, dtype=torch.uint8)
 
 previews.log.addHandler(logging.Handler())
-previews.log.warning = lambda text, *_: said.append(text)
+previews.log.warning = lambda text, *_: notes.append(text)
 with run_stream.StreamRun(stream(), preview=preview) as one:
     made = [block.index for block in one]
-print(json.dumps([made, tried, said]))
+print(json.dumps([made, tried, notes]))
 """
-    made, tried, said = shown(code)
+    made, tried, notes = shown(code)
     assert made == [0, 1, 2, 3] and tried == [0, 1]
-    assert said == ["LongLive: the preview VAE ran out of memory; the preview shows colours computed from the latents"]
+    assert notes == ["LongLive: the preview VAE ran out of memory; the preview shows colours computed from the latents"]
 
 
 def test_what_is_left_to_make_is_asked_once() -> None:

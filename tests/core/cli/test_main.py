@@ -82,7 +82,7 @@ def test_the_same_seed_makes_the_same_file(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--size", "100x128"], r"size 100x128.*multiples of 32 up to 128; try 96x128"),
         (["--size", "256x128"], r"size 256x128.*up to 128; try 128x128"),
@@ -108,12 +108,12 @@ def test_the_same_seed_makes_the_same_file(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_settings_are_one_line_before_any_work(
-    capsys: pytest.CaptureFixture[str], script: Path, folder: Path, tmp_path: Path, words: list[str], said: str
+    capsys: pytest.CaptureFixture[str], script: Path, folder: Path, tmp_path: Path, words: list[str], message: str
 ) -> None:
     film = tmp_path / "film.mp4"
     code, out, err = longlive(capsys, "render", script, "-o", film, "--model", folder, *words)
     assert code == 2
-    assert re.fullmatch(rf"longlive: .*({said}).*\n", err), err
+    assert re.fullmatch(rf"longlive: .*({message}).*\n", err), err
     assert out == ""
     assert not film.exists()
 
@@ -170,7 +170,7 @@ def children_cpu_seconds() -> float:
 def test_ctrl_c_ends_within_a_second_with_a_playing_film(
     script: Path, folder: Path, tmp_path: Path, root: Path, take: bool
 ) -> None:
-    """The line that says how to resume is typed back, word for word, and makes the rest."""
+    """The printed command that resumes the film, run as it is, makes the rest."""
     total = 29 + 7 * 32
     script.write_text("Shot 1 (8 blocks): the hero\n")
     (tmp_path / "import").mkdir()

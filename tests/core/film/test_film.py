@@ -1,4 +1,4 @@
-"""A film is made once: drawn again, stopped, or gone on from, it costs only what is missing and comes out the same."""
+"""A film is sampled once: a run that repeats, resumes or continues it samples only missing blocks."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def joined(blocks: Iterable[Block]) -> Tensor:
 
 
 class Trouble(Exception):
-    """Stands for the host's cancel."""
+    """An error like the host's cancel."""
 
 
 def stop(film: Film, at: int) -> None:
@@ -85,7 +85,7 @@ def stop(film: Film, at: int) -> None:
 
 
 def fail(film: Film, at: int) -> None:
-    """Failed by what is told of the `at`-th step."""
+    """Lets the callback of the `at`-th step fail."""
     steps = iter(range(at + 1))
 
     def on_step(_: Step) -> None:
@@ -97,7 +97,7 @@ def fail(film: Film, at: int) -> None:
 
 
 def close(film: Film, at: int) -> None:
-    """Closed by whoever draws, after `at + 1` blocks or so."""
+    """Closes the run after `at + 1` blocks or so."""
     run = film.run()
     for _ in range(at % len(film.plan.blocks) + 1):
         next(run)
@@ -105,7 +105,7 @@ def close(film: Film, at: int) -> None:
 
 
 def test_a_film_drawn_again_is_replayed(tiny: Tiny) -> None:
-    """The second draw gives the very blocks of the first and asks nothing of the model."""
+    """The second run yields the same blocks as the first and calls the model for none of them."""
     model, plan = CountingModel(tiny), tiny.plan(SHOTS)
     film = model.film(plan)
     assert (film.finished, film.complete, film.needs_model, model.begun) == (0, False, True, 0)
@@ -119,7 +119,7 @@ def test_a_film_drawn_again_is_replayed(tiny: Tiny) -> None:
 
 
 def test_nothing_is_made_before_it_is_asked_for(tiny: Tiny) -> None:
-    """A draw begins with its first `next`, and makes one block for each."""
+    """A run begins with its first `next` and samples one block for each."""
     model = CountingModel(tiny)
     run = model.film(tiny.plan(SHOTS)).run()
     assert model.begun == 0
@@ -133,7 +133,7 @@ def test_nothing_is_made_before_it_is_asked_for(tiny: Tiny) -> None:
 def test_an_interrupted_film_goes_on_to_the_bit(
     tiny: Tiny, changes: dict[str, Any], interrupt: Callable[[Film, int], None]
 ) -> None:
-    """Wherever a draw ends, the next one samples only what is missing, and the film is that of one draw."""
+    """Wherever a run ends, the next one samples only missing blocks, and the film equals that of one run."""
     memory, plan = tiny.memory(**changes), tiny.plan(SHOTS)
     whole = tiny.film(SHOTS, memory)
     for at in range(len(plan.blocks) * STEPS):
@@ -148,7 +148,7 @@ def test_an_interrupted_film_goes_on_to_the_bit(
 
 
 def test_interrupts_add_up_to_one_film(tiny: Tiny) -> None:
-    """A film that is stopped in every draw but the last still samples each finished block once."""
+    """A film that is stopped in every run but the last samples each block once."""
     model, plan = CountingModel(tiny), tiny.plan(SHOTS)
     film = model.film(plan)
     for made in range(len(plan.blocks)):
@@ -163,7 +163,7 @@ def test_interrupts_add_up_to_one_film(tiny: Tiny) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("interrupt", [stop, fail, close, lambda film, _: list(film.run())])
 def test_no_memory_outlives_a_draw(tiny: Tiny, interrupt: Callable[[Film, int], object]) -> None:
-    """Keys and values, gigabytes in the full model, go when the draw ends, however it ends; the film stays."""
+    """The KV cache, gigabytes in the full model, is freed when a run ends in any way; the blocks stay."""
     model = CountingModel(tiny)
     film = model.film(tiny.plan(SHOTS))
     interrupt(film, 5)
@@ -173,7 +173,7 @@ def test_no_memory_outlives_a_draw(tiny: Tiny, interrupt: Callable[[Film, int], 
 
 
 def test_a_stop_at_once_gives_what_is_kept(tiny: Tiny) -> None:
-    """A draw that may not work shows the finished blocks, and asks nothing of the model."""
+    """A run that is stopped at once yields the finished blocks without calling the model."""
     model = CountingModel(tiny)
     film = model.film(tiny.plan(SHOTS))
     assert list(film.run(should_stop=lambda: True)) == []
@@ -208,7 +208,7 @@ def split(tiny: Tiny) -> tuple[BlockPlan, BlockPlan]:
 
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 def test_a_film_goes_on_from_an_earlier_one(tiny: Tiny, changes: dict[str, Any]) -> None:
-    """It begins with the earlier film's very blocks, samples only its own, and equals the joined plan drawn at once."""
+    """It begins with the earlier film's blocks, samples only its own, and equals one film of the joined plan."""
     memory = tiny.memory(**changes)
     model, (whole, beginning) = CountingModel(tiny, memory), split(tiny)
     earlier = model.film(beginning)
@@ -230,7 +230,7 @@ def test_a_joined_plan_goes_on_from_its_first_film(tiny: Tiny) -> None:
 
 
 def test_films_drawn_in_one_go_remember_once(tiny: Tiny) -> None:
-    """The later film goes on in the earlier one's memory: no clean pass is run twice."""
+    """The later film takes over the earlier film's KV cache: no clean pass is run twice."""
     model, beginning = CountingModel(tiny), tiny.plan("A A |B")
     beginning = beginning.then(tiny.plan("B B"))
     whole = beginning.then(tiny.plan("C C"))
@@ -241,7 +241,7 @@ def test_films_drawn_in_one_go_remember_once(tiny: Tiny) -> None:
 
 
 def test_an_earlier_films_image_begins_the_later_one(tiny: Tiny) -> None:
-    """What the earlier film started with needs not be given again, wherever the drawing was stopped."""
+    """The later film begins with the earlier film's start image, wherever a run was stopped."""
     image = torch.randn(1, 4, 1, 4, 6, generator=torch.Generator().manual_seed(2))
     for at in range(12):
         model, (whole, beginning) = CountingModel(tiny), split(tiny)
@@ -253,7 +253,7 @@ def test_an_earlier_films_image_begins_the_later_one(tiny: Tiny) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("interrupt", [stop, fail, close])
 def test_an_earlier_film_is_completed_first(tiny: Tiny, interrupt: Callable[[Film, int], None]) -> None:
-    """Stopped in the earlier film or in its own blocks, a later draw makes the rest of both, each block once."""
+    """After a stop in the earlier film or in the later one, the next run samples the rest of both, each block once."""
     for at in range(3 * STEPS):
         model, (whole, beginning) = CountingModel(tiny), split(tiny)
         earlier = model.film(beginning)
@@ -284,7 +284,7 @@ def test_a_stop_at_once_gives_what_the_earlier_film_kept(tiny: Tiny) -> None:
 def test_the_bytes_of_a_memory_are_told_beforehand(
     tiny: Tiny, kv_format: str, blocks: int, batch: int, guidance: float
 ) -> None:
-    """`MemoryConfig.bytes` is what a film's pools hold when they are full."""
+    """`MemoryConfig.bytes` equals the bytes of a film's full pools."""
     memory = tiny.memory(kv_format=kv_format)
     film = tiny.generate(" ".join("A" * blocks), memory, batch=batch, guidance=guidance)
     list(film)
@@ -302,7 +302,7 @@ def test_a_film_shorter_than_the_window_keeps_less(tiny: Tiny) -> None:
 
 
 def test_the_full_models_memory() -> None:
-    """10.38 GB at 704x1280, as written where it is chosen; lengths that cannot be kept are refused."""
+    """10.38 GB at 704x1280, as the documentation says; a window that is not whole blocks is refused."""
     shape = LatentShape(1, 48, 8, 44, 80)
     assert MemoryConfig().bytes(WAN22_TI2V_5B, shape) / 1e9 == pytest.approx(10.38, abs=0.01)
     with pytest.raises(ValueError, match="not a multiple of the block"):
@@ -314,7 +314,7 @@ def lived(tiny: Tiny, text: str) -> BlockPlan:
 
 
 def test_a_film_follows_its_script_from_the_next_shot_on(tiny: Tiny) -> None:
-    """Changed while shot 1 is made, shot 2 is that of the new script, and nothing is remembered twice."""
+    """A change during shot 1 applies to shot 2, and no clean pass is run twice."""
     text = "Shot 1 (2 blocks): A\nShot 2 (2 blocks): B\nShot 3 (1 block): C @seed=1\n"
     changed = text.replace(": B", ": D").replace("@seed=1", "@seed=2")
     for at in range(2):
@@ -330,7 +330,7 @@ def test_a_film_follows_its_script_from_the_next_shot_on(tiny: Tiny) -> None:
 
 
 def test_a_later_film_follows_what_an_earlier_one_became(tiny: Tiny) -> None:
-    """The script of the earlier film changes while both are drawn in one go."""
+    """The script of the earlier film changes while one run makes both films."""
     first, second = "Shot 1 (1 block): A\nShot 2 (1 block): B\n", "Shot 1 (2 blocks): C\n"
     changed = first.replace(": B", ": D")
     plan = lived(tiny, first)

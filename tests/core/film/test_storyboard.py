@@ -1,4 +1,4 @@
-"""A storyboard is seconds of a film that is yet to be made, and the film begins its shots with those very blocks."""
+"""A storyboard has the first block of every shot of a film, and the film begins its shots with these blocks."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ FIRSTS = [0, 2, 4, 6, 8]
 
 
 def make_storyboard(tiny: Tiny, plan: BlockPlan, **more: object) -> tuple[CountingModel, list[Block]]:
-    """A storyboard as a film of its own, and who made it."""
+    """A storyboard as a film, and the model that counts its calls."""
     model = CountingModel(tiny, noise=storyboard_noise(plan, block_noise(0)))
     return model, list(model.film(storyboard_plan(plan), **more).run())  # type: ignore[arg-type]
 
 
 def make_begun(tiny: Tiny, plan: BlockPlan, start: torch.Tensor | None = None) -> tuple[Film, CountingModel]:
-    """A film that begins with its storyboard, and who makes both."""
+    """A film that begins with its storyboard, and the model of the film."""
     storyboard, film = CountingModel(tiny, noise=storyboard_noise(plan, block_noise(0))), CountingModel(tiny)
     return Film(plan, film.start, start=start, storyboard=storyboard.film(storyboard_plan(plan), start)), film
 
@@ -65,7 +65,7 @@ def test_a_storyboard_has_the_first_block_of_every_shot(tiny: Tiny) -> None:
 
 
 def test_a_board_block_has_the_noise_of_the_block_that_it_is(tiny: Tiny) -> None:
-    """By its seeds and its place in the whole film, as every block of a film has."""
+    """A storyboard block has the noise of its seeds and its index in the whole film."""
     plan, shape = tiny.plan(SHOTS, seeds={2: 9}), LatentShape(1, 4, 2, 4, 6)
     source = block_noise(3)
     noise = storyboard_noise(plan, source)
@@ -74,7 +74,7 @@ def test_a_board_block_has_the_noise_of_the_block_that_it_is(tiny: Tiny) -> None
 
 
 def test_a_shot_that_goes_on_has_no_block_of_its_own() -> None:
-    """Its first block must follow the very block before it; the storyboard says that it is not there."""
+    """The first block of a continued shot must follow the block before it, so the storyboard omits it, with a note."""
     script = "Shot 1 (2 blocks): the hero\nShot 2 (1 block, continue): the other\nShot 3 (1 block): the hero\n"
     storyboard = storyboard_plan(ShotScript.parse(script).plan(24))
     assert [block.shot for block in storyboard.blocks] == [0, 2]
@@ -82,7 +82,7 @@ def test_a_shot_that_goes_on_has_no_block_of_its_own() -> None:
 
 
 def test_a_film_begins_its_shots_with_its_storyboard(tiny: Tiny) -> None:
-    """To the bit, and so does the film's own beginning with the plain film's; the rest of a shot follows its board."""
+    """Bit for bit; shot 1 also equals the plain film's, and the later blocks of a shot follow its storyboard block."""
     plan = tiny.plan(SHOTS)
     _, storyboard = make_storyboard(tiny, plan)
     film, model = make_begun(tiny, plan)
@@ -99,7 +99,7 @@ def test_a_film_begins_its_shots_with_its_storyboard(tiny: Tiny) -> None:
 
 
 def test_a_storyboard_depends_on_script_and_seeds_alone(tiny: Tiny) -> None:
-    """Later blocks of its shots leave it as it is; a shot's seed changes its board and those made after it."""
+    """Later blocks of a shot do not change its storyboard; a shot's seed changes its block and later blocks."""
     plan = tiny.plan(SHOTS)
     _, storyboard = make_storyboard(tiny, plan)
     _, other = make_storyboard(tiny, tiny.plan(SHOTS.replace("B B B", "B X Y")))
@@ -123,7 +123,7 @@ def test_a_start_image_begins_the_storyboard(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("at", range(24))
 def test_a_film_stopped_anywhere_goes_on_to_the_bit(tiny: Tiny, at: int) -> None:
-    """On the storyboard or behind it: a draw that is stopped leaves blocks that the next one does not make again.
+    """A run that is stopped in the storyboard or after it leaves blocks that the next run does not sample again.
 
     It is asked to stop once only, and must not make the film without its storyboard then.
     """
@@ -138,7 +138,7 @@ def test_a_film_stopped_anywhere_goes_on_to_the_bit(tiny: Tiny, at: int) -> None
 
 
 def test_the_storyboard_of_a_film_that_goes_on_is_of_the_new_shots(tiny: Tiny) -> None:
-    """Behind the earlier film, which is not made again; its shots are nothing that is yet to be judged."""
+    """The storyboard follows the earlier film, which is not sampled again, and has no blocks of its shots."""
     beginning = tiny.plan("A A |B B")
     plan = beginning.then(tiny.plan("C C |D D"))
     assert [block.index for block in storyboard_blocks(plan, 4)] == [0, 1, 2, 3, 4, 6]
@@ -158,7 +158,7 @@ def test_the_storyboard_of_a_film_that_goes_on_is_of_the_new_shots(tiny: Tiny) -
 
 @pytest.mark.parametrize(("kept", "anew"), [(0, 8), (3, 4), (7, 0)])
 def test_a_film_that_is_kept_elsewhere_brings_its_storyboard(tiny: Tiny, kept: int, anew: int) -> None:
-    """Of the storyboard, too, only what is missing is made."""
+    """Only missing blocks of the storyboard are sampled too."""
     plan = tiny.plan(SHOTS)
     whole = list(make_begun(tiny, plan)[0].run())
     storyboard, film = CountingModel(tiny, noise=storyboard_noise(plan, block_noise(0))), CountingModel(tiny)
@@ -196,7 +196,7 @@ def taken(job: Job) -> Take:
 
 
 def made_directly(mini: Mini, plan: BlockPlan, known: dict[int, torch.Tensor]) -> list[torch.Tensor]:
-    """The storyboard of a plan, of which some blocks are known."""
+    """The latents of a plan's storyboard, of which some blocks are known."""
     noise = storyboard_noise(plan, block_noise(0))
     hooks = {"noise": noise, "known": lambda spec: known.get(spec.index)}
     made = generate(mini.model, storyboard_plan(plan), mini.encode_text, size=(2, 2), steps=2, **hooks)
@@ -204,12 +204,12 @@ def made_directly(mini: Mini, plan: BlockPlan, known: dict[int, torch.Tensor]) -
 
 
 def storyboard_latents(take: Take) -> list[torch.Tensor]:
-    """Its blocks, straight from the files."""
+    """The latents of the storyboard's blocks, read from the files."""
     return [load_file(take.path(spec))["latents"].clone() for spec in storyboard_blocks(take.plan)]
 
 
 def test_a_take_begins_with_its_storyboard(mini: Mini, settings: RenderSettings) -> None:
-    """The preview shows every shot; the resumed take keeps those blocks, samples the others, and makes nothing anew."""
+    """The preview shows every shot; the resumed take reuses these blocks and samples the others."""
     job = preview(mini, settings)
     take = taken(job)
     storyboard = storyboard_latents(take)
@@ -218,16 +218,16 @@ def test_a_take_begins_with_its_storyboard(mini: Mini, settings: RenderSettings)
     assert [shot.versions[0].made for shot in take.shots] == ["preview"] * 5
     assert len(read_video(settings.output.with_name("film.preview.mp4"))) == 29 + 4 * 32
     assert settings.output.with_name("film.preview.png").is_file() and not settings.output.exists()
-    film, said = resume(take, mini)
+    film, notes = resume(take, mini)
     assert film.film.report is not None and film.film.report.stored == FIRSTS
-    assert not any("anew" in line for line in said)
+    assert not any("anew" in line for line in notes)
     assert all(same(storyboard_latents(take), storyboard)) and take.complete
     again = preview(mini, RenderSettings.resumed(take.folder))
     assert again.film.report is not None and not again.film.report.sampled
 
 
 def test_shot_1_begins_as_in_the_plain_film(mini: Mini, settings: RenderSettings) -> None:
-    """To the bit; the other shots do not, since their storyboard was made after other blocks."""
+    """Bit for bit; the other shots differ, because their storyboard blocks follow other blocks."""
     take = taken(preview(mini, settings))
     storyboard = storyboard_latents(take)
     plain = make_take(
@@ -263,7 +263,7 @@ def test_the_film_from_a_preview_may_be_stopped(mini: Mini, settings: RenderSett
 
 
 def test_another_beginning_of_one_shot_leaves_the_others(mini: Mini, settings: RenderSettings) -> None:
-    """To the bit; both beginnings are kept, either can be chosen, and the film begins with the one that is."""
+    """Bit for bit; both first blocks stay stored, either can be chosen, and the film begins with the chosen one."""
     take = taken(preview(mini, settings))
     storyboard = storyboard_latents(take)
     job = preview(mini, RenderSettings.resumed(take.folder), retake(take, 3, seed=9, storyboard=True).take)
@@ -280,7 +280,7 @@ def test_another_beginning_of_one_shot_leaves_the_others(mini: Mini, settings: R
 
 
 def test_another_beginning_is_made_behind_those_that_are_there(mini: Mini, settings: RenderSettings) -> None:
-    """Of shot 4, too, which was made behind an earlier beginning of shot 3."""
+    """This includes shot 4, whose block follows an earlier first block of shot 3."""
     take = taken(preview(mini, settings))
     again = taken(preview(mini, RenderSettings.resumed(take.folder), retake(take, 3, seed=9, storyboard=True).take))
     before = storyboard_latents(again)
@@ -290,7 +290,7 @@ def test_another_beginning_is_made_behind_those_that_are_there(mini: Mini, setti
 
 
 def test_a_retake_of_a_previewed_shot_is_one_like_any_other(mini: Mini, settings: RenderSettings) -> None:
-    """Its storyboard is not kept to: the shot and those after it are made anew, and the old versions can be chosen."""
+    """The retake does not use the storyboard: it samples the shot and later shots, and old versions can be chosen."""
     take = taken(preview(mini, settings))
     resume(take, mini)
     whole = latents(take)
@@ -303,7 +303,7 @@ def test_a_retake_of_a_previewed_shot_is_one_like_any_other(mini: Mini, settings
 
 
 def test_a_film_that_was_begun_can_be_previewed(mini: Mini, settings: RenderSettings) -> None:
-    """What is made stays; the shots that are not begin with their storyboard."""
+    """Stored blocks stay; the shots that have none begin with their storyboard."""
     stopped = Job(settings, mini=mini, should_stop=after(30))
     assert not stopped.run()
     take = taken(stopped)
@@ -317,7 +317,7 @@ def test_a_film_that_was_begun_can_be_previewed(mini: Mini, settings: RenderSett
 
 
 def test_shots_behind_a_film_can_be_previewed(mini: Mini, settings: RenderSettings) -> None:
-    """The storyboard shows all shots; of the film nothing is made again but what begins the new ones."""
+    """The storyboard shows all shots; only the first blocks of the new shots are sampled."""
     take = make_take(mini, settings)
     whole = latents(take)
     job = preview(mini, RenderSettings.resumed(take.folder), append(take, "Shot 6 (2 blocks): the other"))
@@ -372,14 +372,14 @@ def test_a_render_says_that_it_replaces_a_storyboard(mini: Mini, settings: Rende
 def test_the_command_line_makes_a_preview_and_the_film_from_it(
     settings: RenderSettings, mini: Mini, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says how to go on, and every line that it says does what it says."""
+    """Every command that the preview prints works."""
     mini.save(settings.output.parent / "mini", torch.float32)
     film, take = str(settings.output), str(settings.output.with_suffix(".take"))
     words = ["--model", str(settings.output.parent / "mini"), "--size", "32x32", "--steps", "2", "--threads", "1"]
     assert main(["render", str(settings.script), "-o", film, "--preview", *words]) == 0
-    said = capsys.readouterr().out
-    assert f"longlive render --resume {take} --threads 1\n" in said
-    assert f"longlive retake {take} --shot N --preview\n" in said
+    printed = capsys.readouterr().out
+    assert f"longlive render --resume {take} --threads 1\n" in printed
+    assert f"longlive retake {take} --shot N --preview\n" in printed
     assert main(["retake", take, "--shot", "3", "--seed", "9", "--preview"]) == 0
     assert "shot 3 is version 1, seed 9\nreused blocks 0 to 1, 3 to 4; sampled block 2" in capsys.readouterr().out
     storyboard = storyboard_latents(Take.load(Path(take)))

@@ -1,4 +1,4 @@
-"""Films in a take: cut off anywhere, they go on from disk to the bit; a retake asked for again costs nothing."""
+"""Films in a take resume from disk bit for bit after any interruption; a repeated retake samples nothing."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def made(take: Take, recorder: SamplingRecorder) -> Take:
 
 
 def contents(take: Take) -> dict[str, bytes]:
-    """Every block's file as it is."""
+    """The bytes of every block's file."""
     return {str(path): path.read_bytes() for path in sorted(take.folder.rglob("*.safetensors"))}
 
 
 def test_a_block_is_on_disk_before_it_is_handed_on(recorder: SamplingRecorder, take: Take) -> None:
-    """Whoever draws the film finds each block kept already."""
+    """Each block is stored before the run yields it."""
     for block in stored_film(Film(take.plan, recorder), take).run():
         (kept,) = [one for one in stored_blocks(take) if one.index == block.index]
         assert torch.equal(kept.latents, block.latents)
@@ -96,7 +96,7 @@ def test_a_block_is_on_disk_before_it_is_handed_on(recorder: SamplingRecorder, t
 
 @pytest.mark.parametrize("count", range(BLOCKS + 1))
 def test_a_film_cut_off_goes_on_from_disk(recorder: SamplingRecorder, take: Take, count: int) -> None:
-    """Another film of the same plan, as after a crash, samples only what is missing, to the bit."""
+    """Another film of the same plan, as after a crash, samples only missing blocks, bit for bit."""
     whole, _ = recorder.run(Film(take.plan, recorder))
     with closing(iter(stored_film(Film(take.plan, recorder), take).run())) as cut_off:
         for _ in range(count):
@@ -111,7 +111,7 @@ def test_a_film_cut_off_goes_on_from_disk(recorder: SamplingRecorder, take: Take
 
 @pytest.mark.parametrize("count", range(BLOCKS + 1))
 def test_a_chain_goes_on_from_disk(recorder: SamplingRecorder, take: Take, count: int) -> None:
-    """Films that go on from one another are resumed together, wherever the film was cut off."""
+    """Films that continue one another are resumed together, wherever the film was interrupted."""
     plan = take.plan
     beginning = replace(plan, blocks=plan.blocks[:3])
 
@@ -130,7 +130,7 @@ def test_a_chain_goes_on_from_disk(recorder: SamplingRecorder, take: Take, count
 
 
 def test_a_damaged_block_is_made_again(recorder: SamplingRecorder, take: Take) -> None:
-    """What cannot be read is no beginning: the film goes on before it, and the take is whole again."""
+    """The film is resumed before a damaged block, and the take is complete again."""
     whole = joined(stored_blocks(made(take, recorder)))
     path = take.path(take.plan.blocks[2])
     path.write_bytes(path.read_bytes()[:-8] + b"\0\0\0\0\1\1\1\1")
@@ -164,7 +164,7 @@ def test_a_film_goes_on_from_a_take(recorder: SamplingRecorder, take: Take) -> N
 
 @pytest.mark.parametrize(("mode", "expected"), [("ripple", [2, 3, 4]), ("keep", [2])])
 def test_a_retake_is_made_once(recorder: SamplingRecorder, take: Take, mode: str, expected: list[int]) -> None:
-    """Asked for again, from the take as it was or as it is now, it is the version that was made."""
+    """A repeated retake, of the original take or of the new one, chooses the existing version."""
     before = contents(made(take, recorder))
     changed = retaken(take, 2, 9, mode=mode)
     changed.save()
@@ -215,7 +215,7 @@ def test_versions_of_a_shot_side_by_side(recorder: SamplingRecorder, take: Take)
 
 @pytest.mark.parametrize("mode", ["ripple", "keep"])
 def test_a_locked_shot_is_not_retaken(recorder: SamplingRecorder, take: Take, mode: Mode) -> None:
-    """Neither with a new seed nor with one that it has a version of; asked for as it is, it stays."""
+    """Neither with a new seed nor with the seed of another version; a retake that changes nothing is allowed."""
     first = made(retaken(made(take, recorder), 2, 9), recorder)
     locked = lock_shot(made(retaken(first, 2, 10), recorder), 2, True)
     for seed in (9, 11):
@@ -352,7 +352,7 @@ def test_a_start_image_begins_every_version(recorder: SamplingRecorder, tmp_path
 
 
 def test_a_stop_ends_a_take_s_draw(recorder: SamplingRecorder, take: Take) -> None:
-    """What was finished is kept; the next draw goes on behind it."""
+    """Finished blocks are stored; the next run continues after them."""
 
     def answers() -> Iterator[bool]:
         yield from [False] * 7

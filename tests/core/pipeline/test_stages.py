@@ -1,4 +1,4 @@
-"""A film drawn ahead by a thread: its order, its bound, its end and its errors."""
+"""A film that a stage samples ahead in a thread: order, bound, end and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ShouldStop = Callable[[], bool]
 
 
 class Slow:
-    """Draws blocks of two steps of `step` seconds each; `made` counts finished blocks. Fails at block `bad`."""
+    """Yields blocks of two steps of `step` seconds each; `made` counts finished blocks. Fails at block `bad`."""
 
     def __init__(self, plan: BlockPlan, step: float = 0.0, bad: int | None = None) -> None:
         self.plan, self.step, self.bad = plan, step, bad
@@ -51,7 +51,7 @@ class Slow:
 
 @contextmanager
 def ahead(run: MakeItems[Step | Block], depth: int = 1) -> Generator[Events, None, None]:
-    """The draw, in a thread."""
+    """The run in a stage's thread."""
     with Pipeline() as line:
         yield line.start("sampling", run, depth)
 
@@ -82,7 +82,7 @@ def settled_count(count: Callable[[], int]) -> int:
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_events_come_in_order(tiny: Tiny, depth: int) -> None:
-    """Every block of the film once, each behind its own steps, then the end; the film is that of a plain draw."""
+    """Every block of the film once, each after its steps, then the end; the film equals that of a plain run."""
     film = Film(
         tiny.plan(PLAN),
         lambda _, known, on_step, should_stop: tiny.generate(
@@ -121,7 +121,7 @@ def test_nothing_comes_in_time(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("taken", [0, 1])
 def test_leaving_early_ends_the_thread(tiny: Tiny, taken: int) -> None:
-    """A slow draw is stopped between two steps and closed; the caller gets control back well under a second."""
+    """A slow run is stopped between two steps and closed; the caller continues well under a second later."""
     run = Slow(tiny.plan(PLAN), step=0.1)
     with ahead(run, depth=9) as film:
         while run.made < taken:
@@ -134,7 +134,7 @@ def test_leaving_early_ends_the_thread(tiny: Tiny, taken: int) -> None:
 
 
 def test_leaving_while_blocks_wait_ends_the_thread(tiny: Tiny) -> None:
-    """A sampler that waits for room looks up, and closes its draw."""
+    """A stage that waits for its consumer notices a stop and closes its run."""
     run = Slow(tiny.plan(PLAN))
     with ahead(run) as film:
         assert settled_count(lambda: run.made) and film.take(1) is not None
@@ -164,10 +164,10 @@ def test_an_error_of_the_draw_comes_after_its_blocks(tiny: Tiny, bad: int) -> No
 
 
 def test_what_a_failed_draw_held_goes_with_its_error(tiny: Tiny) -> None:
-    """The error's traceback holds the draw, and with it gigabytes: no cycle may keep them until the next collection."""
+    """The error's traceback refers to the run and its gigabytes: no cycle may keep them until the next collection."""
 
     class Memory:
-        """Stands for keys and values."""
+        """An object in place of keys and values."""
 
     held: list[ref[Memory]] = []
 
@@ -194,7 +194,7 @@ def test_what_a_failed_draw_held_goes_with_its_error(tiny: Tiny) -> None:
 
 
 def test_the_draw_runs_in_inference_mode(tiny: Tiny) -> None:
-    """In the thread, whatever the caller's mode; the caller's own stays as it is."""
+    """In the stage's thread, whatever the caller's mode; the caller's mode stays unchanged."""
     modes: list[bool] = []
 
     def run(on_step: OnStep, should_stop: ShouldStop) -> Iterator[Block]:

@@ -1,4 +1,4 @@
-"""A film is ordered in any codec, its take remembers which, and no block depends on it."""
+"""A film can be written by any codec, its take records which, and no block depends on it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def arguments(*words: str) -> argparse.Namespace:
 
 
 def test_a_take_goes_on_in_the_codec_it_was_begun_with(whole: Job) -> None:
-    """Resumed with no word about it, the same file is written again, and the command to resume says nothing of it."""
+    """A resumed film has the same codec without an option, and the command to resume has no option for it."""
     assert whole.take is not None
     again = RenderSettings.resumed(whole.take.folder)
     assert (again.output, again.codec, again.quality) == (whole.settings.output, "vp9", "best")
@@ -48,7 +48,7 @@ def test_a_take_goes_on_in_the_codec_it_was_begun_with(whole: Job) -> None:
 
 
 def test_the_same_blocks_make_a_film_in_another_codec(whole: Job) -> None:
-    """Nothing is sampled again; the film lies beside the first one, with the extension of its codec."""
+    """Nothing is sampled again; the film is beside the first one, with the extension of its codec."""
     assert whole.take is not None
     settings = RenderSettings.resumed(whole.take.folder, None, {"codec": "png"})
     assert settings.output == whole.settings.output.with_suffix("")

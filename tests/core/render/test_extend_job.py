@@ -79,7 +79,7 @@ def test_the_clips_end_is_encoded_as_the_whole_clip() -> None:
 
 
 def test_a_clip_is_a_finished_film() -> None:
-    """Its blocks are the clip's latents, drawn without a model, under one prompt."""
+    """Its blocks are the clip's latents, read without a model, under one prompt."""
     latents = torch.randn(1, 48, 16, 2, 2, generator=torch.Generator().manual_seed(2))
     film = Film.from_latents(plan_clip(2, "a fox\n  in the snow", 30.0), latents)
     assert (film.complete, film.needs_model, film.available, film.plan.fps) == (True, False, 2, 30.0)
@@ -103,7 +103,7 @@ def test_a_shot_of_its_own_is_planned_as_a_script_of_one() -> None:
 
 
 def test_a_film_goes_on_without_a_cut_where_it_is_asked_to() -> None:
-    """`then` announces a cut; without one the scene goes on as a shot of its own under its plain prompt."""
+    """`then` announces a cut; without a cut the scene continues as a new shot under its plain prompt."""
     first, second = (plan_shot(prompt, Length(Decimal(1), "blocks")) for prompt in ("a fox", "a hare"))
     with_cut, without = first.then(second).blocks[-1], first.then(second, cut=False).blocks[-1]
     assert (with_cut.cut, with_cut.prompt, with_cut.shot) == (True, "The scene transitions. a hare", 1)
@@ -184,13 +184,13 @@ def test_a_video_is_the_beginning_of_a_film(video: Path, mini: Mini) -> None:
     assert take.complete and [shot.versions[0].made for shot in take.shots] == ["video", "render", "render"]
     assert take.plan.blocks[0].prompt == "the hero"
     assert len(read_video(take.film)) == take.plan.video_frames
-    again, said = resume(take, mini)
-    assert again.film.report is not None and not again.film.report.sampled and not said
+    again, new_notes = resume(take, mini)
+    assert again.film.report is not None and not again.film.report.sampled and not new_notes
 
 
 @pytest.mark.parametrize("made", [2, 3])
 def test_a_video_is_extended_to_the_bit_after_a_stop(video: Path, mini: Mini, made: int) -> None:
-    """It was stopped when that many blocks were kept, those of the video among them."""
+    """The job was stopped after that many blocks, including those of the video."""
     whole = extended(video, mini)
     assert whole.run() and whole.take is not None
     expected, folder = latents(whole.take), whole.take.folder
@@ -218,7 +218,7 @@ def test_a_disk_too_full_for_the_video_leaves_nothing(video: Path, mini: Mini) -
 
 
 def test_another_film_of_that_name_is_not_lost(video: Path, mini: Mini) -> None:
-    """A stop while a video is encoded would leave nothing of it; the very same film may be begun anew."""
+    """A stop while a video is encoded leaves no take; the same film may be begun again."""
     job = extended(video, mini)
     assert job.run() and job.take is not None
     other = settings(video)
@@ -241,15 +241,15 @@ def test_a_given_video_is_not_made_again(video: Path, mini: Mini) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"),
+    ("prompt", "message"),
     [
         (" ", "no prompt"),
         ("the hero | the other", "more than one shot"),
         ("{nobody}", r"the video's prompt: unknown name \{nobody\}"),
     ],
 )
-def test_a_bad_prompt_is_refused_before_anything_is_written(video: Path, mini: Mini, prompt: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_bad_prompt_is_refused_before_anything_is_written(video: Path, mini: Mini, prompt: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         extend(settings(video), video, prompt, mini)
     assert [path.name for path in video.parent.iterdir()] == [video.name]
 
@@ -265,9 +265,9 @@ def test_the_command_line_extends_a_video(
         assert main([*words, *missing]) == 2
     assert not film.exists() and not film.with_suffix(".take").exists()
     assert main([*words, "-o", str(film), "--prompt", "{thing}"]) == 0
-    said = capsys.readouterr().out
-    assert "reused 2 blocks, sampled 2, of 4" in said
-    assert "shot 2 continues shot 1; step across the seam" in said
+    printed = capsys.readouterr().out
+    assert "reused 2 blocks, sampled 2, of 4" in printed
+    assert "shot 2 continues shot 1; step across the seam" in printed
     assert len(read_video(film)) == 29 + 3 * 32
     assert main(["extend", str(film.with_suffix(".take")), str(script)]) == 0
     assert "reused 4 blocks, sampled 2, of 6" in capsys.readouterr().out

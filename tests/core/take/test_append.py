@@ -76,7 +76,7 @@ def test_nothing_is_saved_by_appending(take: Take) -> None:
 
 @pytest.mark.parametrize("made", [BLOCKS, BLOCKS + 1, BLOCKS + 2])
 def test_an_extension_that_was_stopped_goes_on_to_the_bit(mini: Mini, take: Take, made: int) -> None:
-    """It was stopped when that many blocks were kept."""
+    """The job was stopped after that many blocks."""
     old = (take.folder / "take.json").read_bytes()
     expected = latents(extended(mini, take).take or take)
     (take.folder / "take.json").write_bytes(old)
@@ -136,7 +136,7 @@ def test_names_and_style_hold_for_the_shots_behind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("\nstyle: oil\na hare", "line 2, column 1: another style: the film's is 'ink'"),
         ("# two\nhero: a hare\n{hero} sits", "line 2, column 1: 'hero' is 'a red fox' in the film already"),
@@ -147,9 +147,9 @@ def test_names_and_style_hold_for_the_shots_behind() -> None:
         ("a hare\n" * 1000, "line 1000, column 1: with these the film has 1,001 shots"),
     ],
 )
-def test_errors_point_into_the_added_text(text: str, said: str) -> None:
+def test_errors_point_into_the_added_text(text: str, message: str) -> None:
     take = a_take("style: ink\nhero: a red fox\n\n\n{hero} runs\n")
-    with pytest.raises(ScriptError, match=said):
+    with pytest.raises(ScriptError, match=message):
         append(take, text)
 
 
@@ -166,9 +166,9 @@ def test_the_command_line_extends_a_take(capsys: pytest.CaptureFixture[str], min
     whole = latents(take)
     more.write_text(MORE)
     assert main(["extend", str(take.folder), str(more)]) == 0
-    said = capsys.readouterr().out
-    assert "reused 6 blocks, sampled 3, of 9" in said
-    assert "shot 6 continues shot 5; step across the seam" in said
+    printed = capsys.readouterr().out
+    assert "reused 6 blocks, sampled 3, of 9" in printed
+    assert "shot 6 continues shot 5; step across the seam" in printed
     longer = Take.load(take.folder)
     assert longer.complete and all(same(latents(longer)[:BLOCKS], whole))
     kept = (take.folder / "take.json").read_bytes()

@@ -64,7 +64,7 @@ def test_another_process_is_refused_until_the_first_dies(
     settings: RenderSettings, holder: subprocess.Popen[str]
 ) -> None:
     mini, take = load_mini(settings.output.with_name("mini")), settings.output.with_suffix(".take")
-    said = "film.take is being made by another process; wait for it or stop it"
+    message = "film.take is being made by another process; wait for it or stop it"
     before = (take / "take.json").read_bytes()
     attempts: tuple[Callable[[], object], ...] = (
         lambda: Job(settings, mini=mini),
@@ -72,7 +72,7 @@ def test_another_process_is_refused_until_the_first_dies(
         lambda: list(takes_lines(Namespace(what="prune", take=take, memory=False))),
     )
     for attempt in attempts:
-        with pytest.raises(BlockingIOError, match=said):
+        with pytest.raises(BlockingIOError, match=message):
             attempt()
     assert main(["render", "--resume", str(take)]) == 2
     assert (take / "take.json").read_bytes() == before

@@ -1,4 +1,4 @@
-"""A film that was stopped anywhere goes on to the bit; what is damaged or foreign is said and made again."""
+"""A film that was stopped anywhere resumes bit for bit; damaged or foreign blocks are reported and made again."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, settings: RenderSettings,
 def test_a_complete_take_is_written_again_without_sampling(mini: Mini, settings: RenderSettings, take: Take) -> None:
     film = settings.output.read_bytes()
     settings.output.unlink()
-    job, said = resume(take, mini)
-    assert job.film.report is not None and not job.film.report.sampled and not said
+    job, notes = resume(take, mini)
+    assert job.film.report is not None and not job.film.report.sampled and not notes
     assert settings.output.read_bytes() == film
 
 
@@ -119,11 +119,11 @@ def damage(path: Path) -> None:
 def test_a_bad_block_is_said_and_made_again_to_the_bit(
     mini: Mini, take: Take, hurt: Callable[[Path], None], word: str
 ) -> None:
-    """One bit is enough; blocks after it are kept, because they were made after the very block that is made again."""
+    """One bit is enough; later blocks are reused, because the block that is made again equals the original."""
     whole = latents(take)
     hurt(take.path(take.plan.blocks[2]))
-    job, said = resume(take, mini)
-    assert word in said[0]
+    job, notes = resume(take, mini)
+    assert word in notes[0]
     assert job.film.report.sampled == [2]
     assert all(same(latents(take), whole))
 
@@ -137,15 +137,15 @@ def test_blocks_made_after_others_are_made_anew(mini: Mini, take: Take) -> None:
     spec = take.plan.blocks[4]
     changed.path(spec).write_bytes(take.path(spec).read_bytes())
     expected = latents(changed)
-    job, said = resume(changed, mini)
-    assert "was made after other blocks" in said[0]
+    job, notes = resume(changed, mini)
+    assert "was made after other blocks" in notes[0]
     assert job.film.report.sampled == [4]
     assert not any(same(expected[:2], whole[:2])) and same([latents(changed)[4]], [whole[4]]) == [False]
 
 
 def test_a_take_goes_on_with_its_own_settings_only(settings: RenderSettings, take: Take) -> None:
-    for given, said in (({"seed": 3}, "seed was 0, now 3"), ({"window": 24, "steps": 4}, "steps was 2, now 4")):
-        with pytest.raises(ValueError, match=said):
+    for given, message in (({"seed": 3}, "seed was 0, now 3"), ({"window": 24, "steps": 4}, "steps was 2, now 4")):
+        with pytest.raises(ValueError, match=message):
             RenderSettings.resumed(take.folder, given=given)
     assert RenderSettings.resumed(take.folder, given={"seed": 0}).seed == 0
     other = Mini.random(3, ["the", "hero", "other"], MODEL, VAE)
@@ -168,7 +168,7 @@ def test_what_is_no_take_is_refused(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.slow
 def test_a_stop_while_memory_is_rebuilt_keeps_no_wrong_block(mini: Mini, take: Take) -> None:
-    """Without the memory of its shot, four blocks are remembered first; a stop is asked for once, and then no more."""
+    """Without a snapshot, four blocks are replayed first; `should_stop` is true once, and then no more."""
     whole, path, stopped = latents(take), take.path(take.plan.blocks[4]), 0
     for memory in take.snapshot_paths():
         memory.unlink()
@@ -278,7 +278,7 @@ def files(take: Take) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_at_random_moments_every_film_goes_on_to_the_bit(tmp_path: Path, root: Path) -> None:
-    """Eight renders end by SIGKILL, and half of those that go on from them; then each is completed."""
+    """Eight renders end by SIGKILL, and half of the resumed ones too; then each is completed."""
     make_mini().save(tmp_path / "mini", torch.float32)
     (tmp_path / "script.txt").write_text(SCRIPT)
     rng = random.Random(7)

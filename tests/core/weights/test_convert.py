@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from longlive.kernels import NVFP4, dequantize_nvfp4, quantize_nvfp4, swap_nibbles
+from longlive.longlive_core.cli.convert import add_arguments, convert_lines
 from longlive.longlive_core.model import CausalWan, WanConfig
 from longlive.longlive_core.weights import (
     CheckpointError,
@@ -29,7 +30,7 @@ from longlive.longlive_core.weights import (
     read_lora,
 )
 from longlive.longlive_core.weights.convert import ConversionStopped, ConvertProgress
-from longlive.longlive_core.weights.convert_report import add_arguments, convert_lines, progress_line, report_lines
+from longlive.longlive_core.weights.convert_report import progress_line, report_lines
 from longlive.longlive_core.weights.reader import open_weights
 from longlive.longlive_core.weights.writer import file_size, write_safetensors
 from safetensors import safe_open
