@@ -105,7 +105,7 @@ class AsyncDecode(io.ComfyNode):
         run = StreamRun(
             stream,
             beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
-            memory=slice_bytes(vae, stream.shape),
+            memory=slice_bytes(vae, stream.spec.shape),
             mode=decode,
             preview=preview,
         )
@@ -131,7 +131,7 @@ class FilmFile:
     """The path of a new film, with the next free number under a prefix, and its preview on the node."""
 
     def __init__(self, prefix: str, stream: Stream, codec: str) -> None:
-        pixels = stream.shape.pixels
+        pixels = stream.spec.shape.pixels
         self.width, self.height, self.frames = pixels.width, pixels.height, stream.film.plan.video_frames
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), self.width, self.height
@@ -155,10 +155,10 @@ class FilmFile:
 def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
     """Makes a preview that decodes blocks with its own VAE. Raises ValueError if the VAE does not fit the model."""
     check_pair(vae, stream.latent_format, "preview VAE")
-    decode = DecodeStream(decoder(vae, stream.latent_format), free=stream.device_lock.free_vram)
+    decode = DecodeStream(decoder(vae, stream.latent_format), free=stream.spec.device_lock.free_vram)
 
     def frames(block: Block) -> Tensor:
-        with stream.device_lock:
+        with stream.spec.device_lock:
             decode.feed(block.latents)
         return torch.cat(decode.flush())
 

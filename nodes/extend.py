@@ -10,10 +10,12 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..longlive_core.film.film import Film
+from ..longlive_core.film.sampler_settings import SamplerSettings
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.types import BLOCK_FRAMES, LatentShape, PixelShape
 from ..longlive_core.vae.encode_clip import encode_clip, plan_clip, whole_blocks
 from .device_lock import DeviceLock
+from .film_spec import FilmSpec
 from .inputs import check_sides, memory_input, side_input
 from .model import as_causal
 from .sampler import check_size
@@ -114,8 +116,9 @@ class ExtendVideo(io.ComfyNode):
         film = Film.from_latents(plan, _encode(frames, vae, model, shape))
         embeddings = encode_shots(clip, film.plan).embeddings
         node, title = str(cls.hidden.unique_id), "LongLive Extend Video"
-        memory = memory or DEFAULT_MEMORY
-        stream = Stream(film, model, shape, 1, memory, 0, node, title, embeddings, DeviceLock(model.load_device))
+        settings = SamplerSettings((shape.height, shape.width), memory or DEFAULT_MEMORY, steps=1)
+        spec = FilmSpec(model, embeddings, film.plan, shape, settings, DeviceLock(model.load_device))
+        stream = Stream(film, spec, node, title)
         note = f"encoded {film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
         if dropped:
             note += f"; the first {dropped} frames are left out, because a film continues from whole blocks"

@@ -58,7 +58,8 @@ class FilmSpec:
         )
 
     def check(self) -> None:
-        """Raises ValueError if the text is encoded for another model."""
+        """Raises ValueError if the text is encoded for another model, or the window cannot hold such blocks."""
+        _ = self.bytes
         widths = {embedding.shape[-1] for embedding in self.embeddings.values()}
         if width := next(iter(widths - {self.config.text_dim}), None):
             raise ValueError(

@@ -98,7 +98,9 @@ class StreamPreview:
 
     def tick(self) -> None:
         """Shows the next preview frame when it is due at the film's frame rate."""
-        per_second = self._stream.film.plan.fps / TIME_FACTOR * max(1, len(self._frames) // self._stream.shape.frames)
+        per_second = (
+            self._stream.film.plan.fps / TIME_FACTOR * max(1, len(self._frames) // self._stream.spec.shape.frames)
+        )
         if not self._frames or perf_counter() - self._shown_at < 1 / per_second:
             return
         self._shown_at = perf_counter()
@@ -132,16 +134,16 @@ class StreamPreview:
     def _progress(self, stream: Stream, image: Image.Image | None) -> None:
         """Reports the finished steps of the blocks that the node adds."""
         blocks = len(stream.film.plan.blocks) - stream.first
-        done = round(min(max(self._finished - stream.first, 0), blocks) * stream.steps)
+        done = round(min(max(self._finished - stream.first, 0), blocks) * stream.spec.settings.steps)
         self._shown.add(stream.node)
         preview = None if image is None else ("JPEG", image, PREVIEW_PIXELS)
-        get_progress_state().update_progress(stream.node, done, blocks * stream.steps, preview)
+        get_progress_state().update_progress(stream.node, done, blocks * stream.spec.settings.steps, preview)
 
     def _status(self, stream: Stream, text: str) -> None:
         PromptServer.instance.send_progress_text(text, stream.node)
 
     def _picture(self, frame: Tensor) -> Image.Image:
         """Resizes a frame `[h, w, 3]` to the film's aspect ratio, at most PREVIEW_PIXELS wide and high."""
-        height, width = self._stream.shape.height * SPACE_FACTOR, self._stream.shape.width * SPACE_FACTOR
+        height, width = self._stream.spec.shape.height * SPACE_FACTOR, self._stream.spec.shape.width * SPACE_FACTOR
         scale = min(1.0, PREVIEW_PIXELS / max(height, width))
         return Image.fromarray(frame.numpy()).resize((round(width * scale), round(height * scale)))

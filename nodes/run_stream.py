@@ -61,7 +61,7 @@ class StreamRun:
         self._models: list[comfy.model_patcher.ModelPatcher] = []
         # Evaluated once, because a film in a take reads every block on disk to find out what it must sample.
         unfinished = stream.unfinished
-        self._sampling = max((member.bytes for member in unfinished), default=0)
+        self._sampling = max((member.spec.bytes for member in unfinished), default=0)
         self._scripts = {member.node: member.live for member in unfinished if member.live is not None}
         for member in unfinished:
             if not any(member.model is model for model in self._models):
@@ -131,7 +131,7 @@ class StreamRun:
         models = [*self._models, *self._beside]
         resident = self._mode == "async" and not any(m.is_dynamic() or m.model.model_lowvram for m in models)
         cuda_stream = decoder_cuda_stream(self._beside[0].load_device) if resident else None
-        device_lock = self._stream.device_lock
+        device_lock = self._stream.spec.device_lock
         stream = DecodeStream(chunk_decoder, cuda_stream=cuda_stream, free=device_lock.free_vram)
         device_lock = None if resident and not self._scripts else device_lock
         return decode(self.blocks(), stream, self._stopping.is_set, device_lock)
@@ -168,7 +168,7 @@ class StreamRun:
         both = self._mode == "async"
         needed = self._memory + self._sampling if both else self._sampling if models is self._models else self._memory
         if models:
-            self._stream.device_lock.load(models, needed)
+            self._stream.spec.device_lock.load(models, needed)
 
     @contextmanager
     def _loaded(self) -> Iterator[None]:
@@ -178,7 +178,7 @@ class StreamRun:
         try:
             yield
         finally:
-            self._stream.device_lock.end_run()
+            self._stream.spec.device_lock.end_run()
             for model in self._models:
                 model.cleanup()
             comfy.model_management.soft_empty_cache()

@@ -58,7 +58,7 @@ class SaveTake(io.ComfyNode):
         take = open_take(stream, name_prefix)
         film = Film(stream.film.plan, None, TakeStore(take, live=stream.live), earlier=stream.film)
         stored = replace(stream, film=film)
-        text = status_text(take, stored, machine_notes(take.machine, machine_of_model(stream.model)))
+        text = status_text(take, stored, machine_notes(take.machine, machine_of_model(stream.spec.model)))
         return io.NodeOutput(stored, take, stored, ui=ui.PreviewText(text))
 
 
@@ -71,7 +71,7 @@ def open_take(stream: Stream, prefix: str) -> Take:
     Raises ValueError if the film cannot be written as a script, and OSError if the take cannot be written or another
     process makes it.
     """
-    plan, pixels, settings = stream.film.plan, stream.shape.pixels, recorded_settings(stream)
+    plan, pixels, settings = stream.film.plan, stream.spec.shape.pixels, recorded_settings(stream)
     before, folder = takes_under(prefix, pixels.width, pixels.height)
     for path in before:
         try:
@@ -80,7 +80,7 @@ def open_take(stream: Stream, prefix: str) -> Take:
             continue  # not a take, or one of another version of LongLive; it stays unchanged
         if take.settings == settings and (first := take.as_begun).plan.blocks == plan.blocks:
             return first
-    take = Take.new(folder, _script(stream), settings, machine_of_model(stream.model))
+    take = Take.new(folder, _script(stream), settings, machine_of_model(stream.spec.model))
     take = replace(take, shots=_shots(take, stream))
     with TakeLock(folder):
         if (folder / FILE).exists():

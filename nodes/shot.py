@@ -149,7 +149,7 @@ class ShotNode(io.ComfyNode):
     ) -> io.NodeOutput:
         size, fps = (width, height), FPS
         if state is not None:
-            pixels = state.shape.pixels
+            pixels = state.spec.shape.pixels
             size, fps = (pixels.width, pixels.height), state.film.plan.fps
         conditioning = encode_shots(clip, plan_shot(prompt, _length(seconds), seed, style, fps))
         stream = make_stream(

@@ -36,7 +36,7 @@ class StreamToLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: Stream) -> io.NodeOutput:
-        whole = stream.shape.with_frames(stream.film.plan.latent_frames).as_tuple()
+        whole = stream.spec.shape.with_frames(stream.film.plan.latent_frames).as_tuple()
         check_memory(4 * torch.Size(whole).numel(), f"{whole[2]} latent frames")
         with StreamRun(stream) as run:
             latents = torch.cat([block.latents for block in run], dim=2)
@@ -81,11 +81,11 @@ class StreamToImages(io.ComfyNode):
     @classmethod
     def execute(cls, stream: Stream, vae: comfy.sd.VAE, first_frame: int, frame_count: int) -> io.NodeOutput:
         requested = frame_range(first_frame, frame_count, stream.film.plan.video_frames)
-        pixels = stream.shape.pixels
+        pixels = stream.spec.shape.pixels
         check_memory(4 * 3 * len(requested) * pixels.height * pixels.width, f"{len(requested)} frames")
         images = torch.empty(len(requested), pixels.height, pixels.width, 3)
         chunk_decoder = decoder(vae, stream.latent_format)
-        with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as run:
+        with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.spec.shape)) as run:
             start = 0
             for decoded in run.shown(run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)):
                 frames = decoded.frames.wait()

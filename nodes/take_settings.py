@@ -42,10 +42,10 @@ def recorded_settings(stream: Stream) -> Settings:
 
     If the nodes of a chain differ in a setting, it has all their values.
     """
-    plan, pixels = stream.film.plan, stream.shape.pixels
+    plan, pixels = stream.film.plan, stream.spec.shape.pixels
     chain = list(_chain(stream))
     recorded = [stream.recorded for stream in chain if stream.recorded is not None]
-    models = {id(stream.model): stream.model for stream in chain if stream.recorded is not None}
+    models = {id(stream.spec.model): stream.spec.model for stream in chain if stream.recorded is not None}
     sampler: dict[str, Setting] = {
         name: _joined([values[name] for values in recorded]) for name in (recorded or [{}])[0]
     }
@@ -91,21 +91,7 @@ def take_stream(
         text = text_fingerprint((block.prompt for block in first.blocks), embeddings)
         notes = [*_check_can_sample(take, model, text), *machine_notes(take.machine, machine_of_model(model))]
     recorded = {**sampler.recorded, "start": _versions(take), "storyboard": "off"}
-    stream = Stream(
-        film,
-        model,
-        shape,
-        sampler.steps,
-        sampler.memory,
-        spec.bytes,
-        node,
-        title,
-        embeddings,
-        device_lock,
-        recorded=recorded,
-        script=take.script,
-    )
-    return stream, notes
+    return Stream(film, spec, node, title, recorded=recorded, script=take.script), notes
 
 
 def status_text(take: Take, stream: Stream, notes: list[str]) -> str:
@@ -118,7 +104,7 @@ def status_text(take: Take, stream: Stream, notes: list[str]) -> str:
 
 def _embeddings(stream: Stream) -> dict[str, Tensor]:
     """The embeddings of every prompt of the film; prompts that a live script added are encoded again."""
-    embeddings = dict(stream.embeddings)
+    embeddings = dict(stream.spec.embeddings)
     for block in stream.film.plan.blocks:
         encode = stream.owner(block.index).encode
         if block.prompt not in embeddings and encode is not None:

@@ -6,17 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from comfy.latent_formats import LatentFormat
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..longlive_core.film.film import Film
 from ..longlive_core.film.live_script import LiveScript
-from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, ShotScript
 from ..longlive_core.take.settings import Settings
-from ..longlive_core.types import LatentShape
-from .device_lock import DeviceLock
+from .film_spec import FilmSpec
 
 
 @dataclass(frozen=True)
@@ -45,29 +42,20 @@ class ShotConditioning:
 class Stream:
     """A film that is made while another node iterates it.
 
-    shape: the shape of one block, in latent cells. bytes: VRAM that sampling needs besides the weights. node, title: id
-    and name of the node that samples the film and shows its progress. embeddings: prompt → `[L, text_dim]` for the
-    whole film. device_lock: shared by a chain of streams. earlier: the stream that this one continues. recorded: the
-    node's settings that change a block's bits; None for a stream that samples nothing. script: the script of the whole
-    film, if the user wrote one. live: the script of this node's shots, which may change while the film is sampled.
-    encode: encodes the prompts of a changed script.
+    spec: what samples the film. node, title: id and name of the node that samples it and shows its progress. earlier:
+    the stream that this one continues. recorded: the node's settings that change a block's bits, None for a stream that
+    samples nothing. script: the script of the whole film, if the user wrote one. live: the script of this node's shots,
+    which may change while the film is sampled.
     """
 
     film: Film
-    model: ModelPatcher
-    shape: LatentShape
-    steps: int
-    memory: MemoryConfig
-    bytes: int
+    spec: FilmSpec
     node: str
     title: str
-    embeddings: Mapping[str, Tensor]
-    device_lock: DeviceLock
     earlier: Stream | None = None
     recorded: Settings | None = None
     script: ShotScript | None = None
     live: LiveScript | None = None
-    encode: Callable[[str], Tensor] | None = None
 
     @property
     def unfinished(self) -> list[Stream]:
@@ -88,7 +76,7 @@ class Stream:
     @property
     def latent_format(self) -> LatentFormat:
         """The latent format of the MODEL."""
-        return self.model.model.latent_format
+        return self.spec.model.model.latent_format
 
 
 ShotsType = io.Custom("LONGLIVE_SHOTS")

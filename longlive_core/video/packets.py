@@ -116,7 +116,8 @@ def film_format(path: Path) -> Format:
             context.width,
             context.height,
             None if rate is None else Fraction(rate).limit_denominator(1001),
-            str(context.pix_fmt),
+            # PyAV 17 crashes on `pix_fmt` of a stream that has a header only.
+            str(context.format and context.format.name),
             context.codec_tag.encode() + (context.extradata or b""),
         )
 

@@ -58,8 +58,8 @@ class Unsure(Film):
 
 def stream(film=film, script=None):
     lock = DeviceLock(model.load_device)
-    more = {"live": script, "encode": None}
-    return Stream(film, model, LatentShape(1, 48, 8, 4, 4), 4, DEFAULT_MEMORY, 7, "5", "Sampler", {}, lock, **more)
+    spec = film_specs.FilmSpec(model, {}, plan, LatentShape(1, 48, 8, 4, 4), SamplerSettings((4, 4)), lock)
+    return Stream(film, spec, "5", "Sampler", live=script)
 
 
 def unsure():
