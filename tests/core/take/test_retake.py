@@ -204,7 +204,7 @@ def test_the_command_line_from_render_to_prune(
     assert "shot 3 is version 0" in longlive("takes", "choose", folder, "--shot", "3", "--version", "0")
     longlive("render", "--resume", folder, "-o", tmp_path / "c.mp4")
     assert (tmp_path / "c.mp4").read_bytes() == settings.output.read_bytes()
-    assert "memory at the beginning of shots: 4 files" in longlive("takes", "show", folder)
+    assert "snapshots of the KV cache before shots: 4 files" in longlive("takes", "show", folder)
     assert "freed" in longlive("takes", "prune", folder) and len(Take.load(folder).snapshot_paths()) == 4
     assert "freed" in longlive("takes", "prune", folder, "--memory") and not Take.load(folder).snapshot_paths()
     assert "shot 5 is locked" in longlive("takes", "lock", folder, "--shot", "5")
