@@ -1,73 +1,58 @@
-"""Operations of the transformer, its memory, its weights and the VAE. They know shapes and nothing of video.
+"""Ops of the transformer, its KV cache, its weights and the VAE. They take tensors and know nothing of video.
 
 | op | formula | shapes |
 |---|---|---|
 | `rms_norm` | x / rms(x) · weight | x `[..., C]`, weight `[C]` |
-| `rms_norm_rope` | rope(rms_norm(x)) by heads, written where it is kept | x `[B, L, C]` → `[B, L, H, D]` |
+| `rms_norm_rope` | rope(rms_norm(x)) by heads, written to a KV slot | x `[B, L, C]` → `[B, L, H, D]` |
 | `rope_rotate` | (a, b) → (a cos − b sin, a sin + b cos) | x `[B, L, H, D]`, cos and sin `[B or 1, L, D/2]` |
 | `layer_norm_modulate` | layernorm(x) · (1 + scale) + shift | x `[B, L, C]`, scale and shift `[B, F, C]`, F divides L |
 | `gate_residual` | x + gate · y | x and y `[B, L, C]`, gate `[B, F, C]`, F divides L |
 | `gate_residual_norm` | s = x + gate · y; s, layernorm(s) · weight + bias | weight and bias `[C]` |
 | `gate_residual_modulate` | s = x + gate · y; s, layernorm(s) · (1 + scale) + shift | as above |
-| `gelu_tanh` | GELU by tanh | any |
+| `gelu_tanh` | GELU, tanh approximation | any |
 | `quantize_fp8_rows` | x / (amax of the row / 448) in E4M3 | x `[M, K]` → `[M, K]`, `[M, 1]` |
 | `quantize_nvfp4`, `dequantize_nvfp4` | E2M1 in blocks of 16 with E4M3 scales, see `NVFP4` | x `[M, K]` |
-| `append_nvfp4`, `read_nvfp4` | the same for slots of a key or value memory, in place | x `[B, T, H, D]` |
-| `rms_silu_pad` | silu(x / norm(x) · sqrt(C) · gamma) behind two past frames | x `[B, T, H, W, C]` |
-| `upsample_nearest` | every pixel four times | `[B, T, H, W, C]` → `[B, T, 2H, 2W, C]` |
-| `to_uint8` | clamp to [-1, 1], to 0 … 255 | video `[1, 3, T, H, W]` → `[T, H, W, 3]` |
+| `append_nvfp4`, `read_nvfp4` | the same for slots of the KV cache, in place | x `[B, T, H, D]` |
+| `rms_silu_pad` | silu(x / norm(x) · √C · gamma) after two past frames | x `[B, T, H, W, C]` |
+| `upsample_nearest` | nearest-neighbour upsampling by 2 | `[B, T, H, W, C]` → `[B, T, 2H, 2W, C]` |
+| `to_uint8` | [−1, 1] to 0 … 255, clamped | video `[1, 3, T, H, W]` → `[T, H, W, 3]` |
 
-Each has an implementation in plain torch (`eager`, the reference) and one in Triton, of the same name and signature.
+Each op has an implementation in plain PyTorch (`eager`, the reference) and one in Triton, with the same name and
+signature; see `registry`.
 """
 
 from typing import Any
 
 import torch
 
-from . import eager, samples
+from . import eager
 from .nvfp4_format import NVFP4, RULES, swap_nibbles, swizzle_scales, unswizzle_scales
 from .registry import Limits, NoBackendError, Op, describe, triton_backend, use_backend
 
-# One program holds a whole row of these in its registers.
+# One Triton program holds a whole row in its registers.
 ROW = Limits(width=16384)
 ANY = Limits()
 PACKED = Limits(dtypes=(torch.uint8,))
 
-rms_norm = Op(eager.rms_norm, ROW, samples.rms_norm)
-rms_norm_rope = Op(eager.rms_norm_rope, ROW, samples.rms_norm_rope)
-rope_rotate = Op(eager.rope_rotate, ANY, samples.rope_rotate)
-layer_norm_modulate = Op(eager.layer_norm_modulate, ROW, samples.layer_norm_modulate)
-gate_residual = Op(eager.gate_residual, ROW, samples.gate_residual)
-gate_residual_norm = Op(eager.gate_residual_norm, ROW, samples.gate_residual_norm)
-gate_residual_modulate = Op(eager.gate_residual_modulate, ROW, samples.gate_residual_modulate)
-gelu_tanh = Op(eager.gelu_tanh, ANY, samples.gelu_tanh)
-quantize_fp8_rows = Op(eager.quantize_fp8_rows, ROW, samples.quantize_fp8_rows)
-quantize_nvfp4 = Op(eager.quantize_nvfp4, ANY, samples.quantize_nvfp4)
-dequantize_nvfp4 = Op(eager.dequantize_nvfp4, PACKED, samples.dequantize_nvfp4)
-append_nvfp4 = Op(eager.append_nvfp4, ANY, samples.append_nvfp4)
-read_nvfp4 = Op(eager.read_nvfp4, PACKED, samples.read_nvfp4)
-rms_silu_pad = Op(eager.rms_silu_pad, Limits(width=4096), samples.rms_silu_pad)
-upsample_nearest = Op(eager.upsample_nearest, ANY, samples.upsample_nearest)
-to_uint8 = Op(eager.to_uint8, ANY, samples.to_uint8)
+rms_norm = Op(eager.rms_norm, ROW)
+rms_norm_rope = Op(eager.rms_norm_rope, ROW)
+rope_rotate = Op(eager.rope_rotate, ANY)
+layer_norm_modulate = Op(eager.layer_norm_modulate, ROW)
+gate_residual = Op(eager.gate_residual, ROW)
+gate_residual_norm = Op(eager.gate_residual_norm, ROW)
+gate_residual_modulate = Op(eager.gate_residual_modulate, ROW)
+gelu_tanh = Op(eager.gelu_tanh, ANY)
+quantize_fp8_rows = Op(eager.quantize_fp8_rows, ROW)
+quantize_nvfp4 = Op(eager.quantize_nvfp4, ANY)
+dequantize_nvfp4 = Op(eager.dequantize_nvfp4, PACKED)
+append_nvfp4 = Op(eager.append_nvfp4, ANY)
+read_nvfp4 = Op(eager.read_nvfp4, PACKED)
+rms_silu_pad = Op(eager.rms_silu_pad, Limits(width=4096))
+upsample_nearest = Op(eager.upsample_nearest, ANY)
+to_uint8 = Op(eager.to_uint8, ANY)
 
-OPS: tuple[Op[..., Any], ...] = (
-    rms_norm,
-    rms_norm_rope,
-    rope_rotate,
-    layer_norm_modulate,
-    gate_residual,
-    gate_residual_norm,
-    gate_residual_modulate,
-    gelu_tanh,
-    quantize_fp8_rows,
-    quantize_nvfp4,
-    dequantize_nvfp4,
-    append_nvfp4,
-    read_nvfp4,
-    rms_silu_pad,
-    upsample_nearest,
-    to_uint8,
-)
+OPS: tuple[Op[..., Any], ...] = tuple(value for value in globals().values() if isinstance(value, Op))
+"""All ops, in the order above."""
 
 __all__ = [
     "NVFP4",

@@ -1,4 +1,4 @@
-"""The operations in plain torch: the reference of every other backend, and what runs where there is no other."""
+"""The ops in plain PyTorch: the reference for other backends, and the fallback."""
 
 from .activation import gelu_tanh
 from .fp8 import quantize_fp8_rows

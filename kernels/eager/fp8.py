@@ -1,4 +1,4 @@
-"""Row-wise float8."""
+"""Row-wise FP8 quantisation."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,13 @@ E4M3_MAX = 448.0
 
 
 def quantize_fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x ≈ codes · scales, with one scale a row: its largest magnitude over 448, the largest float8_e4m3fn.
+    """Quantises to float8_e4m3fn: x ≈ codes · scales, where the scale of a row is its largest magnitude / 448.
 
-    x `[M, K]`; returns codes float8_e4m3fn `[M, K]` (x / scale, nearest, ties to even) and scales float32 `[M, 1]`, 1
-    for rows of zeros. Both divisions are true ones in float32. A NaN makes its whole row NaN.
+    x `[M, K]` → codes float8_e4m3fn `[M, K]` (x / scale, to nearest, ties to even) and scales float32 `[M, 1]`, 1 for a
+    row of zeros. Divisions are exact float32 divisions. A NaN makes its whole row NaN.
     """
     largest = x.abs().amax(-1, keepdim=True).float()
-    # By a tensor: torch turns a division by a number into a product with its reciprocal on a GPU.
+    # Divided by a tensor, because PyTorch on a GPU replaces a division by a number with a product by its reciprocal.
     scales = largest / torch.full_like(largest, E4M3_MAX)
     scales = torch.where(scales == 0, 1, scales)
     return (x.float() / scales).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn), scales

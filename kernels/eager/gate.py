@@ -1,4 +1,4 @@
-"""Residual with a gate per run of tokens, and the norm that follows it."""
+"""Gated residual sums, and the norms that follow them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .norm import layer_norm_modulate
 
 
 def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
-    """x + gate · y, with one gate for each of F runs of tokens.
+    """x + gate · y, with one gate for each of F equal runs of tokens.
 
     x and y `[B, L, C]`, gate `[B, F, C]` with L a multiple of F; returns `[B, L, C]` in x's dtype. The gated value is
-    rounded to x's dtype before the sum, which is what the models were trained with.
+    rounded to x's dtype before the sum, as the models were trained.
     """
     batch, length, channels = x.shape
     gated = y.view(batch, gate.shape[1], -1, channels) * gate.to(x.dtype).unsqueeze(2)
@@ -25,7 +25,7 @@ def gate_residual_norm(
     """(x + gate · y, layernorm of that sum · weight + bias); without a gate the sum is x + y.
 
     x and y `[B, L, C]`, gate `[B, F, C]` with L a multiple of F, weight and bias `[C]`; returns two `[B, L, C]` in x's
-    dtype. The sum is `gate_residual`'s; its norm is rounded once, after the bias, as `torch.nn.LayerNorm` does.
+    dtype. The sum is that of `gate_residual`; the norm is rounded once, after the bias, like `torch.nn.LayerNorm`.
     """
     total = x + y if gate is None else gate_residual(x, y, gate)
     return total, F.layer_norm(total, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)
@@ -37,7 +37,7 @@ def gate_residual_modulate(
     """(x + gate · y, `layer_norm_modulate` of that sum); without a gate the sum is x + y.
 
     x and y `[B, L, C]`, gate, scale and shift `[B, F, C]` with L a multiple of F; returns two `[B, L, C]` in x's dtype,
-    rounded where `gate_residual` and `layer_norm_modulate` round.
+    rounded like `gate_residual` and `layer_norm_modulate`.
     """
     total = x + y if gate is None else gate_residual(x, y, gate)
     return total, layer_norm_modulate(total, scale, shift, eps)

@@ -1,8 +1,8 @@
-"""NVFP4 in plain torch, exact to the bit: what the other backends must equal.
+"""NVFP4 in plain PyTorch, the reference for other backends, to the bit.
 
-The order of the float32 operations is part of the format (they are those of FourOverSix): another order gives other
-codes at ties. Divisions are by tensors, never by Python numbers, which CUDA multiplies by their reciprocal instead.
-Matrices are worked through in strips of rows: a weight of any size needs little more memory than its codes.
+The order of the float32 operations is part of the format and is that of FourOverSix: another order gives other codes at
+ties. Divisors are tensors, because PyTorch on a GPU multiplies by the reciprocal of a Python number. Matrices are
+processed in strips of rows, so that a large weight needs little more memory than its codes.
 """
 
 import torch
@@ -21,18 +21,18 @@ from ..nvfp4_format import (
 )
 
 _STRIP = 1 << 21
-"""Values worked on at once: few enough to be small, enough to be worth starting threads or kernels for."""
+"""Values per strip: few enough to save memory, and enough to make threads and kernel launches worthwhile."""
 
 
 def quantize_nvfp4(
     x: Tensor, rule: str = "mse", *, tile: bool = False, swizzled: bool = True, high_first: bool = False
 ) -> NVFP4:
-    """A matrix → NVFP4, with one scale for each 16 values of a row.
+    """Quantises a matrix to NVFP4, with one scale for each 16 values of a row.
 
-    x `[M, K]` of any float dtype. Swizzled, rows are padded to 128 and columns to 64 with zeros; flat, only columns
-    to 16. `tile` shares a scale among 16×16 values, so that a matrix and its transpose quantise alike. `high_first`
-    puts even columns in the high nibble. A matrix whose largest magnitude is below 2^-100 becomes zeros. Raises
-    ValueError for an unknown rule.
+    x: `[M, K]`, any float dtype. tile: share a scale among 16×16 values, so that a matrix and its transpose get equal
+    values. swizzled: scales in the 128×4 layout, with zero padding to multiples of 128 rows and 64 columns; otherwise
+    only columns are padded, to a multiple of 16. high_first: even columns in the high nibble. A matrix with an amax
+    below 2^-100 becomes zeros. Raises ValueError for an unknown rule.
     """
     rows, columns = x.shape
     denominator = denominator_of(rule)
@@ -59,10 +59,10 @@ def dequantize_nvfp4(
     high_first: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
-    """NVFP4 → the matrix `[M, K]` of `shape`, rounded to `dtype` once, from float32.
+    """Dequantises NVFP4 to a matrix `[M, K]` of `shape`, in float32 and then rounded to `dtype`.
 
-    `swizzled` and `high_first` as it was quantised. `out` `[M, K]` takes the result and is returned; its dtype counts.
-    Raises ValueError where codes or scales do not cover `shape`.
+    swizzled, high_first: as in `quantize_nvfp4`. out: `[M, K]`, gets the result in its own dtype and is returned.
+    Raises ValueError if codes or scales do not cover `shape`.
     """
     check_packed(packed, shape, swizzled)
     rows, columns = shape
@@ -79,15 +79,15 @@ def dequantize_nvfp4(
 
 
 def _strips(values: Tensor, height: int = 1) -> list[slice]:
-    """Slices of the rows of codes `[R, K/2]`, each but the last a multiple of `height`."""
+    """Slices of the rows of codes `[R, K/2]`. All but the last have a multiple of `height` rows."""
     rows, width = values.shape
     step = max(_STRIP // (2 * width * height), 1) * height
     return [slice(first, min(first + step, rows)) for first in range(0, rows, step)]
 
 
 def _quantize(blocks: Tensor, amax: Tensor, rule: str, denominator: float) -> tuple[Tensor, Tensor]:
-    """float32 `[G, H, C, 16]` → codes, uint8 of that shape, and scales, float8 `[G, 1, C, 1]`, one for each g and c."""
-    # Zero makes all scales zero, and all codes with them.
+    """float32 `[G, H, C, 16]` → codes uint8 of the same shape, and scales float8 `[G, 1, C, 1]`."""
+    # Zero makes all scales and all codes zero.
     encode = torch.where(amax >= MIN_AMAX, amax.new_full((), denominator) / amax, 0.0)
     magnitudes = blocks.abs()
     peaks = magnitudes.amax((1, 3), keepdim=True)
@@ -99,7 +99,7 @@ def _quantize(blocks: Tensor, amax: Tensor, rule: str, denominator: float) -> tu
         scales = torch.where(errors[0] < errors[1], smaller, scales)
     shifted, _ = _add_magic(magnitudes, scales, encode)
     bits = shifted.view(torch.int32)
-    # The exponent is 149 + that of the power of two, and the mantissa counts the steps from zero.
+    # The biased exponent is 149 + e (see `_add_magic`), and the low mantissa bits count steps of the grid from zero.
     codes = (bits >> 22).sub_(298).add_(bits & 15)
     codes.bitwise_or_((blocks.view(torch.int32) >> 28).bitwise_and_(8)).mul_(scales > 0)
     return codes.to(torch.uint8), scales.to(torch.float8_e4m3fn)
@@ -110,7 +110,7 @@ def _e4m3(x: Tensor) -> Tensor:
 
 
 def _error(magnitudes: Tensor, scales: Tensor, encode: Tensor, amax: Tensor, rule: str, denominator: float) -> Tensor:
-    """How far dequantised values would be from the magnitudes, summed over what shares a scale."""
+    """Quantisation error by the rule, `[G, 1, C, 1]`, over the values of each scale; magnitudes `[G, H, C, 16]`."""
     shifted, magic = _add_magic(magnitudes, scales, encode)
     error = shifted.sub_(magic).mul_(scales).mul_(amax).div_(amax.new_full((), denominator)).sub_(magnitudes)
     if rule == "mse":
@@ -119,10 +119,10 @@ def _error(magnitudes: Tensor, scales: Tensor, encode: Tensor, amax: Tensor, rul
 
 
 def _add_magic(magnitudes: Tensor, scales: Tensor, encode: Tensor) -> tuple[Tensor, Tensor]:
-    """Scaled magnitudes rounded to the E2M1 grid, plus the number that rounds them, and that number.
+    """Scaled magnitudes plus a magic number that rounds them to the E2M1 grid, and the magic number.
 
-    The grid's step is half of 1, 2 or 4, the power of two at or below a magnitude. Plus 2^22 of that power, half of it
-    is the last place of a float32, so that the sum rounds to the grid, to nearest and ties to even.
+    The grid at a magnitude m has the step 2^e / 2, where 2^e is 1, 2 or 4, the power of two at or below m (at least 1).
+    The magic number is 2^(e + 22), where float32 has just this spacing, so the sum rounds m to nearest, ties to even.
     """
     reciprocal = torch.where(scales > 0, (encode.reciprocal() * scales).reciprocal(), 0.0)
     scaled = (magnitudes * reciprocal).clamp_(max=6.0)
@@ -137,10 +137,7 @@ def _pack(codes: Tensor, high_first: bool) -> Tensor:
 
 
 def _byte_table(device: torch.device, high_first: bool) -> Tensor:
-    """float32 `[256, 2]`: the values of the even and the odd column for each byte. Made on the device, not sent there.
-
-    As float16 the bits of an E2M1 code are 2^14 smaller.
-    """
+    """The values of the even and the odd column for each byte, float32 `[256, 2]`, computed on the device."""
     byte = torch.arange(256, dtype=torch.int32, device=device)
     low, high = byte & 15, byte >> 4
     codes = torch.stack((high, low) if high_first else (low, high), dim=1)

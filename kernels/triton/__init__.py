@@ -1,4 +1,4 @@
-"""The operations as Triton kernels: the same names and signatures as the eager ones, on any GPU Triton compiles for."""
+"""The ops as Triton kernels, with the names and signatures of the eager ones, for any GPU that Triton supports."""
 
 from triton import knobs
 
@@ -12,7 +12,7 @@ from .rope import rope_rotate
 from .vae import rms_silu_pad, to_uint8, upsample_nearest
 
 DEVICES = ("cpu", "cuda") if knobs.runtime.interpret else ("cuda",)
-"""Types of devices whose tensors these take: in Triton's interpreter those of a CPU too."""
+"""Types of the devices that the kernels run on. Triton's interpreter also takes tensors on the CPU."""
 
 __all__ = [
     "DEVICES",

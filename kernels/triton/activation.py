@@ -1,4 +1,4 @@
-"""Activations in float32, rounded once."""
+"""Activations, computed in float32 and rounded once."""
 
 import torch
 import triton
@@ -9,9 +9,9 @@ from .rows import launch, load_row, store_as
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), GELU's tanh approximation (arXiv 1606.08415).
+    """x / 2 · (1 + tanh(√(2/π) (x + 0.044715 x³))), the tanh approximation of GELU (arXiv 1606.08415).
 
-    Any shape and float dtype; computed in float32 and rounded once.
+    Any shape and float dtype. Computed in float32 and rounded once.
     """
     x = x.contiguous()
     out = torch.empty_like(x)
@@ -21,9 +21,9 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
 @triton.jit
 def sigmoid(x: tl.tensor) -> tl.tensor:
-    """1 / (1 + exp(−x)) from an exponential that only ever shrinks."""
-    shrunk = tl.exp(-tl.abs(x))
-    return tl.where(x < 0, shrunk, 1.0) / (1.0 + shrunk)
+    """1 / (1 + exp(−x)), with an exponential that cannot overflow."""
+    decay = tl.exp(-tl.abs(x))
+    return tl.where(x < 0, decay, 1.0) / (1.0 + decay)
 
 
 @triton.jit
@@ -31,5 +31,5 @@ def _gelu_tanh(x: tl.tensor, out: tl.tensor, size: tl.tensor, BLOCK: tl.constexp
     offsets = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = offsets < size
     value = load_row(x, offsets, mask)
-    # (1 + tanh(u)) / 2 = sigmoid(2u), without the cancellation of 1 + tanh for negative x.
+    # (1 + tanh(u)) / 2 = sigmoid(2u), which avoids the cancellation in 1 + tanh for negative x.
     store_as(out + offsets, value * sigmoid(1.5957691216057308 * (value + 0.044715 * value * value * value)), mask)

@@ -1,4 +1,4 @@
-"""Row-wise float8: one program a row."""
+"""Row-wise FP8 quantisation, one program per row."""
 
 import torch
 import triton
@@ -10,10 +10,10 @@ from .rows import launch, load_row
 
 
 def quantize_fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x ≈ codes · scales, with one scale a row: its largest magnitude over 448, the largest float8_e4m3fn.
+    """Quantises to float8_e4m3fn: x ≈ codes · scales, where the scale of a row is its largest magnitude / 448.
 
-    x `[M, K]`; returns codes float8_e4m3fn `[M, K]` (x / scale, nearest, ties to even) and scales float32 `[M, 1]`, 1
-    for rows of zeros. Both divisions are true ones in float32. A NaN makes its whole row NaN.
+    x `[M, K]` → codes float8_e4m3fn `[M, K]` (x / scale, to nearest, ties to even) and scales float32 `[M, 1]`, 1 for a
+    row of zeros. Divisions are exact float32 divisions. A NaN makes its whole row NaN.
     """
     rows, width = x.shape
     codes = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
@@ -31,7 +31,7 @@ def _quantize_rows(x: tl.tensor, codes: tl.tensor, scales: tl.tensor, width: tl.
     offsets = tl.arange(0, BLOCK)
     mask = offsets < width
     value = load_row(x + row * width, offsets, mask)
-    # Magnitudes are ordered as their bits, with NaN above all: a maximum of integers does not lose it.
+    # Magnitudes have the order of their bits, with NaN above all, so the integer maximum keeps a NaN.
     largest = tl.max(value.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 0)
     scale = tl.div_rn(tl.cast(largest, tl.float32, bitcast=True), 448.0)  # pyright: ignore[reportArgumentType]
     scale = tl.where(scale == 0, 1.0, scale)

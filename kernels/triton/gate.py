@@ -1,4 +1,4 @@
-"""Residual with a gate per run of tokens, and the norm that follows it: one program a token."""
+"""Gated residual sums, and the norms that follow them, one program per token."""
 
 import torch
 import triton
@@ -10,7 +10,7 @@ from .rows import check_shape, launch, load_row, per_run, round_as, run_offset, 
 
 
 def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
-    """x + gate · y, with one gate for each of F runs of tokens.
+    """x + gate · y, with one gate for each of F equal runs of tokens.
 
     x and y `[B, L, C]`, gate `[B, F, C]` with L a multiple of F; returns `[B, L, C]` in x's dtype. The gated value is
     rounded to x's dtype before the sum.
@@ -33,7 +33,7 @@ def gate_residual_norm(
     """(x + gate · y, layernorm of that sum · weight + bias); without a gate the sum is x + y.
 
     x and y `[B, L, C]`, gate `[B, F, C]` with L a multiple of F, weight and bias `[C]`; returns two `[B, L, C]` in x's
-    dtype. The sum is `gate_residual`'s; its norm is rounded once, after the bias.
+    dtype. The sum is that of `gate_residual`; the norm is rounded once, after the bias.
     """
     batch, length, width = x.shape
     check_shape("y", y, tuple(x.shape))
@@ -55,7 +55,7 @@ def gate_residual_modulate(
     """(x + gate · y, `layer_norm_modulate` of that sum); without a gate the sum is x + y.
 
     x and y `[B, L, C]`, gate, scale and shift `[B, F, C]` with L a multiple of F; returns two `[B, L, C]` in x's dtype,
-    rounded where `gate_residual` and `layer_norm_modulate` round.
+    rounded like `gate_residual` and `layer_norm_modulate`.
     """
     batch, length, width = x.shape
     check_shape("y", y, tuple(x.shape))
@@ -71,7 +71,7 @@ def gate_residual_modulate(
 
 
 def _layout(value: Tensor | None) -> tuple[int, int, int]:
-    """Runs, and the strides of batch and run, of a value `[B, F, C]`."""
+    """F, and the strides of B and F, of a value `[B, F, C]`; for no gate, values that are not used."""
     return (1, 0, 0) if value is None else (value.shape[1], value.stride(0), value.stride(1))
 
 

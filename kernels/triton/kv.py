@@ -1,6 +1,6 @@
-"""NVFP4 keys or values of one layer by Triton: two kernels to write a block, one to read any number of them back.
+"""NVFP4 slots of the KV cache of one layer: two kernels write a block, one kernel reads any number of blocks.
 
-Flat scales, even column in the low nibble. Everything is written in place and nothing waits for the device.
+Scales are not swizzled and even columns are in the low nibble. All writes are in place, without synchronisation.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from .nvfp4 import dequantize_batch, quantize_batch
 
 
 def append_nvfp4(x: Tensor, values: Tensor, scales: Tensor, amax: Tensor, slot: int, rule: str = "mse") -> None:
-    """Quantises a block of tokens into a slot, each batch element as one matrix `[T · H, D]` with its own maximum.
+    """Quantises a block of tokens into a slot. Each batch element is one matrix `[T · H, D]` with its own amax.
 
     x `[B, T, H, D]` with D a multiple of 16; values `[B, S, T · H · D / 2]` uint8, scales `[B, S, T · H · D / 16]`
-    float8_e4m3fn, amax `[B, S]` float32. Other slots are left alone. Raises ValueError for an unknown rule.
+    float8_e4m3fn, amax `[B, S]` float32. Other slots do not change. Raises ValueError for an unknown rule.
     """
     matrices = x.flatten(2)
     rows = matrices.shape[1]
@@ -29,10 +29,10 @@ def append_nvfp4(x: Tensor, values: Tensor, scales: Tensor, amax: Tensor, slot: 
 
 
 def read_nvfp4(values: Tensor, scales: Tensor, amax: Tensor, rule: str, slots: Sequence[int], out: Tensor) -> None:
-    """Dequantises slots into their tokens of `out`, rounded once to its dtype; the tokens of other slots stay.
+    """Dequantises slots into their tokens of `out`, rounded once to its dtype. Tokens of other slots do not change.
 
-    values, scales, amax and rule as `append_nvfp4` had them; out `[B, S · T, H, D]`, slot s at tokens s · T to
-    (s + 1) · T. Raises ValueError for an unknown rule.
+    values, scales, amax, rule: as in `append_nvfp4`. out: `[B, S · T, H, D]`, with slot s at tokens s · T to
+    (s + 1) · T − 1. Raises ValueError for an unknown rule.
     """
     _, tokens, heads, channels = out.shape
     slot_count = values.shape[1]

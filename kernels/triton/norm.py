@@ -1,4 +1,4 @@
-"""Normalisation in float32, whatever the dtype of the input: one program a row, which holds the row whole."""
+"""Normalisation, computed in float32 for any input dtype. One program holds a whole row."""
 
 import torch
 import triton
@@ -35,29 +35,29 @@ def rms_norm_rope(
     eps: float,
     out: Tensor | None = None,
 ) -> Tensor:
-    """`rms_norm` over the full width, split in heads and rotated as `rope_rotate` does: a q or k from its projection.
+    """`rms_norm` over the full width, a split into heads and `rope_rotate`: q or k after its projection.
 
-    x `[B, L, C]`, weight `[C]`, cos and sin `[B or 1, L, C/heads/2]` in float32, None for no rotation. Written to
-    `out` `[B, L, heads, C/heads]`, which may be strided and of any float dtype (float8_e4m3fn saturates), else to a new
-    tensor of x's dtype; returned. Rounded to x's dtype after the norm, the weight and the rotation.
+    x `[B, L, C]`, weight `[C]`, cos and sin `[B or 1, L, C/heads/2]` in float32, or None for no rotation. out:
+    `[B, L, heads, C/heads]`, with any strides and float dtype (float8_e4m3fn saturates); by default a new tensor of x's
+    dtype. Returns out. Rounded to x's dtype after the norm, the weight and the rotation.
     """
     batch, length, width = x.shape
     shape = (batch, length, heads, width // heads)
     check_shape("weight", weight, (width,))
     out = torch.empty(shape, dtype=x.dtype, device=x.device) if out is None else out
     check_shape("out", out, shape)
-    turn = None if cos is None or sin is None else angles(cos, sin, batch, length, shape[-1] // 2)
+    rotation = None if cos is None or sin is None else angles(cos, sin, batch, length, shape[-1] // 2)
     target = out.view(torch.uint8) if out.dtype == torch.float8_e4m3fn else out
     launch(
-        *(_rms_norm_rope, batch * length, x.contiguous(), weight.contiguous(), *(turn or (None, None)), target),
-        *(width, length, turn[0].shape[0] if turn else 1, shape[-1], *out.stride(), eps),
+        *(_rms_norm_rope, batch * length, x.contiguous(), weight.contiguous(), *(rotation or (None, None)), target),
+        *(width, length, rotation[0].shape[0] if rotation else 1, shape[-1], *out.stride(), eps),
         BLOCK=triton.next_power_of_2(width),
     )
     return out
 
 
 def layer_norm_modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """layernorm(x) · (1 + scale) + shift, with one scale and shift for each of F runs of tokens (adaLN).
+    """layernorm(x) · (1 + scale) + shift, with one scale and shift for each of F equal runs of tokens (adaLN).
 
     x `[B, L, C]`, scale and shift `[B, F, C]` with L a multiple of F; returns `[B, L, C]` in x's dtype. Rounded to x's
     dtype after the norm and after each operation of the modulation.
@@ -78,7 +78,7 @@ def layer_norm_modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> 
 def rms_normed(
     start: tl.tensor, weight: tl.tensor, offsets: tl.tensor, mask: tl.tensor, width: tl.tensor, eps: tl.tensor
 ) -> tl.tensor:
-    """The row that begins at `start`, normalised and weighted, rounded to its dtype after both."""
+    """The RMS-normalised and weighted row at `start`, rounded to its dtype after both operations."""
     row = load_row(start, offsets, mask)
     row = round_as(row * tl.rsqrt(tl.sum(row * row, 0) / width + eps), start)
     return round_as(row * round_as(load_row(weight, offsets, mask), start), start)
@@ -86,7 +86,7 @@ def rms_normed(
 
 @triton.jit
 def layer_normed(row: tl.tensor, mask: tl.tensor, width: tl.tensor, eps: tl.tensor) -> tl.tensor:
-    """(row − mean) / sqrt(variance + eps) in float32; the variance is summed around the mean."""
+    """(row − mean) / sqrt(variance + eps) in float32, with the variance computed from row − mean."""
     centred = tl.where(mask, row - tl.sum(row, 0) / width, 0.0)
     return centred * tl.rsqrt(tl.sum(centred * centred, 0) / width + eps)
 
@@ -95,7 +95,7 @@ def layer_normed(row: tl.tensor, mask: tl.tensor, width: tl.tensor, eps: tl.tens
 def modulated(
     row: tl.tensor, scale: tl.tensor, shift: tl.tensor, offsets: tl.tensor, mask: tl.tensor, out: tl.tensor
 ) -> tl.tensor:
-    """A row · (1 + scale) + shift, from pointers to one scale and shift; rounded to out's dtype at every step."""
+    """row · (1 + scale) + shift for pointers to one scale and shift, rounded to out's dtype after every operation."""
     factor = round_as(1.0 + round_as(load_row(scale, offsets, mask), out), out)
     return round_as(round_as(row, out) * factor, out) + round_as(load_row(shift, offsets, mask), out)
 

@@ -1,9 +1,9 @@
-"""NVFP4 by Triton: one kernel for the largest magnitude, one that quantises, one that reads back.
+"""NVFP4 in Triton: one kernel for the amax, one to quantise and one to dequantise.
 
-No instruction of a single architecture, so it runs wherever Triton does. The kernels work on a batch of matrices: the
-slots of a key and value memory are matrices too. They are launched without contraction of a · b + c, and divide truly:
-the codes are those of the eager twin, but that a squared error, summed in another order, may settle a near tie of the
-4-over-6 rules the other way.
+The kernels use no instructions of a single architecture. They work on a batch of matrices, such as the slots of the KV
+cache. They are launched without contraction of a · b + c and divide exactly, so their codes are those of the eager op,
+with one exception: errors are summed in another order, so a near tie between the scales of a 4-over-6 rule may be
+decided differently.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,18 @@ from .nvfp4_kernels import dequantize, find_amax, quantize
 
 _ROWS = 16
 _COLUMNS = 256
-"""What one program works on."""
+"""Rows and columns of the part of a matrix that one program handles."""
 
 
 def quantize_nvfp4(
     x: Tensor, rule: str = "mse", *, tile: bool = False, swizzled: bool = True, high_first: bool = False
 ) -> NVFP4:
-    """A matrix → NVFP4, with one scale for each 16 values of a row.
+    """Quantises a matrix to NVFP4, with one scale for each 16 values of a row.
 
-    x `[M, K]` of any float dtype and strides. Swizzled, rows are padded to 128 and columns to 64 with zeros; flat, only
-    columns to 16. `tile` shares a scale among 16×16 values. `high_first` puts even columns in the high nibble. A matrix
-    whose largest magnitude is below 2^-100 becomes zeros. Raises ValueError for an unknown rule.
+    x: `[M, K]`, any float dtype and strides. tile: share a scale among 16×16 values. swizzled: scales in the 128×4
+    layout, with zero padding to multiples of 128 rows and 64 columns; otherwise only columns are padded, to a multiple
+    of 16. high_first: even columns in the high nibble. A matrix with an amax below 2^-100 becomes zeros. Raises
+    ValueError for an unknown rule.
     """
     height, width = padded_shape(x.shape[0], x.shape[1], swizzled)
     values = torch.empty(1, height, width // 2, dtype=torch.uint8, device=x.device)
@@ -49,10 +50,10 @@ def dequantize_nvfp4(
     high_first: bool = False,
     out: Tensor | None = None,
 ) -> Tensor:
-    """NVFP4 → the matrix `[M, K]` of `shape`, rounded to `dtype` once, from float32.
+    """Dequantises NVFP4 to a matrix `[M, K]` of `shape`, in float32 and then rounded to `dtype`.
 
-    `swizzled` and `high_first` as it was quantised. `out` `[M, K]` takes the result and is returned; its dtype counts.
-    Raises ValueError where codes or scales do not cover `shape`.
+    swizzled, high_first: as in `quantize_nvfp4`. out: `[M, K]`, gets the result in its own dtype and is returned.
+    Raises ValueError if codes or scales do not cover `shape`.
     """
     result = torch.empty(shape, dtype=dtype, device=packed.values.device) if out is None else out
     check_packed(packed, shape, swizzled)
@@ -65,10 +66,10 @@ def dequantize_nvfp4(
 def quantize_batch(
     x: Tensor, packed: NVFP4, rule: str, *, tile: bool = False, swizzled: bool = False, high_first: bool = False
 ) -> None:
-    """x `[B, M, K]` of any strides into values `[B, R, W / 2]`, scales `[B, R, W / 16]` and amax `[B]`.
+    """Quantises x `[B, M, K]`, of any strides, into values `[B, R, W / 2]`, scales `[B, R, W / 16]` and amax `[B]`.
 
-    Each element of the batch is dense, but they may lie anywhere: views of slots. Swizzled, the scales of an element
-    are written in their 128×4 order whatever their shape says.
+    Each element of the batch must be contiguous; the stride of the batch is free, as for views of slots. swizzled:
+    write the scales of an element in the 128×4 layout, whatever their shape.
     """
     batch, rows, columns = x.shape
     height, width = packed.values.shape[1], 2 * packed.values.shape[2]
@@ -85,14 +86,16 @@ def quantize_batch(
 def dequantize_batch(
     packed: NVFP4, out: Tensor, slots: Sequence[int], *, swizzled: bool = False, high_first: bool = False
 ) -> None:
-    """The slots s of values `[B, S, R, W / 2]`, scales `[B, S, …]` and amax `[B, S]` into out `[B, S, M, K]`.
+    """Dequantises slots of values `[B, S, R, W / 2]`, scales `[B, S, …]` and amax `[B, S]` into out `[B, S, M, K]`.
 
-    Each slot's values and scales are dense; out has any strides. One launch, in which programs of other slots end at
-    once. Raises ValueError for more than 63 slots, which a 64-bit argument cannot name.
+    The values and scales of a slot must be contiguous; out may have any strides. There is one launch, and programs of
+    other slots return at once. Raises ValueError for more than 63 slots, which the 64-bit mask cannot hold.
     """
     batch, count, rows, columns = out.shape
     if count > 63:
-        raise ValueError(f"{count} NVFP4 slots are more than the 63 that one launch can choose from: use larger blocks")
+        raise ValueError(
+            f"{count} NVFP4 slots exceed the 63 that one launch can select from; use a shorter window or larger blocks"
+        )
     slot_mask = sum(1 << slot for slot in set(slots))
     _launch(
         *(dequantize, (batch * count, rows, columns)),
@@ -104,7 +107,7 @@ def dequantize_batch(
 
 
 def _launch(kernel: JITFunction[Any], shape: Sequence[int], x: Tensor, *rest: Tensor | float | str | bool) -> None:
-    """Runs a kernel on x's device, over matrices `[B, M, K]` of which each program takes a part."""
+    """Launches a kernel on x's device over matrices `[B, M, K]`, one program for each part of a matrix."""
     batch, rows, columns = shape
     grid = (triton.cdiv(rows, _ROWS), triton.cdiv(columns, _COLUMNS), batch)
     with torch.cuda.device_of(x):

@@ -1,4 +1,4 @@
-"""The kernels of NVFP4: each program takes ROWS × COLUMNS of one matrix of a batch."""
+"""The NVFP4 kernels. Each program handles ROWS × COLUMNS of one matrix of a batch."""
 
 import triton
 import triton.language as tl
@@ -22,7 +22,7 @@ def find_amax(
 ) -> None:
     batch = tl.program_id(2).to(tl.int64)
     value = _load(x + batch * x_batch, rows, columns, x_row, x_column, ROWS, COLUMNS)
-    # Magnitudes are ordered as their bits, with NaN above all: a maximum of integers does not lose it.
+    # Magnitudes have the order of their bits, with NaN above all, so the integer maximum keeps a NaN.
     magnitudes = value.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     tl.atomic_max(bits + batch * bits_batch, tl.max(tl.max(magnitudes, 1), 0))
 
@@ -67,8 +67,8 @@ def quantize(
     tl.store(values + batch * values_batch + row * (width // 2) + column, packed, mask=mask)
     code = tl.broadcast_to(code[:, None, :], (ROWS // GROUP, GROUP, COLUMNS // 16))
     row, column, mask = _indices(height, width // 16, ROWS, COLUMNS // 16)
-    place = _scale_offset(row, column, width // 16, SWIZZLED)
-    tl.store(scales + batch * scales_batch + place, tl.reshape(code, (ROWS, COLUMNS // 16)), mask=mask)
+    position = _scale_offset(row, column, width // 16, SWIZZLED)
+    tl.store(scales + batch * scales_batch + position, tl.reshape(code, (ROWS, COLUMNS // 16)), mask=mask)
 
 
 @triton.jit(do_not_specialize=["slot_mask"])
@@ -109,8 +109,8 @@ def dequantize(
     low, high = decode_e2m1(packed & 15), decode_e2m1(packed >> 4)
     value = tl.join(high, low) if HIGH_FIRST else tl.join(low, high)
     row, column, mask = _indices(rows, width // 16, ROWS, COLUMNS // 16)
-    place = _scale_offset(row, column, width // 16, SWIZZLED)
-    scale = decode_e4m3(tl.load(scales + batch * scales_batch + slot * scales_slot + place, mask=mask, other=0))
+    position = _scale_offset(row, column, width // 16, SWIZZLED)
+    scale = decode_e4m3(tl.load(scales + batch * scales_batch + slot * scales_slot + position, mask=mask, other=0))
     largest = tl.load(amax + batch * amax_batch + slot * amax_slot)
     value = tl.reshape(value, (ROWS, COLUMNS // 16, 16)) * scale[:, :, None]
     value = tl.reshape(tl.div_rn(value * largest, DENOMINATOR), (ROWS, COLUMNS))
@@ -123,7 +123,7 @@ def dequantize(
 def _indices(
     rows: tl.tensor, columns: tl.tensor, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Rows `[ROWS, 1]` and columns `[1, COLUMNS]` of this program's part, and which of them exist."""
+    """Rows `[ROWS, 1]` and columns `[1, COLUMNS]` of this program's part, and the mask of those inside the matrix."""
     row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
     column = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
     return row, column, (row < rows) & (column < columns)
@@ -139,14 +139,14 @@ def _load(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> tl.tensor:
-    """This program's part of a matrix in float32, zeros outside."""
+    """This program's part of a matrix, `[ROWS, COLUMNS]` float32, with zeros outside the matrix."""
     row, column, mask = _indices(rows, columns, ROWS, COLUMNS)
     return tl.load(x + row * x_row + column.to(tl.int64) * x_column, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _scale_offset(row: tl.tensor, column: tl.tensor, width: tl.tensor, SWIZZLED: tl.constexpr) -> tl.tensor:
-    """Where the scale of a row and a block lies: row by row, or in the 128×4 layout."""
+    """Offset of the scale of a row and a block of columns, in row-major order or in the 128×4 layout."""
     if SWIZZLED:
         tile = row // 128 * tl.cdiv(width, 4) + column // 4
         return tile * 512 + row % 32 * 16 + row % 128 // 32 * 4 + column % 4
@@ -155,13 +155,13 @@ def _scale_offset(row: tl.tensor, column: tl.tensor, width: tl.tensor, SWIZZLED:
 
 @triton.jit
 def _per_value(x: tl.tensor) -> tl.tensor:
-    """`[G, C]` → `[G, 1, C, 1]`: a number for each scale, beside the values that share it."""
+    """`[G, C]` → `[G, 1, C, 1]`, to broadcast a number per scale over the values that share the scale."""
     return x[:, None, :, None]
 
 
 @triton.jit
 def _reciprocal(scale: tl.tensor, encode: tl.tensor) -> tl.tensor:
-    """What values are multiplied by before they are rounded, zero where the scale is (or is NaN)."""
+    """The factor of values before rounding; 0 if the scale is 0 or NaN."""
     decode = tl.div_rn(1.0, tl.where(encode > 0, encode, 1.0))
     return tl.where(scale > 0, tl.div_rn(1.0, tl.where(scale > 0, decode * scale, 1.0)), 0.0)
 
@@ -170,7 +170,7 @@ def _reciprocal(scale: tl.tensor, encode: tl.tensor) -> tl.tensor:
 def _choose(
     magnitudes: tl.tensor, encode: tl.tensor, amax: tl.tensor, RULE: tl.constexpr, DENOMINATOR: tl.constexpr
 ) -> tl.tensor:
-    """The scales `[G, C]` of magnitudes `[G, H, C, 16]`, as uint8 bits of float8_e4m3fn."""
+    """The scales of magnitudes `[G, H, C, 16]` by the rule, `[G, C]`, as bits of float8_e4m3fn in uint8."""
     peaks = tl.max(tl.max(magnitudes, 3), 1)
     base = tl.div_rn(peaks, 4.0 if RULE == "static_4" else 6.0) * encode
     code = encode_e4m3(base)
@@ -192,7 +192,7 @@ def _error(
     RULE: tl.constexpr,
     DENOMINATOR: tl.constexpr,
 ) -> tl.tensor:
-    """How far dequantised values would be from the magnitudes, over what shares a scale: `[G, C]`."""
+    """Quantisation error by the rule, `[G, C]`, over the values that share a scale; magnitudes `[G, H, C, 16]`."""
     rounded = round_e2m1(magnitudes * _per_value(_reciprocal(scale, encode)))
     error = tl.div_rn(rounded * _per_value(scale) * amax, DENOMINATOR) - magnitudes
     if RULE == "mse":

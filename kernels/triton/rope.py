@@ -1,4 +1,4 @@
-"""Rotary position embedding over adjacent channel pairs, one program a token."""
+"""Rotary position embedding over adjacent channel pairs, one program per token."""
 
 import torch
 import triton
@@ -9,9 +9,9 @@ from .rows import check_shape, launch, load_row, store_as
 
 
 def rope_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates each pair of adjacent channels (2j, 2j+1) of every head by its token's angle j.
+    """Rotates channels (2j, 2j+1) of every head by angle j of the token.
 
-    x `[B, L, H, D]`, cos and sin `[B or 1, L, D/2]` in float32; returns x's shape and dtype, computed in float32.
+    x `[B, L, H, D]`, cos and sin `[B or 1, L, D/2]` in float32; returns x's shape and dtype. Computed in float32.
     """
     batch, length, heads, width = x.shape
     x = x if x.stride()[2:] == (width, 1) else x.contiguous()
@@ -26,7 +26,7 @@ def rope_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def angles(cos: Tensor, sin: Tensor, batch: int, length: int, pairs: int) -> tuple[Tensor, Tensor]:
-    """cos and sin as a kernel reads them. Raises ValueError for other shapes than `[batch or 1, length, pairs]`."""
+    """cos and sin made contiguous. Raises ValueError if their shape is not `[batch or 1, length, pairs]`."""
     check_shape("cos", cos, (batch if cos.shape[0] == batch else 1, length, pairs))
     check_shape("sin", sin, tuple(cos.shape))
     return cos.contiguous(), sin.contiguous()
@@ -42,7 +42,7 @@ def rotated(
     pairs: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> tl.tensor:
-    """A token's heads, side by side in float32, turned by its angles; `angle_tokens` rows of angles repeat."""
+    """A token's heads, one after another in float32, rotated by its angles; these repeat after `angle_tokens`."""
     a, b = tl.split(tl.reshape(x, (BLOCK // 2, 2)))
     angle = token % angle_tokens * pairs + tl.arange(0, BLOCK // 2) % pairs
     c, s = tl.load(cos + angle).to(tl.float32), tl.load(sin + angle).to(tl.float32)

@@ -1,7 +1,7 @@
-"""What the row kernels share: how they are launched, and values rounded to the dtype behind a pointer.
+"""Shared parts of the kernels that work on rows: launch, checks of shapes, loads and rounded stores.
 
-The interpreter's arithmetic on bfloat16 is wrong and its conversion truncates, so every kernel computes in float32 and
-rounds with `round_as` where its eager twin rounds.
+Triton's interpreter computes bfloat16 wrongly and truncates in conversions. Every kernel therefore computes in float32
+and rounds with `round_as` where the eager op rounds.
 """
 
 from math import prod
@@ -17,10 +17,10 @@ from .bits import encode_e4m3, round_bf16
 
 
 def launch(kernel: JITFunction[Any], programs: int, x: Tensor, *rest: Tensor | float | None, **block: int) -> None:
-    """Runs `kernel(x, *rest, **block)` on x's device, `programs` times; `block` holds its sizes, powers of two.
+    """Launches `programs` programs of `kernel(x, *rest, **block)` on x's device; `block` holds powers of two.
 
-    Contraction of a · b + c is off: it would skip the rounding between the two that eager torch does. These kernels
-    wait for memory, so it costs nothing.
+    Contraction of a · b + c to a fused multiply-add is off, because eager PyTorch rounds the product. The kernels are
+    bound by memory, so this costs no time.
     """
     warps = min(16, max(1, prod(block.values()) // 512))
     with torch.cuda.device_of(x):
@@ -28,15 +28,15 @@ def launch(kernel: JITFunction[Any], programs: int, x: Tensor, *rest: Tensor | f
 
 
 def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    """Raises ValueError where a shape is another one: a kernel would read or write beside the tensor."""
+    """Raises ValueError for a wrong shape; a kernel would read or write out of bounds."""
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
 
 
 def per_run(name: str, value: Tensor, x: Tensor) -> Tensor:
-    """A value `[B or 1, F, C]` for each of F runs of x's tokens, as `[B, F, C]` with channels adjacent in memory.
+    """Expands `[B or 1, F, C]`, a value for each of F equal runs of tokens, to `[B, F, C]` with contiguous channels.
 
-    x `[B, L, C]`. Raises ValueError where F does not divide L or a shape is another one.
+    x `[B, L, C]`. Raises ValueError if F does not divide L or the shape is wrong.
     """
     batch, length, channels = x.shape
     runs = value.shape[1]
@@ -51,19 +51,19 @@ def per_run(name: str, value: Tensor, x: Tensor) -> Tensor:
 def run_offset(
     row: tl.tensor, length: tl.tensor, runs: tl.tensor, batch_stride: tl.tensor, run_stride: tl.tensor
 ) -> tl.tensor:
-    """Where the value `[B, F, C]` that row `row` of `[B, L, C]` uses begins, F = `runs`."""
+    """Offset in values `[B, F, C]` of the one for row `row` of `[B, L, C]`; F = `runs`."""
     return (row // length) * batch_stride + (row % length) // (length // runs) * run_stride
 
 
 @triton.jit
 def load_row(start: tl.tensor, offsets: tl.tensor, mask: tl.tensor) -> tl.tensor:
-    """The row that begins at a pointer, in float32, zeros where not `mask`."""
+    """The row at a pointer in float32, with zeros outside `mask`."""
     return tl.load(start + offsets, mask=mask, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def round_as(x: tl.tensor, pointer: tl.tensor) -> tl.tensor:
-    """float32 → float32 that the dtype behind `pointer` holds exactly."""
+    """Rounds float32 to the nearest value of the dtype behind `pointer`, as float32."""
     dtype: tl.constexpr = pointer.dtype.element_ty  # pyright: ignore[reportAttributeAccessIssue]
     if dtype == tl.bfloat16:
         x = round_bf16(x)
@@ -74,7 +74,7 @@ def round_as(x: tl.tensor, pointer: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def store_as(pointer: tl.tensor, x: tl.tensor, mask: tl.tensor) -> None:
-    """Stores float32 rounded to the dtype behind `pointer`; uint8 holds the bits of float8_e4m3fn."""
+    """Stores float32 rounded to the dtype behind `pointer`. For uint8 it stores the bits of float8_e4m3fn."""
     dtype: tl.constexpr = pointer.dtype.element_ty  # pyright: ignore[reportAttributeAccessIssue]
     if dtype == tl.uint8:
         tl.store(pointer, encode_e4m3(x), mask=mask)

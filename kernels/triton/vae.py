@@ -1,4 +1,4 @@
-"""What stands between the convolutions of a causal video VAE. Activations are channels-last: [B, T, H, W, C]."""
+"""Ops between the convolutions of a causal video VAE. Activations are channels-last, `[B, T, H, W, C]`."""
 
 import torch
 import triton
@@ -8,16 +8,16 @@ from torch import Tensor
 from .activation import sigmoid
 from .rows import check_shape, launch, load_row, round_as, store_as
 
-# Values a program holds: several pixels of few channels, one of many.
+# Values per program: several pixels if they have few channels, otherwise one.
 TILE = 4096
 EPS = 1e-12
 
 
 def rms_silu_pad(x: Tensor, gamma: Tensor, past: Tensor | None) -> Tensor:
-    """silu(x / rms(x) · gamma) over channels, behind the two frames before it: the next causal convolution's input.
+    """The two past frames and silu(x / rms(x) · gamma) over channels, concatenated: the input of a causal convolution.
 
-    x `[B, T, H, W, C]`, gamma `[C]`, past `[B, 2, H, W, C]` or None for zeros, the start of a film; returns
-    `[B, T + 2, H, W, C]` in x's dtype. Rounded to it after gamma and after the SiLU.
+    x `[B, T, H, W, C]`, gamma `[C]`, past `[B, 2, H, W, C]`, or None for zeros at the start of a film; returns
+    `[B, T + 2, H, W, C]` in x's dtype. Rounded to x's dtype after gamma and after SiLU.
     """
     batch, frames, height, width, channels = x.shape
     check_shape("gamma", gamma, (channels,))
@@ -37,7 +37,7 @@ def rms_silu_pad(x: Tensor, gamma: Tensor, past: Tensor | None) -> Tensor:
 
 
 def upsample_nearest(x: Tensor) -> Tensor:
-    """Every pixel of `[B, T, H, W, C]` four times: `[B, T, 2H, 2W, C]`."""
+    """Nearest-neighbour upsampling, `[B, T, H, W, C]` → `[B, T, 2H, 2W, C]`."""
     batch, frames, height, width, channels = x.shape
     out = torch.empty((batch, frames, 2 * height, 2 * width, channels), dtype=x.dtype, device=x.device)
     pixels = x.numel() // channels
@@ -51,9 +51,9 @@ def upsample_nearest(x: Tensor) -> Tensor:
 
 
 def to_uint8(video: Tensor) -> Tensor:
-    """(clamp(x, −1, 1) + 1) · 127.5 to the nearest integer, ties to even: `[1, 3, T, H, W]` → `[T, H, W, 3]` uint8.
+    """(clamp(x, −1, 1) + 1) · 127.5, rounded to nearest, ties to even; `[1, 3, T, H, W]` → `[T, H, W, 3]` uint8.
 
-    Rounded to the video's dtype after the sum and after the product; NaN is 0.
+    Rounded to the video's dtype after the sum and after the product. NaN becomes 0.
     """
     _, colours, frames, height, width = video.shape
     check_shape("video", video, (1, 3, frames, height, width))
@@ -92,8 +92,8 @@ def _rms_silu_pad(
     value = value * sigmoid(value)
     if past is not None:
         old = mask & (frame < 2)
-        kept = load_row(past, ((batch * 2 + frame) * area + place) * channels + channel, old)
-        value = tl.where(frame < 2, kept, value)
+        past_value = load_row(past, ((batch * 2 + frame) * area + place) * channels + channel, old)
+        value = tl.where(frame < 2, past_value, value)
     else:
         value = tl.where(frame < 2, 0.0, value)
     store_as(out + pixel * channels + channel, value, mask)
@@ -113,7 +113,7 @@ def _upsample_nearest(
     channel = tl.arange(0, BLOCK)[None, :]
     mask = (pixel < pixels) & (channel < channels)
     value = tl.load(x + pixel * channels + channel, mask=mask)
-    # Row y of all frames, one below the other, becomes rows 2y and 2y + 1, each twice as wide.
+    # With the rows of all frames numbered consecutively, row y becomes rows 2y and 2y + 1 of twice the width.
     upper = out + (pixel // width * 4 * width + pixel % width * 2) * channels + channel
     lower = upper + 2 * width * channels
     tl.store(upper, value, mask=mask)
@@ -130,5 +130,5 @@ def _to_uint8(video: tl.tensor, out: tl.tensor, plane: tl.tensor, BLOCK: tl.cons
     value = tl.where(value > -1.0, value, -1.0)
     value = round_as(tl.where(value < 1.0, value, 1.0) + 1.0, video)
     value = round_as(value * 127.5, video)
-    # At 2^23 the last place of a float32 is 1, so the sum rounds to an integer, ties to even.
+    # The spacing of float32 numbers at 2^23 is 1, so the sum rounds to an integer, ties to even.
     tl.store(out + offsets, (value + 8388608.0 - 8388608.0).to(tl.uint8), mask=mask)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import takewhile
 from pathlib import Path
@@ -20,10 +20,11 @@ from ..take.live_versions import with_live_script, with_versions_of
 from ..take.lock import TakeLock
 from ..take.start_image import load_start_image
 from ..types import Block, BlockSpec
+from .block_store import BlockStore
 from .live_script import LiveScript
 
 
-class TakeStore:
+class TakeStore(BlockStore):
     """A `BlockStore` for the chosen versions of a take's shots.
 
     A stored block is used if it is undamaged and was sampled after the blocks that now precede it. All other blocks are
@@ -99,21 +100,19 @@ class TakeStore:
         stored = self._stored[spec.index]
         return load_block(self.take.path(stored), stored, self.take.settings)[0].latents
 
-    def adopt(self, blocks: Sequence[Block]) -> None:
-        """Does nothing: a take's blocks are on disk already."""
-
-    def finished(self, plan: BlockPlan) -> int:  # noqa: ARG002
+    @property
+    def finished(self) -> int:
         if self._storyboard:
             return sum(1 for _ in takewhile(self.take.record, self._stored))
         return len(stored_blocks(self.take))
 
-    def finished_blocks(self, plan: BlockPlan) -> tuple[Block, ...]:  # noqa: ARG002
+    def finished_blocks(self) -> tuple[Block, ...]:
         read = tuple(read_blocks(self.take))
         self._checked |= {block.index: record for block, record in read}
         return tuple(block for block, _ in read)
 
-    def is_intact(self, plan: BlockPlan) -> bool:
-        self._intact = self._intact or sum(1 for _ in read_blocks(self.take)) == len(plan.blocks)
+    def is_intact(self) -> bool:
+        self._intact = self._intact or sum(1 for _ in read_blocks(self.take)) == len(self._stored)
         return self._intact
 
     def start_image(self) -> Tensor | None:

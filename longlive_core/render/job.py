@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..film.block_store import DiscardingStore
+from ..film.block_store import BlockStore
 from ..film.film import Film
 from ..film.sampler_settings import SamplerSettings, storyboard_noise
 from ..film.take_store import TakeStore
@@ -121,7 +121,7 @@ class Job:
         sampler = self._sampler(self._size)
         start = partial(sampler.start, self.mini.model, self.mini.encode_text)
         start(self.plan)  # raises for invalid settings even if every block is stored
-        self._store = DiscardingStore()
+        self._store = BlockStore()
         if self._has_take:
             recorded = settings.recorded(sampler, weights)
             take, notes = self._prepare_take(take, video, script, recorded)

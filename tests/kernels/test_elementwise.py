@@ -1,4 +1,4 @@
-"""Every Triton kernel against its eager twin: in Triton's interpreter on a CPU, on the GPU where there is one."""
+"""Every Triton kernel against the eager op: on a GPU if there is one, otherwise in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from longlive.kernels.triton import activation, fp8, gate, norm, rope, vae
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EPS = 1e-6
-# The interpreter is numpy, which tells of every infinity.
+# The interpreter uses numpy, which warns of every infinity.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 RUNS = [1, 3]
@@ -25,7 +25,7 @@ E4M3 = torch.float8_e4m3fn
 
 @pytest.fixture(autouse=True)
 def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that a kernel leaves unwritten is NaN, or 0x5A where it holds bytes."""
+    """Fills new tensors with NaN, or bytes with 0x5A, so that elements that a kernel does not write are noticed."""
     torch.manual_seed(0)
     for make in (torch.empty, torch.empty_like):
 

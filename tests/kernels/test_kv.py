@@ -1,4 +1,4 @@
-"""Slots of NVFP4 keys and values: what is written where, by either twin."""
+"""NVFP4 slots of the KV cache, eager and Triton: only the given slot is written and read."""
 
 from __future__ import annotations
 

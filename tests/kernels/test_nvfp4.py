@@ -1,4 +1,4 @@
-"""NVFP4 against the recorded vectors to the bit, and what users of either twin rely on beside them."""
+"""NVFP4, eager and Triton: the recorded vectors to the bit, layouts, odd shapes and refused arguments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOLDEN = [
 
 @pytest.fixture(params=["eager", "triton"])
 def nvfp4(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """One of the twins; memory that a kernel leaves unwritten is NaN, or 0xFF where it holds bytes."""
+    """One of the backends, with new tensors filled with NaN, or bytes with 0xFF, to notice unwritten elements."""
     if request.param == "triton":
         pytest.importorskip("triton")
 
@@ -104,7 +104,7 @@ def test_recorded_weights_become_the_recorded_checkpoint(golden: Callable[[str],
         ((130, 328), {"rule": "static_4", "tile": True, "high_first": True}),
     ],
 )
-def test_twins_agree_at_odd_shapes(shape: tuple[int, int], options: dict[str, object]) -> None:
+def test_backends_agree_at_odd_shapes(shape: tuple[int, int], options: dict[str, object]) -> None:
     pytest.importorskip("triton")
     from longlive.kernels.triton import nvfp4 as triton_nvfp4
 
@@ -195,9 +195,9 @@ def test_an_unknown_rule_is_named_with_the_known_ones(nvfp4: ModuleType, device:
 
 def test_codes_or_scales_of_another_matrix_are_refused(nvfp4: ModuleType, device: str) -> None:
     packed = nvfp4.quantize_nvfp4(torch.ones(128, 64, device=device))
-    with pytest.raises(ValueError, match=r"128×64 do not hold one of 129×64"):
+    with pytest.raises(ValueError, match=r"a 128×64 matrix do not cover a 129×64 matrix"):
         nvfp4.dequantize_nvfp4(packed, (129, 64), torch.float32)
-    with pytest.raises(ValueError, match=r"511 swizzled NVFP4 scales"):
+    with pytest.raises(ValueError, match=r"512 swizzled NVFP4 scales, not 511"):
         nvfp4.dequantize_nvfp4(packed._replace(scales=packed.scales[1:]), (128, 64), torch.float32)
     with pytest.raises(ValueError, match=r"512 swizzled scales do not fit 129×4"):
         unswizzle_scales(packed.scales, 129, 4)

@@ -1,4 +1,4 @@
-"""Which implementation runs: eager off the GPU, Triton where it proves itself, and a reason where it does not."""
+"""Selection of the implementation: eager on a CPU, Triton if it passes its self-test, and reasons for refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def no_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine without Triton: importing it fails as it does where it is not installed."""
+    """A machine without Triton: importing it fails as if it were not installed."""
     for name in [name for name in sys.modules if name.split(".")[0] == "triton" or ".kernels.triton" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "triton", None)
@@ -28,12 +28,13 @@ def no_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     triton_backend.cache_clear()
 
 
-def forget(op: Op[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def reset_self_test(op: Op[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(op, "_self_tests", {})
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
-def test_every_op_has_a_twin_that_passes_its_self_test(op: Op[..., Any]) -> None:
+def test_every_op_passes_its_self_test(op: Op[..., Any]) -> None:
+    """Triton's implementation of every op agrees with the eager one on the sample."""
     pytest.importorskip("triton")
     assert op.passes_self_test(CPU)
 
@@ -69,7 +70,7 @@ def test_a_miscompiled_kernel_falls_back_with_one_line(
 ) -> None:
     pytest.importorskip("triton")
     op = kernels.gelu_tanh
-    forget(op, monkeypatch)
+    reset_self_test(op, monkeypatch)
     monkeypatch.setattr(triton_backend().module, "gelu_tanh", torch.neg)
     with caplog.at_level(logging.WARNING), use_backend("triton"):
         for _ in range(2):
@@ -82,9 +83,9 @@ def test_a_miscompiled_kernel_falls_back_with_one_line(
 @pytest.mark.parametrize(
     ("x", "why"),
     [
-        (torch.ones(1, 2, 8, dtype=torch.float64), r"dtype torch\.float64, it takes torch\.float32"),
-        (torch.ones(1, 1, 20_000), "last dimension 20000, it takes up to 16384"),
-        (torch.ones(1, 2, 8, requires_grad=True), "a gradient is asked for"),
+        (torch.ones(1, 2, 8, dtype=torch.float64), r"dtype torch\.float64, but it takes torch\.float32"),
+        (torch.ones(1, 1, 20_000), "last dimension 20000, but it takes at most 16384"),
+        (torch.ones(1, 2, 8, requires_grad=True), "a gradient is required"),
     ],
 )
 def test_a_refusal_names_the_limit(x: Tensor, why: str) -> None:
