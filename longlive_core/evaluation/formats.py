@@ -15,7 +15,7 @@ from ..mini import LATENT_SIZE, Mini
 from ..model.linears import quantize_linears
 from ..sampling.generate import generate
 from .measures import psnr
-from .mini import STRETCH_SECONDS, STRIDE, Mode, watch
+from .mini import STRETCH_SECONDS, STRIDE, Mode, judge_film
 from .report import Row, make_row
 from .scripts import Case, minute_cases, short_cases
 from .windows import decode_windows, plan_windows
@@ -66,18 +66,20 @@ def evaluate_formats(
     for form in FORMATS:
         rounded = with_weights(mini, form.weights)
         mode = Mode(form.name, form.memory, steps)
-        brief, long = ([s for case in cases for s in watch(rounded, case, mode, STRIDE)] for cases in (short, minute))
+        short_samples, minute_samples = (
+            [s for case in cases for s in judge_film(rounded, case, mode, STRIDE)] for cases in (short, minute)
+        )
         values = [psnr(a, b) for a, b in _pairs(mini, rounded, form, short[:PSNR_FILMS], steps)]
         rows.append(
             FormatRow(
-                make_row(form.name, steps, brief, long, STRETCH_SECONDS),
+                make_row(form.name, steps, short_samples, minute_samples, STRETCH_SECONDS),
                 weight_bytes(mini, form),
                 kv_bytes(mini, form),
                 float(np.mean(values)),
             )
         )
         if log is not None:
-            log(f"{form.name}: {len(brief) + len(long)} looks, {rows[-1].psnr:.1f} dB")
+            log(f"{form.name}: {len(short_samples) + len(minute_samples)} looks, {rows[-1].psnr:.1f} dB")
     return tuple(rows)
 
 

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..training.world import BACKGROUNDS, COLOURS, FPS, PLACES, SIZE, Film, Take, hero_centre
-from ..types import TIME_FACTOR
+from ..training.world import BACKGROUNDS, COLOURS, PLACES, SIZE, WorldFilm, WorldShot, hero_centre
+from ..types import FPS, TIME_FACTOR
 from .probe import Reading, nearest_place, read_frame
 from .windows import REACH, Frames, Window
 
@@ -41,36 +41,36 @@ class Sample:
     shot: int
     seconds: float
     right: Mapping[str, bool]
-    fit: float
-    wall_error: float
-    paint_error: float | None
+    confidence: float
+    background_error: float
+    hero_error: float | None
     flicker: Flicker
 
 
-def judge(film: Film, window: Window, frames: Frames) -> Sample:
+def judge_window(film: WorldFilm, window: Window, frames: Frames) -> Sample:
     """Compares the frames `[16, H, W, 3]` of a window with the film asked for; one frame per latent frame is read."""
     moments = np.arange(window.start, window.stop)[TIME_FACTOR // 2 :: TIME_FACTOR]
     readings = [read_frame(frames[moment - window.start]) for moment in moments]
-    take = film.takes[window.shot]
-    seconds = (moments - sum(before.frames for before in film.takes[: window.shot])) / FPS
+    shot = film.shots[window.shot]
+    seconds = (moments - sum(before.frames for before in film.shots[: window.shot])) / FPS
     heroes = [reading.hero for reading in readings if reading.hero is not None]
     right = {
-        "background": _most([reading.background == take.background for reading in readings]),
-        "pattern": _most([reading.pattern == take.pattern for reading in readings]),
-        "position": _place(readings, take, seconds.astype(np.float32)) == take.place,
+        "background": _most([reading.background == shot.background for reading in readings]),
+        "pattern": _most([reading.pattern == shot.pattern for reading in readings]),
+        "position": _place(readings, shot, seconds.astype(np.float32)) == shot.place,
     }
     for name in IDENTITY:
         hits = sum(getattr(hero, name) == getattr(film.hero, name) for hero in heroes)
         right[name] = 2 * hits > len(readings)
-    walls = [_distance(reading.wall, BACKGROUNDS[take.background]) for reading in readings]
+    walls = [_distance(reading.wall, BACKGROUNDS[shot.background]) for reading in readings]
     paints = [_distance(reading.paint, COLOURS[film.hero.colour]) for reading in readings if reading.found]
     return Sample(
         shot=window.shot,
         seconds=window.start / FPS,
         right=right,
-        fit=float(np.mean([reading.fit for reading in readings])),
-        wall_error=float(np.mean(walls)),
-        paint_error=float(np.mean(paints)) if paints else None,
+        confidence=float(np.mean([reading.confidence for reading in readings])),
+        background_error=float(np.mean(walls)),
+        hero_error=float(np.mean(paints)) if paints else None,
         flicker=measure_flicker(frames),
     )
 
@@ -96,12 +96,12 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
-def _place(readings: Sequence[Reading], take: Take, seconds: NDArray[np.float32]) -> str | None:
+def _place(readings: Sequence[Reading], shot: WorldShot, seconds: NDArray[np.float32]) -> str | None:
     """Where the hero rests once the motion asked for is taken away; None where it is mostly missing."""
     found = np.array([reading.found for reading in readings])
     if 2 * found.sum() <= len(readings):
         return None
-    motion = hero_centre(take, seconds) - SIZE * np.array(PLACES[take.place], dtype=np.float32)
+    motion = hero_centre(shot, seconds) - SIZE * np.array(PLACES[shot.place], dtype=np.float32)
     centres = np.array([reading.centre for reading in readings], dtype=np.float32)
     x, y = (centres - motion)[found].mean(axis=0).tolist()
     return nearest_place((x, y))

@@ -13,15 +13,16 @@ import torch
 from ..memory import MemoryConfig
 from ..mini import LATENT_SIZE, Mini
 from ..sampling.generate import generate
-from ..training.world import FPS, render
-from .measures import Sample, judge, psnr
+from ..training.world import render
+from ..types import BLOCK_FRAMES, FPS, TIME_FACTOR
+from .measures import Sample, judge_window, psnr
 from .report import Report, Row, make_row
-from .scripts import BLOCK_FRAMES, Case, minute_cases, short_cases
+from .scripts import Case, minute_cases, short_cases
 from .windows import Window, decode_windows, plan_windows
 
 # Blocks between two looks at a shot; a look costs seven latent frames of decoding.
 STRIDE: Final = 3
-STRETCH_SECONDS: Final = STRIDE * BLOCK_FRAMES * 4 / FPS
+STRETCH_SECONDS: Final = STRIDE * BLOCK_FRAMES * TIME_FACTOR / FPS
 
 SINKS_ON: Final = "sinks on"
 NO_SHOT_SINK: Final = "shot sink off"
@@ -80,25 +81,27 @@ def evaluate_cases(
     rows: list[Row] = []
     for mode in modes(steps):
         since = time.monotonic()
-        brief = [sample for case in short for sample in watch(mini, case, mode, every=STRIDE)]
-        long = [sample for case in minute for sample in watch(mini, case, mode, every=STRIDE)] if mode.minutes else []
-        rows.append(make_row(mode.name, mode.steps, brief, long, STRETCH_SECONDS))
+        short_samples = [sample for case in short for sample in judge_film(mini, case, mode, every=STRIDE)]
+        minute_samples = (
+            [sample for case in minute for sample in judge_film(mini, case, mode, every=STRIDE)] if mode.minutes else []
+        )
+        rows.append(make_row(mode.name, mode.steps, short_samples, minute_samples, STRETCH_SECONDS))
         if log is not None:
-            log(f"{mode.name}: {len(brief) + len(long)} looks in {time.monotonic() - since:.0f} s")
+            log(f"{mode.name}: {len(short_samples) + len(minute_samples)} looks in {time.monotonic() - since:.0f} s")
     fidelity = vae_psnr(mini, short[:8])
     return Report(tuple(rows), len(short), len(minute), fidelity, time.monotonic() - began)
 
 
-def watch(mini: Mini, case: Case, mode: Mode, every: int) -> Iterator[Sample]:
+def judge_film(mini: Mini, case: Case, mode: Mode, every: int) -> Iterator[Sample]:
     """The verdicts on one film, one per shot and stretch of `every` blocks."""
     windows = plan_windows(case.plan(), every)
     if mode.memory is not None:
-        yield from _watch_film(mini, case, windows, mode.memory, mode.steps)
+        yield from _judge_blocks(mini, case, windows, mode.memory, mode.steps)
         return
     for shot in range(len(case.blocks)):
         inside = [window for window in windows if window.shot == shot]
         own = [_in_own_film(window, case.first_block(shot)) for window in inside]
-        samples = _watch_film(mini, case.alone(shot), own, MemoryConfig(), mode.steps)
+        samples = _judge_blocks(mini, case.alone(shot), own, MemoryConfig(), mode.steps)
         for window, sample in zip(inside, samples, strict=True):
             yield replace(sample, shot=shot, seconds=window.start / FPS)
 
@@ -107,7 +110,7 @@ def vae_psnr(mini: Mini, cases: Sequence[Case], frames: int = 33) -> float:
     """Mean PSNR in dB of films encoded and decoded: the frames around the first cut of each, or nan for no films."""
     values: list[float] = []
     for case in cases:
-        cut = case.film.takes[0].frames
+        cut = case.film.shots[0].frames
         pixels = render(case.film, cut - frames // 2, cut - frames // 2 + frames)
         video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         with torch.inference_mode():
@@ -118,7 +121,7 @@ def vae_psnr(mini: Mini, cases: Sequence[Case], frames: int = 33) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def _watch_film(
+def _judge_blocks(
     mini: Mini, case: Case, windows: Sequence[Window], memory: MemoryConfig, steps: int
 ) -> Iterator[Sample]:
     last = max((window.block for window in windows), default=-1)
@@ -126,7 +129,7 @@ def _watch_film(
     plan = replace(plan, blocks=plan.blocks[: last + 1])  # what comes after the last look is never seen
     blocks = generate(mini.model, plan, mini.encode_text, memory, size=LATENT_SIZE, steps=steps, seed=case.seed)
     for window, frames in decode_windows(mini.vae, blocks, windows):
-        yield judge(case.film, window, frames)
+        yield judge_window(case.film, window, frames)
 
 
 def _in_own_film(window: Window, first: int) -> Window:

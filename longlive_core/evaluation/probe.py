@@ -54,7 +54,7 @@ class Reading:
     hero: Hero | None = None
     paint: Colour = (0.0, 0.0, 0.0)
     centre: tuple[float, float] = (0.0, 0.0)
-    fit: float = 0.0
+    confidence: float = 0.0
 
     @property
     def found(self) -> bool:
@@ -87,7 +87,7 @@ def read_frame(frame: NDArray[np.uint8]) -> Reading:
     shape = int(overlaps.argmax())
     size = int(np.abs(np.sqrt(_AREAS[shape]) - np.sqrt(area)).argmin())
     hero = Hero(SHAPES[shape], _nearest(colour, _COLOURS, tuple(COLOURS)), tuple(SIZES)[size])
-    return replace(empty, hero=hero, paint=_colour_tuple(colour), centre=centre, fit=float(overlaps[shape]))
+    return replace(empty, hero=hero, paint=_colour_tuple(colour), centre=centre, confidence=float(overlaps[shape]))
 
 
 def nearest_place(centre: tuple[float, float]) -> str:

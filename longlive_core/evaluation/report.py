@@ -48,7 +48,7 @@ class Drift:
 
     wall: tuple[float, float]
     paint: tuple[float, float]
-    fit: tuple[float, float]
+    confidence: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _drift(early: Sequence[Sample], late: Sequence[Sample]) -> Drift:
     def both(name: str) -> tuple[float, float]:
         return _mean(getattr(s, name) for s in early), _mean(getattr(s, name) for s in late)
 
-    return Drift(both("wall_error"), both("paint_error"), both("fit"))
+    return Drift(both("background_error"), both("hero_error"), both("confidence"))
 
 
 def _mean(values: Iterable[float | None]) -> float:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from ..script import BlockPlan, ShotScript
 from ..training.captions import caption
-from ..training.world import Film, Take, sample_hero, sample_take
-from ..types import video_frames
+from ..training.world import WorldFilm, WorldShot, sample_hero, sample_shot
+from ..types import BLOCK_FRAMES, video_frames
 
 # Training draws its films from small seeds; these are of another size altogether.
 HELD_OUT: Final = 7_220_260_117
-BLOCK_FRAMES: Final = 8
 MINUTE_BLOCKS: Final = 45
 SHORT_SHOTS: Final = ((2, 2), (2, 2, 2), (3, 2), (2, 3))
 
@@ -26,7 +25,7 @@ class Case:
     Shot 1 names the hero, later shots leave its looks out.
     """
 
-    film: Film
+    film: WorldFilm
     captions: tuple[str, ...]
     blocks: tuple[int, ...]
     seed: int
@@ -50,9 +49,8 @@ class Case:
 
     def alone(self, shot: int) -> Case:
         """One shot as a film of its own, with noise of its own: nothing is carried into it."""
-        take = self.film.takes[shot]
-        lone = _take_of(take, video_frames(self.blocks[shot] * BLOCK_FRAMES))
-        film = Film(self.film.hero, (lone,))
+        lone = replace(self.film.shots[shot], frames=video_frames(self.blocks[shot] * BLOCK_FRAMES))
+        film = WorldFilm(self.film.hero, (lone,))
         return Case(film, (self.captions[shot],), (self.blocks[shot],), self.seed + 1_000_000 * (shot + 1))
 
 
@@ -70,26 +68,22 @@ def minute_cases(count: int, seed: int = 0) -> tuple[Case, ...]:
 def _case(key: tuple[int, ...], blocks: tuple[int, ...], noise_seed: int) -> Case:
     rng = np.random.default_rng((*key, 1))
     hero = sample_hero(rng)
-    takes: list[Take] = []
+    shots: list[WorldShot] = []
     start = 0
     for count in blocks:
         stop = start + count * BLOCK_FRAMES
-        takes.append(_next_take(rng, takes, video_frames(stop) - video_frames(start)))
+        shots.append(_next_shot(rng, shots, video_frames(stop) - video_frames(start)))
         start = stop
-    captions = tuple(caption(hero if i == 0 else None, take, rng) for i, take in enumerate(takes))
-    return Case(Film(hero, tuple(takes)), captions, blocks, noise_seed)
+    captions = tuple(caption(hero if i == 0 else None, shot, rng) for i, shot in enumerate(shots))
+    return Case(WorldFilm(hero, tuple(shots)), captions, blocks, noise_seed)
 
 
-def _next_take(rng: np.random.Generator, takes: list[Take], frames: int) -> Take:
+def _next_shot(rng: np.random.Generator, shots: list[WorldShot], frames: int) -> WorldShot:
     """A random take before another wall than the shot before, so that every cut can be seen."""
     while True:
-        take = sample_take(rng, frames)
-        if not takes or take.background != takes[-1].background:
-            return take
-
-
-def _take_of(take: Take, frames: int) -> Take:
-    return Take(take.background, take.pattern, take.place, take.motion, take.camera, frames)
+        shot = sample_shot(rng, frames)
+        if not shots or shot.background != shots[-1].background:
+            return shot
 
 
 def _minute_shots(key: tuple[int, ...]) -> tuple[int, ...]:

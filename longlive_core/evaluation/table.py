@@ -91,7 +91,7 @@ def _flicker_line(row: Row) -> str:
     flicker, drift = row.flicker, row.drift
     changes = [
         f"{_number(a, form)} → {_number(b, form)}"
-        for (a, b), form in ((drift.wall, ".1f"), (drift.paint, ".1f"), (drift.fit, ".2f"))
+        for (a, b), form in ((drift.wall, ".1f"), (drift.paint, ".1f"), (drift.confidence, ".2f"))
     ]
     ratios = [_number(flicker.over_boundaries, ".2f"), _number(flicker.over_inside, ".2f")]
     return f"| {row.name} | {' | '.join(ratios)} | {flicker.seams} | {' | '.join(changes)} |"

@@ -18,9 +18,10 @@ from ..memory import Window
 from ..mini import Mini
 from ..sampling.unipc import unipc
 from ..script import CUT_PREFIX
+from ..types import BLOCK_FRAMES
 from .captions import caption
 from .checkpoint import Checkpoint
-from .films import BLOCK, BLOCKS, Films
+from .films import FILM_BLOCKS, Films
 from .optim import Average
 from .schedule import TimestepTable, add_noise
 from .teacher_forcing import teacher_forced_flow
@@ -35,7 +36,7 @@ SAMPLED = torch.tensor(unipc(4).sigmas[:-1])
 
 
 @dataclass(frozen=True)
-class Stage:
+class DiTStage:
     """One part of the curriculum: `steps` updates on `batch` films of up to `blocks` blocks at `copies` noise levels.
 
     The learning rate falls from `lr` along a cosine laid out for `horizon` steps; the first `skip` steps of the
@@ -62,10 +63,10 @@ class Stage:
 # A four-step sampler settles the hero's shape in its first step, where only text can tell it: at lower noise the
 # sample already shows one, so a shape is learnt from openings alone.
 STAGES = (
-    Stage("single", 1, batch=8, copies=2, steps=1100, horizon=3200, lr=1.5e-3, final_scale=0.5, at_start=0.8),
-    Stage("openings", 1, batch=8, copies=2, steps=1900, horizon=1900, lr=1.5e-3, final_scale=0.4, opening=0.45),
-    Stage("films", BLOCKS, batch=2, copies=2, steps=900, horizon=1800, lr=8e-4, final_scale=0.02, opening=0.3),
-    Stage(
+    DiTStage("single", 1, batch=8, copies=2, steps=1100, horizon=3200, lr=1.5e-3, final_scale=0.5, at_start=0.8),
+    DiTStage("openings", 1, batch=8, copies=2, steps=1900, horizon=1900, lr=1.5e-3, final_scale=0.4, opening=0.45),
+    DiTStage("films", FILM_BLOCKS, batch=2, copies=2, steps=900, horizon=1800, lr=8e-4, final_scale=0.02, opening=0.3),
+    DiTStage(
         "cuts",
         5,
         batch=3,
@@ -93,16 +94,16 @@ class Batch:
     history: tuple[tuple[int, ...], ...]
 
 
-def single_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
+def single_batch(data: Films, stage: DiTStage, rng: np.random.Generator) -> Batch:
     """Blocks without history under a full caption."""
     rows = rng.integers(len(data), size=stage.batch)
     starts = rng.random(stage.batch) < stage.at_start
     clean, hero, texts, positions = [], [], [], []
     for row, at_start in zip(rows, starts, strict=True):
         shots = data.shots[row].tolist()
-        heads = [b for b in range(BLOCKS) if b == 0 or shots[b] != shots[b - 1]]
-        block = int(rng.choice(heads if at_start else range(BLOCKS)))
-        frames = slice(BLOCK * block, BLOCK * (block + 1))
+        heads = [b for b in range(FILM_BLOCKS) if b == 0 or shots[b] != shots[b - 1]]
+        block = int(rng.choice(heads if at_start else range(FILM_BLOCKS)))
+        frames = slice(BLOCK_FRAMES * block, BLOCK_FRAMES * (block + 1))
         clean.append(data.latents[row, :, frames].float())
         hero.append(data.hero[row, frames].float())
         text = _caption(data, int(row), shots[block], named=True, rng=rng)
@@ -111,7 +112,7 @@ def single_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
     return Batch(torch.stack(clean), torch.stack(hero), tuple(texts), torch.stack(positions).float(), ((),))
 
 
-def film_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
+def film_batch(data: Films, stage: DiTStage, rng: np.random.Generator) -> Batch:
     """Films from their first block on, all of one cutting pattern so that they share the blocks of memory."""
     usable = (data.shots[:, 2] > 0).nonzero()[:, 0] if stage.early_cut else torch.arange(len(data))
     pattern = data.shots[usable[int(rng.integers(len(usable)))]]
@@ -120,7 +121,7 @@ def film_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
     shots = pattern.tolist()
     blocks = int(rng.integers(3, stage.blocks + 1))
     texts = tuple(_film_captions(data, int(row), shots[:blocks], stage.named_later, rng) for row in rows)
-    frames = BLOCK * blocks
+    frames = BLOCK_FRAMES * blocks
     positions = torch.stack([_positions(shots[:blocks], rng) for _ in rows])
     clean, hero = data.latents[rows, :, :frames].float(), data.hero[rows, :frames].float()
     return Batch(clean, hero, texts, positions, _history(shots[:blocks], rng))
@@ -137,17 +138,17 @@ def _film_captions(
 
 def _caption(data: Films, row: int, shot: int, *, named: bool, rng: np.random.Generator) -> str:
     film = data.films[row]
-    return caption(film.hero if named else None, film.takes[shot], rng)
+    return caption(film.hero if named else None, film.shots[shot], rng)
 
 
 def _positions(shots: list[int], rng: np.random.Generator) -> Tensor:
     """RoPE time of each frame; now and then a film pretends to be long by jumping whole periods ahead."""
-    place = torch.arange(BLOCK * len(shots), dtype=torch.float32)
-    place += SHOT_OFFSET * torch.tensor(shots).repeat_interleave(BLOCK)
+    place = torch.arange(BLOCK_FRAMES * len(shots), dtype=torch.float32)
+    place += SHOT_OFFSET * torch.tensor(shots).repeat_interleave(BLOCK_FRAMES)
     if rng.random() < 0.6:
         for _ in range(int(rng.integers(1, 3))):
             block = int(rng.integers(1, len(shots)))
-            place[BLOCK * block :] += PERIOD_FRAMES * int(rng.integers(1, 8))
+            place[BLOCK_FRAMES * block :] += PERIOD_FRAMES * int(rng.integers(1, 8))
     return place
 
 
@@ -174,13 +175,13 @@ def noise_levels(shape: tuple[int, int, int], opening: float, rng: np.random.Gen
     return levels
 
 
-def flow_loss(mini: Mini, batch: Batch, stage: Stage, rng: np.random.Generator) -> Tensor:
+def flow_loss(mini: Mini, batch: Batch, stage: DiTStage, rng: np.random.Generator) -> Tensor:
     """Hero-weighted mean squared error of the flow, noise - clean."""
     B, _, frames, _, _ = batch.clean.shape
     copies = stage.copies
-    blocks = frames // BLOCK
+    blocks = frames // BLOCK_FRAMES
     noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    sigma = noise_levels((B, copies, blocks), stage.opening, rng).repeat_interleave(BLOCK, dim=-1)
+    sigma = noise_levels((B, copies, blocks), stage.opening, rng).repeat_interleave(BLOCK_FRAMES, dim=-1)
     clean = batch.clean[:, None].expand(-1, copies, -1, -1, -1, -1)
     noise = torch.randn(clean.shape, generator=noise_rng)
     noisy = add_noise(clean, noise, sigma[:, :, None, :, None, None])
@@ -190,7 +191,7 @@ def flow_loss(mini: Mini, batch: Batch, stage: Stage, rng: np.random.Generator) 
     distinct = sorted({text for film in batch.captions for text in film})
     prompts = torch.tensor([[distinct.index(text) for text in film] for film in batch.captions])
     flow = teacher_forced_flow(
-        mini.model, context, noisy, (1000 * sigma).floor(), mini.text(distinct), prompts, batch.positions, BLOCK,
+        mini.model, context, noisy, (1000 * sigma).floor(), mini.text(distinct), prompts, batch.positions, BLOCK_FRAMES,
         history=batch.history,
     )  # fmt: skip
     weight = 1 + (HERO_WEIGHT - 1) * (batch.hero > 0.02)[:, None, None].float()
@@ -203,7 +204,7 @@ def train_dit(
     folder: Path,
     seed: int,
     log: Callable[[str], None],
-    stages: tuple[Stage, ...] = STAGES,
+    stages: tuple[DiTStage, ...] = STAGES,
     every: int = 100,
 ) -> None:
     """Runs the curriculum and leaves the averaged weights in `mini`; goes on from what `folder` holds."""

@@ -11,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..types import video_frames
+from ..types import BLOCK_FRAMES, video_frames
 from ..vae import VAEConfig, WanVAE
 from . import world
 from .vae import latent_statistics
 
-BLOCK = 8
-BLOCKS = 6
+FILM_BLOCKS = 6
 SPLITS = (
     (6,),
     (3, 3),
@@ -44,7 +43,7 @@ class Films:
 
     latents: Tensor
     hero: Tensor
-    films: tuple[world.Film, ...]
+    films: tuple[world.WorldFilm, ...]
     shots: Tensor
     vae: VAEConfig
 
@@ -52,17 +51,17 @@ class Films:
         return len(self.films)
 
 
-def training_film(seed: int, index: int) -> tuple[world.Film, tuple[int, ...]]:
+def training_film(seed: int, index: int) -> tuple[world.WorldFilm, tuple[int, ...]]:
     """Film `index` of a training set and the shot of each of its blocks."""
     rng = np.random.default_rng((seed, 1, index))
     split = SPLITS[rng.integers(len(SPLITS))]
-    ends = [video_frames(BLOCK * blocks) for blocks in np.cumsum(split)]
+    ends = [video_frames(BLOCK_FRAMES * blocks) for blocks in np.cumsum(split)]
     film = world.sample_film(rng, tuple(int(n) for n in np.diff([0, *ends])))
     return film, tuple(shot for shot, blocks in enumerate(split) for _ in range(blocks))
 
 
 @torch.inference_mode()
-def encode_film(vae: WanVAE, film: world.Film) -> tuple[Tensor, Tensor]:
+def encode_film(vae: WanVAE, film: world.WorldFilm) -> tuple[Tensor, Tensor]:
     """Latents in VAE space `[C, F, h, w]` and hero coverage `[F, h, w]` of a whole film."""
     video = torch.from_numpy(world.render(film)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     mask = torch.from_numpy(world.render_mask(film))

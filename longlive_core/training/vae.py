@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..mini.config import MINI_VAE
+from ..types import FPS
 from ..vae import VAEConfig, WanVAE
 from ..vae.decoder import Upsample
 from ..vae.encoder import Downsample
@@ -25,7 +26,7 @@ from .optim import MuonAdam
 
 
 @dataclass(frozen=True)
-class Stage:
+class VAEStage:
     """One part of the curriculum: `steps` updates on `batch` clips of `frames` video frames of `crop` pixels.
 
     The learning rates fall from their peaks along a cosine laid out for `horizon` steps.
@@ -44,17 +45,17 @@ class Stage:
 
 # The encoder stops in mid-cosine: any fixed encoder will do, and what is left is the decoder's, which is polished.
 STAGES = (
-    Stage("images", 1, crop=64, batch=16, steps=1200, horizon=1200, muon_lr=0.02, adam_lr=3e-3, final_scale=0.2),
-    Stage("clips", 5, crop=64, batch=8, steps=1100, horizon=1100, muon_lr=0.005, adam_lr=1e-3, final_scale=0.4),
-    Stage("films", 9, crop=128, batch=2, steps=400, horizon=900, muon_lr=0.0025, adam_lr=5e-4, final_scale=0.02),
+    VAEStage("images", 1, crop=64, batch=16, steps=1200, horizon=1200, muon_lr=0.02, adam_lr=3e-3, final_scale=0.2),
+    VAEStage("clips", 5, crop=64, batch=8, steps=1100, horizon=1100, muon_lr=0.005, adam_lr=1e-3, final_scale=0.4),
+    VAEStage("films", 9, crop=128, batch=2, steps=400, horizon=900, muon_lr=0.0025, adam_lr=5e-4, final_scale=0.02),
 )
-POLISH = Stage("polish", 9, crop=128, batch=2, steps=220, horizon=220, muon_lr=0.002, adam_lr=4e-4, final_scale=0.02)
+POLISH = VAEStage("polish", 9, crop=128, batch=2, steps=220, horizon=220, muon_lr=0.002, adam_lr=4e-4, final_scale=0.02)
 HERO_WEIGHT = 4.0
 POLISH_NOISE = 0.2
 KL_WEIGHT = 1e-4
 
 
-def clip_batch(stage: Stage, seed: int, step: int) -> tuple[Tensor, Tensor]:
+def clip_batch(stage: VAEStage, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """The batch of one step, a function of (seed, step): video [B, 3, T, S, S] in [-1, 1], hero mask [B, 1, T, S, S].
 
     One clip in four holds a cut.
@@ -63,7 +64,7 @@ def clip_batch(stage: Stage, seed: int, step: int) -> tuple[Tensor, Tensor]:
     masks: list[Tensor] = []
     for row in range(stage.batch):
         rng = np.random.default_rng((seed, stage.frames, step, row))
-        span = 6 * world.FPS
+        span = 6 * FPS
         if rng.random() < 0.25 and stage.frames > 1:
             cut = int(rng.integers(1, stage.frames))
             start = int(rng.integers(span - stage.frames)) + stage.frames
@@ -135,7 +136,7 @@ def psnr(vae: WanVAE, seed: int, films: int = 4, frames: int = 33) -> float:
 
 
 def train_vae(
-    folder: Path, seed: int, log: Callable[[str], None], stages: tuple[Stage, ...] = STAGES, every: int = 100
+    folder: Path, seed: int, log: Callable[[str], None], stages: tuple[VAEStage, ...] = STAGES, every: int = 100
 ) -> WanVAE:
     """Runs the curriculum, going on from what `folder` holds; progress is kept `every` so many steps."""
     torch.manual_seed(seed)
@@ -148,7 +149,7 @@ def train_vae(
     return vae
 
 
-def polish_decoder(vae: WanVAE, folder: Path, seed: int, log: Callable[[str], None], stage: Stage = POLISH) -> None:
+def polish_decoder(vae: WanVAE, folder: Path, seed: int, log: Callable[[str], None], stage: VAEStage = POLISH) -> None:
     """Trains the decoder alone on slightly wrong latents, which is what a sampler hands it. Needs latent statistics."""
     vae.decoder.requires_grad_(True)
     optimiser = MuonAdam(vae.decoder.parameters(), muon_lr=stage.muon_lr, adam_lr=stage.adam_lr)
@@ -157,7 +158,7 @@ def polish_decoder(vae: WanVAE, folder: Path, seed: int, log: Callable[[str], No
 
 
 def _run(
-    stage: Stage,
+    stage: VAEStage,
     vae: WanVAE,
     trained: nn.Module,
     optimiser: MuonAdam,
@@ -196,4 +197,4 @@ def latent_statistics(vae: WanVAE, latents: Tensor) -> VAEConfig:
     return VAEConfig.from_dict(values)
 
 
-__all__ = ["STAGES", "Stage", "cosine", "inflate", "latent_statistics", "polish_decoder", "psnr", "train_vae"]
+__all__ = ["STAGES", "VAEStage", "cosine", "inflate", "latent_statistics", "polish_decoder", "psnr", "train_vae"]

@@ -1,6 +1,6 @@
 """A synthetic world: films of one hero in several shots, with captions and ground truth.
 
-A film is data (`Film`), its pixels and captions are functions of it, so every claim about memory can be checked
+A film is data (`WorldFilm`), its pixels and captions are functions of it, so every claim about memory can be checked
 against what was asked for. Everything that moves has a period of 4 seconds, three blocks: films of any length
 stay inside what four blocks of training can show.
 """
@@ -14,8 +14,9 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..types import FPS
+
 SIZE: Final = 128
-FPS: Final = 24
 PERIOD: Final = 4.0
 
 Shape = Literal["circle", "square", "triangle", "ring"]
@@ -69,7 +70,7 @@ class Hero:
 
 
 @dataclass(frozen=True)
-class Take:
+class WorldShot:
     """One shot of the world: where it plays and what happens. `place` is a key of PLACES."""
 
     background: str
@@ -81,24 +82,24 @@ class Take:
 
 
 @dataclass(frozen=True)
-class Film:
+class WorldFilm:
     """One hero, several shots."""
 
     hero: Hero
-    takes: tuple[Take, ...]
+    shots: tuple[WorldShot, ...]
 
     @property
     def frames(self) -> int:
-        return sum(take.frames for take in self.takes)
+        return sum(shot.frames for shot in self.shots)
 
 
-def hero_centre(take: Take, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
+def hero_centre(shot: WorldShot, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
     """Centre of the hero in pixels, (x, y) for every time [T] since the shot began -> [T, 2]."""
     phase = 2 * np.pi * seconds / PERIOD
-    x, y = PLACES[take.place]
-    dx = np.sin(phase) if take.motion in ("sway", "circle") else np.zeros_like(phase)
-    dy = np.sin(phase) if take.motion == "bob" else np.zeros_like(phase)
-    if take.motion == "circle":
+    x, y = PLACES[shot.place]
+    dx = np.sin(phase) if shot.motion in ("sway", "circle") else np.zeros_like(phase)
+    dy = np.sin(phase) if shot.motion == "bob" else np.zeros_like(phase)
+    if shot.motion == "circle":
         dy = -np.cos(phase)
     return (np.stack([x + AMPLITUDE * dx, y + AMPLITUDE * dy], axis=-1) * SIZE).astype(np.float32)
 
@@ -127,19 +128,19 @@ def _signed_distance(
     return np.maximum(np.maximum(side * x - 0.5 * y, -side * x - 0.5 * y), y) - 0.6 * r
 
 
-def background(take: Take, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
+def background(shot: WorldShot, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
     """The wall behind the hero at each time [T] -> [T, SIZE, SIZE, 3] in 0..255. A pan moves it one tile in 2 s."""
-    speed = np.float32({"still": 0.0, "left": 1.0, "right": -1.0}[take.camera] * 2 * TILE / PERIOD)
+    speed = np.float32({"still": 0.0, "left": 1.0, "right": -1.0}[shot.camera] * 2 * TILE / PERIOD)
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
     x: Pixels = grid[None, None, :] + speed * seconds[:, None, None]
     y = np.broadcast_to(grid[None, :, None], (len(seconds), SIZE, SIZE))
     x = np.broadcast_to(x, y.shape)
     tone = np.zeros_like(y)
-    if take.pattern == "striped":
+    if shot.pattern == "striped":
         tone = _wave(x)
-    elif take.pattern == "checked":
+    elif shot.pattern == "checked":
         tone = _wave(x) * _wave(y)
-    base = np.array(BACKGROUNDS[take.background], dtype=np.float32)
+    base = np.array(BACKGROUNDS[shot.background], dtype=np.float32)
     return np.clip(base + np.float32(PATTERN_CONTRAST / 2) * tone[..., None], 0, 255)
 
 
@@ -148,31 +149,31 @@ def _wave(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.tanh(4 * np.sin(np.pi * x / TILE))
 
 
-def render(film: Film, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+def render(film: WorldFilm, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
     """Frames start..stop of the film -> [T, SIZE, SIZE, 3] uint8."""
     colour = np.array(COLOURS[film.hero.colour], dtype=np.float32)
     pieces: list[NDArray[np.uint8]] = []
-    for take, seconds in _timeline(film, start, stop):
-        mask = hero_mask(film.hero, hero_centre(take, seconds))[..., None]
-        pieces.append((background(take, seconds) * (1 - mask) + colour * mask).round().astype(np.uint8))
+    for shot, seconds in _timeline(film, start, stop):
+        mask = hero_mask(film.hero, hero_centre(shot, seconds))[..., None]
+        pieces.append((background(shot, seconds) * (1 - mask) + colour * mask).round().astype(np.uint8))
     return np.concatenate(pieces)
 
 
-def render_mask(film: Film, start: int = 0, stop: int | None = None) -> Pixels:
+def render_mask(film: WorldFilm, start: int = 0, stop: int | None = None) -> Pixels:
     """Where the hero is in frames start..stop -> [T, SIZE, SIZE] in [0, 1]."""
     timeline = _timeline(film, start, stop)
-    return np.concatenate([hero_mask(film.hero, hero_centre(take, seconds)) for take, seconds in timeline])
+    return np.concatenate([hero_mask(film.hero, hero_centre(shot, seconds)) for shot, seconds in timeline])
 
 
-def _timeline(film: Film, start: int, stop: int | None) -> Iterator[tuple[Take, Pixels]]:
+def _timeline(film: WorldFilm, start: int, stop: int | None) -> Iterator[tuple[WorldShot, Pixels]]:
     """The shots that frames start..stop show, each with the times [T] of its frames, in seconds since its cut."""
     last = film.frames if stop is None else stop
     first = 0
-    for take in film.takes:
-        frames = np.arange(max(start, first), min(last, first + take.frames))
+    for shot in film.shots:
+        frames = np.arange(max(start, first), min(last, first + shot.frames))
         if len(frames):
-            yield take, ((frames - first) / FPS).astype(np.float32)
-        first += take.frames
+            yield shot, ((frames - first) / FPS).astype(np.float32)
+        first += shot.frames
 
 
 def sample_hero(rng: np.random.Generator) -> Hero:
@@ -183,8 +184,8 @@ def sample_hero(rng: np.random.Generator) -> Hero:
     )
 
 
-def sample_take(rng: np.random.Generator, frames: int) -> Take:
-    return Take(
+def sample_shot(rng: np.random.Generator, frames: int) -> WorldShot:
+    return WorldShot(
         background=list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))],
         pattern=PATTERNS[rng.integers(len(PATTERNS))],
         place=list(PLACES)[rng.integers(len(PLACES))],
@@ -194,6 +195,6 @@ def sample_take(rng: np.random.Generator, frames: int) -> Take:
     )
 
 
-def sample_film(rng: np.random.Generator, frames: tuple[int, ...]) -> Film:
+def sample_film(rng: np.random.Generator, frames: tuple[int, ...]) -> WorldFilm:
     """A random hero in shots of the given lengths, in video frames."""
-    return Film(sample_hero(rng), tuple(sample_take(rng, count) for count in frames))
+    return WorldFilm(sample_hero(rng), tuple(sample_shot(rng, count) for count in frames))
