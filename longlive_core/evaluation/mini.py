@@ -1,4 +1,4 @@
-"""How well the embedded model does what it is told, and what its memory is worth."""
+"""Evaluation of the embedded model: adherence to captions, identity, drift and seams, with and without memory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .report import Report, Row, make_row
 from .scripts import Case, minute_cases, short_cases
 from .windows import Window, decode_windows, plan_windows
 
-# Blocks between two looks at a shot; a look costs seven latent frames of decoding.
+# Blocks between two windows of a shot; each window takes seven latent frames of decoding.
 STRIDE: Final = 3
-STRETCH_SECONDS: Final = STRIDE * BLOCK_FRAMES * TIME_FACTOR / FPS
+INTERVAL_SECONDS: Final = STRIDE * BLOCK_FRAMES * TIME_FACTOR / FPS
 
 SINKS_ON: Final = "sinks on"
 NO_SHOT_SINK: Final = "shot sink off"
@@ -33,7 +33,10 @@ FEWER_STEPS: Final = "sinks on, 2 steps"
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to remember; `memory` None makes every shot as a film of its own. `minutes`: minute films are made too."""
+    """Memory settings and steps to evaluate.
+
+    memory: None generates every shot as a separate film. minutes: whether to evaluate films of one minute too.
+    """
 
     name: str
     memory: MemoryConfig | None
@@ -42,7 +45,7 @@ class Mode:
 
 
 def modes(steps: int) -> tuple[Mode, ...]:
-    """The rows of the table."""
+    """Modes to evaluate, one per row of the table."""
     return (
         Mode(SINKS_ON, MemoryConfig(), steps),
         Mode(NO_SHOT_SINK, MemoryConfig(shot_sink=False), steps),
@@ -61,10 +64,10 @@ def evaluate_mini(
     seed: int = 0,
     log: Callable[[str], None] | None = None,
 ) -> Report:
-    """Makes held-out films in every mode and reads them with the probe.
+    """Generate held-out films in every mode and evaluate them with the probe.
 
-    scripts: short ones of two or three shots; minute_films: the hero named in the first shot alone; seed: of the noise,
-    the scripts are always the same. About seven minutes on two cores at the defaults.
+    scripts: number of short scripts of two or three shots. minute_films: number of films of one minute that name the
+    hero in the first shot only. seed: of the noise; the scripts are fixed. Takes about seven minutes on two CPU cores.
     """
     return evaluate_cases(mini, short_cases(scripts, seed), minute_cases(minute_films, seed), steps, log)
 
@@ -76,7 +79,7 @@ def evaluate_cases(
     steps: int,
     log: Callable[[str], None] | None = None,
 ) -> Report:
-    """The same over scripts of one's own."""
+    """Evaluate the given short scripts and scripts of one minute, as `evaluate_mini` does."""
     began = time.monotonic()
     rows: list[Row] = []
     for mode in modes(steps):
@@ -85,15 +88,15 @@ def evaluate_cases(
         minute_samples = (
             [sample for case in minute for sample in judge_film(mini, case, mode, every=STRIDE)] if mode.minutes else []
         )
-        rows.append(make_row(mode.name, mode.steps, short_samples, minute_samples, STRETCH_SECONDS))
+        rows.append(make_row(mode.name, mode.steps, short_samples, minute_samples, INTERVAL_SECONDS))
         if log is not None:
-            log(f"{mode.name}: {len(short_samples) + len(minute_samples)} looks in {time.monotonic() - since:.0f} s")
+            log(f"{mode.name}: {len(short_samples) + len(minute_samples)} windows in {time.monotonic() - since:.0f} s")
     fidelity = vae_psnr(mini, short[:8])
     return Report(tuple(rows), len(short), len(minute), fidelity, time.monotonic() - began)
 
 
 def judge_film(mini: Mini, case: Case, mode: Mode, every: int) -> Iterator[Sample]:
-    """The verdicts on one film, one per shot and stretch of `every` blocks."""
+    """Generate a film and yield its samples, one per shot and interval of `every` blocks."""
     windows = plan_windows(case.plan(), every)
     if mode.memory is not None:
         yield from _judge_blocks(mini, case, windows, mode.memory, mode.steps)
@@ -107,7 +110,7 @@ def judge_film(mini: Mini, case: Case, mode: Mode, every: int) -> Iterator[Sampl
 
 
 def vae_psnr(mini: Mini, cases: Sequence[Case], frames: int = 33) -> float:
-    """Mean PSNR in dB of films encoded and decoded: the frames around the first cut of each, or nan for no films."""
+    """Mean PSNR in dB of encoding and decoding frames around the first cut of each film; NaN without films."""
     values: list[float] = []
     for case in cases:
         cut = case.film.shots[0].frames
@@ -126,12 +129,12 @@ def _judge_blocks(
 ) -> Iterator[Sample]:
     last = max((window.block for window in windows), default=-1)
     plan = case.plan()
-    plan = replace(plan, blocks=plan.blocks[: last + 1])  # what comes after the last look is never seen
+    plan = replace(plan, blocks=plan.blocks[: last + 1])  # later blocks are not evaluated
     blocks = generate(mini.model, plan, mini.encode_text, memory, size=LATENT_SIZE, steps=steps, seed=case.seed)
     for window, frames in decode_windows(mini.vae, blocks, windows):
         yield judge_window(case.film, window, frames)
 
 
 def _in_own_film(window: Window, first: int) -> Window:
-    """The same window, counted from the block `first` that starts its shot."""
+    """The window in a separate film that starts with block `first`."""
     return Window(0, window.block - first, window.seam - first * BLOCK_FRAMES)

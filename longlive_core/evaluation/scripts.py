@@ -1,4 +1,4 @@
-"""Held-out scripts of the synthetic world, each with the film that it asks for."""
+"""Held-out scripts of the synthetic world, each with its ground truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..training.captions import caption
 from ..training.world import WorldFilm, WorldShot, sample_hero, sample_shot
 from ..types import BLOCK_FRAMES, video_frames
 
-# Training draws its films from small seeds; these are of another size altogether.
+# Training uses small seeds, so that these films are not in the training set.
 HELD_OUT: Final = 7_220_260_117
 MINUTE_BLOCKS: Final = 45
 SHORT_SHOTS: Final = ((2, 2), (2, 2, 2), (3, 2), (2, 3))
@@ -20,9 +20,10 @@ SHORT_SHOTS: Final = ((2, 2), (2, 2, 2), (3, 2), (2, 3))
 
 @dataclass(frozen=True)
 class Case:
-    """A script and the truth about it. `captions` and `blocks` (lengths) are one per shot; `seed` is the noise's.
+    """A script and its ground truth.
 
-    Shot 1 names the hero, later shots leave its looks out.
+    film: requested film. captions: one per shot; the first names the hero, later ones omit its appearance. blocks:
+    number of blocks of each shot. seed: of the noise.
     """
 
     film: WorldFilm
@@ -32,12 +33,12 @@ class Case:
 
     @property
     def script(self) -> str:
-        """The film as ShotScript."""
+        """The text of the script."""
         shots = zip(self.captions, self.blocks, strict=True)
         return "\n".join(f"Shot {i} ({blocks} blocks): {text}" for i, (text, blocks) in enumerate(shots, 1))
 
     def plan(self) -> BlockPlan:
-        """The blocks. Raises ValueError if they are not those that the truth was made for."""
+        """Parse the script into blocks. Raises ValueError if these do not match the ground truth."""
         plan = ShotScript.parse(self.script).plan(block_frames=BLOCK_FRAMES)
         planned = tuple(sum(block.shot == shot for block in plan.blocks) for shot in range(plan.shots))
         if planned != self.blocks or plan.video_frames != self.film.frames:
@@ -45,22 +46,23 @@ class Case:
         return plan
 
     def first_block(self, shot: int) -> int:
+        """Index of the first block of a shot."""
         return sum(self.blocks[:shot])
 
     def alone(self, shot: int) -> Case:
-        """One shot as a film of its own, with noise of its own: nothing is carried into it."""
+        """The case of one shot as a separate film with other noise, without any memory of earlier shots."""
         lone = replace(self.film.shots[shot], frames=video_frames(self.blocks[shot] * BLOCK_FRAMES))
         film = WorldFilm(self.film.hero, (lone,))
         return Case(film, (self.captions[shot],), (self.blocks[shot],), self.seed + 1_000_000 * (shot + 1))
 
 
 def short_cases(count: int, seed: int = 0) -> tuple[Case, ...]:
-    """Scripts of two or three shots, 4 to 6 blocks. They are always the same; `seed` changes the noise alone."""
+    """Scripts of two or three shots with 4 to 6 blocks. `seed` changes the noise, not the scripts."""
     return tuple(_case((HELD_OUT, 2, i), SHORT_SHOTS[i % len(SHORT_SHOTS)], seed + i) for i in range(count))
 
 
 def minute_cases(count: int, seed: int = 0) -> tuple[Case, ...]:
-    """Scripts of one minute, shots of 4 to 7 blocks, the hero named in the first alone."""
+    """Scripts of one minute with shots of 4 to 7 blocks; only the first shot names the hero."""
     keys = [(HELD_OUT, 60, i) for i in range(count)]
     return tuple(_case(key, _minute_shots(key), seed + 500_000 + i) for i, key in enumerate(keys))
 
@@ -87,7 +89,7 @@ def _next_shot(rng: np.random.Generator, shots: list[WorldShot], frames: int) ->
 
 
 def _minute_shots(key: tuple[int, ...]) -> tuple[int, ...]:
-    """Shot lengths in blocks that add up to a minute; what would be left as a stub goes to the last shot."""
+    """Shot lengths in blocks that add up to one minute; the last shot takes the remainder."""
     rng = np.random.default_rng((*key, 2))
     shots: list[int] = []
     while (left := MINUTE_BLOCKS - sum(shots)) > 7:

@@ -102,8 +102,8 @@ def test_measured_colours_are_those_of_the_palette() -> None:
         world.Hero("ring", "cyan", "small"), (world.WorldShot("wine", "checked", "top", "still", "still", 1),)
     )
     reading = read_frame(world.render(film)[0])
-    assert reading.paint == world.COLOURS["cyan"]
-    assert np.allclose(reading.wall, world.BACKGROUNDS["wine"], atol=6)
+    assert reading.hero_rgb == world.COLOURS["cyan"]
+    assert np.allclose(reading.background_rgb, world.BACKGROUNDS["wine"], atol=6)
 
 
 def test_the_larger_of_two_heroes_is_read() -> None:
