@@ -1,4 +1,4 @@
-"""Connected parts of a binary mask, in numpy."""
+"""Connected components and erosion of binary masks, in NumPy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Mask = NDArray[np.bool_]
 
 
 def largest_component(mask: Mask) -> Mask:
-    """The largest part of a mask `[H, W]` connected along rows and columns; all False for an empty mask.
+    """Largest 4-connected component of a mask `[H, W]`; all False for an empty mask.
 
-    Works on runs of set pixels, so a solid shape costs one step a row:
+    The algorithm connects runs of set pixels, so that a solid shape takes one step per row:
 
         row 0   . ### . ## .      runs 0, 1
-        row 1   . . ##### . .     run 2 touches both: one part
+        row 1   . . ##### . .     run 2 touches both: one component
     """
     edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(edges > 0)
@@ -22,26 +22,25 @@ def largest_component(mask: Mask) -> Mask:
     if not len(rows):
         return np.zeros_like(mask)
     parts = _connect(rows.tolist(), starts.tolist(), stops.tolist())
-    best = np.bincount(parts, weights=stops - starts).argmax()
-    kept = parts == best
+    largest = parts == np.bincount(parts, weights=stops - starts).argmax()
     steps = np.zeros(edges.shape, dtype=np.int8)
-    steps[rows[kept], starts[kept]] = 1
-    steps[rows[kept], stops[kept]] = -1
+    steps[rows[largest], starts[largest]] = 1
+    steps[rows[largest], stops[largest]] = -1
     return np.cumsum(steps, axis=1)[:, : mask.shape[1]] > 0
 
 
 def eroded(mask: Mask, by: int) -> Mask:
-    """Pixels of `[H, W]` whose neighbours up to `by` away along row and column are all set; beyond the edge none is."""
+    """Erode a mask `[H, W]` by a cross that reaches `by` pixels; pixels outside of the mask count as not set."""
     padded = np.pad(mask, by)
     H, W = mask.shape
-    kept = mask.copy()
+    result = mask.copy()
     for shift in range(2 * by + 1):
-        kept &= padded[shift : shift + H, by : by + W] & padded[by : by + H, shift : shift + W]
-    return kept
+        result &= padded[shift : shift + H, by : by + W] & padded[by : by + H, shift : shift + W]
+    return result
 
 
 def _connect(rows: list[int], starts: list[int], stops: list[int]) -> NDArray[np.intp]:
-    """Part of every run, the runs being in reading order: union-find over overlaps with the row above."""
+    """Component of every run, with runs in reading order: union-find over overlaps with the row above."""
     parent = list(range(len(rows)))
 
     def root(run: int) -> int:

@@ -1,4 +1,4 @@
-"""What few bits for keys, values and weights cost the embedded model, and what they save."""
+"""Quality and memory of the embedded model with quantised KV cache and weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ..memory import MemoryConfig, PoolShape, make_pools
 from ..mini import LATENT_SIZE, Mini
 from ..model.linears import quantize_linears
 from ..sampling.generate import generate
+from ..types import BLOCK_FRAMES
 from .measures import psnr
-from .mini import STRETCH_SECONDS, STRIDE, Mode, watch
+from .mini import INTERVAL_SECONDS, STRIDE, Mode, judge_film
 from .report import Row, make_row
 from .scripts import Case, minute_cases, short_cases
 from .windows import decode_windows, plan_windows
@@ -25,7 +26,7 @@ PSNR_FILMS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How keys and values, and the weights of the blocks' linear layers, are kept."""
+    """Formats of the KV cache and of the weights of the transformer blocks' linear layers."""
 
     name: str
     kv: str = "bf16"
@@ -33,6 +34,7 @@ class Format:
 
     @property
     def memory(self) -> MemoryConfig:
+        """Memory settings with this KV format."""
         return MemoryConfig(kv_format=self.kv)
 
 
@@ -48,8 +50,10 @@ FORMATS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FormatRow:
-    """Scores of one format; bytes counted from the tensors that hold them; `psnr` in dB against the first format's
-    films of the same seeds, infinite for itself."""
+    """Scores of one format.
+
+    Bytes are those of the tensors. psnr: in dB against the films of the first format with the same seeds.
+    """
 
     row: Row
     weight_bytes: int
@@ -60,29 +64,31 @@ class FormatRow:
 def evaluate_formats(
     mini: Mini, *, scripts: int = 40, minute_films: int = 12, steps: int = 4, log: Callable[[str], None] | None = None
 ) -> tuple[FormatRow, ...]:
-    """The held-out films of `evaluate_mini`, sinks on, in every format."""
+    """Evaluate every format with sinks on the held-out films of `evaluate_mini`."""
     short, minute = short_cases(scripts, 0), minute_cases(minute_films, 0)
     rows: list[FormatRow] = []
-    for form in FORMATS:
-        rounded = with_weights(mini, form.weights)
-        mode = Mode(form.name, form.memory, steps)
-        brief, long = ([s for case in cases for s in watch(rounded, case, mode, STRIDE)] for cases in (short, minute))
-        values = [psnr(a, b) for a, b in _pairs(mini, rounded, form, short[:PSNR_FILMS], steps)]
+    for number_format in FORMATS:
+        rounded = with_weights(mini, number_format.weights)
+        mode = Mode(number_format.name, number_format.memory, steps)
+        short_samples, minute_samples = (
+            [s for case in cases for s in judge_film(rounded, case, mode, STRIDE)] for cases in (short, minute)
+        )
+        values = [psnr(a, b) for a, b in _pairs(mini, rounded, number_format, short[:PSNR_FILMS], steps)]
         rows.append(
             FormatRow(
-                make_row(form.name, steps, brief, long, STRETCH_SECONDS),
-                weight_bytes(mini, form),
-                kv_bytes(mini, form),
+                make_row(number_format.name, steps, short_samples, minute_samples, INTERVAL_SECONDS),
+                weight_bytes(mini, number_format),
+                kv_bytes(mini, number_format),
                 float(np.mean(values)),
             )
         )
         if log is not None:
-            log(f"{form.name}: {len(brief) + len(long)} looks, {rows[-1].psnr:.1f} dB")
+            log(f"{number_format.name}: {len(short_samples) + len(minute_samples)} windows, {rows[-1].psnr:.1f} dB")
     return tuple(rows)
 
 
 def with_weights(mini: Mini, weights: str) -> Mini:
-    """The model with its blocks' linear layers rounded; itself for bf16, which it was shipped in."""
+    """Copy of the model with quantised linear layers in its blocks; the model itself for bf16, its own format."""
     if weights == "bf16":
         return mini
     model = deepcopy(mini.model)
@@ -90,23 +96,25 @@ def with_weights(mini: Mini, weights: str) -> Mini:
     return replace(mini, model=model)
 
 
-def weight_bytes(mini: Mini, form: Format) -> int:
-    """Of the transformer's tensors, those that are not packed in bf16."""
-    model = with_weights(replace(mini, model=deepcopy(mini.model).to(torch.bfloat16)), form.weights).model
+def weight_bytes(mini: Mini, number_format: Format) -> int:
+    """Bytes of the transformer's tensors; those that are not quantised are bf16."""
+    model = with_weights(replace(mini, model=deepcopy(mini.model).to(torch.bfloat16)), number_format.weights).model
     return sum(tensor.untyped_storage().nbytes() for tensor in model.state_dict().values())
 
 
-def kv_bytes(mini: Mini, form: Format) -> int:
-    """Of the pool of a film at the model's own size."""
-    model, memory = mini.model.config, form.memory
+def kv_bytes(mini: Mini, number_format: Format) -> int:
+    """Bytes of the KV cache of a film at the model's training resolution."""
+    model, memory = mini.model.config, number_format.memory
     grid = model.grid(*LATENT_SIZE)
-    shape = PoolShape.of(model, batch=1, slots=memory.window // 8, block_tokens=8 * grid[0] * grid[1])
-    (pool,) = make_pools(form.kv, shape, torch.device("cpu"), torch.float32, smoothing=memory.smoothing)
+    shape = PoolShape.of(
+        model, batch=1, slots=memory.window // BLOCK_FRAMES, block_tokens=BLOCK_FRAMES * grid[0] * grid[1]
+    )
+    (pool,) = make_pools(number_format.kv, shape, torch.device("cpu"), torch.float32, smoothing=memory.smoothing)
     return sum(tensor.numel() * tensor.element_size() for tensor in pool.tensors(shape.slots))
 
 
 def format_table(rows: Sequence[FormatRow]) -> str:
-    """One table, each format beside the first."""
+    """Markdown table with one row per format."""
     names = ("background", "colour", "size", "position")
     lines = [
         "## LongLive Mini in few bits",
@@ -127,9 +135,9 @@ def format_table(rows: Sequence[FormatRow]) -> str:
 
 
 def _pairs(
-    mini: Mini, rounded: Mini, form: Format, cases: Sequence[Case], steps: int
+    mini: Mini, rounded: Mini, number_format: Format, cases: Sequence[Case], steps: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames of the first format and of `form`, of the same looks."""
+    """Yield frames `[16, H, W, 3]` of the first format and of `number_format`, of the same windows."""
     for case in cases:
         plain, other = (
             [
@@ -142,6 +150,6 @@ def _pairs(
                     plan_windows(case.plan(), STRIDE),
                 )
             ]
-            for net, memory in ((mini, FORMATS[0].memory), (rounded, form.memory))
+            for net, memory in ((mini, FORMATS[0].memory), (rounded, number_format.memory))
         )
         yield from zip(plain, other, strict=True)

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation."""
+"""Plots of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .measures import ATTRIBUTES, IDENTITY
 from .report import CHANCE, Report, Score
 
 PER_CENT: Final = (0, 25, 50, 75, 100)
-# Seams may flicker this much more than the inside of blocks.
+# Largest acceptable ratio of flicker at seams to flicker inside blocks.
 FLICKER_TARGET: Final = 1.1
 
 
 def plot_adherence(report: Report) -> Image.Image:
-    """Bars per attribute: shot 1 of every row of another number of steps, then later shots with and without memory."""
+    """Plot scores per attribute: shot 1 per number of steps, then later shots with and without memory."""
     best, without = report.rows[0], report.rows[min(3, len(report.rows) - 1)]
     series: list[tuple[str, Mapping[str, Score]]] = [(f"shot 1, {best.steps} steps", best.named)]
     series += [(f"shot 1, {r.steps} steps", r.named) for r in report.rows[1:] if r.steps != best.steps]
@@ -37,7 +37,7 @@ def plot_adherence(report: Report) -> Image.Image:
 
 
 def plot_identity(report: Report) -> Image.Image:
-    """Colour, shape and size of the hero over the minute, a line per row that has minute films."""
+    """Plot accuracy of the hero's colour, shape and size over one minute, one line per mode."""
     rows = [row for row in report.rows if row.timeline]
     canvas = Canvas(900, 760)
     canvas.text((20, 14), f"The hero over one minute, named in shot 1 alone ({report.minute_films} films)", 17)
@@ -59,7 +59,7 @@ def plot_identity(report: Report) -> Image.Image:
 
 
 def plot_flicker(report: Report) -> Image.Image:
-    """Step between frames across seams, relative to the steps inside blocks."""
+    """Plot frame differences across seams, relative to those at other boundaries and inside blocks."""
     ratios = [[row.flicker.over_boundaries for row in report.rows], [row.flicker.over_inside for row in report.rows]]
     highest = max([1.5, *(1.1 * value for values in ratios for value in values if value == value)])
     canvas = Canvas(900, 380)
@@ -69,12 +69,12 @@ def plot_flicker(report: Report) -> Image.Image:
     canvas.grid(axes, [0, 0.5, 1, *_halves(1.5, highest)], ".1f", "ratio of mean frame differences")
     _bars(canvas, axes, [row.name for row in report.rows], ratios)
     canvas.dashes(axes.at(0, FLICKER_TARGET), axes.at(len(report.rows), FLICKER_TARGET))
-    canvas.text((885, 374), f"dashed: the target, {FLICKER_TARGET}; 1.0: a seam cannot be told", 12, "rs")
+    canvas.text((885, 374), f"dashed: the target, {FLICKER_TARGET}; 1.0: seams are invisible", 12, "rs")
     return canvas.image()
 
 
 def _bars(canvas: Canvas, axes: Axes, groups: Sequence[str], series: Sequence[Sequence[float]]) -> None:
-    """One group of bars per unit of x, with its name below and the values on top."""
+    """Draw one group of bars per unit of x, with the group's name below and the values on top."""
     width = 0.8 / len(series)
     for place, group in enumerate(groups):
         for i, values in enumerate(series):
@@ -83,17 +83,17 @@ def _bars(canvas: Canvas, axes: Axes, groups: Sequence[str], series: Sequence[Se
             if value == value:
                 corner = axes.at(left, min(value, axes.y_range[1]))
                 canvas.bar(corner, axes.at(left + 0.9 * width, 0), PALETTE[i])
-                # Inside the bar, where no dashed line crosses it, unless the bar is too short.
+                # The value is inside the bar, where no dashed line crosses it, unless the bar is too short.
                 tall = axes.bottom - corner[1] > 20
                 spot = (axes.at(left + 0.45 * width, 0)[0], corner[1] + (4 if tall else -3))
-                form = ".0f" if axes.y_range[1] >= 100 else ".2f"
-                canvas.text(spot, format(value, form), 11, "ma" if tall else "ms", "white" if tall else INK)
+                number_format = ".0f" if axes.y_range[1] >= 100 else ".2f"
+                canvas.text(spot, format(value, number_format), 11, "ma" if tall else "ms", "white" if tall else INK)
         canvas.text((axes.at(place + 0.5, 0)[0], axes.bottom + 6), group, 13, "ma")
     canvas.line([(axes.left, axes.bottom), (axes.right, axes.bottom)])
 
 
 def _halves(start: float, stop: float) -> list[float]:
-    """start, start + 0.5, … up to stop; every whole number where that would be too many."""
+    """Ticks from `start` to `stop` in steps of 0.5, or of whole numbers if these would be too many."""
     step = 0.5 if stop < 4 else max(1.0, round(stop / 6))
     count = int((stop - start) / step) + 1
     return [start + step * i for i in range(count)] if stop >= start else []

@@ -1,4 +1,4 @@
-"""A classical vision probe: what one frame of the synthetic world shows, without any learned part."""
+"""Classical vision probe that reads the attributes of one frame of the synthetic world, without learned parts."""
 
 from __future__ import annotations
 
@@ -28,41 +28,42 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Colour = tuple[float, float, float]
 
-# A wall's tone may stray this far from its mean along grey, in levels: half the pattern's contrast and some ringing.
+# Largest deviation of the background from its mean along grey, in levels: half the pattern's contrast plus ringing.
 TONE_REACH: Final = PATTERN_CONTRAST / 2 + 5
-# Colour distance in levels from which a pixel is not wall; the nearest pair of hero and wall is 118 apart.
+# Colour distance in levels above which a pixel is not background; hero and background differ by at least 118.
 HERO_DISTANCE: Final = 50.0
 # Mean of tone times a wave of the pattern's period: 0.6 for a full pattern, 0 for none.
 PATTERN_AMPLITUDE: Final = 0.2
-# Cells on each side of the grid on which shapes are compared; it spans twice the root of the hero's area.
+# Width and height of the grid on which shapes are compared; it spans twice the root of the hero's area.
 CELLS: Final = 48
-# A hero is at least this part of the smallest one and at most this many times the largest.
+# Limits of the area of a hero, relative to the smallest and to the largest one.
 LEAST_AREA, MOST_AREA = 0.25, 2.5
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one frame shows. `hero` is None when no hero is found, and what follows it is 0 then.
+    """Attributes of one frame. Without a hero, `hero` is None and the fields after it are 0.
 
-    wall, paint: measured colours of wall and hero, 0 to 255; centre: the hero's (x, y) in pixels; fit in [0, 1]: the
-    confidence, its overlap (intersection over union) with the shape that was read.
+    background_rgb, hero_rgb: measured colours, 0 to 255. centre: (x, y) of the hero in pixels. confidence: intersection
+    over union of the hero with the recognised shape, in [0, 1].
     """
 
     background: str
     pattern: Pattern
-    wall: Colour
+    background_rgb: Colour
     hero: Hero | None = None
-    paint: Colour = (0.0, 0.0, 0.0)
+    hero_rgb: Colour = (0.0, 0.0, 0.0)
     centre: tuple[float, float] = (0.0, 0.0)
-    fit: float = 0.0
+    confidence: float = 0.0
 
     @property
     def found(self) -> bool:
+        """Whether a hero was found."""
         return self.hero is not None
 
 
 def read_frame(frame: NDArray[np.uint8]) -> Reading:
-    """Reads one frame `[128, 128, 3]` uint8. Raises ValueError for another shape: the world has one size."""
+    """Read one frame `[128, 128, 3]` uint8. Raises ValueError for other shapes."""
     if frame.shape != (SIZE, SIZE, 3):
         raise ValueError(f"the probe reads frames of shape [{SIZE}, {SIZE}, 3], not {list(frame.shape)}")
     pixels = frame.astype(np.float32)
@@ -76,7 +77,7 @@ def read_frame(frame: NDArray[np.uint8]) -> Reading:
     if mask.sum() < LEAST_AREA * _AREAS.min():
         return empty
     colour = _colour(pixels, mask)
-    # Half-way between wall and hero is where the outline stays under blur.
+    # Blur does not move the outline half-way between the colours of background and hero.
     share = (offset @ (colour - wall)) / np.square(colour - wall).sum()
     mask = largest_component(share > 0.5)
     area = float(mask.sum())
@@ -87,11 +88,11 @@ def read_frame(frame: NDArray[np.uint8]) -> Reading:
     shape = int(overlaps.argmax())
     size = int(np.abs(np.sqrt(_AREAS[shape]) - np.sqrt(area)).argmin())
     hero = Hero(SHAPES[shape], _nearest(colour, _COLOURS, tuple(COLOURS)), tuple(SIZES)[size])
-    return replace(empty, hero=hero, paint=_colour_tuple(colour), centre=centre, fit=float(overlaps[shape]))
+    return replace(empty, hero=hero, hero_rgb=_colour_tuple(colour), centre=centre, confidence=float(overlaps[shape]))
 
 
 def nearest_place(centre: tuple[float, float]) -> str:
-    """The key of PLACES nearest to a point (x, y) in pixels; for a hero in motion, give its mean over one period."""
+    """Key of PLACES nearest to a point (x, y) in pixels; for a moving hero, pass its mean over one period."""
     places = SIZE * np.array(list(PLACES.values()), dtype=np.float32)
     return _nearest(np.array(centre, dtype=np.float32), places, tuple(PLACES))
 

@@ -1,7 +1,7 @@
-"""A recorded run of the reference: one safetensors file with its numbers, weights beside it or inside.
+"""Recorded runs of the reference: one safetensors file each, with the model's weights in the file or next to it.
 
-A thinned file holds `call.{i}.flow` for the calls in its fact `kept_calls` only. Its facts `calls` and `attended` still
-describe every call, and its `output` is whole.
+A thinned file holds `call.{i}.flow` only for the calls that its fact `kept_calls` lists. Its facts `calls` and
+`attended` still describe every call, and its `output` is complete.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 FORMAT = "longlive-golden-1"
-# The runs that every clone has; the archive of the Registry leaves them out.
+# The recorded runs of the repository; the archive in ComfyUI's Registry leaves them out.
 REFERENCE_RUNS = Path(__file__).resolve().parents[2] / "tests" / "golden" / "reference"
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """`facts` are the metadata, JSON decoded where it is JSON; `tensors` are loaded whole, recorded runs are small."""
+    """A recorded run in host memory. `facts` are the file's metadata; values that are JSON are decoded."""
 
     path: Path
     facts: dict[str, Any]
@@ -31,53 +31,40 @@ class Recorded:
 
     @property
     def kind(self) -> str:
-        """What the file records; "weights" for a file that only serves others."""
-        if self.facts.get("format") == FORMAT:
-            return str(self.facts["kind"])
-        return "weights"
+        """The kind of run; "weights" for a file that only holds weights for other files."""
+        return str(self.facts["kind"]) if self.facts.get("format") == FORMAT else "weights"
 
     @classmethod
     def load(cls, path: Path) -> Recorded:
-        """Raises OSError or safetensors' error for files that cannot be read."""
+        """Load a file. Raises OSError or SafetensorError if it cannot be read."""
         with safe_open(path, "pt") as file:
-            facts = {name: _decoded(value) for name, value in (file.metadata() or {}).items()}
+            facts = {name: _decode_fact(value) for name, value in (file.metadata() or {}).items()}
             return cls(path, facts, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
     def weights(self) -> dict[str, Tensor]:
-        """The file that the case names, from the same folder. Raises ValueError if it is not there."""
+        """Load the weights file that the run names from the run's folder. Raises ValueError if it is missing."""
         path = self.path.parent / str(self.facts["weights"])
         if not path.is_file():
             raise ValueError(f"weights file '{path.name}' must lie beside the case '{self.path.name}'")
         return Recorded.load(path).tensors
 
-    @property
-    def calls(self) -> int:
-        """How many model calls the recorded film took, those that a thinned file leaves out included."""
+    def timesteps(self) -> list[Tensor]:
+        """Timesteps of every model call of the film, `[B, F]` or `[F]`, including calls that a thinned file omits."""
         if "kept_calls" in self.facts:
-            return len(self.facts["calls"])
-        return sum(name.startswith("call.") and name.endswith(".flow") for name in self.tensors)
-
-    def keeps_call(self, index: int) -> bool:
-        """Whether the file holds the flow of call `index`; only a thinned file leaves some out."""
-        return index in self.facts.get("kept_calls", range(self.calls))
-
-    def call_timesteps(self, index: int) -> Tensor | None:
-        """The timesteps of call `index`, `[B, F]` or `[F]` for all of a batch; None if the film took fewer calls."""
-        if index >= self.calls:
-            return None
-        if "kept_calls" in self.facts:
-            return torch.tensor(self.facts["calls"][index]["t"])
-        return self.tensors[f"call.{index}.t"]
+            return [torch.tensor(call["t"]) for call in self.facts["calls"]]
+        calls = sum(name.startswith("call.") and name.endswith(".flow") for name in self.tensors)
+        return [self.tensors[f"call.{index}.t"] for index in range(calls)]
 
     def number(self, name: str, default: float) -> float:
-        """A tolerance of the file, or the usual one."""
+        """A numeric fact, such as a tolerance; `default` if the file does not set it."""
         return float(self.facts.get(name, default))
 
 
 def recorded_files(paths: Iterable[Path]) -> list[Path]:
-    """The files to judge: each path itself, or, for a folder, its safetensors files by name.
+    """List the files to verify: files as given, and the .safetensors files of folders, sorted by name.
 
-    No path at all means the runs that every clone has. Raises ValueError where these, or a folder's files, are missing.
+    Without paths, the recorded runs of the repository are listed. Raises ValueError if these are missing or if a folder
+    has no .safetensors files.
     """
     named = list(paths)
     if not named and not REFERENCE_RUNS.is_dir():
@@ -92,7 +79,7 @@ def recorded_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
-    """|value − expected| / |expected|, L2 in float64; infinite where value is not finite or has another shape."""
+    """Relative L2 error |value − expected| / |expected| in float64; infinite for non-finite values and other shapes."""
     if value.shape != expected.shape:
         return float("inf")
     difference = (value.double() - expected.double()).norm()
@@ -100,7 +87,7 @@ def relative_error(value: Tensor, expected: Tensor) -> float:
     return error if error == error else float("inf")
 
 
-def _decoded(value: str) -> Any:  # noqa: ANN401
+def _decode_fact(value: str) -> Any:  # noqa: ANN401
     try:
         return json.loads(value)
     except ValueError:

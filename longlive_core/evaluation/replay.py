@@ -1,4 +1,4 @@
-"""Makes a recorded film again and compares every model call on the way."""
+"""Generate a recorded film again and compare every model call with the recorded one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..sampling.generate import generate
 from ..sampling.noise import film_noise
 from ..sampling.snapshot import Snapshot
 from ..script import BlockPlan
-from ..types import BlockSpec
+from ..types import FPS, BlockSpec
 from ..weights import load_checkpoint
 from .recorded import Recorded, relative_error
 
@@ -24,16 +24,17 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(slots=True)
 class RecordingModel:
-    """A model that is compared call by call. In replay it is shown the recorded samples and answers with the recorded
-    flows, so that no call inherits another's rounding except through the keys and values it left.
+    """Model that compares each call with the recorded one.
 
-    `errors` has one figure for each compared call; a thinned case holds the flow of some calls only.
+    In replay the model gets the recorded samples and the sampler gets the recorded flows, so that rounding passes from
+    one call to the next through the KV cache only. `errors` holds the relative error of each compared call.
     """
 
     model: CausalWan
     case: Recorded
     replay: bool
-    made: int = 0
+    timesteps: list[Tensor]
+    calls: int = 0
     errors: list[float] = field(default_factory=list[float])
     attended: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
 
@@ -53,11 +54,10 @@ class RecordingModel:
         return self.model.text_kv(text)
 
     def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
-        call = f"call.{self.made}"
-        compared = self.case.keeps_call(self.made)
-        recorded_t = self.case.call_timesteps(self.made)
-        self.made += 1
-        if recorded_t is None or not torch.equal(t, recorded_t.expand(t.shape).to(t.dtype)):
+        index, call = self.calls, f"call.{self.calls}"
+        compared = index in self.case.facts.get("kept_calls", range(len(self.timesteps)))
+        self.calls += 1
+        if index >= len(self.timesteps) or not torch.equal(t, self.timesteps[index].expand(t.shape).to(t.dtype)):
             raise ValueError(f"{call} at timesteps {t.tolist()} was not recorded: the runs differ in their steps")
         if self.replay and not compared:
             raise ValueError(f"{call} was left out of this thinned file: a replay needs every call")
@@ -72,14 +72,17 @@ class RecordingModel:
         return recorded if self.replay else flow
 
     def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
-        """The recorded clean passes have a flow, so that they are run to their end."""
+        """Run the whole model, because the recorded clean passes have a flow to compare."""
         self(x, t, text, kv, positions)
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Errors of the film and of each compared call, the frames that each call attended, and of a run with NVFP4 memory,
-    the share of recorded cache bytes (codes and scales) that ours is equal to. `calls` counts all calls of the film."""
+    """Comparison of a film with the recorded one: relative errors of its latents and of each compared call.
+
+    attended: latent frames that each call attended to. cache_equal: share of equal bytes (codes and scales) in an NVFP4
+    KV cache; None for other formats. calls: number of all model calls.
+    """
 
     output_error: float
     call_errors: tuple[float, ...]
@@ -89,9 +92,12 @@ class Replayed:
 
 
 def run_case(case: Recorded, *, replay: bool) -> Replayed:
-    """Makes the film of a case of kind generate: freely, or in replay."""
+    """Generate the film of a recorded run of kind "generate", with or without replay.
+
+    Raises ValueError if the film takes another number of model calls or other timesteps than recorded.
+    """
     run = case.facts["run"]
-    model = RecordingModel(load_model(case), case, replay)
+    model = RecordingModel(load_model(case), case, replay, case.timesteps())
     embeddings = dict(zip(case.facts["prompt_table"], case.tensors["prompt_embeds"], strict=True))
     noise = case.tensors["noise"].transpose(1, 2)
     image = case.tensors["initial_latent"].transpose(1, 2) if run["image_to_video"] else None
@@ -111,34 +117,36 @@ def run_case(case: Recorded, *, replay: bool) -> Replayed:
     )
     film = torch.cat([block.latents for block in blocks], dim=2).transpose(1, 2)
     equal = cache_equal(case, blocks.snapshot()) if run["kv_format"] == "nvfp4" else None
-    if missing := case.calls - model.made:
-        raise ValueError(f"{missing} of {case.calls} recorded calls were not made: the runs differ in their steps")
+    if missing := len(model.timesteps) - model.calls:
+        raise ValueError(
+            f"{missing} of {len(model.timesteps)} recorded calls were not made: the runs differ in their steps"
+        )
     error = relative_error(film, case.tensors["output"])
-    return Replayed(error, tuple(model.errors), tuple(model.attended), equal, model.made)
+    return Replayed(error, tuple(model.errors), tuple(model.attended), equal, model.calls)
 
 
 def cache_equal(case: Recorded, snapshot: Snapshot) -> float:
-    """The share of the recorded bytes of an NVFP4 memory, codes and scales of all kept blocks, that ours equals.
+    """Share of equal bytes, codes and scales, between an NVFP4 KV cache and the recorded one.
 
-    The recorded ones are in film order, with swizzled scales.
+    The recorded blocks are in film order and their scales are swizzled.
     """
     slots = sorted(range(len(snapshot.window.blocks)), key=snapshot.window.blocks.__getitem__)
     stores = [f"cache.{layer}.{part}" for layer in range(case.facts["model"]["num_layers"]) for part in "kv"]
+    # Each store has four tensors in the snapshot; codes and scales come first.
     parts = iter(snapshot.pools[0])
-    equal = count = 0
+    equal: list[Tensor] = []
     for store, values, scales, *_ in zip(stores, parts, parts, parts, parts, strict=True):
-        for place, slot in enumerate(slots):
-            codes = case.tensors[f"{store}.{place}.values"]
-            blocked = case.tensors[f"{store}.{place}.scales"]
-            wanted = unswizzle_scales(blocked, codes.shape[0], codes.shape[1] // 8)
-            for ours, theirs in ((values, codes), (scales, wanted)):
-                same = ours[0, slot].view(torch.uint8).view(theirs.shape) == theirs
-                equal, count = equal + int(same.sum()), count + same.numel()
-    return equal / count
+        for block, slot in enumerate(slots):
+            codes = case.tensors[f"{store}.{block}.values"]
+            blocked = case.tensors[f"{store}.{block}.scales"]
+            recorded = codes, unswizzle_scales(blocked, codes.shape[0], codes.shape[1] // 8)
+            ours = (part[0, slot].view(torch.uint8) for part in (values, scales))
+            equal += [(a.view(b.shape) == b).flatten() for a, b in zip(ours, recorded, strict=True)]
+    return float(torch.cat(equal).double().mean())
 
 
 def load_model(case: Recorded) -> CausalWan:
-    """The case's model in the case's dtype; FourOverSix weights stay packed, and its activations are rounded too."""
+    """Load the run's model in the run's dtype; FourOverSix weights stay packed and activations become NVFP4."""
     run, facts = case.facts["run"], case.facts["model"]
     if run.get("weight_format") == "fouroversix":
         path = case.path.parent / str(case.facts["weights"])
@@ -149,7 +157,7 @@ def load_model(case: Recorded) -> CausalWan:
 
 
 def case_plan(case: Recorded) -> BlockPlan:
-    """Blocks from the prompts: one that begins with the cut prefix starts a shot."""
+    """Block plan of a recorded run: a prompt with the scene-transition prefix starts a new shot."""
     frames: int = case.facts["run"]["block_frames"]
     blocks: list[BlockSpec] = []
     shot = 0
@@ -157,11 +165,11 @@ def case_plan(case: Recorded) -> BlockPlan:
         cut = index > 0 and prompt.startswith(case.facts["cut_prefix"])
         shot += cut
         blocks.append(BlockSpec(index, shot, prompt, cut, None, index * frames, frames))
-    return BlockPlan(tuple(blocks), 24.0, frames)
+    return BlockPlan(tuple(blocks), float(FPS), frames)
 
 
 def case_memory(run: dict[str, Any]) -> MemoryConfig:
-    """The memory a run was recorded with."""
+    """`MemoryConfig` of a recorded run, from its fact `run`."""
     return MemoryConfig(
         window=run["window"],
         sink=run["sink"],

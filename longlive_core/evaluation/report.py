@@ -1,4 +1,4 @@
-"""The figures of one evaluation, and the table they make."""
+"""Figures of an evaluation, aggregated from samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ..training.world import COLOURS, SHAPES, SIZES
 from .measures import ATTRIBUTES, Sample
 
-# What guessing gives for an attribute of the hero.
+# Accuracy of guessing an attribute of the hero.
 CHANCE: Final = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "size": 1 / len(SIZES)}
 LAST_SECONDS: Final = 12.0
 FIRST_SECONDS: Final = 12.0
@@ -19,14 +19,14 @@ FIRST_SECONDS: Final = 12.0
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`right` of `count`."""
+    """`right` of `count` windows show the requested attribute."""
 
     right: int
     count: int
 
     @property
     def rate(self) -> float:
-        """Share in [0, 1]; NaN for nothing counted."""
+        """Share in [0, 1]; NaN if `count` is 0."""
         return self.right / self.count if self.count else float("nan")
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Scores of all minute films in a stretch of time around `seconds`, shots that name the hero included."""
+    """Scores of all minute films in an interval around `seconds`, including shots that name the hero."""
 
     seconds: float
     scores: Mapping[str, Score]
@@ -43,19 +43,22 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What changes from the first to the last 12 s of minute films: mean distance in levels of wall and hero from the
-    colours asked for, and the probe's confidence in the shape. NaN where nothing was counted."""
+    """Means over the first and over the last 12 s of minute films; NaN without samples.
 
-    wall: tuple[float, float]
-    paint: tuple[float, float]
-    fit: tuple[float, float]
+    background_error, hero_error: distance of colours from those requested, in levels of 0…255. confidence: the probe's
+    confidence in the shape.
+    """
+
+    background_error: tuple[float, float]
+    hero_error: tuple[float, float]
+    confidence: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class SeamFlicker:
-    """Mean step between frames across a seam, over that across other latent boundaries and over that inside blocks.
+    """Mean frame difference across seams, relative to other latent boundaries and to all pairs inside blocks.
 
-    1 means that seams cannot be told; `seams` were measured.
+    A ratio of 1 means that seams are invisible. seams: number of measured seams.
     """
 
     over_boundaries: float
@@ -65,8 +68,11 @@ class SeamFlicker:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way to remember. Scores are per attribute, of windows: `named` in shot 1 of short scripts, `unnamed` in
-    their later shots, `minute` in the last 12 s of minute films; empty scores where a row left films out."""
+    """Figures of one mode, with scores per attribute.
+
+    named: shot 1 of short scripts. unnamed: their later shots. minute: the last 12 s of minute films. Scores count 0
+    windows if the mode skips these films.
+    """
 
     name: str
     steps: int
@@ -80,7 +86,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All rows, of `scripts` short scripts and `minute_films`; `vae_psnr` in dB over the frames of short scripts."""
+    """Figures of all modes.
+
+    scripts, minute_films: numbers of films. vae_psnr: in dB. seconds: duration of the evaluation.
+    """
 
     rows: tuple[Row, ...]
     scripts: int
@@ -89,15 +98,12 @@ class Report:
     seconds: float
 
     def row(self, name: str) -> Row:
-        """The row of this name. Raises KeyError."""
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(name)
+        """Row by name. Raises KeyError if there is none."""
+        return {row.name: row for row in self.rows}[name]
 
 
-def make_row(name: str, steps: int, short: Iterable[Sample], minute: Iterable[Sample], stretch: float) -> Row:
-    """Counts samples; the timeline has one moment per `stretch` seconds."""
+def make_row(name: str, steps: int, short: Iterable[Sample], minute: Iterable[Sample], interval: float) -> Row:
+    """Aggregate samples; the timeline has one moment per `interval` seconds."""
     short, minute = tuple(short), tuple(minute)
     end = max((sample.seconds for sample in minute), default=0.0)
     late = [s for s in minute if s.shot > 0 and s.seconds > end - LAST_SECONDS]
@@ -108,36 +114,36 @@ def make_row(name: str, steps: int, short: Iterable[Sample], minute: Iterable[Sa
         named=score(s for s in short if s.shot == 0),
         unnamed=score(s for s in short if s.shot > 0),
         minute=score(late),
-        timeline=_timeline(minute, stretch),
+        timeline=_timeline(minute, interval),
         flicker=seam_flicker((*short, *minute)),
         drift=_drift(early, late),
     )
 
 
 def score(samples: Iterable[Sample]) -> dict[str, Score]:
-    """Score per attribute."""
+    """Score of each attribute."""
     samples = tuple(samples)
     return {name: Score(sum(s.right[name] for s in samples), len(samples)) for name in ATTRIBUTES}
 
 
 def seam_flicker(samples: Sequence[Sample]) -> SeamFlicker:
-    """Ratios of means, not means of ratios: a film that stands still has next to nothing to divide by."""
+    """Ratios of mean differences; a mean of ratios would divide by almost 0 for still films."""
     seam, boundary, inside = (sum(getattr(s.flicker, name) for s in samples) for name in ("seam", "boundary", "inside"))
     return SeamFlicker(_ratio(seam, boundary), _ratio(seam, inside), len(samples))
 
 
-def _timeline(samples: Sequence[Sample], stretch: float) -> tuple[Moment, ...]:
+def _timeline(samples: Sequence[Sample], interval: float) -> tuple[Moment, ...]:
     groups: dict[int, list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(int(sample.seconds / stretch), []).append(sample)
-    return tuple(Moment((index + 0.5) * stretch, score(group)) for index, group in sorted(groups.items()))
+        groups.setdefault(int(sample.seconds / interval), []).append(sample)
+    return tuple(Moment((index + 0.5) * interval, score(group)) for index, group in sorted(groups.items()))
 
 
 def _drift(early: Sequence[Sample], late: Sequence[Sample]) -> Drift:
     def both(name: str) -> tuple[float, float]:
         return _mean(getattr(s, name) for s in early), _mean(getattr(s, name) for s in late)
 
-    return Drift(both("wall_error"), both("paint_error"), both("fit"))
+    return Drift(both("background_error"), both("hero_error"), both("confidence"))
 
 
 def _mean(values: Iterable[float | None]) -> float:

@@ -1,4 +1,4 @@
-"""The figures of an evaluation on paper: a table in markdown, plots beside it."""
+"""Reports of an evaluation: Markdown tables and plots."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .measures import ATTRIBUTES, IDENTITY
 from .plots import plot_adherence, plot_flicker, plot_identity
 from .report import CHANCE, LAST_SECONDS, Report, Row
 
-FILE: Final = "RESULTS.md"
-MARK: Final = "longlive eval mini"
-FORMATS_MARK: Final = "longlive eval mini --formats"
+RESULTS_FILE: Final = "RESULTS.md"
+SECTION: Final = "longlive eval mini"
+FORMATS_SECTION: Final = "longlive eval mini --formats"
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Writes the plots and puts the table into RESULTS.md, in place of the one before; the rest of the file stays.
+    """Write the plots, and replace the section of RESULTS.md with the new tables.
 
-    Returns what was written, the table first. Raises OSError where the folder cannot be written.
+    Returns the paths of all files, RESULTS.md first. Raises OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plots = {
@@ -30,19 +30,19 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     }
     for name, picture in plots.items():
         picture.save(folder / name, optimize=True)
-    pictures = "\n\n".join(f"![{_title(name)}]({name})" for name in plots)
-    return [_put_section(folder, MARK, f"{markdown(report)}\n{pictures}"), *(folder / name for name in plots)]
+    pictures = "\n\n".join(f"![{Path(name).stem.removeprefix('mini_')}]({name})" for name in plots)
+    return [_put_section(folder, SECTION, f"{markdown(report)}\n{pictures}"), *(folder / name for name in plots)]
 
 
 def write_formats(rows: Sequence[FormatRow], folder: Path) -> Path:
-    """Puts the table of formats into RESULTS.md, in place of the one before. Raises OSError as `write_report` does."""
+    """Replace the table of formats in RESULTS.md. Raises OSError if the folder cannot be written."""
     folder.mkdir(parents=True, exist_ok=True)
-    return _put_section(folder, FORMATS_MARK, format_table(rows))
+    return _put_section(folder, FORMATS_SECTION, format_table(rows))
 
 
-def _put_section(folder: Path, mark: str, text: str) -> Path:
-    """Replaces what stands between the two marks of RESULTS.md, or adds it at the end; the rest of the file stays."""
-    file, begin, end = folder / FILE, f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+def _put_section(folder: Path, section: str, text: str) -> Path:
+    """Replace a section of RESULTS.md, which two comments enclose, or append it; the rest stays unchanged."""
+    file, begin, end = folder / RESULTS_FILE, f"<!-- {section} -->", f"<!-- end of {section} -->"
     before, found, rest = (file.read_text("utf-8") if file.exists() else "").partition(begin)
     after = rest.partition(end)[2].lstrip("\n") if found else ""
     parts = (before.rstrip("\n") + "\n" if before else "", f"{begin}\n{text}\n{end}\n", after)
@@ -51,7 +51,7 @@ def _put_section(folder: Path, mark: str, text: str) -> Path:
 
 
 def markdown(report: Report) -> str:
-    """Three tables with what was counted and how."""
+    """Markdown tables of the report, with a description of the measures."""
     steps = report.rows[0].steps
     lines = [
         "## LongLive Mini: what it does of what it is told",
@@ -90,16 +90,16 @@ def _scores(report: Report, title: str, part: str) -> list[str]:
 def _flicker_line(row: Row) -> str:
     flicker, drift = row.flicker, row.drift
     changes = [
-        f"{_number(a, form)} → {_number(b, form)}"
-        for (a, b), form in ((drift.wall, ".1f"), (drift.paint, ".1f"), (drift.fit, ".2f"))
+        f"{_number(a, number_format)} → {_number(b, number_format)}"
+        for (a, b), number_format in (
+            (drift.background_error, ".1f"),
+            (drift.hero_error, ".1f"),
+            (drift.confidence, ".2f"),
+        )
     ]
     ratios = [_number(flicker.over_boundaries, ".2f"), _number(flicker.over_inside, ".2f")]
     return f"| {row.name} | {' | '.join(ratios)} | {flicker.seams} | {' | '.join(changes)} |"
 
 
-def _number(value: float, form: str) -> str:
-    return "–" if isnan(value) else format(value, form)
-
-
-def _title(name: str) -> str:
-    return name.removesuffix(".png").replace("mini_", "")
+def _number(value: float, number_format: str) -> str:
+    return "–" if isnan(value) else format(value, number_format)

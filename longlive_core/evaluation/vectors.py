@@ -1,4 +1,4 @@
-"""Recorded NVFP4 vectors, compared bit for bit."""
+"""Bit-for-bit comparison with recorded NVFP4 vectors."""
 
 from __future__ import annotations
 
@@ -10,27 +10,25 @@ from torch import Tensor
 from ...kernels import dequantize_nvfp4, quantize_nvfp4, unswizzle_scales
 from .recorded import Recorded
 
-# Names in the files for a rule with 16 x 16 scales, and for one that quantises the transpose.
+# Recorded rule names that use one scale per 16 x 16 tile, or that quantise the transposed matrix.
 TILED = {"mse2d": "mse", "static6_2d": "static_6"}
 TRANSPOSED = {"mse_T": "mse"}
 
 
 def differing_vectors(case: Recorded) -> Iterator[str]:
-    """`x.mse.values: 3 of 1024 differ` for every recorded tensor that ours is not equal to; nothing if all are."""
-    for name in case.tensors:
-        if name.endswith(".values"):
-            source, rule, _ = name.split(".")
-            made = quantised(case.tensors[source], rule)
-            for part, tensor in made.items():
-                want = case.tensors[f"{source}.{rule}.{part}"]
-                if tensor.shape != want.shape:
-                    yield f"{source}.{rule}.{part}: {list(tensor.shape)} instead of {list(want.shape)}"
-                elif not torch.equal(tensor, want):
-                    yield f"{source}.{rule}.{part}: {int((tensor != want).sum())} of {want.numel()} differ"
+    """Describe every recorded tensor that differs from ours, such as `x.mse.values: 3 of 1024 differ`."""
+    for stem in (name.removesuffix(".values") for name in case.tensors if name.endswith(".values")):
+        source, rule = stem.split(".")
+        for part, tensor in quantised(case.tensors[source], rule).items():
+            recorded = case.tensors[f"{stem}.{part}"]
+            if tensor.shape != recorded.shape:
+                yield f"{stem}.{part}: {list(tensor.shape)} instead of {list(recorded.shape)}"
+            elif not torch.equal(tensor, recorded):
+                yield f"{stem}.{part}: {int((tensor != recorded).sum())} of {recorded.numel()} differ"
 
 
 def quantised(x: Tensor, rule: str) -> dict[str, Tensor]:
-    """Everything that is recorded of one matrix under the name of one rule."""
+    """Quantise a matrix `[rows, columns]` by a recorded rule and return every recorded part by name."""
     x = x.t() if rule in TRANSPOSED else x
     packed = quantize_nvfp4(x, (TILED | TRANSPOSED).get(rule, rule), tile=rule in TILED)
     rows, half = packed.values.shape

@@ -1,8 +1,8 @@
-"""Agreement with recorded runs of the reference, one result per file."""
+"""Verify agreement with recorded runs of the reference, one result per file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,20 +21,20 @@ from .vectors import differing_vectors
 Verdict = Literal["ok", "failed", "skipped"]
 
 TOLERANCE = 5e-6
-# The encoder's layers, in names of Wan's VAE.
+# Name prefixes of the encoder's weights in Wan's VAE.
 _ENCODER = ("encoder.", "conv1.")
-# The least share of recorded cache codes. Other CPU kernels round some bf16 products to the other side: on the plainest
-# ones a correct run has 97.7 %, with W4A4 91.1 %; with another rule for block scales it has 83.5 % and 65.4 %.
+# Least share of equal bytes in the KV cache. CPU kernels differ in their rounding of bf16 products: with the
+# least capable ones a correct run has 97.7 %, and 91.1 % with W4A4; with a wrong block-scale rule 83.5 % and 65.4 %.
 CACHE_EQUAL, CACHE_EQUAL_W4A4 = 0.95, 0.85
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Verdict on one file. Errors are relative L2, None where the kind has no such figure.
+    """Verdict on one file. Errors are relative L2; a figure is None if the kind of run does not have it.
 
-    call_error is the worst model call of a float32 run, the mean over calls of a replayed one; `attended` says whether
-    every call saw the recorded frames; `tolerance` is the limit of the figure that decides; `note` says what a verdict
-    alone does not. For a VAE the two figures are decoding and encoding.
+    output_error: of the film's latents; of decoding for a VAE. call_error: of the worst model call in float32, the mean
+    over all calls in replay, of encoding for a VAE. attended: whether every call attended to the recorded frames.
+    tolerance: limit of the deciding figure. note: what was compared, or why the file failed or was skipped.
     """
 
     name: str
@@ -47,13 +47,8 @@ class Result:
     note: str = ""
 
 
-def verify(paths: Iterable[Path]) -> list[Result]:
-    """`verify_file` of each."""
-    return [verify_file(path) for path in paths]
-
-
 def verify_file(path: Path) -> Result:
-    """Replays a recorded run. A file that cannot be read or replayed has failed, with the reason as its note."""
+    """Repeat a recorded run and compare. A file that cannot be read or repeated fails, with the reason as its note."""
     kind = "unreadable"
     try:
         case = Recorded.load(path)
@@ -76,36 +71,33 @@ def _generate(case: Recorded) -> Result:
 
 
 def _exact(case: Recorded) -> Result:
-    """A float32 run is made freely: every call in the file, the film and all attended frames must agree."""
-    made = run_case(case, replay=False)
-    limit = case.number("tolerance", TOLERANCE)
-    compared = len(made.call_errors)
+    """Compare a float32 run without replay: recorded calls, the film and the attended frames of all calls."""
+    run, limit = run_case(case, replay=False), case.number("tolerance", TOLERANCE)
+    compared = len(run.call_errors)
     if not compared:
         raise ValueError("no model call is recorded in the file")
-    worst = max(made.call_errors)
-    note = "" if compared == made.calls else f"thinned: flow of {compared} of {made.calls} calls compared"
-    attended = [set(seen) for seen in made.attended] == [set(seen) for seen in case.facts["attended"]]
-    good = made.output_error <= limit and worst <= limit and attended
-    return Result(case.path.name, case.kind, _verdict(good), made.output_error, worst, attended, limit, note)
+    worst = max(run.call_errors)
+    note = "" if compared == run.calls else f"thinned: flow of {compared} of {run.calls} calls compared"
+    attended = [set(frames) for frames in run.attended] == [set(frames) for frames in case.facts["attended"]]
+    good = max(run.output_error, worst) <= limit and attended
+    return _result(case, good, run.output_error, worst, attended, limit, note)
 
 
 def _replayed(case: Recorded) -> Result:
-    """A run in low precision is judged call by call on recorded samples; the free film is a sanity check."""
-    replayed = run_case(case, replay=True)
+    """Compare a run in low precision call by call in replay, and its film without replay within a wide limit."""
+    replayed, output = run_case(case, replay=True), run_case(case, replay=False).output_error
     calls, cache = replayed.call_errors, replayed.cache_equal
-    output = run_case(case, replay=False).output_error
     limit, loose = case.number("replay_tolerance", 0.006), case.number("tolerance", 0.02)
     mean = sum(calls) / len(calls)
     note = f"mean over {len(calls)} replayed calls; free-running output within {loose:g}"
-    if cache is not None:
-        note += f"; {100 * cache:.2f} % of the cached codes equal"
+    note += "" if cache is None else f"; {100 * cache:.2f} % of the cached codes equal"
     least = CACHE_EQUAL_W4A4 if case.facts["run"].get("weight_format") == "fouroversix" else CACHE_EQUAL
     good = mean <= limit and output <= loose and (cache is None or cache >= least)
-    return Result(case.path.name, case.kind, _verdict(good), output, mean, None, limit, note)
+    return _result(case, good, output, mean, None, limit, note)
 
 
 def _teacher_forcing(case: Recorded) -> Result:
-    """Clean history with noisy targets, and the plain block-causal pass: flow and clean prediction of both."""
+    """Compare flow and clean prediction of the teacher-forced and of the plain block-causal pass."""
     got = case.tensors
     model, frames = load_model(case), case.facts["run"]["block_frames"]
     clean, noisy, t = got["clean"].transpose(1, 2), got["noisy"].transpose(1, 2), got["timestep"]
@@ -119,66 +111,55 @@ def _teacher_forcing(case: Recorded) -> Result:
     )
     plain = plain_flow(model, noisy, t, got["prompt_embeds"], prompts, positions, frames)
     flows = {"tf": forced.squeeze(1).transpose(1, 2), "plain": plain.transpose(1, 2)}
-    calls = [relative_error(flow, got[f"{name}.flow"]) for name, flow in flows.items()]
-    outputs = [
+    call = max(relative_error(flow, got[f"{name}.flow"]) for name, flow in flows.items())
+    output = max(
         relative_error(clean_from_flow(got["noisy"], flow, sigma), got[f"{name}.x0"]) for name, flow in flows.items()
-    ]
-    tables = [
+    )
+    tables = max(
         relative_error(table.sigmas, got["sigmas"]),
         relative_error(table.timesteps, got["timesteps"]),
         relative_error(table.weights[table.index(t)].flatten(), got["weight"].flatten()),
-    ]
+    )
     limit = case.number("tolerance", TOLERANCE)
-    good = max(*calls, *outputs, *tables) <= limit
-    note = f"timestep table within {max(tables):.1e}"
-    return Result(case.path.name, case.kind, _verdict(good), max(outputs), max(calls), None, limit, note)
+    good = max(call, output, tables) <= limit
+    return _result(case, good, output, call, None, limit, f"timestep table within {tables:.1e}")
 
 
 def _vae(case: Recorded) -> Result:
-    """Decode and encode: all at once within the limit, whole and in pieces of any size to the bit.
+    """Compare decoding and encoding with the recorded ones, and streaming in pieces with one piece bit for bit.
 
-    A thinned file may leave out the encoder, and all frames of `decoded` but those in its fact `decoded_frames`.
+    A thinned file may omit the encoder and the frames of `decoded` that its fact `decoded_frames` does not list.
     """
     vae = _load_vae(case)
     latent, expected = case.tensors["latent"], case.tensors["decoded"]
     whole = vae.decode(latent)
     frames: list[int] = case.facts.get("decoded_frames", list(range(whole.shape[2])))
-    decoded = [relative_error(made[:, :, frames], expected) for made in (whole, vae.reconstruct(latent))]
-    same = all(torch.equal(whole, _in_pieces(vae.decode_chunk, latent, 1, size)) for size in (1, 2, 3))
-    encoded: list[float] = []
-    note = "errors of decoding and of encoding"
-    if _has_encoder(case):
+    decoding = max(relative_error(video[:, :, frames], expected) for video in (whole, vae.reconstruct(latent)))
+    same = all(torch.equal(whole, _in_pieces(vae.decode_chunk, latent, size)) for size in (1, 2, 3))
+    encoding = None
+    note = f"thinned: decoding only, {len(frames)} of {whole.shape[2]} frames compared"
+    if "encoded" in case.tensors:
         video = case.tensors["video"]
-        moments = vae.encode(video)
-        encoded = [relative_error(made, case.tensors["encoded"]) for made in (moments, vae.moments(video)[0])]
-        same = same and all(torch.equal(moments, _in_pieces(vae.encode_chunk, video, 1, size)) for size in (4, 8))
-    else:
-        note = f"thinned: decoding only, {len(frames)} of {whole.shape[2]} frames compared"
+        mean = vae.encode(video)
+        encoding = max(relative_error(latents, case.tensors["encoded"]) for latents in (mean, vae.moments(video)[0]))
+        same = same and all(torch.equal(mean, _in_pieces(vae.encode_chunk, video, size)) for size in (4, 8))
+        note = "errors of decoding and of encoding"
     limit = case.number("tolerance", TOLERANCE)
     note += f"; whole and in pieces {'bit-identical' if same else 'DIFFER'}"
-    good = max(*decoded, *encoded) <= limit and same
-    worst = max(encoded) if encoded else None
-    return Result(case.path.name, case.kind, _verdict(good), max(decoded), worst, None, limit, note)
+    return _result(case, same and max(decoding, encoding or 0) <= limit, decoding, encoding, None, limit, note)
 
 
-def _has_encoder(case: Recorded) -> bool:
-    return "encoded" in case.tensors
-
-
-def _in_pieces(
-    run: Callable[[Tensor, State | None], tuple[Tensor, State]], clip: Tensor, first: int, size: int
-) -> Tensor:
-    """A clip through a streaming pass: `first` frames, then `size` at a time."""
-    made, state = run(clip[:, :, :first], None)
-    pieces = [made]
-    for part in clip[:, :, first:].split(size, dim=2):
-        made, state = run(part, state)
-        pieces.append(made)
+def _in_pieces(run: Callable[[Tensor, State | None], tuple[Tensor, State]], clip: Tensor, size: int) -> Tensor:
+    """Run a streaming pass over a clip `[B, C, F, H, W]`: one frame, then `size` frames at a time."""
+    state, pieces = None, list[Tensor]()
+    for part in (clip[:, :, :1], *clip[:, :, 1:].split(size, dim=2)):
+        piece, state = run(part, state)
+        pieces.append(piece)
     return torch.cat(pieces, dim=2)
 
 
 def _load_vae(case: Recorded) -> WanVAE:
-    """The case's VAE; its latents are not normalised."""
+    """Load the run's VAE, with mean 0 and standard deviation 1 of its latents."""
     facts = dict(case.facts["model"])
     channels = facts.pop("z_dim")
     facts |= {"latent_channels": channels, "mean": [0.0] * channels, "std": [1.0] * channels}
@@ -186,26 +167,27 @@ def _load_vae(case: Recorded) -> WanVAE:
     weights = {
         name.removeprefix("weights."): value for name, value in case.tensors.items() if name.startswith("weights.")
     }
-    if not _has_encoder(case):
+    if "encoded" not in case.tensors:  # the file has no encoder weights; the random ones are never used
         weights |= {name: value for name, value in vae.state_dict().items() if name.startswith(_ENCODER)}
     vae.load_state_dict(weights)
     return vae.requires_grad_(False).eval()
 
 
 def _nvfp4(case: Recorded) -> Result:
-    """Codes, scales in both layouts, amax and decoded numbers of every rule, to the bit."""
+    """Compare codes, scales in both layouts, amax and dequantised values of every rule bit for bit."""
     vectors = sum(name.endswith(".values") for name in case.tensors)
-    faults = list(differing_vectors(case))
-    note = "; ".join(faults) or f"{vectors} vectors bit-exact"
-    return Result(case.path.name, case.kind, _verdict(vectors > 0 and not faults), tolerance=0.0, note=note)
+    faults = "; ".join(differing_vectors(case))
+    return _result(case, vectors > 0 and not faults, None, None, None, 0.0, faults or f"{vectors} vectors bit-exact")
 
 
-def _skip(why: str) -> Callable[[Recorded], Result]:
-    return lambda case: Result(case.path.name, case.kind, "skipped", note=why)
+def _weights(case: Recorded) -> Result:
+    return Result(case.path.name, case.kind, "skipped", note="weights only, read by the cases that name it")
 
 
-def _verdict(good: bool) -> Verdict:
-    return "ok" if good else "failed"
+def _result(
+    case: Recorded, good: bool, output: float | None, call: float | None, attended: bool | None, limit: float, note: str
+) -> Result:
+    return Result(case.path.name, case.kind, "ok" if good else "failed", output, call, attended, limit, note)
 
 
 _KINDS: dict[str, Callable[[Recorded], Result]] = {
@@ -213,5 +195,5 @@ _KINDS: dict[str, Callable[[Recorded], Result]] = {
     "teacher_forcing": _teacher_forcing,
     "vae": _vae,
     "nvfp4": _nvfp4,
-    "weights": _skip("weights only, read by the cases that name it"),
+    "weights": _weights,
 }

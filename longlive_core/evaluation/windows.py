@@ -1,11 +1,11 @@
-"""Where a film is looked at: short windows around seams between blocks, the only parts that are decoded.
+"""Short windows around seams between blocks, the only parts of a film that an evaluation decodes.
 
-The decoder forgets: after three latent frames of the film's own, what came before changes a pixel by less than
-a level. So it is given the film's first latent frame and then windows, as if cuts lay between them:
+After three latent frames, earlier frames change a decoded pixel by less than one level of 255. Therefore the decoder
+gets the first latent frame of the film and then the windows, each with three latent frames to warm up:
 
     block      k - 1                     | k
     latent     … 3  4   5  6   7 (seam) | 0  1  2 …
-    window          w w w  ▪   ▪         | ▪  ▪            w warms up, ▪ is looked at: 16 video frames
+    window          w w w  ▪   ▪         | ▪  ▪            w: warm-up, ▪: evaluated (16 video frames)
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from ..vae import DecodeStream, WanVAE
 Frames = NDArray[np.uint8]
 
 WARM_UP: Final = 3
-# Latent frames looked at on either side of a seam.
+# Evaluated latent frames on either side of a seam.
 REACH: Final = 2
 WINDOW_FRAMES: Final = 2 * REACH * TIME_FACTOR
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The surroundings of the seam before `block`, which belongs to the same shot as the block before it.
+    """Frames around the seam before `block`, which is in the same shot as the previous block.
 
-    `seam` is the latent frame with which the block starts.
+    `seam` is the first latent frame of the block.
     """
 
     shot: int
@@ -43,16 +43,17 @@ class Window:
 
     @property
     def start(self) -> int:
-        """First video frame of the window in the film."""
+        """Index of the first video frame."""
         return video_frames(self.seam - REACH)
 
     @property
     def stop(self) -> int:
+        """Index after the last video frame."""
         return video_frames(self.seam + REACH)
 
 
 def plan_windows(plan: BlockPlan, every: int = 1) -> tuple[Window, ...]:
-    """One window per shot and stretch of `every` blocks: at the first seam in there that is no cut."""
+    """Plan one window per shot and interval of `every` blocks, at the first seam that is not a cut."""
     windows: dict[tuple[int, int], Window] = {}
     for before, block in zip(plan.blocks, plan.blocks[1:], strict=False):
         if before.shot == block.shot:
@@ -61,7 +62,7 @@ def plan_windows(plan: BlockPlan, every: int = 1) -> tuple[Window, ...]:
 
 
 def decode_windows(vae: WanVAE, blocks: Iterable[Block], windows: Iterable[Window]) -> Iterator[tuple[Window, Frames]]:
-    """Each window with its frames `[16, H, W, 3]` uint8, as soon as its block is made."""
+    """Yield each window with its frames `[16, H, W, 3]` uint8 as soon as its block is finished."""
     wanted = {window.block: window for window in windows}
     stream = DecodeStream(vae)
     last = None

@@ -1,4 +1,4 @@
-"""Training that can be stopped at any step and goes on from there."""
+"""Checkpoints of a training stage, from which an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from torch import nn
 
 
 class Stateful(Protocol):
+    """An optimiser or weight average with the state-dict methods of PyTorch."""
+
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any], /) -> Any: ...  # noqa: ANN401
 
 
 class Checkpoint:
-    """One stage of training on disk: step, weights and optimiser, written atomically every `every` steps."""
+    """File with step, weights and optimiser state of a stage, replaced atomically every `every` steps."""
 
     def __init__(self, path: Path, every: int = 100) -> None:
         self.path, self.every = path, every
 
     def restore(self, module: nn.Module, *others: Stateful) -> int:
-        """Loads what was kept and returns the number of finished steps, 0 when there is nothing."""
+        """Load the file and return the number of finished steps; 0 if there is no file."""
         if not self.path.exists():
             return 0
-        kept = torch.load(self.path, map_location="cpu", weights_only=True)
-        module.load_state_dict(kept["module"])
-        for other, state in zip(others, kept["others"], strict=True):
+        saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        module.load_state_dict(saved["module"])
+        for other, state in zip(others, saved["others"], strict=True):
             other.load_state_dict(state)
-        return int(kept["step"])
+        return int(saved["step"])
 
-    def keep(self, step: int, module: nn.Module, *others: Stateful, last: bool = False) -> None:
-        """Writes when the step is due or the last."""
+    def save(self, step: int, module: nn.Module, *others: Stateful, last: bool = False) -> None:
+        """Write the file if `step` is a multiple of `every`, or if it is the last step."""
         if step % self.every and not last:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Trains the embedded transformer and its text encoder by teacher forcing, as it will be used.
+"""Training of the embedded transformer and its text encoder by teacher forcing.
 
-First single blocks that start a shot, under captions that name everything; then whole films, where each block sees
-just the clean blocks that the sink memory would hold and later captions leave the hero's looks out.
+The first stages train single blocks with complete captions. The later stages train whole films: each block attends to
+the clean blocks that the KV cache with sinks would hold, and captions of later shots omit the hero's appearance.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from ..memory import Window
 from ..mini import Mini
 from ..sampling.unipc import unipc
 from ..script import CUT_PREFIX
+from ..types import BLOCK_FRAMES
 from .captions import caption
 from .checkpoint import Checkpoint
-from .films import BLOCK, BLOCKS, Films
+from .films import FILM_BLOCKS, Films
 from .optim import Average
 from .schedule import TimestepTable, add_noise
 from .teacher_forcing import teacher_forced_flow
 from .vae import cosine
+from .world import WorldFilm
 
 SHOT_OFFSET = 8.0
-PERIOD_FRAMES = 24  # latent frames in one period of the world: a jump by it leaves every pixel in place
+PERIOD_FRAMES = 24  # latent frames in one period of the world; every pixel repeats after this time
 HERO_WEIGHT = 6.0
 CONTEXT_NOISE = 0.15
 TABLE = TimestepTable.shifted(5.0)
@@ -35,13 +37,13 @@ SAMPLED = torch.tensor(unipc(4).sigmas[:-1])
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One part of the curriculum: `steps` updates on `batch` films of up to `blocks` blocks at `copies` noise levels.
+class DiTStage:
+    """Stage of the curriculum: `steps` updates on `batch` films of up to `blocks` blocks at `copies` noise levels.
 
-    The learning rate falls from `lr` along a cosine laid out for `horizon` steps; the first `skip` steps of the
-    average are left out, while the weights still move fast. opening: share of noise levels at the sampler's first
-    step. at_start: share of single blocks that start a shot. named_later: share of later shots
-    whose caption names the hero. early_cut: only films that cut within their first three blocks.
+    The learning rate decreases from `lr` along a cosine that would end after `horizon` steps. The average of weights
+    starts after `skip` steps. opening: share of noise levels at the sampler's first step. at_start: share of single
+    blocks that start a shot. named_later: share of later shots whose caption names the hero. early_cut: whether to use
+    only films with a cut in their first three blocks.
     """
 
     name: str
@@ -59,13 +61,13 @@ class Stage:
     skip: int = 200
 
 
-# A four-step sampler settles the hero's shape in its first step, where only text can tell it: at lower noise the
-# sample already shows one, so a shape is learnt from openings alone.
+# A four-step sampler decides the hero's shape in its first step, from text alone; at lower noise the sample already
+# shows a shape. Hence shapes are learnt from the noise level of the first step only (`opening`).
 STAGES = (
-    Stage("single", 1, batch=8, copies=2, steps=1100, horizon=3200, lr=1.5e-3, final_scale=0.5, at_start=0.8),
-    Stage("openings", 1, batch=8, copies=2, steps=1900, horizon=1900, lr=1.5e-3, final_scale=0.4, opening=0.45),
-    Stage("films", BLOCKS, batch=2, copies=2, steps=900, horizon=1800, lr=8e-4, final_scale=0.02, opening=0.3),
-    Stage(
+    DiTStage("single", 1, batch=8, copies=2, steps=1100, horizon=3200, lr=1.5e-3, final_scale=0.5, at_start=0.8),
+    DiTStage("openings", 1, batch=8, copies=2, steps=1900, horizon=1900, lr=1.5e-3, final_scale=0.4, opening=0.45),
+    DiTStage("films", FILM_BLOCKS, batch=2, copies=2, steps=900, horizon=1800, lr=8e-4, final_scale=0.02, opening=0.3),
+    DiTStage(
         "cuts",
         5,
         batch=3,
@@ -83,8 +85,11 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from: clean `[B, C, F, h, w]`, hero coverage `[B, F, h, w]`, captions per film and block,
-    RoPE positions `[B, F]`, and the blocks that each block sees."""
+    """Training data of one step.
+
+    clean: latents `[B, C, F, h, w]`. hero: coverage `[B, F, h, w]`. captions: per film and block. positions: RoPE
+    positions `[B, F]`. history: earlier blocks that each block attends to.
+    """
 
     clean: Tensor
     hero: Tensor
@@ -93,66 +98,63 @@ class Batch:
     history: tuple[tuple[int, ...], ...]
 
 
-def single_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
-    """Blocks without history under a full caption."""
+def single_batch(data: Films, stage: DiTStage, rng: np.random.Generator) -> Batch:
+    """Sample a batch of single blocks without history, with captions that name the hero."""
     rows = rng.integers(len(data), size=stage.batch)
     starts = rng.random(stage.batch) < stage.at_start
     clean, hero, texts, positions = [], [], [], []
     for row, at_start in zip(rows, starts, strict=True):
         shots = data.shots[row].tolist()
-        heads = [b for b in range(BLOCKS) if b == 0 or shots[b] != shots[b - 1]]
-        block = int(rng.choice(heads if at_start else range(BLOCKS)))
-        frames = slice(BLOCK * block, BLOCK * (block + 1))
+        heads = [b for b in range(FILM_BLOCKS) if b == 0 or shots[b] != shots[b - 1]]
+        block = int(rng.choice(heads if at_start else range(FILM_BLOCKS)))
+        frames = slice(BLOCK_FRAMES * block, BLOCK_FRAMES * (block + 1))
         clean.append(data.latents[row, :, frames].float())
         hero.append(data.hero[row, frames].float())
-        text = _caption(data, int(row), shots[block], named=True, rng=rng)
+        text = _caption(data.films[row], shots[block], named=True, rng=rng)
         texts.append((CUT_PREFIX + text if block and block in heads else text,))
         positions.append(torch.arange(frames.start, frames.stop) + SHOT_OFFSET * shots[block])
     return Batch(torch.stack(clean), torch.stack(hero), tuple(texts), torch.stack(positions).float(), ((),))
 
 
-def film_batch(data: Films, stage: Stage, rng: np.random.Generator) -> Batch:
-    """Films from their first block on, all of one cutting pattern so that they share the blocks of memory."""
+def film_batch(data: Films, stage: DiTStage, rng: np.random.Generator) -> Batch:
+    """Sample a batch of films from their first block; all have the same cuts, so that they share one history."""
     usable = (data.shots[:, 2] > 0).nonzero()[:, 0] if stage.early_cut else torch.arange(len(data))
     pattern = data.shots[usable[int(rng.integers(len(usable)))]]
     same = (data.shots == pattern).all(1).nonzero()[:, 0].numpy()
     rows = rng.choice(same, size=stage.batch)
     shots = pattern.tolist()
     blocks = int(rng.integers(3, stage.blocks + 1))
-    texts = tuple(_film_captions(data, int(row), shots[:blocks], stage.named_later, rng) for row in rows)
-    frames = BLOCK * blocks
+    texts = tuple(_film_captions(data.films[row], shots[:blocks], stage.named_later, rng) for row in rows)
+    frames = BLOCK_FRAMES * blocks
     positions = torch.stack([_positions(shots[:blocks], rng) for _ in rows])
     clean, hero = data.latents[rows, :, :frames].float(), data.hero[rows, :frames].float()
     return Batch(clean, hero, texts, positions, _history(shots[:blocks], rng))
 
 
-def _film_captions(
-    data: Films, row: int, shots: list[int], named_later: float, rng: np.random.Generator
-) -> tuple[str, ...]:
+def _film_captions(film: WorldFilm, shots: list[int], named_later: float, rng: np.random.Generator) -> tuple[str, ...]:
     named = [shot == 0 or rng.random() < named_later for shot in range(shots[-1] + 1)]
-    texts = [_caption(data, row, shot, named=named[shot], rng=rng) for shot in range(shots[-1] + 1)]
+    texts = [_caption(film, shot, named=named[shot], rng=rng) for shot in range(shots[-1] + 1)]
     heads = [block > 0 and shot != shots[block - 1] for block, shot in enumerate(shots)]
     return tuple(CUT_PREFIX + texts[shot] if head else texts[shot] for shot, head in zip(shots, heads, strict=True))
 
 
-def _caption(data: Films, row: int, shot: int, *, named: bool, rng: np.random.Generator) -> str:
-    film = data.films[row]
-    return caption(film.hero if named else None, film.takes[shot], rng)
+def _caption(film: WorldFilm, shot: int, *, named: bool, rng: np.random.Generator) -> str:
+    return caption(film.hero if named else None, film.shots[shot], rng)
 
 
 def _positions(shots: list[int], rng: np.random.Generator) -> Tensor:
-    """RoPE time of each frame; now and then a film pretends to be long by jumping whole periods ahead."""
-    place = torch.arange(BLOCK * len(shots), dtype=torch.float32)
-    place += SHOT_OFFSET * torch.tensor(shots).repeat_interleave(BLOCK)
+    """RoPE position of each frame `[F]`; a random jump by whole periods simulates a later part of a long film."""
+    positions = torch.arange(BLOCK_FRAMES * len(shots), dtype=torch.float32)
+    positions += SHOT_OFFSET * torch.tensor(shots).repeat_interleave(BLOCK_FRAMES)
     if rng.random() < 0.6:
         for _ in range(int(rng.integers(1, 3))):
             block = int(rng.integers(1, len(shots)))
-            place[BLOCK * block :] += PERIOD_FRAMES * int(rng.integers(1, 8))
-    return place
+            positions[BLOCK_FRAMES * block :] += PERIOD_FRAMES * int(rng.integers(1, 8))
+    return positions
 
 
 def _history(shots: list[int], rng: np.random.Generator) -> tuple[tuple[int, ...], ...]:
-    """Blocks seen by each block: what the sink memory of a random size would hold."""
+    """Blocks that each block attends to: those that a KV cache with sinks and a random window would hold."""
     window = Window(int(rng.choice([3, 4, 4, 4])), sinks=1, shot_sink=True)
     seen: list[tuple[int, ...]] = []
     for block, shot in enumerate(shots):
@@ -163,8 +165,10 @@ def _history(shots: list[int], rng: np.random.Generator) -> tuple[tuple[int, ...
 
 
 def noise_levels(shape: tuple[int, int, int], opening: float, rng: np.random.Generator) -> Tensor:
-    """One sigma per film, copy and block `[B, M, blocks]`: half from the table, half where the sampler stops,
-    and a share `opening` of all at its first step.
+    """Sample sigma per film, copy and block, `[B, M, blocks]`.
+
+    Half of the values come from the training table and half from the sampler's steps; then a share `opening` of all is
+    set to the sampler's first step.
     """
     table = TABLE.sigmas[torch.from_numpy(rng.integers(len(TABLE.sigmas), size=shape))]
     visited = SAMPLED[torch.from_numpy(rng.integers(len(SAMPLED), size=shape))]
@@ -174,23 +178,21 @@ def noise_levels(shape: tuple[int, int, int], opening: float, rng: np.random.Gen
     return levels
 
 
-def flow_loss(mini: Mini, batch: Batch, stage: Stage, rng: np.random.Generator) -> Tensor:
-    """Hero-weighted mean squared error of the flow, noise - clean."""
-    B, _, frames, _, _ = batch.clean.shape
-    copies = stage.copies
-    blocks = frames // BLOCK
+def flow_loss(mini: Mini, batch: Batch, stage: DiTStage, rng: np.random.Generator) -> Tensor:
+    """Mean squared error of the predicted flow, noise − clean, with a larger weight for the hero."""
+    B, copies, blocks = len(batch.clean), stage.copies, batch.clean.shape[2] // BLOCK_FRAMES
     noise_rng = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    sigma = noise_levels((B, copies, blocks), stage.opening, rng).repeat_interleave(BLOCK, dim=-1)
+    sigma = noise_levels((B, copies, blocks), stage.opening, rng).repeat_interleave(BLOCK_FRAMES, dim=-1)
     clean = batch.clean[:, None].expand(-1, copies, -1, -1, -1, -1)
     noise = torch.randn(clean.shape, generator=noise_rng)
     noisy = add_noise(clean, noise, sigma[:, :, None, :, None, None])
-    # The sampler's own history is never exactly clean: a little noise on it is what keeps a long film from drifting.
+    # Generated blocks are never exactly clean, so that noise on the history in training reduces drift in long films.
     level = CONTEXT_NOISE * torch.from_numpy(rng.random((B, 1, 1, 1, 1))).float()
     context = batch.clean + level * torch.randn(batch.clean.shape, generator=noise_rng)
     distinct = sorted({text for film in batch.captions for text in film})
     prompts = torch.tensor([[distinct.index(text) for text in film] for film in batch.captions])
     flow = teacher_forced_flow(
-        mini.model, context, noisy, (1000 * sigma).floor(), mini.text(distinct), prompts, batch.positions, BLOCK,
+        mini.model, context, noisy, (1000 * sigma).floor(), mini.text(distinct), prompts, batch.positions, BLOCK_FRAMES,
         history=batch.history,
     )  # fmt: skip
     weight = 1 + (HERO_WEIGHT - 1) * (batch.hero > 0.02)[:, None, None].float()
@@ -203,21 +205,21 @@ def train_dit(
     folder: Path,
     seed: int,
     log: Callable[[str], None],
-    stages: tuple[Stage, ...] = STAGES,
+    stages: tuple[DiTStage, ...] = STAGES,
     every: int = 100,
 ) -> None:
-    """Runs the curriculum and leaves the averaged weights in `mini`; goes on from what `folder` holds."""
+    """Run the curriculum, resuming from the checkpoints in `folder`, and load the averaged weights into `mini`."""
     both = nn.ModuleList([mini.model, mini.text]).requires_grad_(True)
     for number, stage in enumerate(stages):
         optimiser = torch.optim.AdamW(both.parameters(), lr=stage.lr, betas=(0.9, 0.99), weight_decay=0.01)
         average = Average(both, 0.995)
         checkpoint = Checkpoint(folder / f"dit_{stage.name}.pt", every)
         first = checkpoint.restore(both, optimiser, average)
-        draw = single_batch if stage.blocks == 1 else film_batch
+        sample_batch = single_batch if stage.blocks == 1 else film_batch
         smooth = 0.0
         for step in range(first, stage.steps):
             rng = np.random.default_rng((seed, 2 + number, step))
-            loss = flow_loss(mini, draw(data, stage, rng), stage, rng)
+            loss = flow_loss(mini, sample_batch(data, stage, rng), stage, rng)
             loss.backward()
             nn.utils.clip_grad_norm_(both.parameters(), 1.0)
             for group in optimiser.param_groups:
@@ -229,7 +231,7 @@ def train_dit(
             elif step == stage.skip:
                 average = Average(both, 0.995)
             smooth = loss.item() if step == first else 0.98 * smooth + 0.02 * loss.item()
-            checkpoint.keep(step + 1, both, optimiser, average, last=step + 1 == stage.steps)
+            checkpoint.save(step + 1, both, optimiser, average, last=step + 1 == stage.steps)
             if (step + 1) % 50 == 0:
                 log(f"dit {stage.name} {step + 1}/{stage.steps} loss {smooth:.4f}")
         both.load_state_dict(average.weights)

@@ -1,4 +1,4 @@
-"""From a seed to the embedded model: VAE, films, transformer and text encoder. `longlive train mini` runs it."""
+"""Training of the embedded model: VAE, latents of films, transformer and text encoder (`longlive train mini`)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FILMS = 600
 
 
 def train_mini(folder: Path, seed: int, log: Callable[[str], None]) -> Mini:
-    """Trains everything and writes the three files of `load_mini` to `folder`.
+    """Train all parts and write the three files that `load_mini` reads to `folder`.
 
-    Every step depends on (seed, step) alone and progress is kept in `folder/checkpoints` at least every 100 steps, so
-    a run that was stopped goes on where it was when it is called again.
+    Each step depends on `seed` and its number only, and `folder/checkpoints` is updated at least every 100 steps, so
+    that a second call with the same folder resumes an interrupted run.
     """
     checkpoints = folder / "checkpoints"
     vae = train_vae(checkpoints, seed, log).requires_grad_(False)

@@ -1,13 +1,13 @@
-"""Trains the embedded VAE on the synthetic world: images, then short clips, then whole frames.
+"""Training of the embedded VAE on the synthetic world: images, then short clips, then clips of whole frames.
 
-The curriculum is what makes two CPU cores enough: an image autoencoder is inflated to video by silencing the past
-taps of every kernel, so clips begin where images ended.
+The curriculum makes training on two CPU cores feasible: an image autoencoder is inflated to a video autoencoder by
+setting the kernel weights of past frames to zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..mini.config import MINI_VAE
+from ..types import FPS
 from ..vae import VAEConfig, WanVAE
 from ..vae.decoder import Upsample
 from ..vae.encoder import Downsample
@@ -25,10 +26,10 @@ from .optim import MuonAdam
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One part of the curriculum: `steps` updates on `batch` clips of `frames` video frames of `crop` pixels.
+class VAEStage:
+    """Stage of the curriculum: `steps` updates on `batch` clips of `frames` video frames of `crop` × `crop` pixels.
 
-    The learning rates fall from their peaks along a cosine laid out for `horizon` steps.
+    The learning rates decrease from their peaks along a cosine that would end after `horizon` steps.
     """
 
     name: str
@@ -42,28 +43,28 @@ class Stage:
     final_scale: float
 
 
-# The encoder stops in mid-cosine: any fixed encoder will do, and what is left is the decoder's, which is polished.
+# The last stage ends before its cosine does: the encoder is fixed then, and `POLISH` goes on with the decoder.
 STAGES = (
-    Stage("images", 1, crop=64, batch=16, steps=1200, horizon=1200, muon_lr=0.02, adam_lr=3e-3, final_scale=0.2),
-    Stage("clips", 5, crop=64, batch=8, steps=1100, horizon=1100, muon_lr=0.005, adam_lr=1e-3, final_scale=0.4),
-    Stage("films", 9, crop=128, batch=2, steps=400, horizon=900, muon_lr=0.0025, adam_lr=5e-4, final_scale=0.02),
+    VAEStage("images", 1, crop=64, batch=16, steps=1200, horizon=1200, muon_lr=0.02, adam_lr=3e-3, final_scale=0.2),
+    VAEStage("clips", 5, crop=64, batch=8, steps=1100, horizon=1100, muon_lr=0.005, adam_lr=1e-3, final_scale=0.4),
+    VAEStage("films", 9, crop=128, batch=2, steps=400, horizon=900, muon_lr=0.0025, adam_lr=5e-4, final_scale=0.02),
 )
-POLISH = Stage("polish", 9, crop=128, batch=2, steps=220, horizon=220, muon_lr=0.002, adam_lr=4e-4, final_scale=0.02)
+POLISH = VAEStage("polish", 9, crop=128, batch=2, steps=220, horizon=220, muon_lr=0.002, adam_lr=4e-4, final_scale=0.02)
 HERO_WEIGHT = 4.0
 POLISH_NOISE = 0.2
 KL_WEIGHT = 1e-4
 
 
-def clip_batch(stage: Stage, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """The batch of one step, a function of (seed, step): video [B, 3, T, S, S] in [-1, 1], hero mask [B, 1, T, S, S].
+def clip_batch(stage: VAEStage, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """Batch of a step: video `[B, 3, T, S, S]` in [-1, 1] and hero mask `[B, 1, T, S, S]`. A quarter has a cut.
 
-    One clip in four holds a cut.
+    The batch depends on `stage`, `seed` and `step` only.
     """
-    videos: list[Tensor] = []
-    masks: list[Tensor] = []
+    videos, masks = list[Tensor](), list[Tensor]()
     for row in range(stage.batch):
         rng = np.random.default_rng((seed, stage.frames, step, row))
-        span = 6 * world.FPS
+        span = 6 * FPS
+        # The order of these calls is fixed: the random stream decides every batch.
         if rng.random() < 0.25 and stage.frames > 1:
             cut = int(rng.integers(1, stage.frames))
             start = int(rng.integers(span - stage.frames)) + stage.frames
@@ -81,13 +82,13 @@ def clip_batch(stage: Stage, seed: int, step: int) -> tuple[Tensor, Tensor]:
 
 
 def weighted_error(video: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """L1 in which a pixel of the hero counts HERO_WEIGHT times."""
+    """L1 error of videos `[B, 3, T, H, W]`; pixels of the hero (mask `[B, 1, T, H, W]`) have weight HERO_WEIGHT."""
     weight = 1 + (HERO_WEIGHT - 1) * mask
     return (weight * (video - target).abs()).mean() / weight.mean()
 
 
 def reconstruction_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.Generator) -> Tensor:
-    """Hero-weighted L1 plus KL of a diagonal posterior."""
+    """Hero-weighted L1 error plus KL divergence of the diagonal posterior; shapes as in `weighted_error`."""
     mean, log_variance = vae.moments(video)
     sample = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=noise).to(mean)
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
@@ -95,7 +96,7 @@ def reconstruction_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.G
 
 
 def polish_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.Generator) -> Tensor:
-    """`weighted_error` of decoding latents that are off by up to POLISH_NOISE standard deviations."""
+    """`weighted_error` of decoded latents with noise of up to POLISH_NOISE standard deviations; same shapes."""
     with torch.no_grad():
         latents = vae.normalise(vae.moments(video)[0])
         level = POLISH_NOISE * torch.rand(len(latents), 1, 1, 1, 1, generator=noise)
@@ -105,26 +106,25 @@ def polish_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.Generator
 
 @torch.no_grad()
 def inflate(vae: WanVAE) -> None:
-    """Image autoencoder -> video autoencoder that starts by treating every frame as an image.
+    """Turn an image autoencoder into a video autoencoder that treats every frame as an image.
 
-    Past taps are silenced; time convolutions repeat their input (up) or average it (down).
+    Kernel weights of past frames become zero; temporal convolutions repeat frames (up) or average them (down).
     """
     for module in vae.modules():
         if isinstance(module, CausalConv3d) and module.kernel == (3, 3, 3):
             module.weight[:, :, :2] = 0
-        elif isinstance(module, Upsample) and module.time_conv is not None:
-            channels = module.time_conv.weight.shape[1]
-            module.time_conv.weight.zero_()
-            module.time_conv.weight[:, :, 2, 0, 0] = torch.eye(channels).repeat(2, 1)
-        elif isinstance(module, Downsample) and module.time_conv is not None:
-            channels = module.time_conv.weight.shape[1]
-            module.time_conv.weight.zero_()
-            module.time_conv.weight[:, :, 1:, 0, 0] = 0.5 * torch.eye(channels)[..., None]
+        elif isinstance(module, (Upsample, Downsample)) and module.time_conv is not None:
+            weight = module.time_conv.weight.zero_()
+            identity = torch.eye(weight.shape[1])
+            if isinstance(module, Upsample):
+                weight[:, :, 2, 0, 0] = identity.repeat(2, 1)
+            else:
+                weight[:, :, 1:, 0, 0] = 0.5 * identity[..., None]
 
 
 @torch.no_grad()
 def psnr(vae: WanVAE, seed: int, films: int = 4, frames: int = 33) -> float:
-    """Mean PSNR in dB over held-out films of two shots, whole frames."""
+    """Mean PSNR in dB of encoding and decoding, over held-out films of two shots."""
     values: list[float] = []
     for index in range(films):
         film = world.sample_film(np.random.default_rng((seed, 777, index)), (frames // 2, frames))
@@ -135,9 +135,9 @@ def psnr(vae: WanVAE, seed: int, films: int = 4, frames: int = 33) -> float:
 
 
 def train_vae(
-    folder: Path, seed: int, log: Callable[[str], None], stages: tuple[Stage, ...] = STAGES, every: int = 100
+    folder: Path, seed: int, log: Callable[[str], None], stages: tuple[VAEStage, ...] = STAGES, every: int = 100
 ) -> WanVAE:
-    """Runs the curriculum, going on from what `folder` holds; progress is kept `every` so many steps."""
+    """Run the curriculum, resuming from the checkpoints in `folder`, which are written every `every` steps."""
     torch.manual_seed(seed)
     vae = WanVAE(MINI_VAE)
     for previous, stage in zip((None, *stages), stages, strict=False):
@@ -148,8 +148,8 @@ def train_vae(
     return vae
 
 
-def polish_decoder(vae: WanVAE, folder: Path, seed: int, log: Callable[[str], None], stage: Stage = POLISH) -> None:
-    """Trains the decoder alone on slightly wrong latents, which is what a sampler hands it. Needs latent statistics."""
+def polish_decoder(vae: WanVAE, folder: Path, seed: int, log: Callable[[str], None], stage: VAEStage = POLISH) -> None:
+    """Train the decoder alone on slightly noisy latents, as a sampler makes them. Needs latent mean and std."""
     vae.decoder.requires_grad_(True)
     optimiser = MuonAdam(vae.decoder.parameters(), muon_lr=stage.muon_lr, adam_lr=stage.adam_lr)
     _run(stage, vae, vae.decoder, optimiser, folder, seed, log, polish_loss)
@@ -157,7 +157,7 @@ def polish_decoder(vae: WanVAE, folder: Path, seed: int, log: Callable[[str], No
 
 
 def _run(
-    stage: Stage,
+    stage: VAEStage,
     vae: WanVAE,
     trained: nn.Module,
     optimiser: MuonAdam,
@@ -167,14 +167,14 @@ def _run(
     loss_of: Callable[[WanVAE, Tensor, Tensor, torch.Generator], Tensor],
     every: int = 100,
 ) -> None:
-    """One stage, from its checkpoint on. A step depends on (seed, step) alone."""
+    """Run one stage, resuming from its checkpoint. A step depends on `seed` and `step` only."""
     checkpoint = Checkpoint(folder / f"vae_{stage.name}.pt", every)
     for step in range(checkpoint.restore(trained, optimiser), stage.steps):
         noise = torch.Generator().manual_seed(seed * 1_000_003 + step)
         loss = loss_of(vae, *clip_batch(stage, seed, step), noise)
         loss.backward()
         optimiser.step(cosine(step, stage.horizon, stage.final_scale))
-        checkpoint.keep(step + 1, trained, optimiser, last=step + 1 == stage.steps)
+        checkpoint.save(step + 1, trained, optimiser, last=step + 1 == stage.steps)
         if (step + 1) % 50 == 0:
             log(f"vae {stage.name} {step + 1}/{stage.steps} loss {loss.item():.4f}")
     log(f"vae {stage.name} done: {psnr(vae, seed):.2f} dB on held-out films")
@@ -188,12 +188,10 @@ def cosine(step: int, steps: int, final: float, warmup: int = 50) -> float:
 
 
 def latent_statistics(vae: WanVAE, latents: Tensor) -> VAEConfig:
-    """Config with per-channel mean and std of latents [N, C, F, H, W]; the std is floored at a tenth of its median."""
-    mean = latents.mean((0, 2, 3, 4))
-    std = latents.std((0, 2, 3, 4))
+    """VAE config with per-channel mean and std of latents `[N, C, F, H, W]`; std ≥ 0.1 · its median."""
+    mean, std = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
     std = std.clamp(min=0.1 * std.median().item())
-    values = {**vae.config.to_dict(), "mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
-    return VAEConfig.from_dict(values)
+    return replace(vae.config, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
-__all__ = ["STAGES", "Stage", "cosine", "inflate", "latent_statistics", "polish_decoder", "psnr", "train_vae"]
+__all__ = ["STAGES", "VAEStage", "cosine", "inflate", "latent_statistics", "polish_decoder", "psnr", "train_vae"]

@@ -1,8 +1,8 @@
-"""A synthetic world: films of one hero in several shots, with captions and ground truth.
+"""A synthetic world for training and evaluation: films of one hero in several shots, with ground truth.
 
-A film is data (`Film`), its pixels and captions are functions of it, so every claim about memory can be checked
-against what was asked for. Everything that moves has a period of 4 seconds, three blocks: films of any length
-stay inside what four blocks of training can show.
+A film is described by `WorldFilm`; its pixels and captions are functions of that description, so that generated frames
+can be compared with the ground truth. Every motion has a period of 4 seconds, which is three blocks, so that a long
+film shows no state that a training film of four blocks does not show.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..types import FPS
+
 SIZE: Final = 128
-FPS: Final = 24
 PERIOD: Final = 4.0
 
 Shape = Literal["circle", "square", "triangle", "ring"]
@@ -61,7 +62,7 @@ PATTERN_CONTRAST: Final = 26
 
 @dataclass(frozen=True)
 class Hero:
-    """Who the film is about. `colour` is a key of COLOURS, `size` of SIZES."""
+    """The moving object of a film. `colour` is a key of COLOURS, `size` a key of SIZES."""
 
     shape: Shape
     colour: str
@@ -69,8 +70,11 @@ class Hero:
 
 
 @dataclass(frozen=True)
-class Take:
-    """One shot of the world: where it plays and what happens. `place` is a key of PLACES."""
+class WorldShot:
+    """One shot: background, position and motion of the hero, camera motion, and length in video frames.
+
+    `background` is a key of BACKGROUNDS, `place` a key of PLACES.
+    """
 
     background: str
     pattern: Pattern
@@ -81,30 +85,30 @@ class Take:
 
 
 @dataclass(frozen=True)
-class Film:
-    """One hero, several shots."""
+class WorldFilm:
+    """A film: one hero in several shots."""
 
     hero: Hero
-    takes: tuple[Take, ...]
+    shots: tuple[WorldShot, ...]
 
     @property
     def frames(self) -> int:
-        return sum(take.frames for take in self.takes)
+        """Number of video frames."""
+        return sum(shot.frames for shot in self.shots)
 
 
-def hero_centre(take: Take, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centre of the hero in pixels, (x, y) for every time [T] since the shot began -> [T, 2]."""
+def hero_centre(shot: WorldShot, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Centre (x, y) of the hero in pixels, `[T, 2]`, at times `[T]` in seconds since the start of the shot."""
     phase = 2 * np.pi * seconds / PERIOD
-    x, y = PLACES[take.place]
-    dx = np.sin(phase) if take.motion in ("sway", "circle") else np.zeros_like(phase)
-    dy = np.sin(phase) if take.motion == "bob" else np.zeros_like(phase)
-    if take.motion == "circle":
-        dy = -np.cos(phase)
+    x, y = PLACES[shot.place]
+    still = np.zeros_like(phase)
+    dx = np.sin(phase) if shot.motion in ("sway", "circle") else still
+    dy = {"bob": np.sin(phase), "circle": -np.cos(phase)}.get(shot.motion, still)
     return (np.stack([x + AMPLITUDE * dx, y + AMPLITUDE * dy], axis=-1) * SIZE).astype(np.float32)
 
 
 def hero_mask(hero: Hero, centre: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Coverage of every pixel by the hero at each centre [T, 2] -> [T, SIZE, SIZE] in [0, 1]."""
+    """Share of each pixel that the hero covers, `[T, SIZE, SIZE]` in [0, 1], for centres `[T, 2]` in pixels."""
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
     x = grid[None, None, :] - centre[:, 0, None, None]
     y = grid[None, :, None] - centre[:, 1, None, None]
@@ -115,67 +119,66 @@ def hero_mask(hero: Hero, centre: NDArray[np.float32]) -> NDArray[np.float32]:
 def _signed_distance(
     shape: Shape, x: NDArray[np.float32], y: NDArray[np.float32], r: np.float32
 ) -> NDArray[np.float32]:
-    """Distance to the outline in pixels, negative inside."""
+    """Signed distance in pixels from (x, y), relative to the centre, to the outline; negative inside."""
     if shape == "circle":
         return np.hypot(x, y) - r
     if shape == "ring":
         return np.abs(np.hypot(x, y) - 0.75 * r) - 0.25 * r
     if shape == "square":
         return np.maximum(np.abs(x), np.abs(y)) - 0.86 * r
-    # A triangle standing on its base: three half-planes at the same distance from the centre of mass.
+    # A triangle with a horizontal base: three half-planes at the same distance from the centre of mass, intersected.
     side = np.float32(np.sqrt(3) / 2)
     return np.maximum(np.maximum(side * x - 0.5 * y, -side * x - 0.5 * y), y) - 0.6 * r
 
 
-def background(take: Take, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The wall behind the hero at each time [T] -> [T, SIZE, SIZE, 3] in 0..255. A pan moves it one tile in 2 s."""
-    speed = np.float32({"still": 0.0, "left": 1.0, "right": -1.0}[take.camera] * 2 * TILE / PERIOD)
+def background(shot: WorldShot, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Background `[T, SIZE, SIZE, 3]` in 0…255 at times `[T]` in seconds; a pan moves it one tile in 2 s."""
+    speed = np.float32({"still": 0.0, "left": 1.0, "right": -1.0}[shot.camera] * 2 * TILE / PERIOD)
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
     x: Pixels = grid[None, None, :] + speed * seconds[:, None, None]
     y = np.broadcast_to(grid[None, :, None], (len(seconds), SIZE, SIZE))
     x = np.broadcast_to(x, y.shape)
-    tone = np.zeros_like(y)
-    if take.pattern == "striped":
-        tone = _wave(x)
-    elif take.pattern == "checked":
-        tone = _wave(x) * _wave(y)
-    base = np.array(BACKGROUNDS[take.background], dtype=np.float32)
+    tone = np.zeros_like(y) if shot.pattern == "plain" else _wave(x)
+    if shot.pattern == "checked":
+        tone = tone * _wave(y)
+    base = np.array(BACKGROUNDS[shot.background], dtype=np.float32)
     return np.clip(base + np.float32(PATTERN_CONTRAST / 2) * tone[..., None], 0, 255)
 
 
 def _wave(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Soft square wave of period 2 * TILE, in [-1, 1]."""
+    """Smoothed square wave with a period of 2 TILE pixels, in [-1, 1]."""
     return np.tanh(4 * np.sin(np.pi * x / TILE))
 
 
-def render(film: Film, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-    """Frames start..stop of the film -> [T, SIZE, SIZE, 3] uint8."""
+def render(film: WorldFilm, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+    """Render the video frames from `start` to `stop`, `[T, SIZE, SIZE, 3]` uint8; to the end by default."""
     colour = np.array(COLOURS[film.hero.colour], dtype=np.float32)
     pieces: list[NDArray[np.uint8]] = []
-    for take, seconds in _timeline(film, start, stop):
-        mask = hero_mask(film.hero, hero_centre(take, seconds))[..., None]
-        pieces.append((background(take, seconds) * (1 - mask) + colour * mask).round().astype(np.uint8))
+    for shot, seconds in _timeline(film, start, stop):
+        mask = hero_mask(film.hero, hero_centre(shot, seconds))[..., None]
+        pieces.append((background(shot, seconds) * (1 - mask) + colour * mask).round().astype(np.uint8))
     return np.concatenate(pieces)
 
 
-def render_mask(film: Film, start: int = 0, stop: int | None = None) -> Pixels:
-    """Where the hero is in frames start..stop -> [T, SIZE, SIZE] in [0, 1]."""
+def render_mask(film: WorldFilm, start: int = 0, stop: int | None = None) -> Pixels:
+    """Render the hero's coverage in the video frames from `start` to `stop`, `[T, SIZE, SIZE]` in [0, 1]."""
     timeline = _timeline(film, start, stop)
-    return np.concatenate([hero_mask(film.hero, hero_centre(take, seconds)) for take, seconds in timeline])
+    return np.concatenate([hero_mask(film.hero, hero_centre(shot, seconds)) for shot, seconds in timeline])
 
 
-def _timeline(film: Film, start: int, stop: int | None) -> Iterator[tuple[Take, Pixels]]:
-    """The shots that frames start..stop show, each with the times [T] of its frames, in seconds since its cut."""
+def _timeline(film: WorldFilm, start: int, stop: int | None) -> Iterator[tuple[WorldShot, Pixels]]:
+    """Yield the shots in frames `start` to `stop`, each with times `[T]` of its frames in seconds since its start."""
     last = film.frames if stop is None else stop
     first = 0
-    for take in film.takes:
-        frames = np.arange(max(start, first), min(last, first + take.frames))
+    for shot in film.shots:
+        frames = np.arange(max(start, first), min(last, first + shot.frames))
         if len(frames):
-            yield take, ((frames - first) / FPS).astype(np.float32)
-        first += take.frames
+            yield shot, ((frames - first) / FPS).astype(np.float32)
+        first += shot.frames
 
 
 def sample_hero(rng: np.random.Generator) -> Hero:
+    """Sample a hero uniformly."""
     return Hero(
         shape=SHAPES[rng.integers(len(SHAPES))],
         colour=list(COLOURS)[rng.integers(len(COLOURS))],
@@ -183,8 +186,9 @@ def sample_hero(rng: np.random.Generator) -> Hero:
     )
 
 
-def sample_take(rng: np.random.Generator, frames: int) -> Take:
-    return Take(
+def sample_shot(rng: np.random.Generator, frames: int) -> WorldShot:
+    """Sample a shot of `frames` video frames uniformly."""
+    return WorldShot(
         background=list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))],
         pattern=PATTERNS[rng.integers(len(PATTERNS))],
         place=list(PLACES)[rng.integers(len(PLACES))],
@@ -194,6 +198,6 @@ def sample_take(rng: np.random.Generator, frames: int) -> Take:
     )
 
 
-def sample_film(rng: np.random.Generator, frames: tuple[int, ...]) -> Film:
-    """A random hero in shots of the given lengths, in video frames."""
-    return Film(sample_hero(rng), tuple(sample_take(rng, count) for count in frames))
+def sample_film(rng: np.random.Generator, frames: tuple[int, ...]) -> WorldFilm:
+    """Sample a film with shots of the given lengths in video frames."""
+    return WorldFilm(sample_hero(rng), tuple(sample_shot(rng, count) for count in frames))

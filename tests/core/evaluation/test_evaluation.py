@@ -12,15 +12,23 @@ import numpy as np
 import pytest
 import torch
 from longlive.longlive_core.evaluation.canvas import Axes
-from longlive.longlive_core.evaluation.measures import ATTRIBUTES, IDENTITY, SCENE, Sample, judge, measure_flicker, psnr
+from longlive.longlive_core.evaluation.measures import (
+    ATTRIBUTES,
+    IDENTITY,
+    SCENE,
+    Sample,
+    judge_window,
+    measure_flicker,
+    psnr,
+)
 from longlive.longlive_core.evaluation.mini import (
     NO_MEMORY,
     SINKS_ON,
     evaluate_cases,
     evaluate_mini,
+    judge_film,
     modes,
     vae_psnr,
-    watch,
 )
 from longlive.longlive_core.evaluation.report import CHANCE, Report, make_row, score, seam_flicker
 from longlive.longlive_core.evaluation.scripts import Case, minute_cases, short_cases
@@ -29,7 +37,7 @@ from longlive.longlive_core.evaluation.windows import WARM_UP, Window, decode_wi
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import WanConfig
 from longlive.longlive_core.training.captions import SHAPE_WORDS, SIZE_WORDS, vocabulary
-from longlive.longlive_core.training.world import COLOURS, SHAPES, Film, Hero, background, render
+from longlive.longlive_core.training.world import COLOURS, SHAPES, Hero, WorldFilm, background, render
 from longlive.longlive_core.types import Block
 from longlive.longlive_core.vae import DecodeStream, VAEConfig
 from PIL import Image
@@ -51,17 +59,19 @@ def small_mini() -> Mini:
     return mini
 
 
-def looks(case: Case, footage: Film | None = None) -> list[Sample]:
+def looks(case: Case, footage: WorldFilm | None = None) -> list[Sample]:
     """Verdicts on a case when the frames of `footage` come out, by default exactly what was asked for."""
     windows = plan_windows(case.plan(), every=3)
-    return [judge(case.film, window, render(footage or case.film, window.start, window.stop)) for window in windows]
+    return [
+        judge_window(case.film, window, render(footage or case.film, window.start, window.stop)) for window in windows
+    ]
 
 
 def test_what_was_asked_for_scores_100_per_cent() -> None:
     samples = [sample for case in (*short_cases(8), *minute_cases(1)) for sample in looks(case)]
     assert {name: s.rate for name, s in score(samples).items()} == dict.fromkeys(ATTRIBUTES, 1.0)
-    assert all(sample.paint_error is not None and sample.paint_error < 1 for sample in samples)
-    assert all(sample.wall_error < 8 for sample in samples)
+    assert all(sample.hero_error is not None and sample.hero_error < 1 for sample in samples)
+    assert all(sample.background_error < 8 for sample in samples)
 
 
 def test_another_hero_scores_nothing_and_the_scene_stays_right() -> None:
@@ -72,7 +82,7 @@ def test_another_hero_scores_nothing_and_the_scene_stays_right() -> None:
             colour=next(colour for colour in COLOURS if colour != hero.colour),
             size="small" if hero.size == "big" else "big",
         )
-        for sample in looks(case, Film(other, case.film.takes)):
+        for sample in looks(case, WorldFilm(other, case.film.shots)):
             assert [sample.right[name] for name in IDENTITY] == [False, False, False]
             assert [sample.right[name] for name in SCENE] == [True, True, True]
 
@@ -84,8 +94,8 @@ def test_shuffled_heroes_score_what_guessing_gives() -> None:
     for shift in (37, 71):
         for case, hero in zip(cases, heroes[shift:] + heroes[:shift], strict=True):
             window = Window(0, 1, 8)
-            frame = render(Film(hero, case.film.takes), window.start + 8, window.start + 9)
-            samples.append(judge(case.film, window, np.repeat(frame, 16, axis=0)))
+            frame = render(WorldFilm(hero, case.film.shots), window.start + 8, window.start + 9)
+            samples.append(judge_window(case.film, window, np.repeat(frame, 16, axis=0)))
     scores = score(samples)
     for name, chance in CHANCE.items():
         assert abs(scores[name].rate - chance) < 4 * np.sqrt(chance * (1 - chance) / len(samples)), name
@@ -94,11 +104,11 @@ def test_shuffled_heroes_score_what_guessing_gives() -> None:
 def test_a_missing_hero_is_wrong_in_all_that_is_the_heros() -> None:
     case = short_cases(1)[0]
     window = plan_windows(case.plan())[0]
-    wall = background(case.film.takes[0], np.arange(window.start, window.stop, dtype=np.float32) / 24).astype(np.uint8)
-    sample = judge(case.film, window, wall)
+    wall = background(case.film.shots[0], np.arange(window.start, window.stop, dtype=np.float32) / 24).astype(np.uint8)
+    sample = judge_window(case.film, window, wall)
     assert [name for name in ATTRIBUTES if sample.right[name]] == ["background", "pattern"]
-    assert sample.paint_error is None
-    assert sample.fit == 0
+    assert sample.hero_error is None
+    assert sample.confidence == 0
 
 
 def test_half_of_the_frames_are_not_most() -> None:
@@ -106,9 +116,9 @@ def test_half_of_the_frames_are_not_most() -> None:
     window = plan_windows(case.plan())[0]
     frames = render(case.film, window.start, window.stop)
     frames[8:] = 0
-    assert not any(judge(case.film, window, frames).right[name] for name in (*IDENTITY, "position"))
+    assert not any(judge_window(case.film, window, frames).right[name] for name in (*IDENTITY, "position"))
     frames[8:12] = render(case.film, window.start + 8, window.start + 12)
-    assert all(judge(case.film, window, frames).right.values())
+    assert all(judge_window(case.film, window, frames).right.values())
 
 
 def test_held_out_scripts_are_always_the_same_and_lists_begin_alike() -> None:
@@ -130,7 +140,7 @@ def test_only_shot_1_names_the_hero_and_every_word_is_known() -> None:
         for block, prompt in zip(case.plan().blocks, words, strict=True):
             assert block.shot == 0 or not looks_words & set(prompt)
             assert block.cut == block.prompt.startswith("The scene transitions. ")
-        walls = [take.background for take in case.film.takes]
+        walls = [shot.background for shot in case.film.shots]
         assert all(a != b for a, b in pairwise(walls))
 
 
@@ -207,7 +217,7 @@ def test_with_memory_off_nothing_of_other_shots_comes_in(small_mini: Mini) -> No
     mode = next(mode for mode in modes(2) if mode.name == NO_MEMORY)
     case = short_cases(1)[0]
     changed = replace(case, captions=("a small blue ring waits at the top against a grey wall", *case.captions[1:]))
-    before, after = (list(watch(small_mini, c, mode, every=3)) for c in (case, changed))
+    before, after = (list(judge_film(small_mini, c, mode, every=3)) for c in (case, changed))
     assert before[0] != after[0]
     assert before[1:] == after[1:]
 
@@ -233,7 +243,9 @@ def test_an_evaluation_counts_every_look_once(small_mini: Mini, tmp_path: Path) 
 
 
 def test_the_seed_changes_the_noise_and_with_it_the_film(small_mini: Mini) -> None:
-    first, again, other = (list(watch(small_mini, short_cases(1, seed)[0], modes(1)[0], every=3)) for seed in (0, 0, 1))
+    first, again, other = (
+        list(judge_film(small_mini, short_cases(1, seed)[0], modes(1)[0], every=3)) for seed in (0, 0, 1)
+    )
     assert first == again
     assert first != other
 

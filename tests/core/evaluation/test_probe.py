@@ -10,6 +10,7 @@ import pytest
 from longlive.longlive_core.evaluation.components import eroded, largest_component
 from longlive.longlive_core.evaluation.probe import nearest_place, read_frame
 from longlive.longlive_core.training import world
+from longlive.longlive_core.types import FPS
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
@@ -45,12 +46,12 @@ def test_reads_99_of_100_rendered_frames_per_attribute(change: Callable[[Frame],
     for _ in range(count):
         film = world.sample_film(rng, (96,))
         moment = int(rng.integers(96))
-        take = film.takes[0]
+        shot = film.shots[0]
         reading = read_frame(change(world.render(film, moment, moment + 1)[0]))
         assert reading.hero is not None
-        x, y = world.hero_centre(take, np.array([moment / world.FPS], dtype=np.float32))[0]
-        right["background"] += reading.background == take.background
-        right["pattern"] += reading.pattern == take.pattern
+        x, y = world.hero_centre(shot, np.array([moment / FPS], dtype=np.float32))[0]
+        right["background"] += reading.background == shot.background
+        right["pattern"] += reading.pattern == shot.pattern
         right["colour"] += reading.hero.colour == film.hero.colour
         right["shape"] += reading.hero.shape == film.hero.shape
         right["size"] += reading.hero.size == film.hero.size
@@ -64,9 +65,9 @@ def test_reads_99_of_100_rendered_frames_per_attribute(change: Callable[[Frame],
 def test_no_hero_is_found_where_there_is_none(
     background: str, pattern: world.Pattern, change: Callable[[Frame], Frame]
 ) -> None:
-    take = world.Take(background, pattern, "middle", "still", "left", 96)
-    reading = read_frame(change(world.background(take, np.zeros(1, dtype=np.float32))[0].astype(np.uint8)))
-    assert (reading.found, reading.fit) == (False, 0.0)
+    shot = world.WorldShot(background, pattern, "middle", "still", "left", 96)
+    reading = read_frame(change(world.background(shot, np.zeros(1, dtype=np.float32))[0].astype(np.uint8)))
+    assert (reading.found, reading.confidence) == (False, 0.0)
     assert (reading.background, reading.pattern) == (background, pattern)
 
 
@@ -79,33 +80,37 @@ def test_a_speck_and_a_flood_are_not_heroes() -> None:
 
 
 def test_colour_and_shape_survive_a_loss_of_contrast() -> None:
-    film = world.Film(world.Hero("ring", "red", "big"), (world.Take("navy", "plain", "left", "bob", "still", 96),))
+    film = world.WorldFilm(
+        world.Hero("ring", "red", "big"), (world.WorldShot("navy", "plain", "left", "bob", "still", 96),)
+    )
     hero = read_frame(washed(world.render(film, 7, 8)[0])).hero
     assert hero == film.hero
 
 
 def test_confidence_is_lower_for_a_shape_of_no_kind() -> None:
-    film = world.Film(
-        world.Hero("square", "white", "big"), (world.Take("navy", "plain", "middle", "still", "still", 1),)
+    film = world.WorldFilm(
+        world.Hero("square", "white", "big"), (world.WorldShot("navy", "plain", "middle", "still", "still", 1),)
     )
     frame = world.render(film)[0]
-    sound = read_frame(frame).fit
+    sound = read_frame(frame).confidence
     frame[64:, 64:] = frame[0, 0]
-    assert sound > 0.95 > 0.85 > read_frame(frame).fit
+    assert sound > 0.95 > 0.85 > read_frame(frame).confidence
 
 
 def test_measured_colours_are_those_of_the_palette() -> None:
-    film = world.Film(world.Hero("ring", "cyan", "small"), (world.Take("wine", "checked", "top", "still", "still", 1),))
+    film = world.WorldFilm(
+        world.Hero("ring", "cyan", "small"), (world.WorldShot("wine", "checked", "top", "still", "still", 1),)
+    )
     reading = read_frame(world.render(film)[0])
-    assert reading.paint == world.COLOURS["cyan"]
-    assert np.allclose(reading.wall, world.BACKGROUNDS["wine"], atol=6)
+    assert reading.hero_rgb == world.COLOURS["cyan"]
+    assert np.allclose(reading.background_rgb, world.BACKGROUNDS["wine"], atol=6)
 
 
 def test_the_larger_of_two_heroes_is_read() -> None:
-    wall = world.Take("black", "plain", "left", "still", "still", 1)
-    large = world.render(world.Film(world.Hero("circle", "green", "big"), (wall,)))[0]
-    right = world.Take("black", "plain", "right", "still", "still", 1)
-    small = world.render(world.Film(world.Hero("triangle", "yellow", "small"), (right,)))[0]
+    wall = world.WorldShot("black", "plain", "left", "still", "still", 1)
+    large = world.render(world.WorldFilm(world.Hero("circle", "green", "big"), (wall,)))[0]
+    right = world.WorldShot("black", "plain", "right", "still", "still", 1)
+    small = world.render(world.WorldFilm(world.Hero("triangle", "yellow", "small"), (right,)))[0]
     reading = read_frame(np.maximum(large, small))
     assert reading.hero == world.Hero("circle", "green", "big")
 
@@ -118,8 +123,8 @@ def test_another_size_is_refused_by_name() -> None:
 @pytest.mark.parametrize("place", world.PLACES)
 @pytest.mark.parametrize("motion", world.MOTIONS)
 def test_the_mean_over_a_period_is_nearest_to_the_place_that_was_asked_for(place: str, motion: world.Motion) -> None:
-    take = world.Take("black", "plain", place, motion, "still", 96)
-    centres = world.hero_centre(take, np.arange(8, dtype=np.float32) * world.PERIOD / 8)
+    shot = world.WorldShot("black", "plain", place, motion, "still", 96)
+    centres = world.hero_centre(shot, np.arange(8, dtype=np.float32) * world.PERIOD / 8)
     assert nearest_place((float(centres[:, 0].mean()), float(centres[:, 1].mean()))) == place
 
 

@@ -15,8 +15,9 @@ from longlive.longlive_core.model import WanConfig
 from longlive.longlive_core.script import CUT_PREFIX
 from longlive.longlive_core.training import dit, vae
 from longlive.longlive_core.training.captions import vocabulary
-from longlive.longlive_core.training.films import BLOCK, Films, training_film
+from longlive.longlive_core.training.films import Films, training_film
 from longlive.longlive_core.training.optim import MuonAdam
+from longlive.longlive_core.types import BLOCK_FRAMES
 from longlive.longlive_core.vae import VAEConfig, WanVAE
 
 TINY_VAE = VAEConfig(dim=4, dec_dim=4, mean=(0.0,) * 48, std=(1.0,) * 48)
@@ -56,7 +57,7 @@ def stop_at_step(schedule: Callable[..., float], last: int) -> Callable[..., flo
 def test_a_stopped_vae_run_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vae, "MINI_VAE", TINY_VAE)
     monkeypatch.setattr(vae, "psnr", lambda *_: 0.0)
-    image = vae.Stage("images", 1, 32, 2, steps=4, horizon=9, muon_lr=0.01, adam_lr=1e-3, final_scale=0.1)
+    image = vae.VAEStage("images", 1, 32, 2, steps=4, horizon=9, muon_lr=0.01, adam_lr=1e-3, final_scale=0.1)
     clips = replace(image, name="clips", frames=5)
     whole = vae.train_vae(tmp_path / "a", 0, silent, (image, clips), every=2)
     with monkeypatch.context() as patch, pytest.raises(Stopped):
@@ -71,8 +72,8 @@ def test_a_stopped_transformer_run_ends_in_the_same_weights(
     tmp_path: Path, data: Films, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = (
-        dit.Stage("single", blocks=1, batch=1, copies=1, steps=6, horizon=9, lr=1e-3, final_scale=0.5, skip=1),
-        dit.Stage("films", blocks=4, batch=1, copies=1, steps=2, horizon=9, lr=1e-3, final_scale=0.5, skip=0),
+        dit.DiTStage("single", blocks=1, batch=1, copies=1, steps=6, horizon=9, lr=1e-3, final_scale=0.5, skip=1),
+        dit.DiTStage("films", blocks=4, batch=1, copies=1, steps=2, horizon=9, lr=1e-3, final_scale=0.5, skip=0),
     )
     runs: list[Mini] = []
     for folder, stops in (("a", False), ("b", True)):
@@ -136,9 +137,9 @@ def test_positions_move_forward_and_jump_by_whole_periods(data: Films) -> None:
         batch = dit.film_batch(data, dit.STAGES[-1], np.random.default_rng((10, step)))
         for row, texts in zip(batch.positions, batch.captions, strict=True):
             gaps = row.diff()
-            assert (gaps[torch.arange(len(gaps)) % BLOCK != BLOCK - 1] == 1).all()
+            assert (gaps[torch.arange(len(gaps)) % BLOCK_FRAMES != BLOCK_FRAMES - 1] == 1).all()
             for block, text in enumerate(texts[1:], 1):
-                jump = float(gaps[BLOCK * block - 1]) - 1 - (8 if text.startswith(CUT_PREFIX) else 0)
+                jump = float(gaps[BLOCK_FRAMES * block - 1]) - 1 - (8 if text.startswith(CUT_PREFIX) else 0)
                 assert jump >= 0
                 assert jump % dit.PERIOD_FRAMES == 0
 

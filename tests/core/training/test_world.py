@@ -8,25 +8,26 @@ import numpy as np
 import pytest
 from longlive.longlive_core.mini.text_encoder import split_words
 from longlive.longlive_core.training.captions import SHAPE_WORDS, caption, vocabulary
-from longlive.longlive_core.training.films import BLOCK, BLOCKS, training_film
+from longlive.longlive_core.training.films import FILM_BLOCKS, training_film
 from longlive.longlive_core.training.world import (
     BACKGROUNDS,
     COLOURS,
     PLACES,
     SHAPES,
     SIZE,
-    Film,
     Hero,
-    Take,
+    WorldFilm,
+    WorldShot,
     render,
     render_mask,
     sample_film,
 )
+from longlive.longlive_core.types import BLOCK_FRAMES
 
 PERIOD_FRAMES = 96
 
 
-def films(count: int) -> list[Film]:
+def films(count: int) -> list[WorldFilm]:
     return [sample_film(np.random.default_rng((3, i)), (40, 60)) for i in range(count)]
 
 
@@ -44,11 +45,11 @@ def test_a_part_of_a_film_is_that_part_of_the_whole() -> None:
 
 
 def test_the_hero_has_its_colour_and_the_corner_the_background() -> None:
-    take = Take("navy", "plain", "middle", "still", "still", 2)
+    shot = WorldShot("navy", "plain", "middle", "still", "still", 2)
     for colour in COLOURS:
         for shape in SHAPES:
-            frame = render(Film(Hero(shape, colour, "big"), (take,)))[1]
-            mask = render_mask(Film(Hero(shape, colour, "big"), (take,)))[1]
+            frame = render(WorldFilm(Hero(shape, colour, "big"), (shot,)))[1]
+            mask = render_mask(WorldFilm(Hero(shape, colour, "big"), (shot,)))[1]
             assert (frame[mask == 1] == COLOURS[colour]).all()
             assert tuple(frame[0, 0]) == BACKGROUNDS["navy"]
             assert 0.03 < mask.mean() < 0.2
@@ -58,8 +59,8 @@ def test_the_hero_stays_in_the_frame() -> None:
     for shape in SHAPES:
         for place in PLACES:
             for motion in ("sway", "bob", "circle"):
-                take = Take("grey", "plain", place, motion, "still", PERIOD_FRAMES)
-                mask = render_mask(Film(Hero(shape, "red", "big"), (take,)))
+                shot = WorldShot("grey", "plain", place, motion, "still", PERIOD_FRAMES)
+                mask = render_mask(WorldFilm(Hero(shape, "red", "big"), (shot,)))
                 outside = mask[:, 0].sum() + mask[:, -1].sum() + mask[:, :, 0].sum() + mask[:, :, -1].sum()
                 assert outside / mask.sum() < 0.004
 
@@ -69,21 +70,21 @@ def test_captions_use_known_words_and_name_the_hero_only_when_told() -> None:
     looks = set(COLOURS) | {word for words in SHAPE_WORDS.values() for word in words}
     for index, film in enumerate(films(200)):
         rng = np.random.default_rng((5, index))
-        named, unnamed = caption(film.hero, film.takes[0], rng), caption(None, film.takes[0], rng)
+        named, unnamed = caption(film.hero, film.shots[0], rng), caption(None, film.shots[0], rng)
         assert set(split_words(named)) | set(split_words(unnamed)) <= known
         assert film.hero.colour in split_words(named)
         assert not looks & set(split_words(unnamed))
-        assert film.takes[0].background in split_words(unnamed)
+        assert film.shots[0].background in split_words(unnamed)
 
 
 def test_cuts_of_training_films_fall_between_blocks() -> None:
     for index in range(30):
         film, shots = training_film(0, index)
-        assert len(shots) == BLOCKS
-        assert film.frames == 1 + 4 * (BLOCK * BLOCKS - 1)
-        cuts = {b for b in range(1, BLOCKS) if shots[b] != shots[b - 1]}
-        ends = set(np.cumsum([take.frames for take in film.takes])[:-1].tolist())
-        assert ends == {1 + 4 * (BLOCK * block - 1) for block in cuts}
+        assert len(shots) == FILM_BLOCKS
+        assert film.frames == 1 + 4 * (BLOCK_FRAMES * FILM_BLOCKS - 1)
+        cuts = {b for b in range(1, FILM_BLOCKS) if shots[b] != shots[b - 1]}
+        ends = set(np.cumsum([shot.frames for shot in film.shots])[:-1].tolist())
+        assert ends == {1 + 4 * (BLOCK_FRAMES * block - 1) for block in cuts}
 
 
 def test_another_colour_changes_the_hero_alone() -> None:
