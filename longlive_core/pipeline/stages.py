@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from threading import Condition, Thread
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -42,15 +42,19 @@ def format_error(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-@contextmanager
-def in_stage(name: str) -> Generator[None, None, None]:
-    """Turns errors of the `with` block into StageErrors of this stage; StageErrors of earlier stages pass unchanged."""
-    try:
-        yield
-    except StageError:
-        raise
-    except Exception as error:
-        raise StageError(name, error) from error
+class in_stage(AbstractContextManager[None]):
+    """Turns errors that are raised inside into StageErrors of this stage; errors of earlier stages pass.
+
+    It is a class, because from Python 3.13 on the frame of a generator's context manager keeps the error, and so the
+    K/V in its traceback, alive in a cycle.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, StageError):
+            raise StageError(self._name, error) from error
 
 
 def staged(name: str, items: Iterable[T]) -> Generator[T, None, None]:
