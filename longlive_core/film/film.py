@@ -89,7 +89,7 @@ class Film:
     @property
     def plan(self) -> BlockPlan:
         """The blocks of the film. The plan of a live film, or of one that continues it, changes while it is made."""
-        return self._plan if self._earlier is None else self._plan.behind(self._earlier.plan.blocks)
+        return self._plan if self._earlier is None else self._plan.with_first_blocks(self._earlier.plan.blocks)
 
     @property
     def finished(self) -> int:
@@ -254,7 +254,7 @@ class Film:
         """At the first block of a shot: a generation that continues by the live script as it is now."""
         if self.live is None or generation.position != index or not self.plan.begins_shot(self.plan.blocks[index]):
             return generation
-        plan = self.live.begin(self.plan.blocks[index].shot).behind(self.plan.blocks[:index])
+        plan = self.live.begin(self.plan.blocks[index].shot).with_first_blocks(self.plan.blocks[:index])
         if plan.blocks == self.plan.blocks:
             return generation
         self._plan = plan

@@ -51,7 +51,7 @@ class BlockPlan:
         """How many shots the film has, `continue` shots counted."""
         return self.blocks[-1].shot + 1
 
-    def behind(self, blocks: tuple[BlockSpec, ...]) -> BlockPlan:
+    def with_first_blocks(self, blocks: tuple[BlockSpec, ...]) -> BlockPlan:
         """This plan with other first blocks: those that were made."""
         return replace(self, blocks=(*blocks, *self.blocks[len(blocks) :]))
 
@@ -66,7 +66,7 @@ class BlockPlan:
         for shot, blocks in groupby(self.blocks, key=lambda block: block.shot):
             run = list(blocks)
             first, last = run[0].index, run[-1].index + 1
-            start, end = (_seconds(grid.seconds(0, index)) for index in (first, last))
+            start, end = (_format_seconds(grid.seconds(0, index)) for index in (first, last))
             lines.append(f"shot {shot + 1}: {start} to {end}, {last - first} blocks: {run[0].prompt}")
         return "\n".join([*lines, *self.notes])
 
@@ -106,7 +106,7 @@ class Grid:
         """Video frames of every block but the film's first."""
         return self.block_frames * TIME_FACTOR
 
-    def moment(self, time: Length) -> Fraction:
+    def frame_at(self, time: Length) -> Fraction:
         """The video frame at which `time`, counted from the film's start, has passed."""
         frames = time.frames(self.fps, self.unit)
         return max(frames - (TIME_FACTOR - 1), Fraction(0)) if time.unit == "blocks" else frames
@@ -124,15 +124,15 @@ class Grid:
 class RequestedShot:
     """A shot as the script wants it, from video frame `start` to `end` of the film as written.
 
-    `on_clock`: bound to times of the film rather than given a length. `free`: its length was left to us.
+    `absolute`: bound to times of the film rather than given a length. `unspecified`: its length was left to us.
     """
 
     shot: Shot
     number: int
     start: Fraction
     end: Fraction
-    on_clock: bool = False
-    free: bool = False
+    absolute: bool = False
+    unspecified: bool = False
 
     def blocks(self, grid: Grid) -> Fraction:
         """The length in blocks, as a fraction."""
@@ -153,47 +153,50 @@ def make_plan(
     grid = Grid(Fraction(fps), block_frames)
     said = list(notes)
     blocks: list[BlockSpec] = []
-    for ask in _asks(shots, grid, said, Fraction(default_seconds)):
+    for requested in _requested_shots(shots, grid, said, Fraction(default_seconds)):
         first = len(blocks)
-        last = first + _count(ask, grid, first, len(shots))
+        last = first + _count(requested, grid, first, len(shots))
         if grid.seconds(0, last) > MAX_SECONDS:
             remedy = "make shots shorter or split the film in two scripts"
-            raise ask.shot.source.error(f"with shot {ask.number} the film is longer than 24 h", remedy)
+            raise requested.shot.source.error(f"with shot {requested.number} the film is longer than 24 h", remedy)
         planned = grid.seconds(first, last)
-        if planned != ask.seconds(grid) and not ask.free:
+        if planned != requested.seconds(grid) and not requested.unspecified:
             what = f"{last - first} block{'s' if last - first > 1 else ''}"
-            said.append(f"shot {ask.number}: {_written(ask, grid)} becomes {what}, {_seconds(planned)}")
-        blocks += _specs(ask, range(first, last), block_frames)
+            length = _requested_length(requested, grid)
+            said.append(f"shot {requested.number}: {length} becomes {what}, {_format_seconds(planned)}")
+        blocks += _specs(requested, range(first, last), block_frames)
     return BlockPlan(tuple(blocks), fps, block_frames, tuple(said))
 
 
-def _asks(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction) -> Iterator[RequestedShot]:
+def _requested_shots(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction) -> Iterator[RequestedShot]:
     """Where each shot lies as written; a shot without a length lasts until the next one's start time, if it has one."""
     clock = Fraction(0)
     for number, (shot, following) in enumerate(zip(shots, [*shots[1:], None], strict=True), 1):
         start = clock
         if shot.start is not None:
-            start = grid.moment(shot.start)
+            start = grid.frame_at(shot.start)
             _check_start(shot, number, start, clock, grid, notes)
         until = following.start if following is not None else None
         if shot.duration is not None and shot.start is not None:
-            ask = RequestedShot(shot, number, start, grid.moment(shot.start + shot.duration), on_clock=True)
+            requested = RequestedShot(shot, number, start, grid.frame_at(shot.start + shot.duration), absolute=True)
         elif shot.duration is not None:
-            end = grid.moment(shot.duration) if start == 0 else start + shot.duration.frames(grid.fps, grid.unit)
-            ask = RequestedShot(shot, number, start, end)
-        elif until is not None and grid.moment(until) > start:
-            ask = RequestedShot(shot, number, start, grid.moment(until), on_clock=True)
+            end = grid.frame_at(shot.duration) if start == 0 else start + shot.duration.frames(grid.fps, grid.unit)
+            requested = RequestedShot(shot, number, start, end)
+        elif until is not None and grid.frame_at(until) > start:
+            requested = RequestedShot(shot, number, start, grid.frame_at(until), absolute=True)
         else:
-            ask = RequestedShot(shot, number, start, start + default * grid.fps, free=True)
-        yield ask
-        clock = ask.end
+            requested = RequestedShot(shot, number, start, start + default * grid.fps, unspecified=True)
+        yield requested
+        clock = requested.end
 
 
 def _check_start(shot: Shot, number: int, start: Fraction, clock: Fraction, grid: Grid, notes: list[str]) -> None:
     """Times that miss each other by half a block are a mistake; by less, they are the raster's."""
     if start == clock:
         return
-    before = f"shot {number - 1} ends at {_seconds(clock / grid.fps)}" if number > 1 else "the film starts at 0 s"
+    before = (
+        f"shot {number - 1} ends at {_format_seconds(clock / grid.fps)}" if number > 1 else "the film starts at 0 s"
+    )
     message = f"shot {number} starts at {shot.start}, but {before}"
     if abs(start - clock) * 2 > grid.unit:
         remedy = "make the times meet, or write a length in round brackets, as in (4s)"
@@ -201,34 +204,34 @@ def _check_start(shot: Shot, number: int, start: Fraction, clock: Fraction, grid
     notes.append(message)
 
 
-def _count(ask: RequestedShot, grid: Grid, first: int, shots: int) -> int:
+def _count(requested: RequestedShot, grid: Grid, first: int, shots: int) -> int:
     """Blocks of a shot: the nearest whole number. On the clock both ends are rounded, so that errors do not add up."""
-    asked = ask.blocks(grid)
-    if asked * 2 < 1 and not ask.free:
+    asked = requested.blocks(grid)
+    if asked * 2 < 1 and not requested.unspecified:
         least = grid.seconds(first, first + 1)
-        neighbour = ask.number - 1 if ask.number > 1 else 2
+        neighbour = requested.number - 1 if requested.number > 1 else 2
         merge = f" or merge it with shot {neighbour}" if shots > 1 else ""
-        raise ask.shot.source.error(
-            f"shot {ask.number} asks for {_written(ask, grid)}; the shortest shot is one block, "
-            f"{_seconds(least)} at {float(grid.fps):g} fps",
+        raise requested.shot.source.error(
+            f"shot {requested.number} asks for {_requested_length(requested, grid)}; the shortest shot is one block, "
+            f"{_format_seconds(least)} at {float(grid.fps):g} fps",
             f"use {ceil(least * 10) / 10:g} s{merge}",
         )
-    if ask.on_clock:
-        return max(1, _nearest(grid.blocks(ask.end)) - _nearest(grid.blocks(ask.start)))
+    if requested.absolute:
+        return max(1, _nearest(grid.blocks(requested.end)) - _nearest(grid.blocks(requested.start)))
     return max(1, _nearest(asked))
 
 
-def _specs(ask: RequestedShot, indices: range, block_frames: int) -> Iterator[BlockSpec]:
+def _specs(requested: RequestedShot, indices: range, block_frames: int) -> Iterator[BlockSpec]:
     """The blocks of a shot; a cut is announced to the model by a prefix to the shot's first prompt, and only there."""
-    cuts = ask.number > 1 and not ask.shot.continues
+    cuts = requested.number > 1 and not requested.shot.continues
     for index in indices:
         cut = cuts and index == indices[0]
         yield BlockSpec(
             index=index,
-            shot=ask.number - 1,
-            prompt=cut_prompt(ask.shot.prompt) if cut else ask.shot.prompt,
+            shot=requested.number - 1,
+            prompt=cut_prompt(requested.shot.prompt) if cut else requested.shot.prompt,
             cut=cut,
-            seed=ask.shot.seed,
+            seed=requested.shot.seed,
             start=index * block_frames,
             frames=block_frames,
         )
@@ -243,12 +246,12 @@ def _nearest(blocks: Fraction) -> int:
     return floor(blocks + Fraction(1, 2))
 
 
-def _written(ask: RequestedShot, grid: Grid) -> str:
+def _requested_length(requested: RequestedShot, grid: Grid) -> str:
     """The length in the words of the script where it was not given in seconds."""
-    seconds = _seconds(ask.seconds(grid))
-    length = ask.shot.duration
+    seconds = _format_seconds(requested.seconds(grid))
+    length = requested.shot.duration
     return seconds if length is None or length.unit == "s" else f"{length} ({seconds})"
 
 
-def _seconds(value: Fraction) -> str:
+def _format_seconds(value: Fraction) -> str:
     return f"{float(value):.2f}".rstrip("0").rstrip(".") + " s"

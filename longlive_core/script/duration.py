@@ -71,10 +71,10 @@ def parse_timing(source: Line, single_is_start: bool) -> Timing:
     Raises ScriptError where it is neither, or a length that is zero, negative or absurdly long.
     """
     if len(source.text) > MAX_WRITTEN:
-        raise source.error(f"'{short(source.text)}' is not a length", USAGE)
+        raise source.error(f"'{shorten(source.text)}' is not a length", USAGE)
     ends = RANGE.fullmatch(source.text)
     if ends is not None:
-        return _parse_range(source, source.cut(0, ends.end(1)), source.cut(ends.start(2)))
+        return _parse_range(source, source.slice(0, ends.end(1)), source.slice(ends.start(2)))
     time = _parse_time(source, None)
     if single_is_start:
         return Timing(start=time)
@@ -90,9 +90,9 @@ def _parse_range(source: Line, first: Line, last: Line) -> Timing:
     if start.value == 0:
         start = Length(start.value, end.unit)
     if start.unit != end.unit:
-        raise source.error(f"'{short(source.text)}' mixes {NAMES[start.unit]} and {NAMES[end.unit]}", "use one unit")
+        raise source.error(f"'{shorten(source.text)}' mixes {NAMES[start.unit]} and {NAMES[end.unit]}", "use one unit")
     if end.value <= start.value:
-        raise source.error(f"'{short(source.text)}' ends before it has begun", "write the start first, as in [4s-9s]")
+        raise source.error(f"'{shorten(source.text)}' ends before it has begun", "write the start first, as in [4s-9s]")
     return Timing(start, Length(end.value - start.value, end.unit))
 
 
@@ -104,21 +104,21 @@ def _written_unit(source: Line) -> str | None:
 def _parse_time(source: Line, default_unit: str | None) -> Length:
     found = TIME.fullmatch(source.text)
     if found is None:
-        raise source.error(f"'{short(source.text)}' is not a length", USAGE)
+        raise source.error(f"'{shorten(source.text)}' is not a length", USAGE)
     value = _value(found["clock"] or found["number"], source)
     if found["sign"] not in ("", "+") and value:
-        raise source.error(f"'{short(source.text)}' is negative", f"a time is zero or more: {USAGE}")
+        raise source.error(f"'{shorten(source.text)}' is negative", f"a time is zero or more: {USAGE}")
     unit = "s" if found["clock"] else default_unit
     if found["unit"]:
         unit = UNITS.get(found["unit"].lower())
         if unit is None or (found["clock"] and unit != "s"):
-            raise source.error(f"'{short(source.text)}' has the unknown unit '{short(found['unit'])}'", USAGE)
+            raise source.error(f"'{shorten(source.text)}' has the unknown unit '{shorten(found['unit'])}'", USAGE)
     if unit is None and value:
-        raise source.error(f"'{short(source.text)}' has no unit", USAGE)
+        raise source.error(f"'{shorten(source.text)}' has no unit", USAGE)
     length = Length(value, unit or "s")
     if value > LIMITS[length.unit]:
         limit = Length(Decimal(LIMITS[length.unit]), length.unit)
-        raise source.error(f"'{short(source.text)}' is beyond the limit of {limit} (24 h)", "make it shorter")
+        raise source.error(f"'{shorten(source.text)}' is beyond the limit of {limit} (24 h)", "make it shorter")
     return length
 
 
@@ -127,11 +127,11 @@ def _value(written: str, source: Line) -> Decimal:
     total = Decimal(0)
     for part in written.split(":"):
         if len(part) > MAX_DIGITS:
-            raise source.error(f"'{short(source.text)}' has too many digits", f"the limit is {MAX_DIGITS}")
+            raise source.error(f"'{shorten(source.text)}' has too many digits", f"the limit is {MAX_DIGITS}")
         total = total * 60 + Decimal(part)
     return total
 
 
-def short(text: str) -> str:
+def shorten(text: str) -> str:
     """`text` cut to what an error message can carry."""
     return text if len(text) <= 40 else text[:39] + "…"

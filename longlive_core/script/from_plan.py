@@ -12,7 +12,7 @@ from .duration import Length
 from .shots import Shot, ShotScript
 from .source import ScriptError
 
-MEANT = re.compile(r"[\\|{}\[\]()@]")
+SPECIAL_CHARACTERS = re.compile(r"[\\|{}\[\]()@]")
 
 
 def script_of(plan: BlockPlan) -> ShotScript:
@@ -38,7 +38,7 @@ def _shots(plan: BlockPlan) -> Iterator[Shot]:
         # Only a shot's first block announces the cut: the others have the prompt as it was written.
         prompt = last.prompt if last is not first or not first.cut else first.prompt.removeprefix(CUT_PREFIX)
         # A backslash before every sign that could mean something.
-        text = MEANT.sub(r"\\\g<0>", prompt)
+        text = SPECIAL_CHARACTERS.sub(r"\\\g<0>", prompt)
         yield Shot(
             text,
             prompt,

@@ -52,7 +52,7 @@ def parse_header(line: Line) -> Header | None:
             return _around_text(line, timed.end())
         return _after_group(line, 0)
     if (word := CONTINUE.match(line.text)) and (colon := COLON.match(line.text, word.end())):
-        return Header(line, Timing(), True, line.cut(colon.end()))
+        return Header(line, Timing(), True, line.slice(colon.end()))
     return None
 
 
@@ -66,7 +66,7 @@ def _after_word(line: Line, word: re.Match[str]) -> Header | None:
     closer = (CLOSER if word["number"] else COLON).match(line.text, end)
     if closer is None and not (word["number"] and end == len(line.text)):
         return None
-    return Header(line, Timing(), flag is not None, line.cut(closer.end() if closer else end))
+    return Header(line, Timing(), flag is not None, line.slice(closer.end() if closer else end))
 
 
 def _after_group(line: Line, opening: int) -> Header:
@@ -74,13 +74,13 @@ def _after_group(line: Line, opening: int) -> Header:
     closing = closing_bracket(line.text, opening)
     if closing is None:
         raise line.error(f"'{line.text[opening]}' is never closed", "close the bracket of the header", opening)
-    timing, inside = _parse_group(line.cut(opening + 1, closing), line.text[opening] == "[")
+    timing, inside = _parse_group(line.slice(opening + 1, closing), line.text[opening] == "[")
     flag = CONTINUE.match(line.text, closing + 1)
     end = flag.end() if flag else closing + 1
     closer = COLON.match(line.text, end)
     if flag and closer is None and end < len(line.text):
         flag, end = None, closing + 1
-    return Header(line, timing, inside or flag is not None, line.cut(closer.end() if closer else end))
+    return Header(line, timing, inside or flag is not None, line.slice(closer.end() if closer else end))
 
 
 def _around_text(line: Line, colon: int) -> Header:
@@ -88,20 +88,20 @@ def _around_text(line: Line, colon: int) -> Header:
     closing = closing_bracket(line.text, 0)
     if closing is None:
         raise line.error("'[' is never closed", "close it after the shot's text, or before the colon as in [4s-9s]:")
-    timing, continues = _parse_group(line.cut(1, colon), True)
-    after_colon = line.cut(colon + 1, closing)
-    trailing = line.cut(closing + 1)
+    timing, continues = _parse_group(line.slice(1, colon), True)
+    after_colon = line.slice(colon + 1, closing)
+    trailing = line.slice(closing + 1)
     if not trailing.text:
         return Header(line, timing, continues, after_colon)
     spaced = Line(line.text[:closing] + " " + line.text[closing + 1 :], line.line, line.column)
-    return Header(line, timing, continues, spaced.cut(colon + 1))
+    return Header(line, timing, continues, spaced.slice(colon + 1))
 
 
 def _parse_group(group: Line, single_is_start: bool) -> tuple[Timing, bool]:
     timing, continues, start = Timing(), False, 0
     ends = [found.start() for found in ITEM_SEPARATOR.finditer(group.text)] + [len(group.text)]
     for end in ends:
-        item = group.cut(start, end)
+        item = group.slice(start, end)
         if item.text.lower() == "continue":
             continues = True
         elif timing != Timing():

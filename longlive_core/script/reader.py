@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from .duration import Timing
 from .header import Header, parse_header
 from .shot_text import only_directives, split_bars
-from .source import Line, Passage, ScriptError, lines_of
+from .source import Line, ScriptError, SourceText, split_lines
 
 MAX_SHOTS = 1_000
 MAX_LINES = 100_000
@@ -20,7 +20,7 @@ STYLE = "style"
 
 
 @dataclass(slots=True)
-class Draft:
+class Entry:
     """A part as it is being read: a shot, or a definition by its `name`; `lines` is its text so far."""
 
     source: Line
@@ -31,9 +31,9 @@ class Draft:
     takes_lines_below: bool = False
 
     @property
-    def passage(self) -> Passage:
+    def source_text(self) -> SourceText:
         """The text, or the place where it should have been."""
-        return Passage(tuple(self.lines) or (Line("", self.source.line, self.source.column),))
+        return SourceText(tuple(self.lines) or (Line("", self.source.line, self.source.column),))
 
 
 class Reader:
@@ -47,9 +47,9 @@ class Reader:
     """
 
     def __init__(self) -> None:
-        self.definitions: list[Draft] = []
-        self.shots: list[Draft] = []
-        self._open: Draft | None = None
+        self.definitions: list[Entry] = []
+        self.shots: list[Entry] = []
+        self._open: Entry | None = None
         self._margin = 0
         self._below_text = False
 
@@ -60,7 +60,7 @@ class Reader:
                 f"a script of {len(text):,} characters; the limit is {MAX_SCRIPT_CHARACTERS:,}",
                 remedy="split the film into several scripts",
             )
-        lines = lines_of(text)
+        lines = split_lines(text)
         if len(lines) > MAX_LINES:
             raise lines[MAX_LINES].error(f"a script of {len(lines):,} lines; the limit is {MAX_LINES:,}", "shorten it")
         self._margin = min((_indent(line) for line in lines if line.text.strip()), default=0)
@@ -71,7 +71,7 @@ class Reader:
                 raise shot.source.error("a shot without text", "write what it shows after its header")
 
     def _read_line(self, line: Line) -> None:
-        content = line.cut(0)
+        content = line.slice(0)
         if not content.text:
             self._below_text = False
             return
@@ -85,7 +85,7 @@ class Reader:
         if not self.shots and parse_header(content) is None and self._read_definition(content, indented):
             return
         for start, end in split_bars(content.text):
-            piece = content.cut(start, end)
+            piece = content.slice(start, end)
             if piece.text:
                 self._read_piece(piece, indented and start == 0, start > 0)
 
@@ -97,7 +97,7 @@ class Reader:
         found = DEFINITION.fullmatch(line.text)
         if found is None:
             return False
-        self._open = Draft(line, [line.cut(found.start("text"))], found["name"])
+        self._open = Entry(line, [line.slice(found.start("text"))], found["name"])
         self.definitions.append(self._open)
         return True
 
@@ -120,14 +120,14 @@ class Reader:
                 f"shot {MAX_SHOTS + 1:,}; the limit is {MAX_SHOTS:,} shots", "split the film in two scripts"
             )
         if header is None:
-            self._open = Draft(piece, [piece])
+            self._open = Entry(piece, [piece])
         else:
             text = [header.text] if header.text.text else []
-            self._open = Draft(piece, text, "", header.timing, header.continues, takes_lines_below=not text)
+            self._open = Entry(piece, text, "", header.timing, header.continues, takes_lines_below=not text)
         self.shots.append(self._open)
 
 
-def _belongs_above(piece: Line, above: Draft) -> bool:
+def _belongs_above(piece: Line, above: Entry) -> bool:
     """Whether a line only adds directives to the shot above."""
     return not above.name and only_directives(piece.text)
 

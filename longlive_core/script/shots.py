@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .block_plan import DEFAULT_SECONDS, BlockPlan, make_plan
-from .duration import Length, short
-from .reader import STYLE, Draft, Reader
+from .duration import Length, shorten
+from .reader import STYLE, Entry, Reader
 from .shot_text import MAX_CHARACTERS, REFERENCE, check_size, expand, parse_text
-from .source import Line, Passage, ScriptError, read_text
+from .source import Line, ScriptError, SourceText, read_text
 
 SENTENCE_ENDS = (".", "!", "?", "…", ",", ";", ":")
 
@@ -62,7 +62,7 @@ class ShotScript:
         if not reader.shots:
             raise _no_shots(reader.definitions)
         definitions = read_definitions(reader.definitions)
-        shots = tuple(read_shot(draft, definitions) for draft in reader.shots)
+        shots = tuple(read_shot(entry, definitions) for entry in reader.shots)
         return cls(shots, definitions.style, definitions.names)
 
     @classmethod
@@ -91,7 +91,7 @@ class ShotScript:
         texts = [self.style, *(text for _, text in self.names), *(shot.text for shot in self.shots)]
         used = {found[1].strip().casefold() for text in texts for found in REFERENCE.finditer(text) if found[1]}
         unused = [name for name, _ in self.names if name.casefold() not in used]
-        notes = [f"'{short(name)}: …' is a named thing, but no shot uses {{{short(name)}}}" for name in unused]
+        notes = [f"'{shorten(name)}: …' is a named thing, but no shot uses {{{shorten(name)}}}" for name in unused]
         if self.shots[0].continues:
             notes.append("shot 1 has nothing to continue from: it starts the film")
         return notes
@@ -107,44 +107,44 @@ class Definitions:
     full_names: dict[str, str]
 
 
-def read_definitions(drafts: list[Draft]) -> Definitions:
+def read_definitions(entries: list[Entry]) -> Definitions:
     """Raises ScriptError at a second definition of one name, and at one without text. A name may use those above it."""
     lines: dict[str, int] = {}
     texts: dict[str, tuple[str, str]] = {}
     full: dict[str, str] = {}
-    style: Passage | None = None
-    for draft in drafts:
-        key = draft.name.casefold()
+    style: SourceText | None = None
+    for entry in entries:
+        key = entry.name.casefold()
         if key in lines:
-            raise draft.source.error(
-                f"'{short(draft.name)}' is defined on line {lines[key]} already", "keep one of them"
+            raise entry.source.error(
+                f"'{shorten(entry.name)}' is defined on line {lines[key]} already", "keep one of them"
             )
-        lines[key] = draft.source.line
-        text = parse_text(draft.passage, in_shot=False).text
+        lines[key] = entry.source.line
+        text = parse_text(entry.source_text, in_shot=False).text
         if not text:
-            raise draft.source.error(f"'{short(draft.name)}:' without a text", "write it after the colon")
-        texts[key] = draft.name, text
+            raise entry.source.error(f"'{shorten(entry.name)}:' without a text", "write it after the colon")
+        texts[key] = entry.name, text
         if key == STYLE:
-            style = draft.passage
+            style = entry.source_text
         else:
-            full[key] = expand(text, full, draft.passage)
+            full[key] = expand(text, full, entry.source_text)
     written = texts.pop(STYLE)[1] if style is not None else ""
     full_style = expand(written, full, style) if style is not None else ""
     return Definitions(written, tuple(texts.values()), full_style, full)
 
 
-def read_shot(draft: Draft, definitions: Definitions) -> Shot:
+def read_shot(entry: Entry, definitions: Definitions) -> Shot:
     """Raises ScriptError, for an unknown name and a shot without text among others."""
-    passage = draft.passage
-    parsed = parse_text(passage)
+    source_text = entry.source_text
+    parsed = parse_text(source_text)
     if not parsed.text:
-        raise draft.source.error("a shot without text", "write what it shows")
-    prompt = expand(parsed.text, definitions.full_names, passage)
+        raise entry.source.error("a shot without text", "write what it shows")
+    prompt = expand(parsed.text, definitions.full_names, source_text)
     if definitions.full_style:
         prompt = _styled(prompt, definitions.full_style)
-        check_size(len(prompt), passage)
-    timing = draft.timing
-    return Shot(parsed.text, prompt, timing.duration, timing.start, parsed.seed, draft.continues, draft.source)
+        check_size(len(prompt), source_text)
+    timing = entry.timing
+    return Shot(parsed.text, prompt, timing.duration, timing.start, parsed.seed, entry.continues, entry.source)
 
 
 def _styled(prompt: str, style: str) -> str:
@@ -173,9 +173,9 @@ def plan_shot(
     return make_plan([Shot(text, text, length, seed=seed)], fps, block_frames, [], DEFAULT_SECONDS)
 
 
-def _no_shots(definitions: list[Draft]) -> ScriptError:
+def _no_shots(definitions: list[Entry]) -> ScriptError:
     example = "write one shot per line, as in 'Shot 1 (4s): a red fox in the snow'"
     last = definitions[-1].source if definitions else Line("", 1)
     if definitions:
-        example += f"; '{short(last.text)}' is read as a definition, put 'Shot 1:' before it to make it a shot"
+        example += f"; '{shorten(last.text)}' is read as a definition, put 'Shot 1:' before it to make it a shot"
     return last.error("the script has no shots", example)

@@ -28,7 +28,7 @@ class Line:
     line: int
     column: int = 1
 
-    def cut(self, start: int, end: int | None = None) -> Line:
+    def slice(self, start: int, end: int | None = None) -> Line:
         """The piece `text[start:end]` without the white space around it, its column kept true."""
         piece = self.text[start:end]
         lead = len(piece) - len(piece.lstrip())
@@ -40,7 +40,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class SourceText:
     """Text that may run over several lines; `text` joins them with one space each."""
 
     lines: tuple[Line, ...]
@@ -58,7 +58,7 @@ class Passage:
         return self.lines[-1].error(message, remedy, at)
 
 
-def lines_of(text: str) -> list[Line]:
+def split_lines(text: str) -> list[Line]:
     """The lines of a script, from any platform's line ends. Raises ScriptError at a control character."""
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     found = [Line(line, number) for number, line in enumerate(lines, 1)]
