@@ -1,4 +1,4 @@
-"""More shots behind those of a script, in a text of their own."""
+"""Append the shots of a second text to a script."""
 
 from __future__ import annotations
 
@@ -13,43 +13,40 @@ from .source import Line, ScriptError
 
 
 def append_shots(script: ShotScript, text: str) -> ShotScript:
-    """The script with the shots of `text` behind its own. The text may use the script's names and define others.
+    """Return the script followed by the shots of `text`, which may use the names of the script and define others.
 
-    Raises ScriptError, with line and column of `text`, where it is no script, has no shots, or gives the style or a
-    name another text than the script has.
+    Raises ScriptError, with line and column of `text`, if it is not a script, has no shots, or defines the style or a
+    name differently from the script.
     """
-    told, added = Reader(), Reader()
-    told.read(script.format())
+    existing, added = Reader(), Reader()
+    existing.read(script.format())
     added.read(text)
     if not added.shots:
         last = added.definitions[-1].source if added.definitions else Line("", 1)
         raise last.error("no shots to add", "write one shot per line, as in 'Shot 1 (4s): a red fox in the snow'")
-    total = len(script.shots) + len(added.shots)
-    if total > MAX_SHOTS:
+    if (total := len(script.shots) + len(added.shots)) > MAX_SHOTS:
         first = added.shots[MAX_SHOTS - len(script.shots)]
         raise first.source.error(f"with these the film has {total:,} shots; the limit is {MAX_SHOTS:,}", "add fewer")
-    definitions = read_definitions([*told.definitions, *_new(added.definitions, script)])
+    definitions = read_definitions([*existing.definitions, *_new(added.definitions, script)])
     shots = tuple(read_shot(entry, definitions) for entry in added.shots)
     return replace(script, shots=(*script.shots, *shots), names=definitions.names)
 
 
 def _new(definitions: list[Entry], script: ShotScript) -> Iterator[Entry]:
-    """Those that the script has not; the others must say what it says."""
-    had = {name.casefold(): text for name, text in script.names}
-    had[STYLE] = script.style
+    """Iterate over the definitions that the script lacks. Raises ScriptError for one that differs from the script's."""
+    existing = {name.casefold(): text for name, text in script.names} | {STYLE: script.style}
     for entry in definitions:
-        was = had.get(entry.name.casefold())
-        if was is None:
+        text = existing.get(entry.name.casefold())
+        if text is None:
             yield entry
-        elif parse_text(entry.source_text, in_shot=False).text != was:
-            raise _contradiction(entry, was)
+        elif parse_text(entry.source_text, in_shot=False).text != text:
+            raise _contradiction(entry, text)
 
 
-def _contradiction(entry: Entry, was: str) -> ScriptError:
+def _contradiction(entry: Entry, text: str) -> ScriptError:
+    name = shorten(entry.name)
+    message, remedy = f"'{name}' is '{shorten(text)}' in the film already", "leave it out or choose another name"
     if entry.name.casefold() == STYLE:
-        film = f"the film's is '{shorten(was)}'" if was else "the film has none"
-        return entry.source.error(f"another style: {film}", "leave it out, it would change the shots that are made")
-    return entry.source.error(
-        f"'{shorten(entry.name)}' is '{shorten(was)}' in the film already",
-        "leave it out or give the new one another name",
-    )
+        film = f"the style of the film is '{shorten(text)}'" if text else "the film has no style"
+        message, remedy = f"another style: {film}", "leave it out: it would change the existing shots"
+    return entry.source.error(message, remedy)

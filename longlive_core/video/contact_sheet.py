@@ -42,8 +42,7 @@ class ContactSheet:
     def add(self, start: int, frames: Tensor) -> None:
         """Add frames `[T, H, W, 3]` uint8; `start` is the video frame number of the first."""
         for i in range(len(frames)):
-            shot = self._wanted.get(start + i)
-            if shot is not None:
+            if (shot := self._wanted.get(start + i)) is not None:
                 self._stills[shot] = _thumbnail(frames[i])
 
     def save(self, path: Path | str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 
 SOUND = "sound.wav"
@@ -20,8 +20,4 @@ def picture_path(folder: Path, number: int) -> Path:
 
 def numbered_pictures(folder: Path, start: int = 0) -> Iterator[Path]:
     """Iterate over the pictures from frame `start` up to the first missing one."""
-    for number in count(start):
-        path = picture_path(folder, number)
-        if not path.is_file():
-            return
-        yield path
+    return takewhile(Path.is_file, (picture_path(folder, number) for number in count(start)))

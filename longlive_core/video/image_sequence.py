@@ -56,8 +56,7 @@ class ImageSequenceWriter(FilmWriter):
         try:
             self._folder.mkdir(exist_ok=True)
             earlier = list(self._folder.iterdir())
-            foreign = next((file.name for file in earlier if not FILM_FILE.fullmatch(file.name)), None)
-            if foreign is not None:
+            if foreign := next((file.name for file in earlier if not FILM_FILE.fullmatch(file.name)), None):
                 raise FileExistsError(
                     f"{self._folder} holds {foreign}, which is not part of a film; choose another folder"
                 )
