@@ -73,7 +73,7 @@ class Film:
     @property
     def plan(self) -> BlockPlan:
         """The plan of the film. A live script changes the plans of its film and of films that continue it."""
-        return self._plan if self.earlier is None else self._plan.behind(self.earlier.plan.blocks)
+        return self._plan if self.earlier is None else self._plan.with_first_blocks(self.earlier.plan.blocks)
 
     @property
     def finished(self) -> int:

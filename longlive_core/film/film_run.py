@@ -128,7 +128,7 @@ class FilmRun:
         film, index = self._film, generation.position
         if film.live is None or not film.plan.begins_shot(film.plan.blocks[index]):
             return generation
-        plan = film.live.begin(film.plan.blocks[index].shot).behind(film.plan.blocks[:index])
+        plan = film.live.begin(film.plan.blocks[index].shot).with_first_blocks(film.plan.blocks[:index])
         if plan.blocks == film.plan.blocks:
             return generation
         film.follow(plan)

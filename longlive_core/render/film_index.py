@@ -46,13 +46,13 @@ class FilmIndexWriter:
 
     def add(self, digest: str) -> None:
         """Records the next block by the digest of its latents. Raises OSError."""
-        size, crc = self._checksum.read_on()
+        size, crc = self._checksum.update()
         self._records.append((digest, size))
         self._line(f"{digest} {size} {crc}")
 
     def end(self) -> None:
         """Writes every record again after the film is closed, because closing may change its header. Raises OSError."""
-        records = [*self._records, (END, Checksum(self._film).read_on()[0])]
+        records = [*self._records, (END, Checksum(self._film).update()[0])]
         sums = checksums(self._film, [size for _, size in records])
         self._file.seek(0)
         self._file.truncate()

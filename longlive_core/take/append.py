@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from ..script import Length, ShotScript
-from ..script.append import with_more
+from ..script.append import append_shots
 from .take import Shot, Take, Version
 
 
@@ -18,7 +18,7 @@ def append(take: Take, text: str) -> Take:
     of the take's script and define others; clock times count from the film's start. Raises ScriptError, with line and
     column of `text`, and ValueError if the plan of an existing shot would change.
     """
-    longer = with_more(_with_lengths(take), text)
+    longer = append_shots(_with_lengths(take), text)
     added = tuple(Shot((Version(shot.text, shot.seed),)) for shot in longer.shots[len(take.shots) :])
     appended = replace(take, script=longer, shots=(*take.shots, *added))
     for was, now in zip(take.plan.blocks, appended.plan.blocks, strict=False):

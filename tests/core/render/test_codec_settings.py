@@ -64,7 +64,7 @@ def test_the_same_blocks_make_a_film_in_another_codec(whole: Job) -> None:
 
 def test_a_film_of_another_extension_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
     settings = replace(make_settings(tmp_path), codec="vp9", model=str(tmp_path / "no such model"))
-    with pytest.raises(ValueError, match=r"in vp9 a film is a webm; name it .*film\.webm"):
+    with pytest.raises(ValueError, match=r"a film in vp9 is a webm; name it .*film\.webm"):
         Job(settings)
 
 

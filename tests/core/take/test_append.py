@@ -138,7 +138,7 @@ def test_names_and_style_hold_for_the_shots_behind() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("\nstyle: oil\na hare", "line 2, column 1: another style: the film's is 'ink'"),
+        ("\nstyle: oil\na hare", "line 2, column 1: another style: the style of the film is 'ink'"),
         ("# two\nhero: a hare\n{hero} sits", "line 2, column 1: 'hero' is 'a red fox' in the film already"),
         ("a hare\n\n{nobody} sits", r"line 3, column 1: unknown name \{nobody\}"),
         ("a hare\nShot 2 (0.1s): a hawk", "line 2, column 1: shot 3 asks for 0.1 s"),
@@ -154,7 +154,7 @@ def test_errors_point_into_the_added_text(text: str, message: str) -> None:
 
 
 def test_a_style_where_the_film_has_none_is_refused() -> None:
-    with pytest.raises(ScriptError, match="another style: the film has none"):
+    with pytest.raises(ScriptError, match="another style: the film has no style"):
         append(a_take("a fox"), "style: oil\na hare")
 
 
