@@ -2,11 +2,11 @@
 of it."""
 
 from .checkpoint import Checkpoint, inspect_checkpoint, load_checkpoint
-from .conversion import Conversion
+from .conversion_check import Conversion
 from .convert import convert_checkpoint
 from .lora import Lora, LoraLayer, read_lora
 from .lora_report import LoraReport
-from .source import CheckpointError, TensorSource, TensorSpec, open_source
+from .tensor_source import CheckpointError, TensorSource, TensorSpec, open_source
 
 __all__ = [
     "Checkpoint",

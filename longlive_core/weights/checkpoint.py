@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from ..model import CausalWan, WanConfig
 from ..model.linears import Activations, Scratch
 from .fouroversix import as_comfy
+from .layer_formats import TensorRequirement, companions, packed, quantised_layers, unpacked
 from .metadata import causality, described
 from .names import listed, strip_prefixes
 from .other_models import PATCH, other_model
-from .quantized import TensorRequirement, companions, packed, quantised_layers, unpacked
 from .quantized_linear import quantised_linear
-from .source import CheckpointError, TensorSource, TensorSpec, open_source
+from .tensor_source import CheckpointError, TensorSource, TensorSpec, open_source
 
 FLOAT_FORMATS = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 

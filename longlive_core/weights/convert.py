@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ...kernels.nvfp4_format import denominator_of
-from .conversion import Conversion, measure
+from .conversion_check import Conversion, measure
 from .names import listed
 from .packing import Parts, pack, packed_specs
-from .reader import WeightReader, open_weights
-from .source import CheckpointError, TensorSpec
-from .writer import file_size, replacing, write_safetensors
+from .safetensors_writer import file_size, replacing, write_safetensors
+from .tensor_source import CheckpointError, TensorSpec
+from .weight_reader import WeightReader, open_weights
 
 Format = Literal["bf16", "fp8", "nvfp4"]
 SUFFIXES = (".safetensors", ".sft")

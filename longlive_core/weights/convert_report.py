@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .conversion import OTHERS, Conversion
+from .conversion_check import OTHERS, Conversion
 from .convert import ConvertProgress
 
 

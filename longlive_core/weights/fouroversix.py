@@ -18,7 +18,7 @@ from ...kernels.nvfp4_format import BLOCK, denominator_of, padded_shape
 from .names import listed
 from .other_models import FOUROVERSIX
 from .packing import note, packed_specs
-from .source import CheckpointError, TensorSource, TensorSpec
+from .tensor_source import CheckpointError, TensorSource, TensorSpec
 
 VALUES, SCALES, AMAX, SIZES = PARTS = (
     ".quantized_weight_values",

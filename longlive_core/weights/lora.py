@@ -15,7 +15,7 @@ from .lora_alpha import alpha_of, metadata_alpha, number
 from .lora_names import lora_part
 from .lora_report import LoraReport, check_shapes
 from .names import listed
-from .source import LORA_WRAPPERS, CheckpointError, open_source
+from .tensor_source import LORA_WRAPPERS, CheckpointError, open_source
 
 MERGED = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Any, cast
 
 from .lora_names import wan_layer
-from .source import CheckpointError, TensorSource
+from .tensor_source import CheckpointError, TensorSource
 
 # What trainers call it: peft and diffusers, others, kohya.
 NAMES = ("lora_alpha", "network_alpha", "ss_network_alpha", "alpha")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .names import listed
-from .source import CheckpointError
+from .tensor_source import CheckpointError
 
 # Widths of Wan transformers that people have LoRAs for.
 WIDTHS = {1536: "Wan2.1 1.3B or LongLive 1.0", 3072: "Wan2.2 TI2V 5B, LongLive 2.0", 5120: "Wan 14B"}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from .source import CheckpointError, TensorSource
+from .tensor_source import CheckpointError, TensorSource
 
 # Classes that write their own name into `config`: the official trainer's, Wan's and diffusers'.
 CLASSES = {"CausalWanModel": True, "WanModel": False, "WanTransformer3DModel": False}

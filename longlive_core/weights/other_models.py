@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .source import TensorSpec
+from .tensor_source import TensorSpec
 
 PATCH = "patch_embedding.weight"
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ...kernels import NVFP4, dequantize_nvfp4, quantize_nvfp4
-from .quantized import packed
-from .source import TensorSpec
+from .layer_formats import packed
+from .tensor_source import TensorSpec
 
 Parts = dict[str, Tensor]
 

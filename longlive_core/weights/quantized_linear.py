@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..model.linears import Activations, FP8Linear, NVFP4Linear, Scratch
 from .packing import as_nvfp4
-from .source import CheckpointError
+from .tensor_source import CheckpointError
 
 
 def quantised_linear(

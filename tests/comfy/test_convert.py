@@ -9,7 +9,7 @@ import torch
 from longlive.longlive_core.mini import load_mini
 from longlive.longlive_core.model import CausalWan, WanConfig
 from longlive.longlive_core.weights import convert_checkpoint, inspect_checkpoint
-from longlive.longlive_core.weights.reader import open_weights
+from longlive.longlive_core.weights.weight_reader import open_weights
 from safetensors.torch import load_file, save_file
 
 from .graphs import SHORT, Prompt, in_host, latent, latents, node, save_model, say_mini

@@ -31,8 +31,8 @@ from longlive.longlive_core.weights import (
 )
 from longlive.longlive_core.weights.convert import ConversionStopped, ConvertProgress
 from longlive.longlive_core.weights.convert_report import progress_line, report_lines
-from longlive.longlive_core.weights.reader import open_weights
-from longlive.longlive_core.weights.writer import file_size, write_safetensors
+from longlive.longlive_core.weights.safetensors_writer import file_size, write_safetensors
+from longlive.longlive_core.weights.weight_reader import open_weights
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor

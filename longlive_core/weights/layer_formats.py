@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from .names import listed, strip_prefixes
-from .source import CheckpointError, TensorSource, TensorSpec
+from .tensor_source import CheckpointError, TensorSource, TensorSpec
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 FP8 = frozenset({"F8_E4M3", "F8_E5M2"})

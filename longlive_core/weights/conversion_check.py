@@ -11,8 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from .lora_report import LoraReport
-from .reader import WeightReader, open_weights
-from .source import CheckpointError
+from .tensor_source import CheckpointError
+from .weight_reader import WeightReader, open_weights
 
 # Relative RMS error that a format stays below whatever the weights are; a normal distribution has 0.09 in nvfp4,
 # 0.026 in fp8 and 0.002 in bf16.

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint, inspect_checkpoint
+from .layer_formats import COMPANIONS, layer_notes
 from .lora import Lora, read_lora
 from .names import listed
 from .packing import FP8_WORDS, Parts, note, unpack
-from .quantized import COMPANIONS, layer_notes
-from .source import CheckpointError, TensorSpec
+from .tensor_source import CheckpointError, TensorSpec
 
 # How the layout of `scaled_fp8` calls the parts of a layer.
 OLD_NAMES = {"scale_weight": "weight_scale", "scale_input": "input_scale"}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .names import listed
-from .source import DTYPES, TensorSpec, dtype_name
+from .tensor_source import DTYPES, TensorSpec, dtype_name
 
 Specs = Mapping[str, TensorSpec]
 
