@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from ..model import CausalWan, WanConfig
 from ..model.linears import Activations, Scratch
-from .fouroversix import as_comfy
-from .layer_formats import TensorRequirement, companions, packed, quantised_layers, unpacked
-from .metadata import causality, described
-from .names import listed, strip_prefixes
-from .other_models import PATCH, other_model
-from .quantized_linear import quantised_linear
+from .fouroversix import as_comfy_nvfp4
+from .layer_formats import TensorRequirement, companion_names, packed, quantized_layers, unpacked
+from .metadata import is_causal, read_settings
+from .names import strip_prefixes, summarize_names
+from .other_models import PATCH_EMBEDDING, identify_other_model
+from .quantized_linear import quantized_linear
 from .tensor_source import CheckpointError, TensorSource, TensorSpec, open_source
 
 FLOAT_FORMATS = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
@@ -45,7 +45,7 @@ def load_checkpoint(
     state = {wan: tensors[name].to(device) for wan, name in found.names.items()}
     skeleton, scratch, linears = found.skeleton, Scratch(), found.linears
     for layer in found.quantised:
-        linear = quantised_linear(layer, state, linears[layer], scratch, dtype, activations)
+        linear = quantized_linear(layer, state, linears[layer], scratch, dtype, activations)
         skeleton.set_submodule(layer, linear)
     floats = skeleton.state_dict()
     held = {name: value for name, value in floats.items() if not value.is_meta}
@@ -83,17 +83,17 @@ class Checkpoint:
 
 def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
     """All that `load_checkpoint` checks, without reading the weights. Raises what it raises."""
-    source = as_comfy(open_source(path))
+    source = as_comfy_nvfp4(open_source(path))
     names = _wan_names(source)
     specs = {wan: source.specs[name] for wan, name in names.items()}
     _check_model(source.path, specs)
-    causal = causality(source)
+    causal = is_causal(source)
     if causal is False:
         raise CheckpointError(
             f"checkpoint {source.path} is the ordinary (bidirectional) Wan2.2 TI2V 5B, by its metadata or its name; "
             "it cannot make films block by block. Get LongLive-2.0-5B"
         )
-    layers = quantised_layers(source, names)
+    layers = quantized_layers(source, names)
     config = _config(source, unpacked(specs, layers), text_len)
     with torch.device("meta"):
         skeleton = CausalWan(config)
@@ -102,7 +102,7 @@ def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
     quantised_linears = {layer: form for layer, form in layers.items() if layer in linears}
     for layer, form in quantised_linears.items():
         wanted |= packed(layer, form, linears[layer])
-    _check_tensors(source.path, specs, wanted, companions(source, names, quantised_linears))
+    _check_tensors(source.path, specs, wanted, companion_names(source, names, quantised_linears))
     return Checkpoint(source, names, skeleton, _format(specs, linears, quantised_linears), quantised_linears, causal)
 
 
@@ -111,26 +111,28 @@ def _wan_names(source: TensorSource) -> dict[str, str]:
     stripped = {strip_prefixes(name): name for name in source.specs}
     if len(stripped) < len(source.specs):
         twice = sorted(set(source.specs) - set(stripped.values()))
-        raise CheckpointError(f"checkpoint {source.path} holds tensors twice, under two prefixes: {listed(twice)}")
+        raise CheckpointError(
+            f"checkpoint {source.path} holds tensors twice, under two prefixes: {summarize_names(twice)}"
+        )
     return stripped
 
 
 def _check_model(path: Path, specs: Mapping[str, TensorSpec]) -> None:
-    other = other_model(specs)
+    other = identify_other_model(specs)
     if other is not None:
         raise CheckpointError(
             f"checkpoint {path} is {other}; LongLive needs a transformer with the layout of Wan2.2 TI2V 5B, "
             "such as LongLive-2.0-5B"
         )
-    if PATCH not in specs:
+    if PATCH_EMBEDDING not in specs:
         raise CheckpointError(
-            f"checkpoint {path} is not a Wan transformer: it has no '{PATCH}' among its {len(specs)} tensors "
-            f"({listed(specs)})"
+            f"checkpoint {path} is not a Wan transformer: it has no '{PATCH_EMBEDDING}' among its {len(specs)} tensors "
+            f"({summarize_names(specs)})"
         )
 
 
 def _config(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], text_len: int) -> WanConfig:
-    said = described(source)
+    said = read_settings(source)
     try:
         state: Mapping[str, Tensor] = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         told = said.get("text_len", text_len)
@@ -161,7 +163,7 @@ def _check_tensors(
     wrong = [(name, want.fault(found[name])) for name, want in wanted.items() if name in found]
     shapes = [f"{name} {fault}" for name, fault in wrong if fault is not None]
     faults = [
-        f"{len(names)} {what}: {listed(names)}"
+        f"{len(names)} {what}: {summarize_names(names)}"
         for what, names in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
         if names
     ]

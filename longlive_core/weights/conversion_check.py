@@ -16,9 +16,9 @@ from .weight_reader import WeightReader, open_weights
 
 # Relative RMS error that a format stays below whatever the weights are; a normal distribution has 0.09 in nvfp4,
 # 0.026 in fp8 and 0.002 in bf16.
-LIMITS = {"nvfp4": 0.25, "fp8": 0.1, "bf16": 0.01}
+MAX_ERRORS = {"nvfp4": 0.25, "fp8": 0.1, "bf16": 0.01}
 
-OTHERS = "all others"
+OTHER_TENSORS = "all others"
 
 _BLOCK_LAYER = re.compile(r"blocks\.\d+\.(.+)")
 _STRIP = 1 << 20
@@ -55,7 +55,7 @@ class Conversion:
     notes: tuple[str, ...] = ()
 
 
-def measure(
+def compare_with_source(
     path: Path, source: WeightReader, packed: Mapping[str, str], on_tensor: Callable[[str], None]
 ) -> dict[str, KindErrors]:
     """Reads a written file back and compares every tensor with its source. `packed`: layer -> the format it must have.
@@ -71,19 +71,19 @@ def measure(
     for name in source.shapes:
         on_tensor(name)
         layer = name.removesuffix(".weight")
-        error = distance(written.floats(name), source.floats(name))
-        limit = LIMITS[packed.get(layer, "bf16")]
+        error = relative_error(written.floats(name), source.floats(name))
+        limit = MAX_ERRORS[packed.get(layer, "bf16")]
         if not error <= limit:
             raise CheckpointError(
                 f"'{name}' of {source.found.source.path} is {error:.3g} of its size away from itself in "
                 f"{packed.get(layer, 'bf16')}, which loses {limit} at most: is it damaged? Nothing was written"
             )
         block = _BLOCK_LAYER.fullmatch(layer) if layer in found.linears else None
-        kinds.setdefault(block[1] if block else OTHERS, {})[layer] = error
+        kinds.setdefault(block[1] if block else OTHER_TENSORS, {})[layer] = error
     return {kind: _errors(errors) for kind, errors in kinds.items()}
 
 
-def distance(tensor: Tensor, exact: Tensor) -> float:
+def relative_error(tensor: Tensor, exact: Tensor) -> float:
     """|tensor - exact| / |exact| over all values; 0 where both are zero."""
     error = size = 0.0
     for part, whole in zip(_strips(tensor), _strips(exact), strict=True):

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ...kernels.nvfp4_format import denominator_of
-from .conversion_check import Conversion, measure
-from .names import listed
+from .conversion_check import Conversion, compare_with_source
+from .names import summarize_names
 from .packing import Parts, pack, packed_specs
-from .safetensors_writer import file_size, replacing, write_safetensors
+from .safetensors_writer import file_size, replace_when_complete, write_safetensors
 from .tensor_source import CheckpointError, TensorSpec
 from .weight_reader import WeightReader, open_weights
 
@@ -93,9 +93,9 @@ def convert_checkpoint(
 
         return step
 
-    with replacing(target) as part:
+    with replace_when_complete(target) as part:
         write_safetensors(part, plan.specs(), metadata, plan.tensors(steps(False)))
-        errors = measure(part, reader, plan.packed, steps(True))
+        errors = compare_with_source(part, reader, plan.packed, steps(True))
     return Conversion(
         source,
         target,
@@ -216,7 +216,7 @@ def _check_lora(plan: _Plan) -> None:
     rounded = [layer for layer in plan.packed if lora and layer in lora.layers and layer in plan.reader.found.quantised]
     if lora is not None and rounded:
         raise CheckpointError(
-            f"lora {lora.path} cannot be merged into quantised weights ({listed(rounded)}): rounding them again costs "
+            f"lora {lora.path} cannot be merged into quantised weights ({summarize_names(rounded)}): rounding them again costs "
             "more than it changes. Start from the bf16 checkpoint, or convert without it and apply it beside the "
             "layers, as LongLive DMD LoRA does"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .conversion_check import OTHERS, Conversion
+from .conversion_check import OTHER_TENSORS, Conversion
 from .convert import ConvertProgress
 
 
@@ -24,7 +24,7 @@ def report_lines(done: Conversion) -> Iterator[str]:
     if not any(errors.worst for errors in done.errors.values()):
         yield "no value differs from the source"
         return
-    kinds = [*(kind for kind in done.errors if kind != OTHERS), *({OTHERS} & done.errors.keys())]
+    kinds = [*(kind for kind in done.errors if kind != OTHER_TENSORS), *({OTHER_TENSORS} & done.errors.keys())]
     width = max(map(len, ("relative error", *kinds)))
     yield f"{'relative error':{width}}  tensors      mean     worst"
     for kind in kinds:

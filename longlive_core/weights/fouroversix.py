@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...kernels import swap_nibbles
 from ...kernels.nvfp4_format import BLOCK, denominator_of, padded_shape
-from .names import listed
+from .names import summarize_names
 from .other_models import FOUROVERSIX
 from .packing import note, packed_specs
 from .tensor_source import CheckpointError, TensorSource, TensorSpec
@@ -28,7 +28,7 @@ VALUES, SCALES, AMAX, SIZES = PARTS = (
 )
 
 
-def as_comfy(source: TensorSource) -> TensorSource:
+def as_comfy_nvfp4(source: TensorSource) -> TensorSource:
     """The same file with FourOverSix layers as ComfyUI's nvfp4 layers, made as they are read; any other as it is.
 
     Only the sizes of the layers are read. Raises CheckpointError for a layer whose parts are missing or do not fit.
@@ -39,7 +39,7 @@ def as_comfy(source: TensorSource) -> TensorSource:
     missing = [layer + part for layer in layers for part in PARTS if layer + part not in source.specs]
     if missing:
         raise CheckpointError(
-            f"checkpoint {source.path} has {FOUROVERSIX} layers without {listed(missing)}; copy it again"
+            f"checkpoint {source.path} has {FOUROVERSIX} layers without {summarize_names(missing)}; copy it again"
         )
     specs = {name: spec for name, spec in source.specs.items() if not name.endswith(PARTS)}
     view = _View(source, {})

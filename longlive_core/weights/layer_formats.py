@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-from .names import listed, strip_prefixes
+from .names import strip_prefixes, summarize_names
 from .tensor_source import CheckpointError, TensorSource, TensorSpec
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -21,8 +21,8 @@ FORMATS = {"nvfp4": "nvfp4", "float8_e4m3fn": "fp8", "float8_e5m2": "fp8"}
 
 # What may stand beside a quantised weight, in today's layout and in the old one of `scaled_fp8`.
 COMPANIONS = ("weight_scale", "weight_scale_2", "comfy_quant", "input_scale", "pre_quant_scale")
-OLD_COMPANIONS = ("scale_weight", "scale_input")
-OLD_MARK = "scaled_fp8"
+LEGACY_COMPANIONS = ("scale_weight", "scale_input")
+LEGACY_MARKER = "scaled_fp8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +40,23 @@ class TensorRequirement:
         return ", ".join(fault for fault in (dtype, shape) if fault is not None) or None
 
 
-def quantised_layers(source: TensorSource, names: Mapping[str, str]) -> dict[str, str]:
+def quantized_layers(source: TensorSource, names: Mapping[str, str]) -> dict[str, str]:
     """Linear layer -> `nvfp4` or `fp8`, by what the file says of it; `names` is Wan's name -> the file's name.
 
     Raises CheckpointError for formats that are not supported.
     """
-    words = {layer: str(note.get("format")) for layer, note in layer_notes(source, names).items()}
+    words = {layer: str(note.get("format")) for layer, note in layer_settings(source, names).items()}
     strange = [f"{layer} ({word})" for layer, word in words.items() if word not in FORMATS]
     if strange:
         raise CheckpointError(
-            f"checkpoint {source.path} has layers in formats that LongLive does not take: {listed(strange)}; "
+            f"checkpoint {source.path} has layers in formats that LongLive does not take: {summarize_names(strange)}; "
             f"it takes {', '.join(FORMATS)}, and plain floats"
         )
     plain = [n.removesuffix(".weight") for n in names if n.endswith(".weight") and source.specs[names[n]].dtype in FP8]
     return {**dict.fromkeys(plain, "fp8"), **{layer: FORMATS[word] for layer, word in words.items()}}
 
 
-def layer_notes(source: TensorSource, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def layer_settings(source: TensorSource, names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Layer -> ComfyUI's settings of it, with the `format` among them; `names` is Wan's name -> the file's name.
 
     The file says it in `_quantization_metadata`, in `.comfy_quant` tensors (a few bytes each, which are read), or with
@@ -68,8 +68,10 @@ def layer_notes(source: TensorSource, names: Mapping[str, str]) -> dict[str, dic
     notes |= {
         layer: _json(source, bytes(read[name].flatten().to(torch.uint8).tolist())) for layer, name in marks.items()
     }
-    if OLD_MARK in names:
-        exact = prod(source.specs[names[OLD_MARK]].shape) == 2  # how the old layout asks for products in full precision
+    if LEGACY_MARKER in names:
+        exact = (
+            prod(source.specs[names[LEGACY_MARKER]].shape) == 2
+        )  # how the old layout asks for products in full precision
         note = {"format": "float8_e4m3fn", **({"full_precision_matrix_mult": True} if exact else {})}
         notes |= {n.removesuffix(".scale_weight"): {**note} for n in names if n.endswith(".scale_weight")}
     return notes
@@ -94,17 +96,17 @@ def packed(layer: str, form: str, shape: tuple[int, ...]) -> dict[str, TensorReq
     }
 
 
-def companions(source: TensorSource, names: Mapping[str, str], layers: Mapping[str, str]) -> set[str]:
+def companion_names(source: TensorSource, names: Mapping[str, str], layers: Mapping[str, str]) -> set[str]:
     """The names in the file that may stand beside quantised weights; scales that nothing explains are not among them.
 
     ComfyUI ignores the scales of a layer that no mark names, so the model would load and be wrong.
     """
-    described = {strip_prefixes(f"{layer}.")[:-1] for layer in _metadata(source)}
+    read_settings = {strip_prefixes(f"{layer}.")[:-1] for layer in _metadata(source)}
     beside = [*COMPANIONS]
-    if OLD_MARK in names:
-        beside += OLD_COMPANIONS
-    marked = {n for n in layers if OLD_MARK in names or n in described or f"{n}.comfy_quant" in names}
-    return {f"{layer}.{part}" for layer in marked for part in beside} & names.keys() | ({OLD_MARK} & names.keys())
+    if LEGACY_MARKER in names:
+        beside += LEGACY_COMPANIONS
+    marked = {n for n in layers if LEGACY_MARKER in names or n in read_settings or f"{n}.comfy_quant" in names}
+    return {f"{layer}.{part}" for layer in marked for part in beside} & names.keys() | ({LEGACY_MARKER} & names.keys())
 
 
 def unpacked(specs: Mapping[str, TensorSpec], layers: Mapping[str, str]) -> dict[str, tuple[int, ...]]:

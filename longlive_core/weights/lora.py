@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ..model import CausalWan
 from ..model.linears import BypassLinear
-from .lora_alpha import alpha_of, metadata_alpha, number
-from .lora_names import lora_part
+from .lora_alpha import layer_alpha, number, read_alphas
+from .lora_names import parse_lora_name
 from .lora_report import LoraReport, check_shapes
-from .names import listed
-from .tensor_source import LORA_WRAPPERS, CheckpointError, open_source
+from .names import summarize_names
+from .tensor_source import LORA_WRAPPER_KEYS, CheckpointError, open_source
 
-MERGED = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+MERGEABLE_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Lora:
             model.set_submodule(name, BypassLinear(linears[name], down, up, layer.alpha / layer.rank, strength))
         return report
 
-    def for_comfy(self) -> dict[str, Tensor]:
+    def comfy_tensors(self) -> dict[str, Tensor]:
         """The tensors under the names that ComfyUI's LoRA loader takes for this transformer."""
         tensors: dict[str, Tensor] = {}
         for name, layer in self.layers.items():
@@ -103,11 +103,11 @@ class Lora:
         packed = [
             f"{name} ({weights[name].dtype})"
             for name in weights
-            if name in applied and weights[name].dtype not in MERGED
+            if name in applied and weights[name].dtype not in MERGEABLE_DTYPES
         ]
         if packed:
             raise CheckpointError(
-                f"lora {self.path} cannot be merged into quantised weights ({listed(packed)}); apply it beside the "
+                f"lora {self.path} cannot be merged into quantised weights ({summarize_names(packed)}); apply it beside the "
                 "layers, or merge it into the bf16 checkpoint"
             )
         self.coverage({name: weight.shape for name, weight in weights.items()})
@@ -122,19 +122,19 @@ def read_lora(path: Path | str) -> Lora:
     A layer's alpha is its own `.alpha`, else what the metadata says, else its rank. Raises FileNotFoundError, or
     CheckpointError for a file that is truncated, holds no LoRA, or has layers twice or halves that do not fit.
     """
-    source = open_source(path, LORA_WRAPPERS)
+    source = open_source(path, LORA_WRAPPER_KEYS)
     names: dict[str, dict[str, str]] = {}
     twice: list[str] = []
     for name in source.specs:
-        layer, part = lora_part(name) or ("", "")
+        layer, part = parse_lora_name(name) or ("", "")
         if part and part in names.setdefault(layer, {}):
             twice.append(name)
         if part:
             names[layer][part] = name
     if twice:
-        raise CheckpointError(f"lora {source.path} holds layers twice, under two names: {listed(twice)}")
+        raise CheckpointError(f"lora {source.path} holds layers twice, under two names: {summarize_names(twice)}")
     tensors = source.read(name for parts in names.values() for name in parts.values())
-    said = metadata_alpha(source)
+    said = read_alphas(source)
     layers: dict[str, LoraLayer] = {}
     for layer, parts in names.items():
         down, up = (tensors[parts[half]] if half in parts else None for half in ("down", "up"))
@@ -146,13 +146,13 @@ def read_lora(path: Path | str) -> Lora:
                 f"{list(up.shape)} (out, rank); copy the file again"
             )
         own = tensors[parts["alpha"]].flatten().tolist() if "alpha" in parts else []
-        alpha = number(source, own[0] if len(own) == 1 else own) if own else alpha_of(layer, said, down.shape[0])
+        alpha = number(source, own[0] if len(own) == 1 else own) if own else layer_alpha(layer, said, down.shape[0])
         layers[layer] = LoraLayer(down, up, alpha)
     used = {name for layer in layers for name in names[layer].values()}
     unused = tuple(name for name in source.specs if name not in used)
     if not layers:
         raise CheckpointError(
-            f"lora {source.path} holds no LoRA of a linear layer among its {len(unused)} tensors ({listed(unused)}); "
+            f"lora {source.path} holds no LoRA of a linear layer among its {len(unused)} tensors ({summarize_names(unused)}); "
             "a whole model is loaded with the model loader"
         )
     return Lora(source.path, layers, unused)

@@ -15,20 +15,20 @@ from .tensor_source import CheckpointError, TensorSource
 NAMES = ("lora_alpha", "network_alpha", "ss_network_alpha", "alpha")
 
 # Where peft's adapter config stands as JSON, and what diffusers puts before its names.
-CONFIGS = ("lora_adapter_metadata", "adapter_config", "adapter_config.json", "peft_config", "config", "longlive")
-OWNER = "transformer."
+CONFIG_KEYS = ("lora_adapter_metadata", "adapter_config", "adapter_config.json", "peft_config", "config", "longlive")
+DIFFUSERS_PREFIX = "transformer."
 
 
-def metadata_alpha(source: TensorSource) -> Mapping[str, float]:
+def read_alphas(source: TensorSource) -> Mapping[str, float]:
     """Layer pattern -> alpha, with the alpha of all other layers under the empty name; empty where nothing is said.
 
     Raises CheckpointError for an alpha that is no finite number, and for settings that scale in other ways
     (`use_rslora`), which would change the picture without a word.
     """
     tables: list[dict[str, Any]] = [{**source.metadata}]
-    for name in CONFIGS:
+    for name in CONFIG_KEYS:
         tables += _config(source.metadata.get(name, ""))
-    said = {name.removeprefix(OWNER): value for table in reversed(tables) for name, value in table.items()}
+    said = {name.removeprefix(DIFFUSERS_PREFIX): value for table in reversed(tables) for name, value in table.items()}
     if said.get("use_rslora") in (True, "true", "True"):
         raise CheckpointError(
             f"lora {source.path} is scaled by alpha / sqrt(rank) (use_rslora), which is not supported; "
@@ -41,7 +41,7 @@ def metadata_alpha(source: TensorSource) -> Mapping[str, float]:
     return {n: number(source, a) for n, a in {**alphas, **({} if found is None else {"": found})}.items()}
 
 
-def alpha_of(layer: str, alphas: Mapping[str, float], rank: int) -> float:
+def layer_alpha(layer: str, alphas: Mapping[str, float], rank: int) -> float:
     """The alpha of a layer: its pattern's, as peft matches it, else that of all layers, else its rank (scale 1)."""
     for pattern, alpha in alphas.items():
         if pattern and re.fullmatch(rf"(.*\.)?{re.escape(pattern)}", layer):

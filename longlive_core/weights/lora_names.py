@@ -9,7 +9,7 @@ from .names import PREFIXES, strip_prefixes
 LORA_PREFIXES = ("base_model.model.", "base_model.", "transformer.", "unet.", *PREFIXES)
 
 # How peft, kohya and diffusers end the names of the three tensors of a layer.
-ENDINGS = {
+PART_BY_SUFFIX = {
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
     ".lora_A.default.weight": "down",
@@ -24,8 +24,8 @@ ENDINGS = {
 }
 
 # kohya joins words with underscores: lora_unet_blocks_0_self_attn_q; Wan-Fun's trainer puts two after unet.
-FLAT = re.compile(r"lora_(?:unet|transformer)__?")
-FLAT_LAYERS = (
+KOHYA_PREFIX = re.compile(r"lora_(?:unet|transformer)__?")
+KOHYA_NAMES = (
     (re.compile(r"blocks_(\d+)_(self_attn|cross_attn|attn1|attn2)_(\w+)"), r"blocks.\1.\2.\3"),
     (re.compile(r"blocks_(\d+)_ffn_(\d+)"), r"blocks.\1.ffn.\2"),
     (re.compile(r"(text_embedding|time_embedding|time_projection)_(\d+)"), r"\1.\2"),
@@ -33,7 +33,7 @@ FLAT_LAYERS = (
 )
 
 # Wan's layers as diffusers calls them -> as Wan does.
-DIFFUSERS = (
+DIFFUSERS_NAMES = (
     (re.compile(r"\.attn1\."), ".self_attn."),
     (re.compile(r"\.attn2\."), ".cross_attn."),
     (re.compile(r"_attn\.to_([qkv])$"), r"_attn.\1"),
@@ -49,10 +49,10 @@ DIFFUSERS = (
 )
 
 
-def lora_part(name: str) -> tuple[str, str] | None:
+def parse_lora_name(name: str) -> tuple[str, str] | None:
     """(Wan's name of the layer, `down` | `up` | `alpha`) of a tensor in a LoRA file; None for any other tensor."""
-    ending = next((end for end in ENDINGS if name.endswith(end)), None)
-    return (wan_layer(name.removesuffix(ending)), ENDINGS[ending]) if ending is not None else None
+    ending = next((end for end in PART_BY_SUFFIX if name.endswith(end)), None)
+    return (wan_layer(name.removesuffix(ending)), PART_BY_SUFFIX[ending]) if ending is not None else None
 
 
 def wan_layer(name: str) -> str:
@@ -60,11 +60,11 @@ def wan_layer(name: str) -> str:
 
     What no rule knows keeps the rest of its name.
     """
-    flat = FLAT.match(name)
+    flat = KOHYA_PREFIX.match(name)
     if flat is not None:
         rest = name[flat.end() :]
-        name = next((form.sub(into, rest) for form, into in FLAT_LAYERS if form.fullmatch(rest)), name)
+        name = next((form.sub(into, rest) for form, into in KOHYA_NAMES if form.fullmatch(rest)), name)
     name = strip_prefixes(name, LORA_PREFIXES)
-    for form, into in DIFFUSERS:
+    for form, into in DIFFUSERS_NAMES:
         name = form.sub(into, name)
     return name

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .names import listed
+from .names import summarize_names
 from .tensor_source import CheckpointError
 
 # Widths of Wan transformers that people have LoRAs for.
-WIDTHS = {1536: "Wan2.1 1.3B or LongLive 1.0", 3072: "Wan2.2 TI2V 5B, LongLive 2.0", 5120: "Wan 14B"}
+MODEL_BY_WIDTH = {1536: "Wan2.1 1.3B or LongLive 1.0", 3072: "Wan2.2 TI2V 5B, LongLive 2.0", 5120: "Wan 14B"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class LoraReport:
     def text(self) -> str:
         """As in `300 of 300 layers; rank 128, alpha 128; unused: none`."""
         total = len(self.applied) + len(self.missing)
-        missing = f"; without change: {listed(self.missing)}" if self.missing else ""
+        missing = f"; without change: {summarize_names(self.missing)}" if self.missing else ""
         return (
             f"{len(self.applied)} of {total} layers; rank {_span(self.ranks)}, alpha {_span(self.alphas)}{missing}; "
-            f"unused: {listed(self.unused)}"
+            f"unused: {summarize_names(self.unused)}"
         )
 
 
@@ -47,7 +47,7 @@ def check_shapes(path: Path, lora: Mapping[str, tuple[int, int]], model: Mapping
             f"{_width(model[square][1])}. Get the LoRA that was made for this model"
         )
     if wrong:
-        shown = listed(f"{name} {list(lora[name])} instead of {list(model[name])}" for name in wrong)
+        shown = summarize_names(f"{name} {list(lora[name])} instead of {list(model[name])}" for name in wrong)
         raise CheckpointError(
             f"lora {path} has {len(wrong)} layers of another shape [out, in] than the model: {shown}. "
             "Get the LoRA that was made for this model"
@@ -55,12 +55,12 @@ def check_shapes(path: Path, lora: Mapping[str, tuple[int, int]], model: Mapping
     if not lora.keys() & model.keys():
         raise CheckpointError(
             f"lora {path} fits none of the model's {len(model)} layers: it is for another model "
-            f"(first names {listed(lora)})"
+            f"(first names {summarize_names(lora)})"
         )
 
 
 def _width(width: int) -> str:
-    return f"{width} ({WIDTHS[width]})" if width in WIDTHS else str(width)
+    return f"{width} ({MODEL_BY_WIDTH[width]})" if width in MODEL_BY_WIDTH else str(width)
 
 
 def _span(numbers: Iterable[float]) -> str:

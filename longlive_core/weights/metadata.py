@@ -10,16 +10,16 @@ from typing import Any, cast
 from .tensor_source import CheckpointError, TensorSource
 
 # Classes that write their own name into `config`: the official trainer's, Wan's and diffusers'.
-CLASSES = {"CausalWanModel": True, "WanModel": False, "WanTransformer3DModel": False}
+CAUSAL_BY_CLASS = {"CausalWanModel": True, "WanModel": False, "WanTransformer3DModel": False}
 
 # The ordinary Wan2.2 5B as it is repackaged: wan2.2_ti2v_5B_fp16, Wan2_2-TI2V-5B_fp8_e4m3fn_scaled_KJ …
-ORDINARY = re.compile(r"wan[-_ ]?2[._]2[-_ ]ti2v[-_ ]5b(?!.*(longlive|causal|forcing))", re.IGNORECASE)
+ORDINARY_WAN = re.compile(r"wan[-_ ]?2[._]2[-_ ]ti2v[-_ ]5b(?!.*(longlive|causal|forcing))", re.IGNORECASE)
 
 # Where files say their model's name in words.
-TITLES = ("modelspec.architecture", "modelspec.title")
+TITLE_KEYS = ("modelspec.architecture", "modelspec.title")
 
 
-def described(source: TensorSource) -> Mapping[str, Any]:
+def read_settings(source: TensorSource) -> Mapping[str, Any]:
     """The settings in a file's metadata: `config`, flat or as core nests it under `transformer`, and `longlive`.
 
     Raises CheckpointError where one of them is not a JSON object.
@@ -29,23 +29,23 @@ def described(source: TensorSource) -> Mapping[str, Any]:
     return {**config, **(cast("dict[str, Any]", nested) if isinstance(nested, dict) else {}), **own}
 
 
-def causality(source: TensorSource) -> bool | None:
+def is_causal(source: TensorSource) -> bool | None:
     """Whether the model was made to see only the past: True or False where the file tells it, else None.
 
     A causal model and the ordinary one have the same names and shapes. The file's metadata is asked first (`longlive`,
     core's `causal_ar`, the name of a class), then the wrapper of LongLive's own .pt, then the name of the file.
     """
-    settings = described(source)
+    settings = read_settings(source)
     for name in ("causal", "causal_ar"):
         if isinstance(settings.get(name), bool):
             return settings[name]
     kind = settings.get("_class_name")
-    if isinstance(kind, str) and kind in CLASSES:
-        return CLASSES[kind]
+    if isinstance(kind, str) and kind in CAUSAL_BY_CLASS:
+        return CAUSAL_BY_CLASS[kind]
     if source.table in ("generator", "generator_ema"):
         return True
-    titles = (source.path.name, *(source.metadata.get(title, "") for title in TITLES))
-    return False if any(ORDINARY.match(title) for title in titles) else None
+    titles = (source.path.name, *(source.metadata.get(title, "") for title in TITLE_KEYS))
+    return False if any(ORDINARY_WAN.match(title) for title in titles) else None
 
 
 def _table(source: TensorSource, name: str) -> dict[str, Any]:

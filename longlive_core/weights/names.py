@@ -7,7 +7,7 @@ from collections.abc import Iterable
 # What trainers and other programs put before Wan's own names, in any order and number.
 PREFIXES = ("model.", "diffusion_model.", "generator.", "generator_ema.", "_fsdp_wrapped_module.", "module.")
 
-LISTED = 8
+MAX_NAMES = 8
 
 
 def strip_prefixes(name: str, prefixes: tuple[str, ...] = PREFIXES) -> str:
@@ -18,8 +18,8 @@ def strip_prefixes(name: str, prefixes: tuple[str, ...] = PREFIXES) -> str:
     return name
 
 
-def listed(names: Iterable[str]) -> str:
+def summarize_names(names: Iterable[str]) -> str:
     """The first names, and how many more."""
     every = list(names)
-    shown = ", ".join(every[:LISTED]) or "none"
-    return f"{shown} and {len(every) - LISTED} more" if len(every) > LISTED else shown
+    shown = ", ".join(every[:MAX_NAMES]) or "none"
+    return f"{shown} and {len(every) - MAX_NAMES} more" if len(every) > MAX_NAMES else shown

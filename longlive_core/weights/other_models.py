@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .tensor_source import TensorSpec
 
-PATCH = "patch_embedding.weight"
+PATCH_EMBEDDING = "patch_embedding.weight"
 
 # Wan transformers by the shape of their patch embedding (width, input channels).
 WAN_MODELS = {
@@ -56,11 +56,11 @@ MODEL_SIGNATURES = (
 FOUROVERSIX = "FourOverSix NVFP4"
 
 
-def other_model(specs: Mapping[str, TensorSpec]) -> str | None:
+def identify_other_model(specs: Mapping[str, TensorSpec]) -> str | None:
     """The name of the model these tensors belong to, if it is known and not LongLive's."""
     names = "\n".join(specs)
     marked = next((mark.model for mark in MODEL_SIGNATURES if mark.fits(names)), None)
     if marked is not None:
         return marked
-    patch = next((spec.shape for name, spec in specs.items() if name.endswith(PATCH)), ())
+    patch = next((spec.shape for name, spec in specs.items() if name.endswith(PATCH_EMBEDDING)), ())
     return WAN_MODELS.get(patch[:2]) if len(patch) == 5 else None

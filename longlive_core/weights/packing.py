@@ -24,13 +24,13 @@ from .tensor_source import TensorSpec
 Parts = dict[str, Tensor]
 
 # Our name of a format -> ComfyUI's.
-WORDS = {"nvfp4": "nvfp4", "fp8": "float8_e4m3fn"}
-FP8_WORDS = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+COMFY_FORMATS = {"nvfp4": "nvfp4", "fp8": "float8_e4m3fn"}
+COMFY_FP8_FORMATS = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
 FP8_MAX = 448.0
 
 # Rows that are in float32 at once.
-STRIP = 512
+CHUNK_ROWS = 512
 
 
 def note(settings: Mapping[str, Any]) -> Tensor:
@@ -40,7 +40,7 @@ def note(settings: Mapping[str, Any]) -> Tensor:
 
 def packed_specs(form: str, shape: tuple[int, int]) -> dict[str, TensorSpec]:
     """The parts that `pack` makes of a weight `[N, K]`."""
-    specs = {"comfy_quant": TensorSpec("U8", tuple(note({"format": WORDS[form]}).shape))}
+    specs = {"comfy_quant": TensorSpec("U8", tuple(note({"format": COMFY_FORMATS[form]}).shape))}
     if form == "fp8":
         return {"weight": TensorSpec("F8_E4M3", shape), "weight_scale": TensorSpec("F32", ()), **specs}
     shapes = [want.shape for want in packed("", form, shape).values()]
@@ -50,11 +50,11 @@ def packed_specs(form: str, shape: tuple[int, int]) -> dict[str, TensorSpec]:
 
 def pack(weight: Tensor, form: str, rule: str) -> Parts:
     """A float weight `[N, K]` as the parts of `form`. `rule` chooses the block scales of nvfp4."""
-    mark = {"comfy_quant": note({"format": WORDS[form]})}
+    mark = {"comfy_quant": note({"format": COMFY_FORMATS[form]})}
     if form == "fp8":
         scale = torch.stack(torch.aminmax(weight)).abs().amax().float() / FP8_MAX
         scale = torch.where(scale > 0, scale, 1.0)
-        codes = [_e4m3(strip.float() / scale) for strip in weight.split(STRIP)]
+        codes = [_e4m3(strip.float() / scale) for strip in weight.split(CHUNK_ROWS)]
         return {"weight": torch.cat(codes), "weight_scale": scale, **mark}
     quantised = quantize_nvfp4(weight, rule, high_first=True)
     shapes = {part: spec.shape for part, spec in packed_specs(form, (weight.shape[0], weight.shape[1])).items()}

@@ -12,7 +12,7 @@ from .packing import as_nvfp4
 from .tensor_source import CheckpointError
 
 
-def quantised_linear(
+def quantized_linear(
     layer: str,
     state: Mapping[str, Tensor],
     shape: tuple[int, ...],

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .names import listed
+from .names import summarize_names
 from .tensor_source import DTYPES, TensorSpec, dtype_name
 
 Specs = Mapping[str, TensorSpec]
 
 
 @contextmanager
-def replacing(target: Path) -> Generator[Path, None, None]:
+def replace_when_complete(target: Path) -> Generator[Path, None, None]:
     """Gives `<name>.part` beside `target` to write to. It becomes `target` when the body ends, and is removed when the
     body fails or is interrupted, so that a half file never has the real name.
 
@@ -68,7 +68,7 @@ def write_safetensors(
             file.write(_bytes(tensor))
             del tensor  # else the loop would hold it while the next one is made
     if left:
-        raise ValueError(f"{path.name}: {len(left)} tensors did not come: {listed(left)}")
+        raise ValueError(f"{path.name}: {len(left)} tensors did not come: {summarize_names(left)}")
 
 
 def _offsets(specs: Specs) -> dict[str, int]:

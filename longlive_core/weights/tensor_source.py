@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-MAX_HEADER = 100_000_000
-RENEWED = 1_000_000_000
+MAX_HEADER_BYTES = 100_000_000
+REMAP_BYTES = 1_000_000_000
 
 # safetensors' names of the dtypes that checkpoints have.
 DTYPES = {
@@ -31,11 +31,11 @@ DTYPES = {
 }
 
 # Where official .pt files keep the transformer: the first of a level's names that is there is entered.
-WRAPPERS = (("generator", "generator_ema", "generator_lora"), ("model",))
-LORA_WRAPPERS = (("generator_lora",),)
+WRAPPER_KEYS = (("generator", "generator_ema", "generator_lora"), ("model",))
+LORA_WRAPPER_KEYS = (("generator_lora",),)
 
 # First bytes of files that are often taken for a checkpoint.
-OTHER_FILES = {
+FOREIGN_FILES = {
     b"GGUF": "a GGUF file; this loader takes safetensors",
     b"version https://git-lfs": "a git-lfs pointer, not the weights themselves; run `git lfs pull`",
     b"<!DOCTYPE": "a web page, probably a download that needed a login; download it again",
@@ -73,7 +73,7 @@ class TensorSource:
     table: str = ""
 
 
-def open_source(path: Path | str, wrappers: tuple[tuple[str, ...], ...] = WRAPPERS) -> TensorSource:
+def open_source(path: Path | str, wrappers: tuple[tuple[str, ...], ...] = WRAPPER_KEYS) -> TensorSource:
     """Looks into a safetensors file, or a .pt file (with `weights_only=True`, so no code in it can run).
 
     The content decides, not the name; of a .pt, the table that `wrappers` lead to. Raises FileNotFoundError,
@@ -89,7 +89,7 @@ def open_source(path: Path | str, wrappers: tuple[tuple[str, ...], ...] = WRAPPE
         start = file.read(32)
     if len(start) < 8:
         raise CheckpointError(f"checkpoint {path} has only {len(start)} bytes: it is empty or truncated; copy it again")
-    for magic, what in OTHER_FILES.items():
+    for magic, what in FOREIGN_FILES.items():
         if start.startswith(magic):
             raise CheckpointError(f"checkpoint {path} is {what}")
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):
@@ -125,7 +125,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     size = path.stat().st_size
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        text = file.read(length) if length <= MAX_HEADER else b""
+        text = file.read(length) if length <= MAX_HEADER_BYTES else b""
     if not text.startswith(b"{"):
         raise CheckpointError(f"checkpoint {path} is not a safetensors file (nor a .pt); check what was downloaded")
     if len(text) < length:
@@ -170,7 +170,7 @@ def _load_pickle(path: Path, wrappers: tuple[tuple[str, ...], ...], zipped: bool
 class _MappedPickle:
     """The tensors of a .pt whose file is mapped into memory.
 
-    Pages that were read count as this process's memory while the map is there, so it is made anew every `RENEWED`
+    Pages that were read count as this process's memory while the map is there, so it is made anew every `REMAP_BYTES`
     bytes; tensors that were given keep the map they lie in.
     """
 
@@ -179,7 +179,7 @@ class _MappedPickle:
         self._read = 0
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        if self._read > RENEWED:
+        if self._read > REMAP_BYTES:
             self._tensors, self._read = self._load(), 0
         found = {name: self._tensors[name] for name in names}
         self._read += sum(tensor.nbytes for tensor in found.values())

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from .checkpoint import Checkpoint, inspect_checkpoint
-from .layer_formats import COMPANIONS, layer_notes
+from .layer_formats import COMPANIONS, layer_settings
 from .lora import Lora, read_lora
-from .names import listed
-from .packing import FP8_WORDS, Parts, note, unpack
+from .names import summarize_names
+from .packing import COMFY_FP8_FORMATS, Parts, note, unpack
 from .tensor_source import CheckpointError, TensorSpec
 
 # How the layout of `scaled_fp8` calls the parts of a layer.
-OLD_NAMES = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
+LEGACY_PARTS = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,11 @@ def open_weights(path: Path | str, *, lora: Path | str | None = None, strength: 
     """
     found = inspect_checkpoint(path)
     stored = {layer: _stored(found, layer) for layer in found.quantised}
-    said = layer_notes(found.source, found.names)
+    said = layer_settings(found.source, found.names)
     notes: dict[str, Tensor] = {}
     for layer, form in found.quantised.items():
         dtype = found.source.specs[found.names[f"{layer}.weight"]].dtype
-        notes[layer] = note({**said.get(layer, {}), **({"format": FP8_WORDS[dtype]} if form == "fp8" else {})})
+        notes[layer] = note({**said.get(layer, {}), **({"format": COMFY_FP8_FORMATS[dtype]} if form == "fp8" else {})})
     read = None if lora is None else read_lora(lora)
     if read is not None:
         read.coverage(found.linears)
@@ -102,7 +102,7 @@ def open_weights(path: Path | str, *, lora: Path | str | None = None, strength: 
 
 def _stored(found: Checkpoint, layer: str) -> dict[str, str]:
     """Part -> Wan's name of its tensor, for those that the file has of a layer."""
-    spelled = {"weight": "weight", **OLD_NAMES, **{part: part for part in COMPANIONS if part != "comfy_quant"}}
+    spelled = {"weight": "weight", **LEGACY_PARTS, **{part: part for part in COMPANIONS if part != "comfy_quant"}}
     return {part: f"{layer}.{name}" for name, part in spelled.items() if f"{layer}.{name}" in found.names}
 
 
@@ -117,6 +117,6 @@ def _check_scales(reader: WeightReader) -> None:
     strange = [f"{layer} {list(shape)}" for layer, shape in shapes.items() if prod(shape) != 1]
     if strange:
         raise CheckpointError(
-            f"checkpoint {found.source.path} has fp8 layers with more than one scale each: {listed(strange)}; "
+            f"checkpoint {found.source.path} has fp8 layers with more than one scale each: {summarize_names(strange)}; "
             "use the bf16 checkpoint"
         )

@@ -321,7 +321,7 @@ def test_comfy_names_read_back_as_the_same_lora(tmp_path: Path, halves: Halves) 
         {"lora_alpha": "2.5"},
     )
     lora = read_lora(tmp_path / "l.safetensors")
-    tensors = lora.for_comfy()
+    tensors = lora.comfy_tensors()
     assert tensors["diffusion_model.blocks.0.self_attn.q.alpha"].item() == 2.5
     assert tensors["diffusion_model.blocks.0.ffn.0.lora_A.weight"].shape == (RANK, 128)
     save_file(tensors, tmp_path / "comfy.safetensors")
