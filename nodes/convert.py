@@ -95,7 +95,7 @@ class ConvertCheckpoint(io.ComfyNode):
 
         def show(progress: ConvertProgress) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(round(PARTS * progress.share), PARTS)
+            bar.update_absolute(round(PARTS * progress.fraction), PARTS)
 
         try:
             done = convert_checkpoint(source, target, format=format, lora=lora, strength=strength, on_progress=show)

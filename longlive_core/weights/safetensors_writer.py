@@ -1,4 +1,4 @@
-"""A safetensors file written tensor by tensor: the header first, then each tensor where the header says it lies."""
+"""Writes a safetensors file tensor by tensor: first the header, then each tensor at its offset."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Specs = Mapping[str, TensorSpec]
 
 @contextmanager
 def replace_when_complete(target: Path) -> Generator[Path, None, None]:
-    """Gives `<name>.part` beside `target` to write to. It becomes `target` when the body ends, and is removed when the
-    body fails or is interrupted, so that a half file never has the real name.
+    """Yields `<name>.part` beside `target` to write to, so that an incomplete file never has the name of `target`.
 
-    Raises FileExistsError where the part is there already.
+    The part is renamed to `target` at the end of the body, and removed if the body fails or is interrupted.
+    Raises FileExistsError if the part exists already.
     """
     part = target.with_name(target.name + ".part")
     try:
         part.open("xb").close()
     except FileExistsError as error:
         raise FileExistsError(
-            f"{part} is there: another conversion is writing it, or one was killed; if none runs, delete it"
+            f"{part} exists: another conversion is writing it, or one was killed; delete it if no conversion is running"
         ) from error
     try:
         yield part
@@ -42,37 +42,40 @@ def replace_when_complete(target: Path) -> Generator[Path, None, None]:
 
 
 def file_size(specs: Specs, metadata: Mapping[str, str]) -> int:
-    """The bytes of the file that `write_safetensors` makes."""
-    return len(_header(specs, _offsets(specs), metadata)) + sum(spec.nbytes for spec in specs.values())
+    """Returns the size in bytes of the file that `write_safetensors` writes."""
+    return len(_encode_header(specs, _offsets(specs), metadata)) + sum(spec.nbytes for spec in specs.values())
 
 
 def write_safetensors(
     path: Path, specs: Specs, metadata: Mapping[str, str], tensors: Iterable[tuple[str, Tensor]]
 ) -> None:
-    """Writes a file that holds exactly `specs`. `tensors` gives each of them once, on the CPU, in any order; a tensor
-    is dropped before the next is asked for.
+    """Writes a file with exactly the tensors of `specs`.
 
-    Raises ValueError for a tensor that is not as its spec says, and for tensors that did not come.
+    tensors: yields each tensor once, on the CPU, in any order. One tensor is released before the next is requested.
+    Raises ValueError for a tensor that differs from its spec or comes twice, and for missing tensors.
     """
     offsets = _offsets(specs)
-    header = _header(specs, offsets, metadata)
-    left = dict(offsets)
+    header = _encode_header(specs, offsets, metadata)
+    missing = dict(offsets)
     with path.open("wb") as file:
         file.write(header)
         file.truncate(len(header) + sum(spec.nbytes for spec in specs.values()))
         for name, tensor in tensors:
-            found = TensorSpec(dtype_name(tensor.dtype), tuple(tensor.shape))
-            if name not in left or found != specs[name]:
-                raise ValueError(f"{path.name}: tensor '{name}' {found} was not announced as such, or came twice")
-            file.seek(len(header) + left.pop(name))
+            spec = TensorSpec(dtype_name(tensor.dtype), tuple(tensor.shape))
+            if name not in missing or spec != specs[name]:
+                raise ValueError(f"{path.name}: tensor '{name}' {spec} differs from the header, or came twice")
+            file.seek(len(header) + missing.pop(name))
             file.write(_bytes(tensor))
-            del tensor  # else the loop would hold it while the next one is made
-    if left:
-        raise ValueError(f"{path.name}: {len(left)} tensors did not come: {summarize_names(left)}")
+            del tensor  # or the loop variable would hold it while the next tensor is made
+    if missing:
+        raise ValueError(f"{path.name}: {len(missing)} tensors are missing: {summarize_names(missing)}")
 
 
 def _offsets(specs: Specs) -> dict[str, int]:
-    """Where each tensor begins, after the header. Wide dtypes come first: readers map them, and need them aligned."""
+    """Returns the offset of each tensor from the end of the header.
+
+    Wide dtypes come first, so that each tensor is aligned to its dtype, as readers that map the file require.
+    """
     offsets: dict[str, int] = {}
     end = 0
     for name in sorted(specs, key=lambda name: -DTYPES[specs[name].dtype].itemsize):
@@ -81,12 +84,12 @@ def _offsets(specs: Specs) -> dict[str, int]:
     return offsets
 
 
-def _header(specs: Specs, offsets: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
-    table: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+def _encode_header(specs: Specs, offsets: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     for name, start in offsets.items():
         spec = specs[name]
-        table[name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": [start, start + spec.nbytes]}
-    text = json.dumps(table, separators=(",", ":")).encode()
+        header[name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": [start, start + spec.nbytes]}
+    text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
 

@@ -1,4 +1,4 @@
-"""A checkpoint file opened but not read: names, shapes and dtypes first, tensors when asked for."""
+"""Opens checkpoint files: reads names, shapes and dtypes at once, and tensors on request."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 MAX_HEADER_BYTES = 100_000_000
+
+# A memory-mapped .pt file is mapped anew after this many bytes were read.
 REMAP_BYTES = 1_000_000_000
 
-# safetensors' names of the dtypes that checkpoints have.
+# safetensors' names of dtypes.
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -30,11 +32,11 @@ DTYPES = {
     "I32": torch.int32,
 }
 
-# Where official .pt files keep the transformer: the first of a level's names that is there is entered.
+# Keys that hold the transformer in official .pt files, level by level; the first that exists is used.
 WRAPPER_KEYS = (("generator", "generator_ema", "generator_lora"), ("model",))
 LORA_WRAPPER_KEYS = (("generator_lora",),)
 
-# First bytes of files that are often taken for a checkpoint.
+# First bytes of other files that users take for checkpoints.
 FOREIGN_FILES = {
     b"GGUF": "a GGUF file; this loader takes safetensors",
     b"version https://git-lfs": "a git-lfs pointer, not the weights themselves; run `git lfs pull`",
@@ -44,41 +46,43 @@ FOREIGN_FILES = {
 
 
 class CheckpointError(ValueError):
-    """A file that is not the checkpoint it should be; the message names the file, the fault and the remedy."""
+    """Raised for a file that is not a valid checkpoint; the message names the file, the fault and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor that is still on disk. `dtype` is safetensors' name for it, such as BF16."""
+    """The dtype, by safetensors' name such as BF16, and the shape of a tensor on disk."""
 
     dtype: str
     shape: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes."""
         return prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSource:
-    """A readable checkpoint: what it holds, and `read(names)` which gives the tensors.
+    """An open checkpoint: name of each tensor -> its spec, the metadata, and a function that reads tensors by name.
 
-    `table` is the outermost table of an official .pt that the tensors were in, such as `generator`; else it is empty.
+    wrapper: the outermost key that holds the tensors of an official .pt file, such as `generator`; empty without one.
     """
 
     path: Path
     specs: Mapping[str, TensorSpec]
     metadata: Mapping[str, str]
     read: Callable[[Iterable[str]], dict[str, Tensor]]
-    table: str = ""
+    wrapper: str = ""
 
 
 def open_source(path: Path | str, wrappers: tuple[tuple[str, ...], ...] = WRAPPER_KEYS) -> TensorSource:
-    """Looks into a safetensors file, or a .pt file (with `weights_only=True`, so no code in it can run).
+    """Opens a safetensors file or a .pt file; the content decides which of them it is, not the name.
 
-    The content decides, not the name; of a .pt, the table that `wrappers` lead to. Raises FileNotFoundError,
-    IsADirectoryError, or CheckpointError where the file is truncated, of another kind, or a pickle that holds more
-    than tensors.
+    A .pt file is loaded with `weights_only=True`, so that no code in it can run.
+    wrappers: keys of a .pt file that lead to the tensors, level by level.
+    Raises FileNotFoundError, IsADirectoryError, or CheckpointError for a file that is truncated or of another kind,
+    and for a pickle that holds more than tensors.
     """
     path = Path(path)
     if path.is_dir():
@@ -89,16 +93,16 @@ def open_source(path: Path | str, wrappers: tuple[tuple[str, ...], ...] = WRAPPE
         start = file.read(32)
     if len(start) < 8:
         raise CheckpointError(f"checkpoint {path} has only {len(start)} bytes: it is empty or truncated; copy it again")
-    for magic, what in FOREIGN_FILES.items():
+    for magic, description in FOREIGN_FILES.items():
         if start.startswith(magic):
-            raise CheckpointError(f"checkpoint {path} is {what}")
+            raise CheckpointError(f"checkpoint {path} is {description}")
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):
         return _open_pickle(path, wrappers, zipped=start.startswith(b"PK"))
     return _open_safetensors(path)
 
 
 def _open_safetensors(path: Path) -> TensorSource:
-    header, data_size = _header(path)
+    header, data_size = _read_header(path)
     metadata = cast("dict[str, str]", header.pop("__metadata__", {}))
     try:
         specs = {name: TensorSpec(str(v["dtype"]), tuple(map(int, v["shape"]))) for name, v in header.items()}
@@ -107,7 +111,7 @@ def _open_safetensors(path: Path) -> TensorSource:
         raise CheckpointError(f"checkpoint {path} has a damaged header ({error!r}); copy it again") from error
     if data_size < expected:
         raise CheckpointError(
-            f"checkpoint {path} is truncated: {data_size:,} of {expected:,} bytes of tensors are there; copy it again"
+            f"checkpoint {path} is truncated: it has {data_size:,} of {expected:,} bytes of tensors; copy it again"
         )
 
     def read(names: Iterable[str]) -> dict[str, Tensor]:
@@ -120,17 +124,17 @@ def _open_safetensors(path: Path) -> TensorSource:
     return TensorSource(path, specs, metadata, read)
 
 
-def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The JSON header of a safetensors file, and how many bytes of tensors follow it."""
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Returns the JSON header of a safetensors file, and the number of bytes after it."""
     size = path.stat().st_size
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         text = file.read(length) if length <= MAX_HEADER_BYTES else b""
     if not text.startswith(b"{"):
-        raise CheckpointError(f"checkpoint {path} is not a safetensors file (nor a .pt); check what was downloaded")
+        raise CheckpointError(f"checkpoint {path} is not a safetensors file, nor a .pt file; check the download")
     if len(text) < length:
         raise CheckpointError(
-            f"checkpoint {path} is truncated: {len(text):,} of {length:,} bytes of its header are there; copy it again"
+            f"checkpoint {path} is truncated: it has {len(text):,} of {length:,} bytes of its header; copy it again"
         )
     try:
         header = json.loads(text)
@@ -140,63 +144,65 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _open_pickle(path: Path, wrappers: tuple[tuple[str, ...], ...], *, zipped: bool) -> TensorSource:
-    entered, tensors = _load_pickle(path, wrappers, zipped)
-    specs = {name: TensorSpec(dtype_name(v.dtype), tuple(v.shape)) for name, v in tensors.items()}
-    if not zipped:  # the old format cannot be mapped: all of it is in memory
-        return TensorSource(path, specs, {}, lambda names: {name: tensors[name] for name in names}, entered)
+    wrapper, tensors = _load_pickle(path, wrappers, zipped)
+    specs = {name: TensorSpec(dtype_name(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items()}
+    if not zipped:  # files of torch < 1.6 cannot be mapped, so all tensors are in memory
+        return TensorSource(path, specs, {}, lambda names: {name: tensors[name] for name in names}, wrapper)
     mapped = _MappedPickle(tensors, lambda: _load_pickle(path, wrappers, zipped)[1])
-    return TensorSource(path, specs, {}, mapped.read, entered)
+    return TensorSource(path, specs, {}, mapped.read, wrapper)
 
 
 def _load_pickle(path: Path, wrappers: tuple[tuple[str, ...], ...], zipped: bool) -> tuple[str, dict[str, Tensor]]:
-    """The outermost table entered, and the tensors in the innermost."""
+    """Returns the outermost wrapper key, and the tensors."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"checkpoint {path} is a pickle that holds more than tensors, and loading it could run foreign code: "
-            "refused; save it as safetensors where you trust it"
+            f"checkpoint {path} is a pickle that holds more than tensors and could run foreign code; it was refused. "
+            "Convert it to safetensors if you trust it"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"checkpoint {path} is truncated or no .pt ({reason}); copy it again") from error
-    entered, table = _unwrap(content, wrappers)
-    tensors = {name: value for name, value in table.items() if isinstance(value, Tensor)}
-    if not tensors or len(tensors) < len(table):
-        raise CheckpointError(f"checkpoint {path} holds no table of tensors where LongLive's .pt files have one")
-    return entered, tensors
+        raise CheckpointError(f"checkpoint {path} is truncated or not a .pt file ({reason}); copy it again") from error
+    wrapper, state = _unwrap(content, wrappers)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors or len(tensors) < len(state):
+        raise CheckpointError(
+            f"checkpoint {path} has no dictionary of tensors where LongLive's .pt files have one; check the download"
+        )
+    return wrapper, tensors
 
 
 class _MappedPickle:
-    """The tensors of a .pt whose file is mapped into memory.
+    """Reads the tensors of a .pt file that is mapped into memory.
 
-    Pages that were read count as this process's memory while the map is there, so it is made anew every `REMAP_BYTES`
-    bytes; tensors that were given keep the map they lie in.
+    The pages that were read count as memory of this process as long as the file is mapped. The file is therefore
+    mapped anew after `REMAP_BYTES`; a tensor that is still in use keeps its own map alive.
     """
 
     def __init__(self, tensors: dict[str, Tensor], load: Callable[[], dict[str, Tensor]]) -> None:
         self._tensors, self._load = tensors, load
-        self._read = 0
+        self._bytes_read = 0
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        if self._read > REMAP_BYTES:
-            self._tensors, self._read = self._load(), 0
-        found = {name: self._tensors[name] for name in names}
-        self._read += sum(tensor.nbytes for tensor in found.values())
-        return found
+        if self._bytes_read > REMAP_BYTES:
+            self._tensors, self._bytes_read = self._load(), 0
+        tensors = {name: self._tensors[name] for name in names}
+        self._bytes_read += sum(tensor.nbytes for tensor in tensors.values())
+        return tensors
 
 
 def _unwrap(content: object, wrappers: tuple[tuple[str, ...], ...]) -> tuple[str, dict[str, object]]:
-    """The outermost name entered, and the innermost table of an official .pt; empty where there is none."""
-    entered = ""
-    for names in wrappers:
+    """Returns the outermost wrapper key, empty without one, and the innermost dictionary, empty if there is none."""
+    wrapper = ""
+    for keys in wrappers:
         if isinstance(content, dict):
-            table = cast("dict[str, object]", content)
-            name = next((name for name in names if isinstance(table.get(name), dict)), "")
-            entered, content = entered or name, table.get(name, content)
-    return entered, cast("dict[str, object]", content) if isinstance(content, dict) else {}
+            outer = cast("dict[str, object]", content)
+            key = next((key for key in keys if isinstance(outer.get(key), dict)), "")
+            wrapper, content = wrapper or key, outer.get(key, content)
+    return wrapper, cast("dict[str, object]", content) if isinstance(content, dict) else {}
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """safetensors' name of a dtype; torch's own where it has none."""
+    """Returns safetensors' name of a dtype, or torch's name if safetensors has none."""
     return next((name for name, known in DTYPES.items() if known == dtype), str(dtype).removeprefix("torch."))
