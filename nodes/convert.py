@@ -12,7 +12,7 @@ from comfy_api.latest import io, ui
 from ..longlive_core.weights import CheckpointError, convert_checkpoint, read_lora
 from ..longlive_core.weights.convert import ConvertProgress, Format
 from ..longlive_core.weights.convert_report import report_lines
-from ..longlive_core.weights.reader import open_weights
+from ..longlive_core.weights.weight_reader import open_weights
 from .files import check_file
 from .types import CATEGORY
 
@@ -95,7 +95,7 @@ class ConvertCheckpoint(io.ComfyNode):
 
         def show(progress: ConvertProgress) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(round(PARTS * progress.share), PARTS)
+            bar.update_absolute(round(PARTS * progress.fraction), PARTS)
 
         try:
             done = convert_checkpoint(source, target, format=format, lora=lora, strength=strength, on_progress=show)

@@ -75,7 +75,7 @@ class DMDLora(io.ComfyNode):
             raise ValueError(str(error)) from error
         bypass = mode == "bypass" or (mode == "auto" and any(map(quantised, layers.values())))
         load = comfy.sd.load_bypass_lora_for_models if bypass else comfy.sd.load_lora_for_models
-        changed, _ = load(model, None, lora.for_comfy(), strength, 0.0)
+        changed, _ = load(model, None, lora.comfy_tensors(), strength, 0.0)
         text = f"{'bypass' if bypass else 'merge'}: {report.text()}"
         return io.NodeOutput(changed, text, ui=ui.PreviewText(text))
 

@@ -42,7 +42,7 @@ def change_linears(model: CausalWan, fp8: bool, lora: Path | None, strength: flo
     if fp8:
         notes.append(f"fp8: {quantize_linears(model, 'fp8')} layers with weights and activations in FP8")
     if lora is not None:
-        notes.append(f"lora beside the layers: {read_lora(lora).beside(model, strength).text()}")
+        notes.append(f"lora beside the layers: {read_lora(lora).add_bypass(model, strength).text()}")
     return tuple(notes)
 
 
