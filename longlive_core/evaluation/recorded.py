@@ -32,9 +32,7 @@ class RecordedRun:
     @property
     def kind(self) -> str:
         """What the file records, or "weights" for a file that other runs read their weights from."""
-        if self.metadata.get("format") == FORMAT:
-            return str(self.metadata["kind"])
-        return "weights"
+        return str(self.metadata["kind"]) if self.metadata.get("format") == FORMAT else "weights"
 
     @classmethod
     def load(cls, path: Path) -> RecordedRun:
@@ -50,24 +48,12 @@ class RecordedRun:
             raise ValueError(f"weights file '{path.name}' must be in the same folder as '{self.path.name}'")
         return RecordedRun.load(path).tensors
 
-    @property
-    def calls(self) -> int:
-        """Number of model calls of the run, including those that a thinned file leaves out."""
+    def timesteps(self) -> list[Tensor]:
+        """Timesteps of each model call, `[B, F]`, or `[F]` if the whole batch shares them, including omitted calls."""
         if "kept_calls" in self.metadata:
-            return len(self.metadata["calls"])
-        return sum(name.startswith("call.") and name.endswith(".flow") for name in self.tensors)
-
-    def has_flow(self, call: int) -> bool:
-        """Whether the file holds the flow of a call. Only thinned files leave some out."""
-        return call in self.metadata.get("kept_calls", range(self.calls))
-
-    def call_timesteps(self, call: int) -> Tensor | None:
-        """Timesteps of a call, `[B, F]`, or `[F]` if the whole batch shares them; None if the run has fewer calls."""
-        if call >= self.calls:
-            return None
-        if "kept_calls" in self.metadata:
-            return torch.tensor(self.metadata["calls"][call]["t"])
-        return self.tensors[f"call.{call}.t"]
+            return [torch.tensor(call["t"]) for call in self.metadata["calls"]]
+        calls = sum(name.startswith("call.") and name.endswith(".flow") for name in self.tensors)
+        return [self.tensors[f"call.{index}.t"] for index in range(calls)]
 
     def number(self, name: str, default: float) -> float:
         """A number from the metadata, such as a tolerance, or `default`."""

@@ -28,14 +28,15 @@ class ComparedModel:
 
     replay: run each call on the recorded sample and return the recorded flow. Then rounding errors pass from one call
     to another through the KV cache only.
-    made: number of calls so far. errors: relative L2 of each compared call; a thinned file leaves out calls.
-    attended: latent frames that each call attended to.
+    timesteps: of each recorded call. calls: number of calls so far. errors: relative L2 of each compared call; a
+    thinned file leaves out calls. attended: latent frames that each call attended to.
     """
 
     model: CausalWan
     recorded: RecordedRun
     replay: bool
-    made: int = 0
+    timesteps: list[Tensor]
+    calls: int = 0
     errors: list[float] = field(default_factory=list[float])
     attended: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
 
@@ -55,11 +56,10 @@ class ComparedModel:
         return self.model.text_kv(text)
 
     def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
-        call = f"call.{self.made}"
-        compared = self.recorded.has_flow(self.made)
-        recorded_t = self.recorded.call_timesteps(self.made)
-        self.made += 1
-        if recorded_t is None or not torch.equal(t, recorded_t.expand(t.shape).to(t.dtype)):
+        index, call = self.calls, f"call.{self.calls}"
+        compared = index in self.recorded.metadata.get("kept_calls", range(len(self.timesteps)))
+        self.calls += 1
+        if index >= len(self.timesteps) or not torch.equal(t, self.timesteps[index].expand(t.shape).to(t.dtype)):
             raise ValueError(f"{call} at timesteps {t.tolist()} was not recorded: the runs have different steps")
         if self.replay and not compared:
             raise ValueError(f"{call} is not in this thinned file, but a replay needs every call")
@@ -95,9 +95,12 @@ class ReplayResult:
 
 
 def regenerate(recorded: RecordedRun, *, replay: bool) -> ReplayResult:
-    """Generates the film of a recorded run of kind `generate`. replay: see `ComparedModel`."""
+    """Generates the film of a recorded run of kind `generate`. replay: see `ComparedModel`.
+
+    Raises ValueError if the film takes other model calls than the recorded one.
+    """
     run = recorded.metadata["run"]
-    model = ComparedModel(load_model(recorded), recorded, replay)
+    model = ComparedModel(load_model(recorded), recorded, replay, recorded.timesteps())
     embeddings = dict(zip(recorded.metadata["prompt_table"], recorded.tensors["prompt_embeds"], strict=True))
     noise = recorded.tensors["noise"].transpose(1, 2)
     image = recorded.tensors["initial_latent"].transpose(1, 2) if run["image_to_video"] else None
@@ -117,10 +120,11 @@ def regenerate(recorded: RecordedRun, *, replay: bool) -> ReplayResult:
     )
     film = torch.cat([block.latents for block in blocks], dim=2).transpose(1, 2)
     equal = equal_cache_share(recorded, blocks.snapshot()) if run["kv_format"] == "nvfp4" else None
-    if missing := recorded.calls - model.made:
-        raise ValueError(f"{missing} of {recorded.calls} recorded calls were not made: the runs have different steps")
+    count = len(model.timesteps)
+    if missing := count - model.calls:
+        raise ValueError(f"{missing} of {count} recorded calls were not made: the runs have different steps")
     error = relative_error(film, recorded.tensors["output"])
-    return ReplayResult(error, tuple(model.errors), tuple(model.attended), equal, model.made)
+    return ReplayResult(error, tuple(model.errors), tuple(model.attended), equal, model.calls)
 
 
 def equal_cache_share(recorded: RecordedRun, snapshot: Snapshot) -> float:
@@ -132,16 +136,15 @@ def equal_cache_share(recorded: RecordedRun, snapshot: Snapshot) -> float:
     stores = [f"cache.{layer}.{part}" for layer in range(recorded.metadata["model"]["num_layers"]) for part in "kv"]
     # Four tensors for each store, in this order: codes, scales, amax and mean.
     parts = iter(snapshot.pools[0])
-    equal = count = 0
+    equal: list[Tensor] = []
     for store, values, scales, *_ in zip(stores, parts, parts, parts, parts, strict=True):
         for index, slot in enumerate(slots):
             codes = recorded.tensors[f"{store}.{index}.values"]
             swizzled = recorded.tensors[f"{store}.{index}.scales"]
             rows = unswizzle_scales(swizzled, codes.shape[0], codes.shape[1] // 8)
             for ours, theirs in ((values, codes), (scales, rows)):
-                same = ours[0, slot].view(torch.uint8).view(theirs.shape) == theirs
-                equal, count = equal + int(same.sum()), count + same.numel()
-    return equal / count
+                equal.append((ours[0, slot].view(torch.uint8).view(theirs.shape) == theirs).flatten())
+    return float(torch.cat(equal).double().mean())
 
 
 def load_model(recorded: RecordedRun) -> CausalWan:

@@ -115,20 +115,19 @@ def _teacher_forcing(recorded: RecordedRun) -> Result:
     )
     plain = plain_flow(model, noisy, t, tensors["prompt_embeds"], prompts, positions, frames)
     flows = {"tf": forced.squeeze(1).transpose(1, 2), "plain": plain.transpose(1, 2)}
-    calls = [relative_error(flow, tensors[f"{name}.flow"]) for name, flow in flows.items()]
-    outputs = [
+    call = max(relative_error(flow, tensors[f"{name}.flow"]) for name, flow in flows.items())
+    output = max(
         relative_error(clean_from_flow(tensors["noisy"], flow, sigma), tensors[f"{name}.x0"])
         for name, flow in flows.items()
-    ]
-    tables = [
+    )
+    tables = max(
         relative_error(table.sigmas, tensors["sigmas"]),
         relative_error(table.timesteps, tensors["timesteps"]),
         relative_error(table.weights[table.index(t)].flatten(), tensors["weight"].flatten()),
-    ]
+    )
     limit = recorded.number("tolerance", TOLERANCE)
-    agrees = max(*calls, *outputs, *tables) <= limit
-    note = f"timestep table within {max(tables):.1e}"
-    return _compared(recorded, agrees, max(outputs), max(calls), None, limit, note)
+    agrees = max(call, output, tables) <= limit
+    return _compared(recorded, agrees, output, call, None, limit, f"timestep table within {tables:.1e}")
 
 
 def _vae(recorded: RecordedRun) -> Result:
@@ -141,26 +140,20 @@ def _vae(recorded: RecordedRun) -> Result:
     latent, expected = recorded.tensors["latent"], recorded.tensors["decoded"]
     whole = vae.decode(latent)
     frames: list[int] = recorded.metadata.get("decoded_frames", list(range(whole.shape[2])))
-    decoded = [relative_error(ours[:, :, frames], expected) for ours in (whole, vae.reconstruct(latent))]
+    decoding = max(relative_error(video[:, :, frames], expected) for video in (whole, vae.reconstruct(latent)))
     same = all(torch.equal(whole, _in_chunks(vae.decode_chunk, latent, size)) for size in (1, 2, 3))
-    encoded: list[float] = []
-    note = "errors of decoding and of encoding"
-    if _has_encoder(recorded):
-        video = recorded.tensors["video"]
-        moments = vae.encode(video)
-        encoded = [relative_error(ours, recorded.tensors["encoded"]) for ours in (moments, vae.moments(video)[0])]
-        same = same and all(torch.equal(moments, _in_chunks(vae.encode_chunk, video, size)) for size in (4, 8))
-    else:
-        note = f"thinned file: compared decoding only, and {len(frames)} of {whole.shape[2]} frames"
+    encoding = None
+    note = f"thinned file: compared decoding only, and {len(frames)} of {whole.shape[2]} frames"
+    if "encoded" in recorded.tensors:
+        video, expected = recorded.tensors["video"], recorded.tensors["encoded"]
+        mean = vae.encode(video)
+        encoding = max(relative_error(latents, expected) for latents in (mean, vae.moments(video)[0]))
+        same = same and all(torch.equal(mean, _in_chunks(vae.encode_chunk, video, size)) for size in (4, 8))
+        note = "errors of decoding and of encoding"
     limit = recorded.number("tolerance", TOLERANCE)
     note += f"; the whole clip and its chunks {'are bit-identical' if same else 'DIFFER'}"
-    agrees = max(*decoded, *encoded) <= limit and same
-    worst = max(encoded) if encoded else None
-    return _compared(recorded, agrees, max(decoded), worst, None, limit, note)
-
-
-def _has_encoder(recorded: RecordedRun) -> bool:
-    return "encoded" in recorded.tensors
+    agrees = same and max(decoding, encoding or 0) <= limit
+    return _compared(recorded, agrees, decoding, encoding, None, limit, note)
 
 
 def _in_chunks(run: Callable[[Tensor, State | None], tuple[Tensor, State]], clip: Tensor, size: int) -> Tensor:
@@ -181,7 +174,7 @@ def _load_vae(recorded: RecordedRun) -> WanVAE:
     vae = WanVAE(VAEConfig.from_dict(metadata))
     prefix = "weights."
     weights = {k.removeprefix(prefix): v for k, v in recorded.tensors.items() if k.startswith(prefix)}
-    if not _has_encoder(recorded):
+    if "encoded" not in recorded.tensors:  # the file has no encoder; the random weights here are never used
         weights |= {name: value for name, value in vae.state_dict().items() if name.startswith(_ENCODER)}
     vae.load_state_dict(weights)
     return vae.requires_grad_(False).eval()
