@@ -1,4 +1,4 @@
-"""Measures of the frames of a window: correct attributes, flicker, and errors of colours."""
+"""Comparison of a window's video frames with the synthetic film that was asked for."""
 
 from __future__ import annotations
 
@@ -12,66 +12,52 @@ from numpy.typing import NDArray
 from ..training.world import BACKGROUNDS, COLOURS, PLACES, SIZE, WorldFilm, WorldShot, hero_centre
 from ..types import FPS, TIME_FACTOR
 from .probe import Reading, nearest_place, read_frame
-from .windows import REACH, Frames, Window
+from .windows import Flicker, Frames, Window, measure_flicker
 
-# Attributes of the hero, which captions of later shots omit, and attributes of the scene, which every caption names.
+# What only the KV cache can supply to a shot whose caption does not describe the hero, and what each caption describes.
 IDENTITY: Final = ("colour", "shape", "size")
 SCENE: Final = ("background", "pattern", "position")
 ATTRIBUTES: Final = ("background", "pattern", "colour", "shape", "size", "position")
 
 
 @dataclass(frozen=True, slots=True)
-class Flicker:
-    """Mean absolute difference of consecutive frames, in levels of 0…255.
+class WindowScore:
+    """Result of comparing one window with the film that was asked for.
 
-    seam: across the seam between two blocks. boundary: across other boundaries of latent frames. inside: over all pairs
-    within a block.
-    """
-
-    seam: float
-    boundary: float
-    inside: float
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Measures of one window.
-
-    seconds: since the start of the film. right: whether most of the frames show the requested attribute, by attribute.
-    confidence: mean confidence of the probe. background_error, hero_error: distance between measured and requested
-    colours in levels of 0…255; hero_error is None if no hero was found.
+    seconds: start of the window in the film. correct: for each attribute, whether more than half of the frames show it.
+    confidence: mean confidence of the probe. background_error, hero_error: distance between measured and expected
+    colour in levels of 255; `hero_error` is None if no hero was found.
     """
 
     shot: int
     seconds: float
-    right: Mapping[str, bool]
+    correct: Mapping[str, bool]
     confidence: float
     background_error: float
     hero_error: float | None
     flicker: Flicker
 
 
-def judge_window(film: WorldFilm, window: Window, frames: Frames) -> Sample:
-    """Compare the frames `[16, H, W, 3]` of a window with the requested film; one frame per latent frame is read."""
-    moments = np.arange(window.start, window.stop)[TIME_FACTOR // 2 :: TIME_FACTOR]
-    readings = [read_frame(frames[moment - window.start]) for moment in moments]
+def score_window(film: WorldFilm, window: Window, frames: Frames) -> WindowScore:
+    """Compares the frames `[16, H, W, 3]` of a window with `film`. The probe reads one frame of each latent frame."""
+    indices = np.arange(window.start, window.stop)[TIME_FACTOR // 2 :: TIME_FACTOR]
+    readings = [read_frame(frames[index - window.start]) for index in indices]
     shot = film.shots[window.shot]
-    seconds = (moments - sum(before.frames for before in film.shots[: window.shot])) / FPS
-    heroes = [reading.hero for reading in readings if reading.hero is not None]
-    right = {
-        "background": 2 * sum(reading.background == shot.background for reading in readings) > len(readings),
-        "pattern": 2 * sum(reading.pattern == shot.pattern for reading in readings) > len(readings),
-        "position": _place(readings, shot, seconds.astype(np.float32)) == shot.place,
+    seconds = (indices - sum(before.frames for before in film.shots[: window.shot])) / FPS
+    correct = {
+        "background": _majority([reading.background == shot.background for reading in readings]),
+        "pattern": _majority([reading.pattern == shot.pattern for reading in readings]),
+        "position": _resting_place(readings, shot, seconds.astype(np.float32)) == shot.place,
     }
     for name in IDENTITY:
-        hits = sum(getattr(hero, name) == getattr(film.hero, name) for hero in heroes)
-        right[name] = 2 * hits > len(readings)
+        wanted = getattr(film.hero, name)
+        correct[name] = _majority([r.hero is not None and getattr(r.hero, name) == wanted for r in readings])
     background_errors = [_distance(reading.background_rgb, BACKGROUNDS[shot.background]) for reading in readings]
-    hero_errors = [_distance(reading.hero_rgb, COLOURS[film.hero.colour]) for reading in readings if reading.found]
-    return Sample(
+    hero_errors = [_distance(r.hero_rgb, COLOURS[film.hero.colour]) for r in readings if r.found]
+    return WindowScore(
         shot=window.shot,
         seconds=window.start / FPS,
-        right=right,
+        correct=correct,
         confidence=float(np.mean([reading.confidence for reading in readings])),
         background_error=float(np.mean(background_errors)),
         hero_error=float(np.mean(hero_errors)) if hero_errors else None,
@@ -79,29 +65,16 @@ def judge_window(film: WorldFilm, window: Window, frames: Frames) -> Sample:
     )
 
 
-def measure_flicker(frames: Frames) -> Flicker:
-    """Flicker of the frames `[16, H, W, 3]` of a window with the seam in its middle.
-
-    Differences across boundaries of latent frames are larger than those within latent frames, with or without a seam.
-    Therefore a seam is best compared with the other boundaries.
-    """
-    steps = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean(axis=(1, 2, 3))
-    pairs = np.arange(1, len(steps) + 1)
-    seam = pairs == REACH * TIME_FACTOR
-    boundary = (pairs % TIME_FACTOR == 0) & ~seam
-    return Flicker(float(steps[seam].mean()), float(steps[boundary].mean()), float(steps[~seam].mean()))
-
-
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 arrays of equal shape; infinite for equal arrays."""
+    """Peak signal-to-noise ratio in dB of two uint8 arrays of equal shape; infinite if they are equal."""
     if a.shape != b.shape:
-        raise ValueError(f"PSNR compares arrays of one shape, not {list(a.shape)} with {list(b.shape)}")
+        raise ValueError(f"PSNR needs two arrays of the same shape, not {list(a.shape)} and {list(b.shape)}")
     error = float(np.square(a.astype(np.float64) - b).mean())
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
-def _place(readings: Sequence[Reading], shot: WorldShot, seconds: NDArray[np.float32]) -> str | None:
-    """Place of the hero after the requested motion is subtracted; None if most frames show no hero."""
+def _resting_place(readings: Sequence[Reading], shot: WorldShot, seconds: NDArray[np.float32]) -> str | None:
+    """The place nearest to the hero once its motion is subtracted; None if half of the frames or more show no hero."""
     found = np.array([reading.found for reading in readings])
     if 2 * found.sum() <= len(readings):
         return None
@@ -109,6 +82,10 @@ def _place(readings: Sequence[Reading], shot: WorldShot, seconds: NDArray[np.flo
     centres = np.array([reading.centre for reading in readings], dtype=np.float32)
     x, y = (centres - motion)[found].mean(axis=0).tolist()
     return nearest_place((x, y))
+
+
+def _majority(hits: Sequence[bool]) -> bool:
+    return 2 * sum(hits) > len(hits)
 
 
 def _distance(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:

@@ -1,7 +1,7 @@
-"""Recorded runs of the reference: one safetensors file each, with the model's weights in the file or next to it.
+"""Recorded runs of the reference: one safetensors file each, with weights inside or in a file beside it.
 
-A thinned file holds `call.{i}.flow` only for the calls that its fact `kept_calls` lists. Its facts `calls` and
-`attended` still describe every call, and its `output` is complete.
+A thinned file holds the tensor `call.{i}.flow` only for the calls that its metadata lists under `kept_calls`. Its
+metadata `calls` and `attended` still describe every call, and its tensor `output` is complete.
 """
 
 from __future__ import annotations
@@ -17,58 +17,58 @@ from safetensors import safe_open
 from torch import Tensor
 
 FORMAT = "longlive-golden-1"
-# The recorded runs of the repository; the archive in ComfyUI's Registry leaves them out.
+# The runs in every clone of the repository. The archive in the ComfyUI Registry does not contain them.
 REFERENCE_RUNS = Path(__file__).resolve().parents[2] / "tests" / "golden" / "reference"
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """A recorded run in host memory. `facts` are the file's metadata; values that are JSON are decoded."""
+class RecordedRun:
+    """A file of a recorded run: its metadata, whose JSON values are decoded, and all its tensors."""
 
     path: Path
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     tensors: dict[str, Tensor]
 
     @property
     def kind(self) -> str:
-        """The kind of run; "weights" for a file that only holds weights for other files."""
-        return str(self.facts["kind"]) if self.facts.get("format") == FORMAT else "weights"
+        """What the file records, or "weights" for a file that other runs read their weights from."""
+        return str(self.metadata["kind"]) if self.metadata.get("format") == FORMAT else "weights"
 
     @classmethod
-    def load(cls, path: Path) -> Recorded:
-        """Load a file. Raises OSError or SafetensorError if it cannot be read."""
+    def load(cls, path: Path) -> RecordedRun:
+        """Reads a file. Raises OSError or SafetensorError if it cannot be read."""
         with safe_open(path, "pt") as file:
-            facts = {name: _decode_fact(value) for name, value in (file.metadata() or {}).items()}
-            return cls(path, facts, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            metadata = {name: _decoded(value) for name, value in (file.metadata() or {}).items()}
+            return cls(path, metadata, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
     def weights(self) -> dict[str, Tensor]:
-        """Load the weights file that the run names from the run's folder. Raises ValueError if it is missing."""
-        path = self.path.parent / str(self.facts["weights"])
+        """Tensors of the weights file that the run names, from the same folder. Raises ValueError if it is missing."""
+        path = self.path.parent / str(self.metadata["weights"])
         if not path.is_file():
-            raise ValueError(f"weights file '{path.name}' must lie beside the case '{self.path.name}'")
-        return Recorded.load(path).tensors
+            raise ValueError(f"weights file '{path.name}' must be in the same folder as '{self.path.name}'")
+        return RecordedRun.load(path).tensors
 
     def timesteps(self) -> list[Tensor]:
-        """Timesteps of every model call of the film, `[B, F]` or `[F]`, including calls that a thinned file omits."""
-        if "kept_calls" in self.facts:
-            return [torch.tensor(call["t"]) for call in self.facts["calls"]]
+        """Timesteps of each model call, `[B, F]`, or `[F]` if the whole batch shares them, including omitted calls."""
+        if "kept_calls" in self.metadata:
+            return [torch.tensor(call["t"]) for call in self.metadata["calls"]]
         calls = sum(name.startswith("call.") and name.endswith(".flow") for name in self.tensors)
         return [self.tensors[f"call.{index}.t"] for index in range(calls)]
 
     def number(self, name: str, default: float) -> float:
-        """A numeric fact, such as a tolerance; `default` if the file does not set it."""
-        return float(self.facts.get(name, default))
+        """A number from the metadata, such as a tolerance, or `default`."""
+        return float(self.metadata.get(name, default))
 
 
 def recorded_files(paths: Iterable[Path]) -> list[Path]:
-    """List the files to verify: files as given, and the .safetensors files of folders, sorted by name.
+    """The files to verify: each file of `paths`, and the safetensors files of each folder of `paths`, sorted.
 
-    Without paths, the recorded runs of the repository are listed. Raises ValueError if these are missing or if a folder
-    has no .safetensors files.
+    Without paths, these are the runs in every clone. Raises ValueError if they are missing, or if a folder has no
+    safetensors files.
     """
     named = list(paths)
     if not named and not REFERENCE_RUNS.is_dir():
-        raise ValueError(f"there are no recorded runs at {REFERENCE_RUNS}: name files or folders, or run from a clone")
+        raise ValueError(f"there are no recorded runs in {REFERENCE_RUNS}: name files or folders, or run from a clone")
     files: list[Path] = []
     for path in named or [REFERENCE_RUNS]:
         found = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
@@ -79,7 +79,7 @@ def recorded_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
-    """Relative L2 error |value − expected| / |expected| in float64; infinite for non-finite values and other shapes."""
+    """|value − expected| / |expected|, L2 in float64; infinite for another shape and if the result is NaN."""
     if value.shape != expected.shape:
         return float("inf")
     difference = (value.double() - expected.double()).norm()
@@ -87,7 +87,7 @@ def relative_error(value: Tensor, expected: Tensor) -> float:
     return error if error == error else float("inf")
 
 
-def _decode_fact(value: str) -> Any:  # noqa: ANN401
+def _decoded(value: str) -> Any:  # noqa: ANN401
     try:
         return json.loads(value)
     except ValueError:

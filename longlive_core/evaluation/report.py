@@ -1,4 +1,4 @@
-"""Figures of an evaluation, aggregated from samples."""
+"""Figures of an evaluation: scores, flicker and drift of each configuration, counted from windows."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Final
 import numpy as np
 
 from ..training.world import COLOURS, SHAPES, SIZES
-from .measures import ATTRIBUTES, Sample
+from .measures import ATTRIBUTES, WindowScore
 
-# Accuracy of guessing an attribute of the hero.
+# The score of a hero that is guessed at random.
 CHANCE: Final = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "size": 1 / len(SIZES)}
-LAST_SECONDS: Final = 12.0
 FIRST_SECONDS: Final = 12.0
+LAST_SECONDS: Final = 12.0
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`right` of `count` windows show the requested attribute."""
+    """Number of correct windows, of `count` windows."""
 
-    right: int
+    correct: int
     count: int
 
     @property
     def rate(self) -> float:
-        """Share in [0, 1]; NaN if `count` is 0."""
-        return self.right / self.count if self.count else float("nan")
+        """Share of correct windows in [0, 1]; NaN if there are none."""
+        return self.correct / self.count if self.count else float("nan")
 
     def __str__(self) -> str:
         return f"{100 * self.rate:.0f}" if self.count else "–"
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """Scores of all minute films in an interval around `seconds`, including shots that name the hero."""
+class TimelinePoint:
+    """Scores of all minute films in one interval of time, whose middle is at `seconds`; shot 1 is included."""
 
     seconds: float
     scores: Mapping[str, Score]
@@ -43,22 +43,21 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Means over the first and over the last 12 s of minute films; NaN without samples.
+    """Change from the first to the last 12 s of minute films, as pairs (first, last); NaN without windows.
 
-    background_error, hero_error: distance of colours from those requested, in levels of 0…255. confidence: the probe's
-    confidence in the shape.
+    background, hero: mean distance in levels from the expected colour. confidence: of the probe in the hero's shape.
     """
 
-    background_error: tuple[float, float]
-    hero_error: tuple[float, float]
+    background: tuple[float, float]
+    hero: tuple[float, float]
     confidence: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class SeamFlicker:
-    """Mean frame difference across seams, relative to other latent boundaries and to all pairs inside blocks.
+    """Mean flicker at `seams` seams, as ratios: to other boundaries of latent frames, and to all pairs within blocks.
 
-    A ratio of 1 means that seams are invisible. seams: number of measured seams.
+    A ratio of 1 means that a seam is like any other place.
     """
 
     over_boundaries: float
@@ -68,10 +67,10 @@ class SeamFlicker:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Figures of one mode, with scores per attribute.
+    """Figures of one configuration. Scores are per attribute.
 
-    named: shot 1 of short scripts. unnamed: their later shots. minute: the last 12 s of minute films. Scores count 0
-    windows if the mode skips these films.
+    named: scores of shot 1 of short scripts. unnamed: of their later shots. minute: of the last 12 s of minute films.
+    A group without films has scores of 0 windows.
     """
 
     name: str
@@ -79,16 +78,16 @@ class Row:
     named: Mapping[str, Score]
     unnamed: Mapping[str, Score]
     minute: Mapping[str, Score]
-    timeline: tuple[Moment, ...]
+    timeline: tuple[TimelinePoint, ...]
     flicker: SeamFlicker
     drift: Drift
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Figures of all modes.
+    """Rows of an evaluation over `scripts` short scripts and `minute_films` films of one minute.
 
-    scripts, minute_films: numbers of films. vae_psnr: in dB. seconds: duration of the evaluation.
+    vae_psnr: in dB, of frames of the short scripts. seconds: duration of the evaluation.
     """
 
     rows: tuple[Row, ...]
@@ -98,52 +97,61 @@ class Report:
     seconds: float
 
     def row(self, name: str) -> Row:
-        """Row by name. Raises KeyError if there is none."""
+        """The row of a configuration. Raises KeyError for an unknown name."""
         return {row.name: row for row in self.rows}[name]
 
 
-def make_row(name: str, steps: int, short: Iterable[Sample], minute: Iterable[Sample], interval: float) -> Row:
-    """Aggregate samples; the timeline has one moment per `interval` seconds."""
+def make_row(
+    name: str, steps: int, short: Iterable[WindowScore], minute: Iterable[WindowScore], interval: float
+) -> Row:
+    """Counts windows of short scripts and of minute films. interval: seconds between points of the timeline."""
     short, minute = tuple(short), tuple(minute)
-    end = max((sample.seconds for sample in minute), default=0.0)
-    late = [s for s in minute if s.shot > 0 and s.seconds > end - LAST_SECONDS]
-    early = [s for s in minute if s.seconds < FIRST_SECONDS]
+    end = max((window.seconds for window in minute), default=0.0)
+    late = [window for window in minute if window.shot > 0 and window.seconds > end - LAST_SECONDS]
+    early = [window for window in minute if window.seconds < FIRST_SECONDS]
     return Row(
         name,
         steps,
-        named=score(s for s in short if s.shot == 0),
-        unnamed=score(s for s in short if s.shot > 0),
-        minute=score(late),
+        named=attribute_scores(window for window in short if window.shot == 0),
+        unnamed=attribute_scores(window for window in short if window.shot > 0),
+        minute=attribute_scores(late),
         timeline=_timeline(minute, interval),
         flicker=seam_flicker((*short, *minute)),
         drift=_drift(early, late),
     )
 
 
-def score(samples: Iterable[Sample]) -> dict[str, Score]:
+def attribute_scores(windows: Iterable[WindowScore]) -> dict[str, Score]:
     """Score of each attribute."""
-    samples = tuple(samples)
-    return {name: Score(sum(s.right[name] for s in samples), len(samples)) for name in ATTRIBUTES}
+    windows = tuple(windows)
+    return {name: Score(sum(window.correct[name] for window in windows), len(windows)) for name in ATTRIBUTES}
 
 
-def seam_flicker(samples: Sequence[Sample]) -> SeamFlicker:
-    """Ratios of mean differences; a mean of ratios would divide by almost 0 for still films."""
-    seam, boundary, inside = (sum(getattr(s.flicker, name) for s in samples) for name in ("seam", "boundary", "inside"))
-    return SeamFlicker(_ratio(seam, boundary), _ratio(seam, inside), len(samples))
+def seam_flicker(windows: Sequence[WindowScore]) -> SeamFlicker:
+    """Flicker at the seams of windows.
+
+    The figures are ratios of sums and not means of ratios, because a still film has a divisor of almost zero.
+    """
+    seam, boundary, inside = (
+        sum(getattr(window.flicker, name) for window in windows) for name in ("seam", "boundary", "inside")
+    )
+    return SeamFlicker(_ratio(seam, boundary), _ratio(seam, inside), len(windows))
 
 
-def _timeline(samples: Sequence[Sample], interval: float) -> tuple[Moment, ...]:
-    groups: dict[int, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(int(sample.seconds / interval), []).append(sample)
-    return tuple(Moment((index + 0.5) * interval, score(group)) for index, group in sorted(groups.items()))
+def _timeline(windows: Sequence[WindowScore], interval: float) -> tuple[TimelinePoint, ...]:
+    groups: dict[int, list[WindowScore]] = {}
+    for window in windows:
+        groups.setdefault(int(window.seconds / interval), []).append(window)
+    return tuple(
+        TimelinePoint((index + 0.5) * interval, attribute_scores(group)) for index, group in sorted(groups.items())
+    )
 
 
-def _drift(early: Sequence[Sample], late: Sequence[Sample]) -> Drift:
-    def both(name: str) -> tuple[float, float]:
-        return _mean(getattr(s, name) for s in early), _mean(getattr(s, name) for s in late)
+def _drift(early: Sequence[WindowScore], late: Sequence[WindowScore]) -> Drift:
+    def means(name: str) -> tuple[float, float]:
+        return _mean(getattr(window, name) for window in early), _mean(getattr(window, name) for window in late)
 
-    return Drift(both("background_error"), both("hero_error"), both("confidence"))
+    return Drift(means("background_error"), means("hero_error"), means("confidence"))
 
 
 def _mean(values: Iterable[float | None]) -> float:

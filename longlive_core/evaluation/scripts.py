@@ -1,4 +1,4 @@
-"""Held-out scripts of the synthetic world, each with its ground truth."""
+"""Held-out scripts in the vocabulary of the synthetic films, each with the film that it asks for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..training.captions import caption
 from ..training.world import WorldFilm, WorldShot, sample_hero, sample_shot
 from ..types import BLOCK_FRAMES, video_frames
 
-# Training uses small seeds, so that these films are not in the training set.
+# Part of the seeds of held-out scripts. Seeds of training films are small numbers, so that no film is in both sets.
 HELD_OUT: Final = 7_220_260_117
 MINUTE_BLOCKS: Final = 45
 SHORT_SHOTS: Final = ((2, 2), (2, 2, 2), (3, 2), (2, 3))
@@ -20,10 +20,9 @@ SHORT_SHOTS: Final = ((2, 2), (2, 2, 2), (3, 2), (2, 3))
 
 @dataclass(frozen=True)
 class Case:
-    """A script and its ground truth.
+    """A script and the film that it asks for. Shot 1 describes the hero; later shots do not.
 
-    film: requested film. captions: one per shot; the first names the hero, later ones omit its appearance. blocks:
-    number of blocks of each shot. seed: of the noise.
+    captions, blocks: caption and length in blocks of each shot. seed: of the noise.
     """
 
     film: WorldFilm
@@ -38,11 +37,11 @@ class Case:
         return "\n".join(f"Shot {i} ({blocks} blocks): {text}" for i, (text, blocks) in enumerate(shots, 1))
 
     def plan(self) -> BlockPlan:
-        """Parse the script into blocks. Raises ValueError if these do not match the ground truth."""
+        """The block plan of the script. Raises ValueError if its lengths are not those of `film`."""
         plan = ShotScript.parse(self.script).plan(block_frames=BLOCK_FRAMES)
         planned = tuple(sum(block.shot == shot for block in plan.blocks) for shot in range(plan.shots))
         if planned != self.blocks or plan.video_frames != self.film.frames:
-            raise ValueError(f"the script was planned as {planned} blocks a shot, the film has {self.blocks}")
+            raise ValueError(f"the script plans shots of {planned} blocks, but the film has shots of {self.blocks}")
         return plan
 
     def first_block(self, shot: int) -> int:
@@ -50,19 +49,19 @@ class Case:
         return sum(self.blocks[:shot])
 
     def alone(self, shot: int) -> Case:
-        """The case of one shot as a separate film with other noise, without any memory of earlier shots."""
-        lone = replace(self.film.shots[shot], frames=video_frames(self.blocks[shot] * BLOCK_FRAMES))
-        film = WorldFilm(self.film.hero, (lone,))
+        """One shot as a separate film with other noise, so that nothing of the other shots can influence it."""
+        frames = video_frames(self.blocks[shot] * BLOCK_FRAMES)
+        film = WorldFilm(self.film.hero, (replace(self.film.shots[shot], frames=frames),))
         return Case(film, (self.captions[shot],), (self.blocks[shot],), self.seed + 1_000_000 * (shot + 1))
 
 
 def short_cases(count: int, seed: int = 0) -> tuple[Case, ...]:
-    """Scripts of two or three shots with 4 to 6 blocks. `seed` changes the noise, not the scripts."""
+    """The first `count` scripts of two or three shots, 4 to 6 blocks long. `seed` changes the noise only."""
     return tuple(_case((HELD_OUT, 2, i), SHORT_SHOTS[i % len(SHORT_SHOTS)], seed + i) for i in range(count))
 
 
 def minute_cases(count: int, seed: int = 0) -> tuple[Case, ...]:
-    """Scripts of one minute with shots of 4 to 7 blocks; only the first shot names the hero."""
+    """The first `count` scripts of one minute, with shots of 4 to 7 blocks. `seed` changes the noise only."""
     keys = [(HELD_OUT, 60, i) for i in range(count)]
     return tuple(_case(key, _minute_shots(key), seed + 500_000 + i) for i, key in enumerate(keys))
 
@@ -81,7 +80,7 @@ def _case(key: tuple[int, ...], blocks: tuple[int, ...], noise_seed: int) -> Cas
 
 
 def _next_shot(rng: np.random.Generator, shots: list[WorldShot], frames: int) -> WorldShot:
-    """A random take before another wall than the shot before, so that every cut can be seen."""
+    """A random shot whose background differs from the last shot's, so that every cut is visible."""
     while True:
         shot = sample_shot(rng, frames)
         if not shots or shot.background != shots[-1].background:
@@ -89,7 +88,7 @@ def _next_shot(rng: np.random.Generator, shots: list[WorldShot], frames: int) ->
 
 
 def _minute_shots(key: tuple[int, ...]) -> tuple[int, ...]:
-    """Shot lengths in blocks that add up to one minute; the last shot takes the remainder."""
+    """Random shot lengths in blocks that add up to a minute, each of 4 to 7 blocks."""
     rng = np.random.default_rng((*key, 2))
     shots: list[int] = []
     while (left := MINUTE_BLOCKS - sum(shots)) > 7:

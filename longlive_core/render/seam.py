@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..evaluation.measures import Flicker, measure_flicker
-from ..evaluation.windows import Window, decode_windows
+from ..evaluation.windows import Flicker, Window, decode_windows, measure_flicker
 from ..take.block_file import load_block
 from ..take.take import Take
 from ..vae import WanVAE

@@ -1,4 +1,4 @@
-"""Captions of the synthetic world: a small grammar with synonyms."""
+"""Captions of synthetic films, sampled from a small grammar with synonyms."""
 
 from __future__ import annotations
 
@@ -40,12 +40,15 @@ UNNAMED: Final = ("it", "the hero", "the same hero")
 
 
 def hero_phrase(hero: Hero, rng: np.random.Generator) -> str:
-    """Describe a hero, as in 'a big red ring'."""
+    """Describes the hero, as in 'a big red ring'."""
     return f"a {_pick(rng, SIZE_WORDS[hero.size])} {hero.colour} {_pick(rng, SHAPE_WORDS[hero.shape])}"
 
 
 def shot_phrase(shot: WorldShot, rng: np.random.Generator) -> str:
-    """Describe a shot, as in 'sways on the left in front of a striped navy wall, the camera pans left'."""
+    """Describes motion, place, background and camera.
+
+    An example: 'sways on the left in front of a striped navy wall, the camera pans left'.
+    """
     wall = f"{_pick(rng, PATTERN_WORDS[shot.pattern])} {shot.background} {_pick(rng, WALL_WORDS)}".strip()
     # A pan over a plain background is invisible.
     camera = "" if shot.pattern == "plain" else _pick(rng, CAMERA_WORDS[shot.camera])
@@ -54,17 +57,17 @@ def shot_phrase(shot: WorldShot, rng: np.random.Generator) -> str:
 
 
 def caption(hero: Hero | None, shot: WorldShot, rng: np.random.Generator) -> str:
-    """Caption of a shot. Without a hero it says "it" or the like, so that only memory can supply the appearance."""
+    """Caption of one shot. With `hero` None it does not describe the hero, whose looks then come from the KV cache."""
     subject = _pick(rng, UNNAMED) if hero is None else hero_phrase(hero, rng)
     return f"{subject} {shot_phrase(shot, rng)}"
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Sorted words of the grammar and of the scene-transition prefix."""
-    phrases = ["a", "an", "and", "is", "the scene transitions"]
-    phrases += [*COLOURS, *BACKGROUNDS, *WALL_WORDS, *BEFORE_WORDS, *UNNAMED]
+    """All words of the grammar and of the scene-transition prefix, sorted."""
+    phrases = ["a", "an", "and", "is", "the scene transitions", *COLOURS, *BACKGROUNDS]
+    phrases += [*WALL_WORDS, *BEFORE_WORDS, *UNNAMED]
     for table in (SIZE_WORDS, SHAPE_WORDS, MOTION_WORDS, PLACE_WORDS, PATTERN_WORDS, CAMERA_WORDS):
-        phrases += [word for synonyms in table.values() for word in synonyms]
+        phrases += [phrase for synonyms in table.values() for phrase in synonyms]
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
 
 

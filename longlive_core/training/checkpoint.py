@@ -1,4 +1,4 @@
-"""Checkpoints of a training stage, from which an interrupted run resumes."""
+"""Checkpoints of a training phase, so that an interrupted run resumes at its last saved step."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import nn
 
 
 class Stateful(Protocol):
-    """An optimiser or weight average with the state-dict methods of PyTorch."""
+    """An object with a state dictionary, such as an optimiser or a weight average."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any], /) -> Any: ...  # noqa: ANN401
 
 
-class Checkpoint:
-    """File with step, weights and optimiser state of a stage, replaced atomically every `every` steps."""
+class TrainingCheckpoint:
+    """Checkpoint file of one training phase: step, weights and optimiser state, saved every `every` steps."""
 
     def __init__(self, path: Path, every: int = 100) -> None:
         self.path, self.every = path, every
 
     def restore(self, module: nn.Module, *others: Stateful) -> int:
-        """Load the file and return the number of finished steps; 0 if there is no file."""
+        """Loads the saved state and returns the number of finished steps: 0 if there is no file."""
         if not self.path.exists():
             return 0
         saved = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -34,10 +34,11 @@ class Checkpoint:
         return int(saved["step"])
 
     def save(self, step: int, module: nn.Module, *others: Stateful, last: bool = False) -> None:
-        """Write the file if `step` is a multiple of `every`, or if it is the last step."""
+        """Writes the file if `step` is a multiple of `every` or `last` is set."""
         if step % self.every and not last:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # A file that is replaced whole stays readable if the process is killed while it writes.
         partial = self.path.with_suffix(".partial")
         torch.save(
             {"step": step, "module": module.state_dict(), "others": [other.state_dict() for other in others]}, partial

@@ -1,4 +1,4 @@
-"""Training films of the transformer: rendered and encoded once, stored as latents with their ground truth."""
+"""The data set of the transformer: synthetic films, encoded once, as latents with their ground truth."""
 
 from __future__ import annotations
 
@@ -17,60 +17,51 @@ from . import world
 from .vae import latent_statistics
 
 FILM_BLOCKS = 6
-SPLITS = (
-    (6,),
-    (3, 3),
-    (2, 4),
-    (4, 2),
-    (1, 5),
-    (5, 1),
-    (2, 2, 2),
-    (1, 2, 3),
-    (3, 1, 2),
-    (2, 3, 1),
-    (1, 1, 4),
-    (1, 4, 1),
-)
+# Lengths of the shots of a film, in blocks.
+CUT_PATTERNS = (
+    (6,), (3, 3), (2, 4), (4, 2), (1, 5), (5, 1), (2, 2, 2), (1, 2, 3), (3, 1, 2), (2, 3, 1), (1, 1, 4), (1, 4, 1)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Films:
-    """N films of 6 blocks.
+class FilmDataset:
+    """N films of 6 blocks, or 48 latent frames.
 
-    latents: normalised, `[N, C, 48, h, w]`. hero: share of each latent cell that the hero covers, `[N, 48, h, w]`.
-    films: descriptions of the films. shots: index of the shot of each block, `[N, 6]`. vae: config with statistics.
+    latents: `[N, C, 48, h, w]`, normalised. hero: share of each latent cell that the hero covers, `[N, 48, h, w]`.
+    films: descriptions of the films. block_shots: index of the shot of each block, `[N, 6]`. vae_config: with the mean
+    and standard deviation by which the latents are normalised.
     """
 
     latents: Tensor
     hero: Tensor
     films: tuple[world.WorldFilm, ...]
-    shots: Tensor
-    vae: VAEConfig
+    block_shots: Tensor
+    vae_config: VAEConfig
 
     def __len__(self) -> int:
         return len(self.films)
 
 
 def training_film(seed: int, index: int) -> tuple[world.WorldFilm, tuple[int, ...]]:
-    """Film `index` of a training set, and the index of the shot of each block."""
+    """Film `index` of the data set of a seed, and the index of the shot of each of its blocks."""
     rng = np.random.default_rng((seed, 1, index))
-    split = SPLITS[rng.integers(len(SPLITS))]
-    ends = [video_frames(BLOCK_FRAMES * blocks) for blocks in np.cumsum(split)]
+    shot_blocks = CUT_PATTERNS[rng.integers(len(CUT_PATTERNS))]
+    ends = [video_frames(BLOCK_FRAMES * blocks) for blocks in np.cumsum(shot_blocks)]
     film = world.sample_film(rng, tuple(int(n) for n in np.diff([0, *ends])))
-    return film, tuple(shot for shot, blocks in enumerate(split) for _ in range(blocks))
+    return film, tuple(shot for shot, blocks in enumerate(shot_blocks) for _ in range(blocks))
 
 
 @torch.inference_mode()
 def encode_film(vae: WanVAE, film: world.WorldFilm) -> tuple[Tensor, Tensor]:
-    """Encode a film: unnormalised latents `[C, F, h, w]` and the hero's coverage `[F, h, w]`."""
+    """Encodes a film: latents `[C, F, h, w]`, not normalised, and the share that the hero covers, `[F, h, w]`."""
     video = torch.from_numpy(world.render(film)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     mask = F.avg_pool2d(torch.from_numpy(world.render_mask(film))[:, None], SPACE_FACTOR)[:, 0]
     coverage = torch.cat([mask[:1], mask[1:].unflatten(0, (-1, TIME_FACTOR)).mean(1)])
     return vae.moments(video)[0][0], coverage
 
 
-def encode_films(vae: WanVAE, path: Path, seed: int, count: int, log: Callable[[str], None]) -> Films:
-    """Encode `count` films; films that `path` holds are reused, and it is written after every 50 films."""
+def build_dataset(vae: WanVAE, path: Path, seed: int, count: int, log: Callable[[str], None]) -> FilmDataset:
+    """Encodes `count` films and saves them to `path` after every 50th; resumes after the films that `path` holds."""
     latents, hero = list[Tensor](), list[Tensor]()
     if path.exists():
         saved = torch.load(path, weights_only=True)
@@ -82,14 +73,13 @@ def encode_films(vae: WanVAE, path: Path, seed: int, count: int, log: Callable[[
         if (index + 1) % 50 == 0 or index + 1 == count:
             torch.save({"latents": torch.stack(latents), "hero": torch.stack(hero)}, path)
             log(f"films encoded {index + 1}/{count}")
-    return _normalised(vae, torch.stack(latents[:count]), torch.stack(hero[:count]), seed)
+    return _normalise(vae, torch.stack(latents[:count]), torch.stack(hero[:count]), seed)
 
 
-def _normalised(vae: WanVAE, latents: Tensor, hero: Tensor, seed: int) -> Films:
+def _normalise(vae: WanVAE, latents: Tensor, hero: Tensor, seed: int) -> FilmDataset:
     config = latent_statistics(vae, latents[:100].float())
     mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (config.mean, config.std))
-    for part in latents.split(64):  # in place, because the latents of all films are large
+    for part in latents.split(64):  # in place: the data set is large, and its raw latents are not needed again
         part.copy_((part.float() - mean) / std)
-    chosen = [training_film(seed, index) for index in range(len(latents))]
-    shots = torch.tensor([shots for _, shots in chosen])
-    return Films(latents, hero, tuple(film for film, _ in chosen), shots, config)
+    films, shots = zip(*(training_film(seed, index) for index in range(len(latents))), strict=True)
+    return FilmDataset(latents, hero, films, torch.tensor(shots), config)

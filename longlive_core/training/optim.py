@@ -1,4 +1,4 @@
-"""Optimiser that combines Muon and Adam, and the moving average of weights."""
+"""MuonAdam, which updates matrices and kernels with Muon and vectors with Adam; an average of weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class MuonAdam:
-    """Muon for matrices and convolution kernels, Adam for vectors.
+    """Optimiser: Muon for kernels flattened to `[C_out, -1]`, Adam for parameters of one dimension.
 
-    PyTorch's Muon accepts matrices only, so kernels are viewed as `[C_out, -1]`. The views share storage with the
-    parameters of the model; only the gradients are assigned at each step.
+    torch's Muon takes matrices only. The flattened parameters share storage with the model's, so that a step has to
+    copy references to gradients, and no weights.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, muon_lr: float, adam_lr: float) -> None:
@@ -26,7 +26,7 @@ class MuonAdam:
         self.peak = (muon_lr, adam_lr)
 
     def step(self, scale: float = 1.0) -> None:
-        """Update with `scale` times the peak learning rates, then clear the gradients."""
+        """Updates the parameters with `scale` times the peak learning rates, then clears the gradients."""
         for flat, kernel in zip(self.flat, self.kernels, strict=True):
             flat.grad = None if kernel.grad is None else kernel.grad.view_as(flat)
         for optimiser, peak in ((self.muon, self.peak[0]), (self.adam, self.peak[1])):
@@ -37,16 +37,16 @@ class MuonAdam:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """State of both optimisers."""
+        """States of both optimisers."""
         return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the state of both optimisers."""
+        """Loads the states of both optimisers."""
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
 
 
-class Average:
+class WeightAverage:
     """Exponential moving average of a module's weights: average ← decay · average + (1 − decay) · weights."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -55,7 +55,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Add the current weights to the average."""
+        """Moves the average towards the module's weights."""
         for name, value in module.state_dict().items():
             self.weights[name].lerp_(value, 1 - self.decay)
 
@@ -64,5 +64,5 @@ class Average:
         return self.weights
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Replace the averaged weights."""
+        """Replaces the averaged weights."""
         self.weights = state

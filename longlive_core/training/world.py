@@ -1,8 +1,8 @@
-"""A synthetic world for training and evaluation: films of one hero in several shots, with ground truth.
+"""Synthetic films of one hero in several shots, with known contents.
 
-A film is described by `WorldFilm`; its pixels and captions are functions of that description, so that generated frames
-can be compared with the ground truth. Every motion has a period of 4 seconds, which is three blocks, so that a long
-film shows no state that a training film of four blocks does not show.
+A film is described by data (`WorldFilm`), and its pixels and captions are functions of that description. So the
+contents of a generated film can be compared with those that its prompts asked for. All motion has a period of
+4 seconds, or three blocks: films of any length repeat what a training film of a few blocks shows.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ..types import FPS
 
-SIZE: Final = 128
-PERIOD: Final = 4.0
+SIZE: Final = 128  # height and width of a frame in pixels
+PERIOD: Final = 4.0  # period of all motion in seconds
 
 Shape = Literal["circle", "square", "triangle", "ring"]
 Motion = Literal["still", "sway", "bob", "circle"]
@@ -55,14 +55,14 @@ SHAPES: Final[tuple[Shape, ...]] = ("circle", "square", "triangle", "ring")
 MOTIONS: Final[tuple[Motion, ...]] = ("still", "sway", "bob", "circle")
 PATTERNS: Final[tuple[Pattern, ...]] = ("plain", "striped", "checked")
 CAMERAS: Final[tuple[Camera, ...]] = ("still", "left", "right")
-AMPLITUDE: Final = 0.09
-TILE: Final = 32
-PATTERN_CONTRAST: Final = 26
+AMPLITUDE: Final = 0.09  # amplitude of the hero's motion as a share of the frame's width
+TILE: Final = 32  # width of a stripe or a check in pixels
+PATTERN_CONTRAST: Final = 26  # difference between the two tones of a pattern in levels of 255
 
 
 @dataclass(frozen=True)
 class Hero:
-    """The moving object of a film. `colour` is a key of COLOURS, `size` a key of SIZES."""
+    """The coloured shape that a film shows. `colour` is a key of COLOURS, `size` of SIZES."""
 
     shape: Shape
     colour: str
@@ -71,9 +71,9 @@ class Hero:
 
 @dataclass(frozen=True)
 class WorldShot:
-    """One shot: background, position and motion of the hero, camera motion, and length in video frames.
+    """One shot: background, pattern, motion of the hero and of the camera, and length in video frames.
 
-    `background` is a key of BACKGROUNDS, `place` a key of PLACES.
+    `background` is a key of BACKGROUNDS, `place` of PLACES.
     """
 
     background: str
@@ -86,7 +86,7 @@ class WorldShot:
 
 @dataclass(frozen=True)
 class WorldFilm:
-    """A film: one hero in several shots."""
+    """A synthetic film: one hero in one or more shots."""
 
     hero: Hero
     shots: tuple[WorldShot, ...]
@@ -98,12 +98,13 @@ class WorldFilm:
 
 
 def hero_centre(shot: WorldShot, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centre (x, y) of the hero in pixels, `[T, 2]`, at times `[T]` in seconds since the start of the shot."""
+    """Centre (x, y) of the hero in pixels, `[T, 2]`, at times `[T]` in seconds since the shot began."""
     phase = 2 * np.pi * seconds / PERIOD
     x, y = PLACES[shot.place]
-    still = np.zeros_like(phase)
-    dx = np.sin(phase) if shot.motion in ("sway", "circle") else still
-    dy = {"bob": np.sin(phase), "circle": -np.cos(phase)}.get(shot.motion, still)
+    dx = np.sin(phase) if shot.motion in ("sway", "circle") else np.zeros_like(phase)
+    dy = np.sin(phase) if shot.motion == "bob" else np.zeros_like(phase)
+    if shot.motion == "circle":
+        dy = -np.cos(phase)
     return (np.stack([x + AMPLITUDE * dx, y + AMPLITUDE * dy], axis=-1) * SIZE).astype(np.float32)
 
 
@@ -119,39 +120,44 @@ def hero_mask(hero: Hero, centre: NDArray[np.float32]) -> NDArray[np.float32]:
 def _signed_distance(
     shape: Shape, x: NDArray[np.float32], y: NDArray[np.float32], r: np.float32
 ) -> NDArray[np.float32]:
-    """Signed distance in pixels from (x, y), relative to the centre, to the outline; negative inside."""
+    """Signed distance to the outline in pixels, negative inside; `x` and `y` are measured from the centre."""
     if shape == "circle":
         return np.hypot(x, y) - r
     if shape == "ring":
         return np.abs(np.hypot(x, y) - 0.75 * r) - 0.25 * r
     if shape == "square":
         return np.maximum(np.abs(x), np.abs(y)) - 0.86 * r
-    # A triangle with a horizontal base: three half-planes at the same distance from the centre of mass, intersected.
+    # A triangle standing on its base: three half-planes at the same distance from the centre of mass.
     side = np.float32(np.sqrt(3) / 2)
     return np.maximum(np.maximum(side * x - 0.5 * y, -side * x - 0.5 * y), y) - 0.6 * r
 
 
 def background(shot: WorldShot, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Background `[T, SIZE, SIZE, 3]` in 0…255 at times `[T]` in seconds; a pan moves it one tile in 2 s."""
+    """Background without the hero, `[T, SIZE, SIZE, 3]` in 0..255, at times `[T]` in seconds since the shot began.
+
+    A pan moves it by one tile in 2 s.
+    """
     speed = np.float32({"still": 0.0, "left": 1.0, "right": -1.0}[shot.camera] * 2 * TILE / PERIOD)
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
     x: Pixels = grid[None, None, :] + speed * seconds[:, None, None]
     y = np.broadcast_to(grid[None, :, None], (len(seconds), SIZE, SIZE))
     x = np.broadcast_to(x, y.shape)
-    tone = np.zeros_like(y) if shot.pattern == "plain" else _wave(x)
-    if shot.pattern == "checked":
-        tone = tone * _wave(y)
+    tone = np.zeros_like(y)
+    if shot.pattern == "striped":
+        tone = _wave(x)
+    elif shot.pattern == "checked":
+        tone = _wave(x) * _wave(y)
     base = np.array(BACKGROUNDS[shot.background], dtype=np.float32)
     return np.clip(base + np.float32(PATTERN_CONTRAST / 2) * tone[..., None], 0, 255)
 
 
 def _wave(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Smoothed square wave with a period of 2 TILE pixels, in [-1, 1]."""
+    """Smooth square wave in [-1, 1] with a period of 2 · TILE pixels."""
     return np.tanh(4 * np.sin(np.pi * x / TILE))
 
 
 def render(film: WorldFilm, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-    """Render the video frames from `start` to `stop`, `[T, SIZE, SIZE, 3]` uint8; to the end by default."""
+    """Renders video frames `start` to `stop` (exclusive; the end by default), `[T, SIZE, SIZE, 3]` uint8."""
     colour = np.array(COLOURS[film.hero.colour], dtype=np.float32)
     pieces: list[NDArray[np.uint8]] = []
     for shot, seconds in _timeline(film, start, stop):
@@ -161,13 +167,13 @@ def render(film: WorldFilm, start: int = 0, stop: int | None = None) -> NDArray[
 
 
 def render_mask(film: WorldFilm, start: int = 0, stop: int | None = None) -> Pixels:
-    """Render the hero's coverage in the video frames from `start` to `stop`, `[T, SIZE, SIZE]` in [0, 1]."""
+    """Share of each pixel that the hero covers in the same frames, `[T, SIZE, SIZE]` in [0, 1]."""
     timeline = _timeline(film, start, stop)
     return np.concatenate([hero_mask(film.hero, hero_centre(shot, seconds)) for shot, seconds in timeline])
 
 
 def _timeline(film: WorldFilm, start: int, stop: int | None) -> Iterator[tuple[WorldShot, Pixels]]:
-    """Yield the shots in frames `start` to `stop`, each with times `[T]` of its frames in seconds since its start."""
+    """Shots in frames `start` to `stop`, each with the times `[T]` of its frames, in seconds since the shot began."""
     last = film.frames if stop is None else stop
     first = 0
     for shot in film.shots:
@@ -178,7 +184,7 @@ def _timeline(film: WorldFilm, start: int, stop: int | None) -> Iterator[tuple[W
 
 
 def sample_hero(rng: np.random.Generator) -> Hero:
-    """Sample a hero uniformly."""
+    """A random hero."""
     return Hero(
         shape=SHAPES[rng.integers(len(SHAPES))],
         colour=list(COLOURS)[rng.integers(len(COLOURS))],
@@ -187,7 +193,7 @@ def sample_hero(rng: np.random.Generator) -> Hero:
 
 
 def sample_shot(rng: np.random.Generator, frames: int) -> WorldShot:
-    """Sample a shot of `frames` video frames uniformly."""
+    """A random shot of `frames` video frames."""
     return WorldShot(
         background=list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))],
         pattern=PATTERNS[rng.integers(len(PATTERNS))],
@@ -199,5 +205,5 @@ def sample_shot(rng: np.random.Generator, frames: int) -> WorldShot:
 
 
 def sample_film(rng: np.random.Generator, frames: tuple[int, ...]) -> WorldFilm:
-    """Sample a film with shots of the given lengths in video frames."""
+    """A random film with one shot for each length in `frames`, in video frames."""
     return WorldFilm(sample_hero(rng), tuple(sample_shot(rng, count) for count in frames))

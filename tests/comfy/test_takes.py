@@ -197,9 +197,8 @@ def test_a_cancelled_retake_goes_on(survivor: Survivor) -> None:
 
 def test_a_chain_is_kept(survivor: Survivor, tmp_path: Path) -> None:
     """A chain of shots that begins with a picture: its take has a script, and its first shot can be retaken."""
-    frame = render(WorldFilm(Hero("ring", "red", "big"), (WorldShot("navy", "striped", "left", "sway", "still", 1),)))[
-        0
-    ]
+    film = WorldFilm(Hero("ring", "red", "big"), (WorldShot("navy", "striped", "left", "sway", "still", 1),))
+    frame = render(film)[0]
     Image.fromarray(frame).save(tmp_path / "start.png")
     name = survivor.host.upload_image(tmp_path / "start.png")
     chain = {
