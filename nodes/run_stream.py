@@ -64,8 +64,8 @@ class StreamRun:
         self._sampling = max((member.spec.bytes for member in unfinished), default=0)
         self._scripts = {member.node: member.live for member in unfinished if member.live is not None}
         for member in unfinished:
-            if not any(member.model is model for model in self._models):
-                self._models.append(member.model)
+            if not any(member.spec.model is model for model in self._models):
+                self._models.append(member.spec.model)
         self._pipeline = Pipeline()
         self._stopping = Event()
         self._events: SimpleQueue[Step | Block] = SimpleQueue()
