@@ -27,12 +27,12 @@ COMMANDS = (
     ("render", "render a shot script as a film", render),
     ("retake", "make one shot of a film again", retake),
     ("extend", "add shots to the end of a film or of any video", extend),
-    ("takes", "list, show, edit and prune the takes of films", takes),
-    ("plan", "estimate the VRAM of a film, and what to change if it does not fit", plan),
+    ("takes", "list, show, edit and prune takes: the stored settings and shot versions of films", takes),
+    ("plan", "estimate the VRAM that a film needs, and suggest changes if it does not fit", plan),
     ("convert", "convert a checkpoint to bf16, fp8 or nvfp4", convert),
-    ("verify", "replay recorded runs of the reference and compare", verify),
+    ("verify", "replay recorded runs of the official implementation and compare the results", verify),
     ("eval", "measure how well a model keeps identities over shots", evaluate),
-    ("train", "train the embedded model from scratch", train),
+    ("train", "train LongLive Mini, the small model that comes with this program, from scratch", train),
 )
 
 
@@ -52,10 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def program() -> NoReturn:
-    """The console script: runs `main` and ends the process at once.
+    """The console script: runs `main`, then ends the process without shutting down the interpreter and torch.
 
-    All files are closed when `main` returns. Shutting down the interpreter and torch can take seconds, and Ctrl-C
-    should end the process immediately.
+    Their shutdown can take seconds, also after Ctrl-C. Nothing is lost, because `main` has closed all files.
     """
     try:
         code = main()
@@ -68,7 +67,7 @@ def program() -> NoReturn:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="longlive", description="Long films of several shots, block by block.")
+    parser = argparse.ArgumentParser(prog="longlive", description="Makes long films of several shots, block by block.")
     parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text, module in COMMANDS:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from ..types import FPS
 
 SIZE: Final = 128  # height and width of a frame in pixels
-PERIOD: Final = 4.0  # period of all motion in seconds
+PERIOD: Final = 4.0  # seconds after which every motion repeats
 
 Shape = Literal["circle", "square", "triangle", "ring"]
 Motion = Literal["still", "sway", "bob", "circle"]
 Pattern = Literal["plain", "striped", "checked"]
-Camera = Literal["still", "left", "right"]
+Camera = Literal["still", "left", "right"]  # the direction in which the background moves in the picture
 Pixels = NDArray[np.float32]
 
 COLOURS: Final[dict[str, tuple[int, int, int]]] = {
@@ -43,6 +43,7 @@ BACKGROUNDS: Final[dict[str, tuple[int, int, int]]] = {
     "brown": (92, 60, 30),
     "grey": (112, 112, 118),
 }
+# Centre of the hero's path, (x, y) as a share of the frame's side; y points down.
 PLACES: Final[dict[str, tuple[float, float]]] = {
     "left": (0.32, 0.5),
     "right": (0.68, 0.5),
@@ -50,12 +51,13 @@ PLACES: Final[dict[str, tuple[float, float]]] = {
     "bottom": (0.5, 0.68),
     "middle": (0.5, 0.5),
 }
+# Radius of the hero as a share of the frame's side.
 SIZES: Final = {"small": 0.15, "big": 0.22}
 SHAPES: Final[tuple[Shape, ...]] = ("circle", "square", "triangle", "ring")
 MOTIONS: Final[tuple[Motion, ...]] = ("still", "sway", "bob", "circle")
 PATTERNS: Final[tuple[Pattern, ...]] = ("plain", "striped", "checked")
 CAMERAS: Final[tuple[Camera, ...]] = ("still", "left", "right")
-AMPLITUDE: Final = 0.09  # amplitude of the hero's motion as a share of the frame's width
+AMPLITUDE: Final = 0.09  # of the hero's motion, as a share of the frame's side
 TILE: Final = 32  # width of a stripe or a check in pixels
 PATTERN_CONTRAST: Final = 26  # difference between the two tones of a pattern in levels of 255
 
@@ -120,14 +122,17 @@ def hero_mask(hero: Hero, centre: NDArray[np.float32]) -> NDArray[np.float32]:
 def _signed_distance(
     shape: Shape, x: NDArray[np.float32], y: NDArray[np.float32], r: np.float32
 ) -> NDArray[np.float32]:
-    """Signed distance to the outline in pixels, negative inside; `x` and `y` are measured from the centre."""
+    """Signed distance in pixels from (x, y) to the outline, negative inside; a lower bound outside corners.
+
+    (0, 0) is the hero's centre, r its radius in pixels.
+    """
     if shape == "circle":
         return np.hypot(x, y) - r
     if shape == "ring":
         return np.abs(np.hypot(x, y) - 0.75 * r) - 0.25 * r
     if shape == "square":
         return np.maximum(np.abs(x), np.abs(y)) - 0.86 * r
-    # A triangle standing on its base: three half-planes at the same distance from the centre of mass.
+    # A triangle with a horizontal base: the intersection of three half-planes, 0.6 r from its centre of mass.
     side = np.float32(np.sqrt(3) / 2)
     return np.maximum(np.maximum(side * x - 0.5 * y, -side * x - 0.5 * y), y) - 0.6 * r
 
@@ -135,7 +140,7 @@ def _signed_distance(
 def background(shot: WorldShot, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
     """Background without the hero, `[T, SIZE, SIZE, 3]` in 0..255, at times `[T]` in seconds since the shot began.
 
-    A pan moves it by one tile in 2 s.
+    A pan moves its pattern by 16 pixels a second.
     """
     speed = np.float32({"still": 0.0, "left": 1.0, "right": -1.0}[shot.camera] * 2 * TILE / PERIOD)
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
@@ -157,7 +162,7 @@ def _wave(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def render(film: WorldFilm, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-    """Renders video frames `start` to `stop` (exclusive; the end by default), `[T, SIZE, SIZE, 3]` uint8."""
+    """Renders the video frames in [start, stop), `[T, SIZE, SIZE, 3]` uint8; without `stop`, to the last frame."""
     colour = np.array(COLOURS[film.hero.colour], dtype=np.float32)
     pieces: list[NDArray[np.uint8]] = []
     for shot, seconds in _timeline(film, start, stop):
@@ -167,20 +172,23 @@ def render(film: WorldFilm, start: int = 0, stop: int | None = None) -> NDArray[
 
 
 def render_mask(film: WorldFilm, start: int = 0, stop: int | None = None) -> Pixels:
-    """Share of each pixel that the hero covers in the same frames, `[T, SIZE, SIZE]` in [0, 1]."""
+    """Share of each pixel that the hero covers in the frames in [start, stop), `[T, SIZE, SIZE]` in [0, 1]."""
     timeline = _timeline(film, start, stop)
     return np.concatenate([hero_mask(film.hero, hero_centre(shot, seconds)) for shot, seconds in timeline])
 
 
 def _timeline(film: WorldFilm, start: int, stop: int | None) -> Iterator[tuple[WorldShot, Pixels]]:
-    """Shots in frames `start` to `stop`, each with the times `[T]` of its frames, in seconds since the shot began."""
-    last = film.frames if stop is None else stop
-    first = 0
+    """Yields the shots that overlap frames [start, stop), each with the times `[T]` of its frames in that range.
+
+    Times are in seconds since the start of the shot.
+    """
+    end = film.frames if stop is None else stop
+    shot_start = 0
     for shot in film.shots:
-        frames = np.arange(max(start, first), min(last, first + shot.frames))
+        frames = np.arange(max(start, shot_start), min(end, shot_start + shot.frames))
         if len(frames):
-            yield shot, ((frames - first) / FPS).astype(np.float32)
-        first += shot.frames
+            yield shot, ((frames - shot_start) / FPS).astype(np.float32)
+        shot_start += shot.frames
 
 
 def sample_hero(rng: np.random.Generator) -> Hero:
