@@ -106,7 +106,7 @@ def _embeddings(stream: Stream) -> dict[str, Tensor]:
     """The embeddings of every prompt of the film; prompts that a live script added are encoded again."""
     embeddings = dict(stream.spec.embeddings)
     for block in stream.film.plan.blocks:
-        encode = stream.owner(block.index).encode
+        encode = stream.owner(block.index).spec.encode
         if block.prompt not in embeddings and encode is not None:
             embeddings[block.prompt] = encode(block.prompt)
     return embeddings
