@@ -42,17 +42,21 @@ class ComparedModel:
 
     @property
     def config(self) -> WanConfig:
+        """Configuration of the model."""
         return self.model.config
 
     @property
     def dtype(self) -> torch.dtype:
+        """Dtype of the model."""
         return self.model.dtype
 
     @property
     def device(self) -> torch.device:
+        """Device of the model."""
         return self.model.device
 
     def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
+        """See `CausalWan.text_kv`."""
         return self.model.text_kv(text)
 
     def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:

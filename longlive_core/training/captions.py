@@ -57,7 +57,7 @@ def shot_phrase(shot: WorldShot, rng: np.random.Generator) -> str:
 
 
 def caption(hero: Hero | None, shot: WorldShot, rng: np.random.Generator) -> str:
-    """Caption of one shot. With `hero` None it does not describe the hero, whose looks then come from the KV cache."""
+    """Caption of one shot. With `hero` None the hero is not described, and its attributes must be in the KV cache."""
     subject = _pick(rng, UNNAMED) if hero is None else hero_phrase(hero, rng)
     return f"{subject} {shot_phrase(shot, rng)}"
 

@@ -123,6 +123,7 @@ class _BlockCausal:
     attention: Attention
 
     def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
+        """See `KVCache.attend`."""
         del layer
         # One unbind instead of many slices, because the gradient of a slice is a tensor as large as the whole sequence.
         queries, keys, values = (_segments(x, self.layout) for x in (q.rotated(rope), k.rotated(rope), v))
@@ -138,6 +139,7 @@ class _BlockCausal:
         return self.layout.join(outputs)
 
     def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
+        """Raises NotImplementedError, because there is no later pass that could read the K/V."""
         raise NotImplementedError("teacher forcing stores no K/V between passes: call the model instead of `write_kv`")
 
     def _visible(self, segments: tuple[Tensor, ...], block: int, rows: list[int]) -> Tensor:
@@ -155,6 +157,7 @@ class _BlockText:
     attention: Attention
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
+        """See `TextKVCache.attend`."""
         queries = _segments(q, self.layout)
         k, v = self.keys[layer]
         outputs: list[tuple[Tensor, ...]] = []

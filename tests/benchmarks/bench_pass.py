@@ -1,15 +1,16 @@
-"""A pass of the 5B transformer at 704x1280 with the window full, and whole blocks, from plain torch to ours.
+"""Ablation of a transformer pass of the 5B model at 704x1280 with a full window, and of whole blocks.
 
     python tests/benchmarks/bench_pass.py [--only ARM …] [--layers N] [--repeats N]     needs a CUDA device
     python tests/benchmarks/bench_pass.py --toy                                         a tiny model, on any machine
 
-An ablation ladder: each arm adds one thing to the one it names; (a) keeps keys and values as the reference does.
-Weights are random. First every arm makes a film of a tiny model, beyond the point where blocks are forgotten, and the
-flow of each of its passes is compared with that of eager torch on ring slots in float32. One arm too far off and
-nothing is timed (exit 1). Then each arm in turn, and back again (ABBA): it gets weights and memory of its own, fills
-its window, warms up, and is timed by CUDA events and by the clock. Peak memory is the allocator's, of that arm alone.
-A block is N denoising passes, the sampler, and the clean pass; frames per second are its video frames by its time.
-A timed pass is one in the middle of a block: what (a) moves at the start of each block shows in whole blocks alone.
+Each arm adds one change to the arm that it names; arm a stores K/V as the reference does. Weights are random. First
+each arm generates a film with a tiny model, long enough that blocks are evicted, and the flow of each pass is compared
+with that of eager PyTorch with ring slots in float32. If one error is above its tolerance, nothing is timed (exit 1).
+Then the arms run in order and in reverse order (ABBA). Each time an arm allocates its weights and KV cache, fills its
+window, warms up, and is timed with CUDA events and with the clock. Peak memory is that of the allocator during one arm.
+A block consists of N denoising passes, the sampler and the clean pass; frames per second are its video frames divided
+by its time. A timed pass is in the middle of a block, so that the tokens that arm a moves at the start of each block
+count in whole blocks only.
 """
 
 from __future__ import annotations
@@ -28,81 +29,89 @@ from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from bench_kernels import CUDA, machine  # before all others: it makes `longlive` mean this tree
+from bench_kernels import CUDA, machine  # first, because it registers this tree as the package `longlive`
 from kernel_cases import DEVICE
 from longlive.longlive_core.types import TIME_FACTOR
-from pass_arms import ARMS, EXACT, FIVE_B, LADDER, SLOTS, TOY, Arm, Rig, Size
+from pass_arms import ARMS, EXACT, FIVE_B, LADDER, SLOTS, TOY, Arm, PassRunner, Size
 from pass_baselines import CompiledLayers
 from torch import Tensor
 
-# Relative L2 of the worst pass. bfloat16 alone, and what rounding weights and KV of the tiny model may add to it.
-BF16 = 2e-2
-OF_WEIGHTS = {"bf16": 0.0, "fp8": 4e-2, "nvfp4": 1e-1}
-OF_KV = {"bf16": 0.0, "fp8": 2e-2, "nvfp4": 4e-2}
+# Limits of the relative L2 error of the worst pass of the tiny model: of bf16, and what quantised weights and K/V add.
+BF16_TOLERANCE = 2e-2
+WEIGHTS_TOLERANCE = {"bf16": 0.0, "fp8": 4e-2, "nvfp4": 1e-1}
+KV_TOLERANCE = {"bf16": 0.0, "fp8": 2e-2, "nvfp4": 4e-2}
 STEPS = (4, 2)
 
 
 class Time(NamedTuple):
-    """Seconds by CUDA events, and by the clock."""
+    """Seconds measured with CUDA events and with the clock."""
 
     device: float
     wall: float
 
 
 @dataclass
-class Record:
-    """What was seen of an arm. times: of `pass`, and of blocks by their steps; peak: bytes."""
+class Measurements:
+    """Measurements of an arm.
+
+    times: of a "pass", and of a block by its number of steps. peak: bytes. attention: kernels that ran. error: message.
+    """
 
     times: dict[str, list[Time]] = field(default_factory=lambda: defaultdict[str, list[Time]](list))
     peak: int = 0
     attention: str = ""
-    fault: str | None = None
+    error: str | None = None
 
 
-def gate(arm: Arm) -> float:
-    return BF16 + OF_WEIGHTS[arm.weights] + OF_KV[arm.kv]
+def tolerance(arm: Arm) -> float:
+    """Limit of the relative L2 error of an arm."""
+    return BF16_TOLERANCE + WEIGHTS_TOLERANCE[arm.weights] + KV_TOLERANCE[arm.kv]
 
 
-def flows(arm: Arm) -> list[Tensor]:
-    """Flows of a short film, two of each block from when the window is full until twice a block was forgotten."""
-    # Where Triton cannot take an op, `auto` would run the eager one and be compared with itself.
-    rig = Rig(arm, TOY, CompiledLayers(tuned=False), "triton" if arm.kernels == "auto" else None)
+def film_flows(arm: Arm) -> list[Tensor]:
+    """Flows of a short film: of two passes of each block from the full window until two blocks have been evicted."""
+    # With `auto`, an op that Triton cannot run would be eager, and would be compared with itself.
+    runner = PassRunner(arm, TOY, CompiledLayers(tuned=False), "triton" if arm.kernels == "auto" else None)
     torch.manual_seed(1)
-    made: list[Tensor] = []
+    flows: list[Tensor] = []
     for block in range(SLOTS + 2):
-        noisy, noisier, clean = torch.randn(3, *rig.noise.shape, device=DEVICE)
-        made += [rig.flow(noisier, 999), rig.flow(noisy, 624)] if block >= SLOTS - 1 else []
-        rig.write_kv(clean)
-    return made
+        noisy, noisier, clean = torch.randn(3, *runner.noise.shape, device=DEVICE)
+        flows += [runner.flow(noisier, 999), runner.flow(noisy, 624)] if block >= SLOTS - 1 else []
+        runner.write_kv(clean)
+    return flows
 
 
 def compare(arms: Sequence[Arm]) -> dict[str, float | str]:
-    """Relative L2 of each arm, the worst of its passes; where it fails, why."""
-    wanted = flows(EXACT)
+    """Relative L2 of the worst pass of each arm, or the message of its error."""
+    expected = film_flows(EXACT)
     found: dict[str, float | str] = {}
     for arm in arms:
         try:
-            pairs = zip(flows(arm), wanted, strict=True)
-            found[arm.name] = max(float((made - want).norm() / want.norm()) for made, want in pairs)
+            pairs = zip(film_flows(arm), expected, strict=True)
+            found[arm.name] = max(float((ours - exact).norm() / exact.norm()) for ours, exact in pairs)
         except Exception as error:
-            found[arm.name] = told(error)
+            found[arm.name] = one_line(error)
     return found
 
 
-def told(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Type and message of an error, in one line of 200 characters or less."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def red(errors: dict[str, float | str]) -> list[str]:
-    """Arms that failed, or are too far off, or NaN."""
+def failures(errors: dict[str, float | str]) -> list[str]:
+    """A line for each arm that raised an error, or whose error is above its tolerance or NaN."""
     return [
-        f"{name}: {error}" if isinstance(error, str) else f"{name}: {error:.1e}, the gate is {gate(ARMS[name]):.1e}"
+        f"{name}: {error}"
+        if isinstance(error, str)
+        else f"{name}: {error:.1e}, the tolerance is {tolerance(ARMS[name]):.1e}"
         for name, error in errors.items()
-        if isinstance(error, str) or not error <= gate(ARMS[name])
+        if isinstance(error, str) or not error <= tolerance(ARMS[name])
     ]
 
 
 def timed(run: Callable[[], object]) -> Time:
+    """Measures one call."""
     if not CUDA:
         began = perf_counter()
         run()
@@ -119,42 +128,42 @@ def timed(run: Callable[[], object]) -> Time:
 
 
 def attention_of(run: Callable[[], object]) -> str:
-    """Which of torch's attentions a run calls, by what the profiler sees and not by what was asked for."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+    """Names of the attention kernels of PyTorch that a run calls, as the profiler reports them."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         run()
     prefix = "aten::_scaled_dot_product_"
-    names = {event.key[len(prefix) :] for event in seen.key_averages() if event.key.startswith(prefix)}
+    names = {event.key[len(prefix) :] for event in profile.key_averages() if event.key.startswith(prefix)}
     return ", ".join(sorted(name.replace("_attention", "") for name in names))
 
 
-def visit(arm: Arm, size: Size, compiled: CompiledLayers, record: Record, passes: int) -> None:
-    """One turn of an arm. What makes it fail is kept: it costs its own row, not the others'."""
+def measure_arm(arm: Arm, size: Size, compiled: CompiledLayers, record: Measurements, passes: int) -> None:
+    """Measures one arm once. An error is recorded, so that the other arms still run."""
     before = torch.cuda.memory_allocated() if CUDA else 0
     try:
-        rig = Rig(arm, size, compiled)
-        rig.fill()
-        rig.block(2)
-        rig.step()
-        record.attention = record.attention or attention_of(rig.step)
+        runner = PassRunner(arm, size, compiled)
+        runner.fill()
+        runner.block(2)
+        runner.step()
+        record.attention = record.attention or attention_of(runner.step)
         if CUDA:
             torch.cuda.reset_peak_memory_stats()
-        record.times["pass"] += [timed(rig.step) for _ in range(passes)]
+        record.times["pass"] += [timed(runner.step) for _ in range(passes)]
         for steps in STEPS if arm.blocks else ():
-            record.times[f"{steps} steps"].append(timed(partial(rig.block, steps)))
+            record.times[f"{steps} steps"].append(timed(partial(runner.block, steps)))
         record.peak = max(record.peak, torch.cuda.max_memory_allocated() - before if CUDA else 0)
     except Exception as error:
-        record.fault = told(error)
+        record.error = one_line(error)
 
 
-def measure(arms: Sequence[Arm], size: Size, repeats: int, passes: int) -> dict[str, Record]:
-    """Every arm, forth and back, `repeats` times."""
-    torch.compiler.reset()  # the gate's graphs are of another shape
-    compiled, records = CompiledLayers(tuned=True), {arm.name: Record() for arm in arms}
+def measure(arms: Sequence[Arm], size: Size, repeats: int, passes: int) -> dict[str, Measurements]:
+    """Measures all arms in order and in reverse order, `repeats` times."""
+    torch.compiler.reset()  # the graphs of the comparison have another shape
+    compiled, records = CompiledLayers(tuned=True), {arm.name: Measurements() for arm in arms}
     for arm in (*arms, *reversed(arms)) * repeats:
-        if records[arm.name].fault is None:
-            visit(arm, size, compiled, records[arm.name], passes)
+        if records[arm.name].error is None:
+            measure_arm(arm, size, compiled, records[arm.name], passes)
             spent = [f"{1e3 * time.device:.1f}" for time in records[arm.name].times["pass"][-passes:]]
-            print(f"{arm.name}: {records[arm.name].fault or ' '.join(spent)}", file=sys.stderr)
+            print(f"{arm.name}: {records[arm.name].error or ' '.join(spent)}", file=sys.stderr)
         gc.collect()
         if CUDA:
             torch.cuda.empty_cache()
@@ -162,35 +171,39 @@ def measure(arms: Sequence[Arm], size: Size, repeats: int, passes: int) -> dict[
 
 
 def spread(times: Sequence[Time], base: Sequence[Time]) -> str:
-    """Four cells of milliseconds and one of how many times as fast as the base it is."""
+    """Four cells of milliseconds, and one with the speed relative to the base."""
     device = [time.device for time in times]
-    tenths = quantiles(device, n=10, method="inclusive")
+    deciles = quantiles(device, n=10, method="inclusive")
     wall = median(time.wall for time in times)
-    faster = f"{median(time.device for time in base) / median(device):.2f}" if base else ""
-    return " | ".join(f"{1e3 * value:.1f}" for value in (median(device), tenths[0], tenths[-1], wall)) + f" | {faster}"
+    speedup = f"{median(time.device for time in base) / median(device):.2f}" if base else ""
+    return (
+        " | ".join(f"{1e3 * value:.1f}" for value in (median(device), deciles[0], deciles[-1], wall)) + f" | {speedup}"
+    )
 
 
-def pass_table(errors: dict[str, float | str], records: dict[str, Record]) -> str:
+def pass_table(errors: dict[str, float | str], records: dict[str, Measurements]) -> str:
+    """The Markdown table of single passes."""
     base = records["a"].times["pass"] if "a" in records else []
     lines = [
-        "| one pass | | weights | KV | attention | ms | p10 | p90 | clock ms | a ÷ it | peak GB | error | gate |",
+        "| pass | | weights | KV | attention | ms | p10 | p90 | clock ms | speed-up | peak GB | error | tolerance |",
         "|---" * 13 + "|",
     ]
     for arm in LADDER:
         if arm.name not in errors and arm.name not in records and arm.not_run is None:
             continue
-        record, error = records.get(arm.name, Record()), errors.get(arm.name, "")
-        missing = arm.not_run or record.fault or (arm.not_timed and f"not timed: {arm.not_timed}")
+        record, error = records.get(arm.name, Measurements()), errors.get(arm.name, "")
+        missing = arm.not_run or record.error or (arm.not_timed and f"not timed: {arm.not_timed}")
         cells = f"{missing or ''} | | | | " if missing else spread(record.times["pass"], base)
         peak = f"{record.peak / 1e9:.2f}" if record.peak else ""
-        compared = "|" if arm.not_run else f"{error:.1e} | {gate(arm):.1e}"
+        compared = "|" if arm.not_run else f"{error:.1e} | {tolerance(arm):.1e}"
         names = f"{arm.name} | {arm.adds} | {arm.weights} | {arm.kv} | {record.attention}"
         lines.append(f"| {names} | {cells} | {peak} | {compared} |")
     return "\n".join(lines)
 
 
-def block_table(records: dict[str, Record], frames: int) -> str:
-    lines = ["| whole block | steps | ms | p10 | p90 | clock ms | a ÷ it | frames/s |", "|---" * 8 + "|"]
+def block_table(records: dict[str, Measurements], frames: int) -> str:
+    """The Markdown table of whole blocks, which have `frames` video frames."""
+    lines = ["| whole block | steps | ms | p10 | p90 | clock ms | speed-up | frames/s |", "|---" * 8 + "|"]
     for steps in STEPS:
         key = f"{steps} steps"
         base = records["a"].times[key] if "a" in records else []
@@ -202,9 +215,10 @@ def block_table(records: dict[str, Record], frames: int) -> str:
 
 
 def commit() -> str:
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    """The git commit, or "unknown" outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
-        return subprocess.check_output(words, text=True, stderr=subprocess.DEVNULL).strip()
+        return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -213,14 +227,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("5b", "toy"), default="5b")
     parser.add_argument("--toy", action="store_const", const="toy", dest="model", help="--model toy")
-    parser.add_argument("--only", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="of these arms")
-    parser.add_argument("--layers", type=int, help="a model of so many; its figures say nothing of the whole one")
-    parser.add_argument("--repeats", type=int, default=3, help="ABBA rounds: every arm has two turns in each")
-    parser.add_argument("--passes", type=int, default=5, help="timed in each turn")
+    parser.add_argument(
+        "--only", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM", help="run these arms only"
+    )
+    parser.add_argument(
+        "--layers", type=int, help="layers of the model; with another number, figures are not those of the model"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="ABBA rounds; each arm runs twice in each")
+    parser.add_argument("--passes", type=int, default=5, help="timed passes of an arm in each run")
     arguments = parser.parse_args()
     if not CUDA:
         if arguments.model != "toy":
-            sys.exit("no CUDA device: --toy shows that it runs")
+            sys.exit("no CUDA device was found: use --toy to test that it runs")
         torch.set_num_threads(1)
     size = TOY if arguments.model == "toy" else FIVE_B
     if arguments.layers:
@@ -228,17 +246,19 @@ def main() -> None:
     arms = [arm for arm in LADDER if arm.name in arguments.only and arm.not_run is None]
     print(f"{machine()}\ncommit {commit()}")
     errors = compare(arms)
-    faults = red(errors)
-    if faults:
-        sys.exit("not timed, too far from eager torch in float32 (relative L2):\n" + "\n".join(faults))
+    failed = failures(errors)
+    if failed:
+        sys.exit(
+            "nothing was timed, because these differ from eager PyTorch in float32 (relative L2):\n" + "\n".join(failed)
+        )
     shape = size.block
     print(
         f"{size.config.num_layers} layers of width {size.config.dim}, blocks of {shape.frames} latent frames of "
         f"{shape.height}x{shape.width}, window {SLOTS} blocks; {arguments.repeats} ABBA rounds of "
-        f"{arguments.passes} passes a turn{'; toy shapes: that it runs, not how fast' if size is TOY else ''}\n"
+        f"{arguments.passes} passes{'; toy shapes: the times mean nothing' if size is TOY else ''}\n"
     )
-    timeable = [arm for arm in arms if arm.not_timed is None]
-    records = measure(timeable, size, arguments.repeats, arguments.passes)
+    timed_arms = [arm for arm in arms if arm.not_timed is None]
+    records = measure(timed_arms, size, arguments.repeats, arguments.passes)
     print(f"{pass_table(errors, records)}\n\n{block_table(records, TIME_FACTOR * shape.frames)}")
 
 

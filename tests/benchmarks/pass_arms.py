@@ -1,4 +1,4 @@
-"""The arms of `bench_pass.py`: what weights, memory, attention and kernels a transformer pass is made with."""
+"""The arms of `bench_pass.py`: weights, KV cache, attention and kernels of a transformer pass."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from longlive.longlive_core.model.attention import Attention, default_attention,
 from longlive.longlive_core.model.linears import quantize_linears
 from longlive.longlive_core.sampling.unipc import unipc
 from longlive.longlive_core.types import BlockSpec, LatentShape
-from pass_baselines import CompiledLayers, CopyRoll
+from pass_baselines import CompiledLayers, RollingCache
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 SLOTS = 4
-ENDLESS = 1 << 20  # blocks in the film: the window is what limits memory
+FILM_BLOCKS = 1 << 20  # more than the window, so that the window limits the KV cache
 
 
 @dataclass(frozen=True)
 class Size:
-    """A model and the blocks it is given: latent cells down and across, latent frames."""
+    """A model and the shape of its blocks: `latent` height and width, and number of latent frames."""
 
     config: WanConfig
     latent: tuple[int, int]
@@ -36,11 +36,12 @@ class Size:
 
     @property
     def block(self) -> LatentShape:
+        """Shape of a block of one film."""
         return LatentShape(1, self.config.channels, self.frames, *self.latent)
 
 
 FIVE_B = Size(WAN22_TI2V_5B, (44, 80), 8)
-# Few tokens where Triton runs in its interpreter, seconds for each pass.
+# Fewer tokens without CUDA, because Triton's interpreter takes seconds for each pass.
 TOY = Size(
     WanConfig(dim=256, ffn_dim=512, num_heads=2, num_layers=2, freq_dim=32, text_dim=32, text_len=16),
     (16, 16) if CUDA else (2, 4),
@@ -50,7 +51,10 @@ TOY = Size(
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to make a pass. blocks: whole blocks are timed too."""
+    """One configuration of a pass.
+
+    adds: description of the change. copies: use the copy-and-roll cache. blocks: time whole blocks too.
+    """
 
     name: str
     adds: str
@@ -64,7 +68,7 @@ class Arm:
 
     @property
     def not_run(self) -> str | None:
-        """Why it can be neither compared nor timed on this machine."""
+        """Why the arm cannot run on this machine, or None."""
         if self.name == "b2" and not CUDA:
             return "cuDNN needs CUDA"
         if self.weights == "fp8" and CUDA and torch.cuda.get_device_capability() < (8, 9):
@@ -73,6 +77,7 @@ class Arm:
 
     @property
     def not_timed(self) -> str | None:
+        """Why the arm is compared and not timed on this machine, or None."""
         return "Triton runs in its interpreter" if self.kernels == "auto" and not CUDA else None
 
 
@@ -95,10 +100,10 @@ ARMS = {arm.name: arm for arm in LADDER}
 EXACT = Arm("exact", "b in float32", kv="float32", attention="default", kernels="eager")
 
 
-class Rig:
-    """An arm with a model and a memory of its own. Same seed, same weights, text and noise in every arm.
+class PassRunner:
+    """Runs passes and blocks of one arm with its model and KV cache. All arms have the same weights, text and noise.
 
-    kernels: in place of the arm's choice.
+    kernels: replaces the arm's backend.
     """
 
     def __init__(self, arm: Arm, size: Size, compiled: CompiledLayers, kernels: Choice | None = None) -> None:
@@ -108,37 +113,37 @@ class Rig:
         self._kernels: Choice = kernels or arm.kernels
         self._compiled = compiled if arm.compiled else None
         if self._compiled is not None:
-            self._compiled.take_over(self.model)
-        self._film = self._memory(arm)
+            self._compiled.wrap_layers(self.model)
+        self._cache = self._make_cache(arm)
         self._block = BlockSpec(0, 0, "a", False, None, 0, size.frames)
 
     @torch.no_grad()
     def flow(self, x: Tensor, t: float) -> Tensor:
-        """One denoising pass of the current block, float32; x and result `[1, C, F, H, W]`."""
-        self._film.begin(self._block)
+        """Runs one denoising pass of the current block. x and the result: `[1, C, F, H, W]`, the result in float32."""
+        self._cache.begin(self._block)
         flow = x
-        with self._setting():
-            for text, kv in self._film.calls(self._block, clean=False):
+        with self._backend():
+            for text, kv in self._cache.calls(self._block, clean=False):
                 flow = self.model(x.to(self.model.dtype), self._times(t), text, kv, self._positions())
         return flow.float()
 
     @torch.no_grad()
     def write_kv(self, x: Tensor) -> None:
-        """The clean pass of the current block; the next one is current then."""
-        self._film.begin(self._block)
-        with self._setting():
-            for text, kv in self._film.calls(self._block, clean=True):
+        """Runs the clean pass of the current block on `x`, `[1, C, F, H, W]`, and goes on to the next block."""
+        self._cache.begin(self._block)
+        with self._backend():
+            for text, kv in self._cache.calls(self._block, clean=True):
                 self.model.write_kv(x.to(self.model.dtype), self._times(0), text, kv, self._positions())
-        self._film.end(self._block)
+        self._cache.end(self._block)
         index = self._block.index + 1
         self._block = BlockSpec(index, 0, "a", False, None, index * self._size.frames, self._size.frames)
 
     def step(self) -> None:
-        """A denoising pass on noise."""
+        """Runs one denoising pass on noise."""
         self.flow(self.noise, 999)
 
     def block(self, steps: int) -> None:
-        """A whole block as `Generation` makes it, less its drawing of noise and its look for NaN."""
+        """Samples a whole block like `Generation`, without making noise and without the check for NaN."""
         schedule, x, flows = unipc(steps), self.noise, list[Tensor]()
         for t in schedule.timesteps:
             flows.append(self.flow(x, t))
@@ -146,29 +151,29 @@ class Rig:
         self.write_kv(x)
 
     def fill(self) -> None:
-        """Blocks until the window is full."""
+        """Writes blocks until the window is full."""
         for _ in range(SLOTS):
             self.write_kv(self.noise)
 
-    def _memory(self, arm: Arm) -> FilmKVCache | CopyRoll:
+    def _make_cache(self, arm: Arm) -> FilmKVCache | RollingCache:
         config, shape = self._size.config, self._size.block
         text: Tensor = torch.randn(config.text_len, config.text_dim, device=DEVICE).to(self.model.dtype)
         attention = ATTENTION[arm.attention]
         if not arm.copies:
             memory = MemoryConfig(window=SLOTS * shape.frames, sink=shape.frames, kv_format=arm.kv)
-            return FilmKVCache(self.model, memory, shape, ENDLESS, lambda _: text, attention)
+            return FilmKVCache(self.model, memory, shape, FILM_BLOCKS, lambda _: text, attention)
         grid = config.grid(shape.height, shape.width)
         pool = PoolShape.of(config, batch=1, slots=SLOTS, block_tokens=shape.frames * grid[0] * grid[1])
         with torch.no_grad():
             prompt = PromptCache(lambda _: text, self.model.text_kv, attention).kv("a")
-        return CopyRoll(pool, prompt, self.model.dtype, self.model.device)
+        return RollingCache(pool, prompt, self.model.dtype, self.model.device)
 
     @contextmanager
-    def _setting(self) -> Generator[None]:
+    def _backend(self) -> Generator[None]:
         with ExitStack() as stack:
             stack.enter_context(use_backend(self._kernels))
             if self._compiled is not None:
-                stack.enter_context(self._compiled.plain_ops())
+                stack.enter_context(self._compiled.eager_ops())
             yield
 
     def _times(self, t: float) -> Tensor:
@@ -181,7 +186,10 @@ class Rig:
 
 
 def random_model(config: WanConfig, arm: Arm) -> CausalWan:
-    """The arm's weights, made where they stay. Modulation is large, so that an error in attention shows in the flow."""
+    """A model of random weights in the arm's format, allocated on the device.
+
+    Modulation weights are large, so that an error of attention changes the flow noticeably.
+    """
     torch.manual_seed(0)
     model = CausalWan(config, device=DEVICE, dtype=torch.bfloat16).requires_grad_(False)
     for name, value in model.named_parameters():
@@ -195,7 +203,7 @@ def random_model(config: WanConfig, arm: Arm) -> CausalWan:
 
 
 def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """FlashAttention-2 alone, as the reference runs it."""
+    """FlashAttention-2, as in the reference. q, k, v and the result: `[B, L, H, D]`."""
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         return torch_attention(q, k, v)
 
