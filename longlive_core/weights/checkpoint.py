@@ -105,9 +105,9 @@ def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
     required = {name: TensorRequirement(tuple(tensor.shape)) for name, tensor in skeleton.state_dict().items()}
     linears = _linear_shapes(skeleton)
     # An fp8 tensor outside the linear layers stays in `required` as a float, so that the check refuses it.
-    quantized = {layer: format_ for layer, format_ in formats.items() if layer in linears}
-    for layer, format_ in quantized.items():
-        required |= packed_requirements(layer, format_, linears[layer])
+    quantized = {layer: quant_format for layer, quant_format in formats.items() if layer in linears}
+    for layer, quant_format in quantized.items():
+        required |= packed_requirements(layer, quant_format, linears[layer])
     _check_tensors(source.path, specs, required, companion_names(source, names, quantized))
     return Checkpoint(source, names, skeleton, _overall_format(specs, linears, quantized), quantized, causal)
 

@@ -54,12 +54,13 @@ def compare_with_source(
     for name in source.shapes:
         on_tensor(name)
         layer = name.removesuffix(".weight")
-        format_ = packed.get(layer, "bf16")
+        quant_format = packed.get(layer, "bf16")
         error = relative_error(written.read_float(name), source.read_float(name))
-        if not error <= MAX_ERRORS[format_]:  # not `>`, because NaN must fail too
+        if not error <= MAX_ERRORS[quant_format]:  # not `>`, because NaN must fail too
             raise CheckpointError(
-                f"'{name}' of {source.checkpoint.source.path} has a relative error of {error:.3g} in {format_}; the "
-                f"limit is {MAX_ERRORS[format_]}. The source may be damaged: copy it again. Nothing was written"
+                f"'{name}' of {source.checkpoint.source.path} has a relative error of {error:.3g} in {quant_format}; "
+                f"the limit is {MAX_ERRORS[quant_format]}. The source may be damaged: copy it again. "
+                "Nothing was written"
             )
         block_layer = _BLOCK_LAYER.fullmatch(layer) if layer in checkpoint.linears else None
         errors_by_kind.setdefault(block_layer[1] if block_layer else OTHER_TENSORS, {})[layer] = error

@@ -226,9 +226,9 @@ def _notes(plan: _ConversionPlan) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_choices(format_: str, rule: str, strength: float) -> None:
-    if format_ not in get_args(Format):
-        raise ValueError(f"format {format_!r} is unknown: choose one of {', '.join(get_args(Format))}")
+def _check_choices(quant_format: str, rule: str, strength: float) -> None:
+    if quant_format not in get_args(Format):
+        raise ValueError(f"format {quant_format!r} is unknown: choose one of {', '.join(get_args(Format))}")
     denominator_of(rule)  # raises ValueError for an unknown rule
     if not math.isfinite(strength):
         raise ValueError(f"strength {strength} must be a finite number; 1 is what a LoRA was trained for")

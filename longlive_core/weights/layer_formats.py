@@ -84,14 +84,14 @@ def layer_settings(source: TensorSource, names: Mapping[str, str]) -> dict[str, 
     return settings
 
 
-def packed_requirements(layer: str, format_: str, shape: tuple[int, ...]) -> dict[str, TensorRequirement]:
-    """Returns the tensors that a linear layer of shape [N, K] must have in `format_` instead of its float weight.
+def packed_requirements(layer: str, quant_format: str, shape: tuple[int, ...]) -> dict[str, TensorRequirement]:
+    """Returns the tensors that a linear layer of shape [N, K] must have in `quant_format` instead of its float weight.
 
     nvfp4: weight `[N16, K16 / 2]`, two values a byte, N and K padded to multiples of 16; block scales in cuBLAS's
     swizzled layout, `[N128, K16 / 16 padded to a multiple of 4]`; one scale of the whole tensor. fp8: weight `[N, K]`.
     """
     rows, columns = shape
-    if format_ == "fp8":
+    if quant_format == "fp8":
         return {f"{layer}.weight": TensorRequirement((rows, columns), FP8_DTYPES)}
     columns = _round_up(columns, 16)
     scales = _round_up(rows, 128), _round_up(columns // 16, 4)
@@ -117,7 +117,7 @@ def companion_names(source: TensorSource, names: Mapping[str, str], layers: Mapp
 
 def unpacked_shapes(specs: Mapping[str, TensorSpec], formats: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of all tensors, with nvfp4 weights twice as wide as packed: two values are in one byte."""
-    packed = {f"{layer}.weight" for layer, format_ in formats.items() if format_ == "nvfp4"}
+    packed = {f"{layer}.weight" for layer, quant_format in formats.items() if quant_format == "nvfp4"}
     return {n: (*s.shape[:-1], 2 * s.shape[-1]) if n in packed and s.shape else s.shape for n, s in specs.items()}
 
 

@@ -88,9 +88,9 @@ def open_weights(path: Path | str, *, lora: Path | str | None = None, strength: 
     checkpoint = inspect_checkpoint(path)
     settings = layer_settings(checkpoint.source, checkpoint.names)
     comfy_quant: dict[str, Tensor] = {}
-    for layer, format_ in checkpoint.quantized.items():
+    for layer, quant_format in checkpoint.quantized.items():
         dtype = checkpoint.source.specs[checkpoint.names[f"{layer}.weight"]].dtype
-        comfy_format = {"format": COMFY_FP8_FORMATS[dtype]} if format_ == "fp8" else {}
+        comfy_format = {"format": COMFY_FP8_FORMATS[dtype]} if quant_format == "fp8" else {}
         comfy_quant[layer] = encode_settings({**settings.get(layer, {}), **comfy_format})
     merged = None if lora is None else read_lora(lora)
     if merged is not None:
