@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf, sqrt
 from pathlib import Path
@@ -70,15 +70,11 @@ def compare_with_source(
 def relative_error(tensor: Tensor, exact: Tensor) -> float:
     """|tensor - exact| / |exact| over all values of two tensors of one shape; 0 if both are zero."""
     error = size = 0.0
-    for values, exact_values in zip(_chunks(tensor), _chunks(exact), strict=True):
+    for values, exact_values in zip(*(t.reshape(-1).split(_CHUNK) for t in (tensor, exact)), strict=True):
         expected = exact_values.double()
         error += (values.double() - expected).square().sum().item()
         size += expected.square().sum().item()
     return sqrt(error / size) if size else (inf if error else 0.0)
-
-
-def _chunks(tensor: Tensor) -> Iterable[Tensor]:
-    return tensor.reshape(-1).split(_CHUNK)
 
 
 def _summarize(errors: Mapping[str, float]) -> KindErrors:
