@@ -1,4 +1,4 @@
-"""The embedded model."""
+"""LongLive Mini, the embedded model: transformer, text encoder and VAE, small enough to ship with the code."""
 
 from .config import LATENT_SIZE, MINI_DIT, MINI_VAE, PIXELS
 from .loader import ASSETS, Mini, load_mini

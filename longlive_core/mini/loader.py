@@ -1,9 +1,9 @@
-"""LongLive Mini: the whole system at toy size, trained, in three small files beside the code."""
+"""Makes, saves and loads LongLive Mini, whose trained weights are three small files in `assets/mini`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ FILES = ("transformer", "text_encoder", "vae")
 
 @dataclass(frozen=True)
 class Mini:
-    """The embedded model: transformer, text encoder and VAE at 128 x 128 px, 24 fps."""
+    """The embedded model: transformer, text encoder and VAE for films of 128 x 128 pixels at 24 fps."""
 
     model: CausalWan
     text: TextEncoder
@@ -33,12 +33,17 @@ class Mini:
 
     pixel_size = PIXELS
 
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The three modules in the order of `FILES`."""
+        return self.model, self.text, self.vae
+
     def encode_text(self, prompt: str) -> Tensor:
-        """Embedding [L, text_dim] of a prompt, on the model's device."""
+        """Encodes a prompt as `[L, text_dim]` on the device of the transformer."""
         return self.text.encode(prompt).to(self.model.device)
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        """Words the model has never seen."""
+        """Returns the words of a prompt that are not in the vocabulary."""
         return self.text.unknown_words(prompt)
 
     @classmethod
@@ -49,21 +54,21 @@ class Mini:
         model: WanConfig = MINI_DIT,
         vae: VAEConfig = MINI_VAE,
     ) -> Mini:
-        """Untrained weights from a seed; frozen and in eval mode, as `load_mini` gives them.
+        """Makes an untrained model from a seed, in eval mode and without gradients like that of `load_mini`.
 
-        A model that asks for gradients is no stand-in for a loaded one: oneDNN may choose other kernels for it.
+        Gradients matter because oneDNN may choose other kernels for weights that require them, which changes bits.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             transformer = CausalWan(model)
             transformer.init_weights()
-            parts = transformer, TextEncoder(vocabulary, model.text_dim, model.text_len), WanVAE(vae)
-        for module in parts:
+            mini = cls(transformer, TextEncoder(vocabulary, model.text_dim, model.text_len), WanVAE(vae))
+        for module in mini.modules:
             module.requires_grad_(False).eval()
-        return cls(*parts)
+        return mini
 
     def save(self, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-        """Three safetensors files with their configuration as metadata."""
+        """Writes the three safetensors files to `folder`, each with its configuration as metadata."""
         folder.mkdir(parents=True, exist_ok=True)
         text: dict[str, Any] = {
             "vocabulary": self.text.vocabulary,
@@ -71,49 +76,38 @@ class Mini:
             "max_words": self.text.max_words,
             "heads": self.text.heads,
         }
-        parts: tuple[tuple[nn.Module, Mapping[str, Any]], ...] = (
-            (self.model, asdict(self.model.config)),
-            (self.text, text),
-            (self.vae, self.vae.config.to_dict()),
-        )
-        for name, (module, config) in zip(FILES, parts, strict=True):
+        configs = asdict(self.model.config), text, self.vae.config.to_dict()
+        for name, module, config in zip(FILES, self.modules, configs, strict=True):
             tensors = {k: v.detach().to(dtype).contiguous() for k, v in module.state_dict().items()}
             save_file(tensors, folder / f"{name}.safetensors", {"format": FORMAT, "config": json.dumps(config)})
 
 
 def load_mini(folder: Path | None = None, device: str | torch.device = "cpu") -> Mini:
-    """The shipped weights, or those that `longlive train mini` wrote to `folder`; float32, ready to run.
+    """Loads the embedded model in float32 from `folder`, the output of `longlive train mini`; None: from the package.
 
-    Raises FileNotFoundError or ValueError that name the file.
+    Raises FileNotFoundError for a missing file, and ValueError for a file that is damaged or of another format.
     """
     folder = ASSETS if folder is None else folder
-    transformer, text, vae = (_read(folder / f"{name}.safetensors") for name in FILES)
-    model = CausalWan(WanConfig.from_mapping(transformer.config))
-    encoder = TextEncoder(**text.config)
-    decoder = WanVAE(VAEConfig.from_dict(vae.config))
-    for module, part in ((model, transformer), (encoder, text), (decoder, vae)):
-        module.load_state_dict({k: v.float() for k, v in part.tensors.items()})
+    (model, text, vae), states = zip(*(_read(folder / f"{name}.safetensors") for name in FILES), strict=True)
+    mini = Mini(CausalWan(WanConfig.from_mapping(model)), TextEncoder(**text), WanVAE(VAEConfig.from_dict(vae)))
+    for module, state in zip(mini.modules, states, strict=True):
+        module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         module.requires_grad_(False).eval().to(device)
-    return Mini(model, encoder, decoder)
+    return mini
 
 
-@dataclass(frozen=True)
-class _Part:
-    config: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-
-def _read(path: Path) -> _Part:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Reads the configuration and the tensors of one file."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is missing: the folder of an embedded model holds {', '.join(f'{n}.safetensors' for n in FILES)}; "
+            f"{path} is missing: an embedded model consists of {', '.join(f'{n}.safetensors' for n in FILES)}; "
             "reinstall the package or run `longlive train mini`"
         )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise ValueError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}: it is another model")
-            return _Part(json.loads(metadata["config"]), {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                raise ValueError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}; use LongLive Mini")
+            return json.loads(metadata["config"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error}): copy or download it again") from error
+        raise ValueError(f"{path} cannot be read ({error}); copy or download it again") from error

@@ -1,9 +1,10 @@
-"""Latents of the embedded model as colours: a linear map for previews, without the VAE."""
+"""A linear map from latents of the embedded model to colours, for previews without the VAE."""
 
 from __future__ import annotations
 
-# Red, green and blue in [-1, 1] of each normalised latent channel: ridge regression over 40 films of the world, mean
-# colours of 16x16 pixels; the ridge keeps it calm on sampled latents, which stray where encoded ones do not.
+# [C, 3]: weight of each normalised latent channel in red, green and blue, which are in [-1, 1]. Fitted to the mean
+# colours of patches of 16x16 pixels in 40 synthetic films (training/world.py) by ridge regression. The ridge limits the
+# weights of channels in which sampled latents differ from encoded ones.
 RGB_FACTORS = [
     [0.022, 0.0065, 0.0271],
     [0.0025, 0.0088, 0.0199],

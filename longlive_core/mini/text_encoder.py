@@ -1,4 +1,4 @@
-"""The embedded model's text encoder: a table of words and one transformer layer."""
+"""Text encoder of the embedded model: word embeddings and one transformer layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ UNKNOWN = "<unk>"
 
 
 class TextEncoder(nn.Module):
-    """Words of a small vocabulary -> embeddings [L, width]. Punctuation and case carry no meaning."""
+    """Encodes words of a small vocabulary as embeddings `[L, width]`; ignores punctuation and case.
+
+    Words outside the vocabulary share the embedding of `UNKNOWN`.
+    """
 
     def __init__(self, vocabulary: Sequence[str], width: int = 128, max_words: int = 64, heads: int = 4) -> None:
         super().__init__()
@@ -28,22 +31,23 @@ class TextEncoder(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
     def tokenise(self, text: str) -> list[int]:
-        """Word indices; unknown words share one index, and words beyond `max_words` are left out."""
+        """Returns the index of each word, 0 for unknown words; words after the first `max_words` are dropped."""
         return [self._index.get(word, 0) for word in split_words(text)[: self.max_words]]
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Words of the text that the model has never seen, in order of appearance."""
+        """Returns the words of the text that are not in the vocabulary, each once, in order of appearance."""
         return tuple(dict.fromkeys(word for word in split_words(text) if word not in self._index))
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """P texts -> [P, L, width], L the longest; rows beyond a text's own length are zero."""
+        """Encodes P texts as `[P, L, width]`, where L is the length of the longest; padding rows are zero."""
         tokens = [torch.tensor(self.tokenise(text), dtype=torch.long) for text in texts]
         length = max(1, *(len(t) for t in tokens))
         ids = torch.stack([F.pad(t, (0, length - len(t)), value=-1) for t in tokens]).to(self.places.device)
         known = ids >= 0
         x = self.words(ids.clamp(min=0)) + self.places[:length]
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        # An empty text has no key at all; its rows are zeroed below, so letting it see padding is harmless.
+        # An empty text has no key, and attention over no keys is NaN. It may attend to padding instead, because its
+        # rows are set to zero below.
         visible = known | ~known.any(-1, keepdim=True)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=visible[:, None, None, :])
         x = x + self.proj(h.transpose(1, 2).flatten(2))
@@ -52,10 +56,10 @@ class TextEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, text: str) -> Tensor:
-        """One text -> [L, width], without padding; an empty text is one zero row."""
+        """Encodes one text as `[L, width]` without padding; an empty text is one row of zeros."""
         return self([text])[0].clone()
 
 
 def split_words(text: str) -> list[str]:
-    """Lower-case words; everything that is not a letter or digit separates them."""
+    """Splits a text into lower-case words at everything that is not an ASCII letter or digit."""
     return re.findall(r"[a-z0-9]+", text.lower())

@@ -48,8 +48,7 @@ def load_checkpoint(
     state = {wan_name: tensors[name].to(device) for wan_name, name in names.items()}
     scratch, linears = Scratch(), checkpoint.linears
     for layer in checkpoint.quantized:
-        linear = quantized_linear(layer, state, linears[layer], scratch, dtype, activations)
-        model.set_submodule(layer, linear)
+        model.set_submodule(layer, quantized_linear(layer, state, linears[layer], scratch, dtype, activations))
     # Quantised layers have their tensors already; everything else is still on the meta device.
     targets = model.state_dict()
     loaded = {name: state[name].to(dtype) if target.is_meta else target for name, target in targets.items()}
@@ -63,6 +62,7 @@ class Checkpoint:
 
     names: Wan's name of each tensor -> its name in the file.
     skeleton: the model on the meta device.
+    linears: name of each linear layer -> shape [out, in] of its unpacked weight.
     format: bf16, fp16, fp32, fp64, fp8 or nvfp4: the format of the quantised layers, or of all linear layers if none
         is quantised; `mixed` if they differ.
     quantized: name of each quantised linear layer -> `nvfp4` or `fp8`.
@@ -72,6 +72,7 @@ class Checkpoint:
     source: TensorSource
     names: Mapping[str, str]
     skeleton: CausalWan
+    linears: Mapping[str, tuple[int, ...]]
     format: str
     quantized: Mapping[str, str]
     causal: bool | None
@@ -80,11 +81,6 @@ class Checkpoint:
     def config(self) -> WanConfig:
         """The configuration of the model."""
         return self.skeleton.config
-
-    @property
-    def linears(self) -> dict[str, tuple[int, ...]]:
-        """Name of each linear layer -> shape [out, in] of its unpacked weight."""
-        return _linear_shapes(self.skeleton)
 
 
 def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
@@ -103,13 +99,16 @@ def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
     with torch.device("meta"):
         skeleton = CausalWan(_read_config(source, unpacked_shapes(specs, formats), text_len))
     required = {name: TensorRequirement(tuple(tensor.shape)) for name, tensor in skeleton.state_dict().items()}
-    linears = _linear_shapes(skeleton)
+    linears = {n: tuple(layer.weight.shape) for n, layer in skeleton.named_modules() if isinstance(layer, nn.Linear)}
     # An fp8 tensor outside the linear layers stays in `required` as a float, so that the check refuses it.
-    quantized = {layer: format_ for layer, format_ in formats.items() if layer in linears}
-    for layer, format_ in quantized.items():
-        required |= packed_requirements(layer, format_, linears[layer])
+    quantized = {layer: quant_format for layer, quant_format in formats.items() if layer in linears}
+    for layer, quant_format in quantized.items():
+        required |= packed_requirements(layer, quant_format, linears[layer])
     _check_tensors(source.path, specs, required, companion_names(source, names, quantized))
-    return Checkpoint(source, names, skeleton, _overall_format(specs, linears, quantized), quantized, causal)
+    # The float formats count only if no layer is quantised.
+    overall = set(quantized.values()) or {FLOAT_FORMATS[specs[f"{layer}.weight"].dtype] for layer in linears}
+    file_format = overall.pop() if len(overall) == 1 else "mixed"
+    return Checkpoint(source, names, skeleton, linears, file_format, quantized, causal)
 
 
 def _wan_names(source: TensorSource) -> dict[str, str]:
@@ -150,18 +149,6 @@ def _read_config(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], te
         return config
     except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"checkpoint {source.path} does not describe a LongLive transformer: {error}") from error
-
-
-def _linear_shapes(model: CausalWan) -> dict[str, tuple[int, ...]]:
-    return {n: tuple(layer.weight.shape) for n, layer in model.named_modules() if isinstance(layer, nn.Linear)}
-
-
-def _overall_format(
-    specs: Mapping[str, TensorSpec], linears: Mapping[str, object], quantized: Mapping[str, str]
-) -> str:
-    unquantized = {FLOAT_FORMATS[specs[f"{name}.weight"].dtype] for name in linears if name not in quantized}
-    formats = set(quantized.values()) or unquantized
-    return formats.pop() if len(formats) == 1 else "mixed"
 
 
 def _check_tensors(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf, sqrt
 from pathlib import Path
@@ -54,12 +54,13 @@ def compare_with_source(
     for name in source.shapes:
         on_tensor(name)
         layer = name.removesuffix(".weight")
-        format_ = packed.get(layer, "bf16")
+        quant_format = packed.get(layer, "bf16")
         error = relative_error(written.read_float(name), source.read_float(name))
-        if not error <= MAX_ERRORS[format_]:  # not `>`, because NaN must fail too
+        if not error <= MAX_ERRORS[quant_format]:  # not `>`, because NaN must fail too
             raise CheckpointError(
-                f"'{name}' of {source.checkpoint.source.path} has a relative error of {error:.3g} in {format_}; the "
-                f"limit is {MAX_ERRORS[format_]}. The source may be damaged: copy it again. Nothing was written"
+                f"'{name}' of {source.checkpoint.source.path} has a relative error of {error:.3g} in {quant_format}; "
+                f"the limit is {MAX_ERRORS[quant_format]}. The source may be damaged: copy it again. "
+                "Nothing was written"
             )
         block_layer = _BLOCK_LAYER.fullmatch(layer) if layer in checkpoint.linears else None
         errors_by_kind.setdefault(block_layer[1] if block_layer else OTHER_TENSORS, {})[layer] = error
@@ -69,15 +70,11 @@ def compare_with_source(
 def relative_error(tensor: Tensor, exact: Tensor) -> float:
     """|tensor - exact| / |exact| over all values of two tensors of one shape; 0 if both are zero."""
     error = size = 0.0
-    for values, exact_values in zip(_chunks(tensor), _chunks(exact), strict=True):
+    for values, exact_values in zip(*(t.reshape(-1).split(_CHUNK) for t in (tensor, exact)), strict=True):
         expected = exact_values.double()
         error += (values.double() - expected).square().sum().item()
         size += expected.square().sum().item()
     return sqrt(error / size) if size else (inf if error else 0.0)
-
-
-def _chunks(tensor: Tensor) -> Iterable[Tensor]:
-    return tensor.reshape(-1).split(_CHUNK)
 
 
 def _summarize(errors: Mapping[str, float]) -> KindErrors:

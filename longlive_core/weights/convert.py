@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -158,14 +159,12 @@ class _ConversionPlan:
         specs: dict[str, TensorSpec] = {}
         packed = {f"{layer}.weight": layer for layer in self.packed}
         for name, shape in self.reader.shapes.items():
-            if name not in packed:
+            if name in packed:
+                layer = packed[name]
+                parts = self.reader.part_specs(layer) if self.is_copied(layer) else packed_specs(self.format, shape)
+                specs |= {f"{layer}.{part}": spec for part, spec in parts.items()}
+            else:
                 specs[name] = TensorSpec("BF16", shape)
-                continue
-            layer = packed[name]
-            rows, columns = shape
-            copied = self.is_copied(layer)
-            parts = self.reader.part_specs(layer) if copied else packed_specs(self.format, (rows, columns))
-            specs |= {f"{layer}.{part}": spec for part, spec in parts.items()}
         return specs
 
     def tensors(self, step: Callable[[str], None]) -> Iterator[tuple[str, Tensor]]:
@@ -173,7 +172,7 @@ class _ConversionPlan:
         packed = {f"{layer}.weight": layer for layer in self.packed}
         for name in self.reader.shapes:
             step(name)
-            parts = self._pack(packed[name]) if name in packed else {name: self._to_bf16(name)}
+            parts = self._pack(packed[name]) if name in packed else {name: self._read(name).to(torch.bfloat16)}
             while parts:
                 yield parts.popitem()
 
@@ -181,20 +180,16 @@ class _ConversionPlan:
         if self.is_copied(layer):
             parts = self.reader.read_parts(layer)
         else:
-            parts = pack(_read_finite(self.reader, f"{layer}.weight"), self.format, self.rule)
+            parts = pack(self._read(f"{layer}.weight"), self.format, self.rule)
         return {f"{layer}.{part}": tensor for part, tensor in parts.items()}
 
-    def _to_bf16(self, name: str) -> Tensor:
-        return _read_finite(self.reader, name).to(torch.bfloat16)
-
-
-def _read_finite(reader: WeightReader, name: str) -> Tensor:
-    tensor = reader.read_float(name)
-    if not torch.stack(torch.aminmax(tensor)).isfinite().all():
-        raise CheckpointError(
-            f"checkpoint {reader.checkpoint.source.path}: '{name}' holds NaN or infinity; copy it again, or get another"
-        )
-    return tensor
+    def _read(self, name: str) -> Tensor:
+        """Reads a tensor as floats. Raises CheckpointError if it holds NaN or infinity."""
+        tensor = self.reader.read_float(name)
+        if not torch.stack(torch.aminmax(tensor)).isfinite().all():
+            path = self.reader.checkpoint.source.path
+            raise CheckpointError(f"checkpoint {path}: '{name}' holds NaN or infinity; copy it again, or get another")
+        return tensor
 
 
 def _make_metadata(plan: _ConversionPlan) -> dict[str, str]:
@@ -213,22 +208,17 @@ def _make_metadata(plan: _ConversionPlan) -> dict[str, str]:
 def _notes(plan: _ConversionPlan) -> tuple[str, ...]:
     checkpoint = plan.reader.checkpoint
     requantized = [layer for layer in plan.packed if layer in checkpoint.quantized and not plan.is_copied(layer)]
-    notes: list[str] = []
-    if checkpoint.causal is None:
-        notes.append(
-            "the source does not say that it is causal, and the new file does; make sure that the source is LongLive "
-            "and not Wan2.2"
-        )
-    if requantized:
-        notes.append(
-            f"{len(requantized)} layers were quantised before and are rounded a second time; a bf16 source is better"
-        )
-    return tuple(notes)
+    notes = (
+        "the source does not say that it is causal, and the new file does; make sure that the source is LongLive and "
+        "not Wan2.2",
+        f"{len(requantized)} layers were quantised before and are rounded a second time; a bf16 source is better",
+    )
+    return tuple(compress(notes, (checkpoint.causal is None, requantized)))
 
 
-def _check_choices(format_: str, rule: str, strength: float) -> None:
-    if format_ not in get_args(Format):
-        raise ValueError(f"format {format_!r} is unknown: choose one of {', '.join(get_args(Format))}")
+def _check_choices(quant_format: str, rule: str, strength: float) -> None:
+    if quant_format not in get_args(Format):
+        raise ValueError(f"format {quant_format!r} is unknown: choose one of {', '.join(get_args(Format))}")
     denominator_of(rule)  # raises ValueError for an unknown rule
     if not math.isfinite(strength):
         raise ValueError(f"strength {strength} must be a finite number; 1 is what a LoRA was trained for")

@@ -71,8 +71,7 @@ class _View:
         if part == "comfy_quant":
             return encode_settings({"format": "nvfp4"})
         if part == "weight":
-            rows, columns = spec.shape
-            return swap_nibbles(self._read_part(layer, VALUES)[:rows, :columns])
+            return swap_nibbles(self._read_part(layer, VALUES)[: spec.shape[0], : spec.shape[1]])
         if part == "weight_scale":
             return self._read_part(layer, SCALES).view(torch.float8_e4m3fn).reshape(spec.shape)
         amax = self._read_part(layer, AMAX).float().reshape(())

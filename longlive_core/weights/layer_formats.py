@@ -68,14 +68,14 @@ def layer_settings(source: TensorSource, names: Mapping[str, str]) -> dict[str, 
     read), or as the tensor `scaled_fp8`. Layers in fp8 without a scale may have no settings.
     names: Wan's name of each tensor -> its name in the file.
     """
-    settings: dict[str, dict[str, Any]] = {}
-    for layer, value in _metadata_layers(source).items():
-        entry = cast("dict[str, Any]", value) if isinstance(value, dict) else {"format": value}
-        settings[strip_prefixes(f"{layer}.")[:-1]] = entry
+    settings = {
+        layer: cast("dict[str, Any]", value if isinstance(value, dict) else {"format": value})
+        for layer, value in _metadata_layers(source).items()
+    }
     markers = {wan.removesuffix(".comfy_quant"): name for wan, name in names.items() if wan.endswith(".comfy_quant")}
     tensors = source.read(markers.values()) if markers else {}
-    for layer, name in markers.items():
-        settings[layer] = _parse_json(source, bytes(tensors[name].flatten().to(torch.uint8).tolist()))
+    texts = {layer: bytes(tensors[name].flatten().to(torch.uint8).tolist()) for layer, name in markers.items()}
+    settings |= {layer: _parse_json(source, text) for layer, text in texts.items()}
     if LEGACY_MARKER in names:
         # The older layout asks for products in full precision with a marker of two elements.
         exact = prod(source.specs[names[LEGACY_MARKER]].shape) == 2
@@ -84,14 +84,14 @@ def layer_settings(source: TensorSource, names: Mapping[str, str]) -> dict[str, 
     return settings
 
 
-def packed_requirements(layer: str, format_: str, shape: tuple[int, ...]) -> dict[str, TensorRequirement]:
-    """Returns the tensors that a linear layer of shape [N, K] must have in `format_` instead of its float weight.
+def packed_requirements(layer: str, quant_format: str, shape: tuple[int, ...]) -> dict[str, TensorRequirement]:
+    """Returns the tensors that a linear layer of shape [N, K] must have in `quant_format` instead of its float weight.
 
     nvfp4: weight `[N16, K16 / 2]`, two values a byte, N and K padded to multiples of 16; block scales in cuBLAS's
     swizzled layout, `[N128, K16 / 16 padded to a multiple of 4]`; one scale of the whole tensor. fp8: weight `[N, K]`.
     """
     rows, columns = shape
-    if format_ == "fp8":
+    if quant_format == "fp8":
         return {f"{layer}.weight": TensorRequirement((rows, columns), FP8_DTYPES)}
     columns = _round_up(columns, 16)
     scales = _round_up(rows, 128), _round_up(columns // 16, 4)
@@ -109,7 +109,7 @@ def companion_names(source: TensorSource, names: Mapping[str, str], layers: Mapp
     and be wrong.
     """
     legacy = LEGACY_MARKER in names
-    in_metadata = {strip_prefixes(f"{layer}.")[:-1] for layer in _metadata_layers(source)}
+    in_metadata = _metadata_layers(source)
     marked = [layer for layer in layers if legacy or layer in in_metadata or f"{layer}.comfy_quant" in names]
     parts = (*COMPANIONS, *LEGACY_COMPANIONS) if legacy else COMPANIONS
     return ({f"{layer}.{part}" for layer in marked for part in parts} | {LEGACY_MARKER}) & names.keys()
@@ -117,14 +117,15 @@ def companion_names(source: TensorSource, names: Mapping[str, str], layers: Mapp
 
 def unpacked_shapes(specs: Mapping[str, TensorSpec], formats: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of all tensors, with nvfp4 weights twice as wide as packed: two values are in one byte."""
-    packed = {f"{layer}.weight" for layer, format_ in formats.items() if format_ == "nvfp4"}
+    packed = {f"{layer}.weight" for layer, quant_format in formats.items() if quant_format == "nvfp4"}
     return {n: (*s.shape[:-1], 2 * s.shape[-1]) if n in packed and s.shape else s.shape for n, s in specs.items()}
 
 
 def _metadata_layers(source: TensorSource) -> dict[str, object]:
-    content = _parse_json(source, source.metadata.get("_quantization_metadata", "{}"))
-    layers = content.get("layers", {})
-    return cast("dict[str, object]", layers) if isinstance(layers, dict) else {}
+    """Returns Wan's name of each layer in the metadata `_quantization_metadata` -> its format or settings."""
+    layers = _parse_json(source, source.metadata.get("_quantization_metadata", "{}")).get("layers", {})
+    named = cast("dict[str, object]", layers) if isinstance(layers, dict) else {}
+    return {strip_prefixes(f"{layer}.")[:-1]: value for layer, value in named.items()}
 
 
 def _parse_json(source: TensorSource, text: str | bytes) -> dict[str, Any]:

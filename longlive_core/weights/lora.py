@@ -90,12 +90,15 @@ class Lora:
 
     def comfy_tensors(self) -> dict[str, Tensor]:
         """Returns the tensors by the names that ComfyUI's LoRA loader accepts for this transformer."""
-        tensors: dict[str, Tensor] = {}
-        for name, layer in self.layers.items():
-            tensors[f"diffusion_model.{name}.lora_A.weight"] = layer.down
-            tensors[f"diffusion_model.{name}.lora_B.weight"] = layer.up
-            tensors[f"diffusion_model.{name}.alpha"] = torch.tensor(layer.alpha)
-        return tensors
+        return {
+            f"diffusion_model.{name}.{part}": tensor
+            for name, layer in self.layers.items()
+            for part, tensor in (
+                ("lora_A.weight", layer.down),
+                ("lora_B.weight", layer.up),
+                ("alpha", torch.tensor(layer.alpha)),
+            )
+        }
 
     def merge(self, state: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:
         """Returns `state` (by Wan's names) with changed weights as new tensors of their dtype; others are shared.
@@ -129,13 +132,10 @@ def read_lora(path: Path | str) -> Lora:
     """
     source = open_source(path, LORA_WRAPPER_KEYS)
     names_by_layer: dict[str, dict[str, str]] = {}
-    repeated: list[str] = []
-    for name in source.specs:
-        layer, part = parse_lora_name(name) or ("", "")
-        if part and part in names_by_layer.setdefault(layer, {}):
-            repeated.append(name)
-        if part:
-            names_by_layer[layer][part] = name
+    parsed = {name: parts for name in source.specs if (parts := parse_lora_name(name)) is not None}
+    for name, (layer, part) in parsed.items():
+        names_by_layer.setdefault(layer, {}).setdefault(part, name)
+    repeated = [name for name, (layer, part) in parsed.items() if names_by_layer[layer][part] != name]
     if repeated:
         raise CheckpointError(f"lora {source.path} holds layers twice, under two names: {summarize_names(repeated)}")
     tensors = source.read(name for names in names_by_layer.values() for name in names.values())

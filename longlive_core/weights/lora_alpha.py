@@ -25,9 +25,7 @@ def read_alphas(source: TensorSource) -> Mapping[str, float]:
     Raises CheckpointError for an alpha that is not a finite number, and for `use_rslora`, because its other scale
     would change the film without notice.
     """
-    tables: list[dict[str, Any]] = [{**source.metadata}]
-    for key in CONFIG_KEYS:
-        tables += _json_objects(source.metadata.get(key, ""))
+    tables = [dict(source.metadata), *(_json_object(source.metadata.get(key, "")) for key in CONFIG_KEYS)]
     # Earlier tables take precedence.
     config = {key.removeprefix(DIFFUSERS_PREFIX): value for table in reversed(tables) for key, value in table.items()}
     if config.get("use_rslora") in (True, "true", "True"):
@@ -62,10 +60,10 @@ def parse_alpha(source: TensorSource, value: object) -> float:
     return alpha
 
 
-def _json_objects(text: str) -> list[dict[str, Any]]:
-    """Returns the JSON object in `text`, or nothing: another program may use the same key for other content."""
+def _json_object(text: str) -> dict[str, Any]:
+    """Returns the JSON object in `text`, or an empty one: another program may use the same key for other content."""
     try:
         content = json.loads(text)
     except ValueError:
-        return []
-    return [cast("dict[str, Any]", content)] if isinstance(content, dict) else []
+        return {}
+    return cast("dict[str, Any]", content) if isinstance(content, dict) else {}

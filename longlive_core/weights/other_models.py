@@ -28,10 +28,6 @@ class ModelSignature:
     model: str
     name_parts: tuple[str, ...]
 
-    def matches(self, names: str) -> bool:
-        """Whether the names of tensors, joined in one string, contain all parts."""
-        return all(part in names for part in self.name_parts)
-
 
 # The first match counts, so specific signatures come before general ones.
 MODEL_SIGNATURES = (
@@ -60,8 +56,8 @@ FOUROVERSIX = "FourOverSix NVFP4"
 def identify_other_model(specs: Mapping[str, TensorSpec]) -> str | None:
     """Returns the name of the model that has these tensors; None for LongLive and for unknown models."""
     names = "\n".join(specs)
-    model = next((signature.model for signature in MODEL_SIGNATURES if signature.matches(names)), None)
-    if model is not None:
-        return model
+    for signature in MODEL_SIGNATURES:
+        if all(part in names for part in signature.name_parts):
+            return signature.model
     patch = next((spec.shape for name, spec in specs.items() if name.endswith(PATCH_EMBEDDING)), ())
     return WAN_MODELS.get(patch[:2]) if len(patch) == 5 else None

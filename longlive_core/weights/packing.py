@@ -27,6 +27,9 @@ Parts = dict[str, Tensor]
 COMFY_FORMATS = {"nvfp4": "nvfp4", "fp8": "float8_e4m3fn"}
 COMFY_FP8_FORMATS = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
 
+# Parts of an nvfp4 weight -> safetensors' names of the dtypes that `pack` writes.
+NVFP4_DTYPES = {"weight": "U8", "weight_scale": "F8_E4M3", "weight_scale_2": "F32"}
+
 FP8_MAX = 448.0
 
 # Rows that are in float32 at once.
@@ -38,27 +41,26 @@ def encode_settings(settings: Mapping[str, Any]) -> Tensor:
     return torch.tensor(list(json.dumps(settings).encode()), dtype=torch.uint8)
 
 
-def packed_specs(format_: str, shape: tuple[int, int]) -> dict[str, TensorSpec]:
+def packed_specs(quant_format: str, shape: tuple[int, ...]) -> dict[str, TensorSpec]:
     """Returns the parts that `pack` makes of a weight `[N, K]`."""
-    settings = {"comfy_quant": TensorSpec("U8", tuple(_settings(format_).shape))}
-    if format_ == "fp8":
+    settings = {"comfy_quant": TensorSpec("U8", tuple(_settings(quant_format).shape))}
+    if quant_format == "fp8":
         return {"weight": TensorSpec("F8_E4M3", shape), "weight_scale": TensorSpec("F32", ()), **settings}
-    shapes = [requirement.shape for requirement in packed_requirements("", format_, shape).values()]
-    dtypes = {"weight": "U8", "weight_scale": "F8_E4M3", "weight_scale_2": "F32"}
-    parts = {part: TensorSpec(dtype, s) for (part, dtype), s in zip(dtypes.items(), shapes, strict=True)}
-    return parts | settings
+    required = packed_requirements("", quant_format, shape)
+    return {part: TensorSpec(dtype, required[f".{part}"].shape) for part, dtype in NVFP4_DTYPES.items()} | settings
 
 
-def pack(weight: Tensor, format_: str, rule: str) -> Parts:
-    """Quantises a float weight `[N, K]` to the parts of `format_`. `rule` chooses the block scales of nvfp4."""
-    settings = {"comfy_quant": _settings(format_)}
-    if format_ == "fp8":
+def pack(weight: Tensor, quant_format: str, rule: str) -> Parts:
+    """Quantises a float weight `[N, K]` to the parts of `quant_format`. `rule` chooses the block scales of nvfp4."""
+    settings = {"comfy_quant": _settings(quant_format)}
+    if quant_format == "fp8":
         scale = torch.stack(torch.aminmax(weight)).abs().amax().float() / FP8_MAX
         scale = torch.where(scale > 0, scale, 1.0)
-        codes = [_to_e4m3(rows.float() / scale) for rows in weight.split(CHUNK_ROWS)]
-        return {"weight": torch.cat(codes), "weight_scale": scale, **settings}
+        chunks = ((rows.float() / scale).clamp_(-FP8_MAX, FP8_MAX) for rows in weight.split(CHUNK_ROWS))
+        codes = torch.cat([chunk.to(torch.float8_e4m3fn) for chunk in chunks])
+        return {"weight": codes, "weight_scale": scale, **settings}
     quantized = quantize_nvfp4(weight, rule, high_first=True)
-    shapes = {part: spec.shape for part, spec in packed_specs(format_, (weight.shape[0], weight.shape[1])).items()}
+    shapes = {part: spec.shape for part, spec in packed_specs(quant_format, (weight.shape[0], weight.shape[1])).items()}
     rows, columns = shapes["weight"]
     return {
         "weight": quantized.values[:rows, :columns],
@@ -84,9 +86,5 @@ def as_nvfp4(parts: Mapping[str, Tensor]) -> NVFP4:
     return NVFP4(parts["weight"], scales, parts["weight_scale_2"].float().reshape(()), 1.0)
 
 
-def _settings(format_: str) -> Tensor:
-    return encode_settings({"format": COMFY_FORMATS[format_]})
-
-
-def _to_e4m3(x: Tensor) -> Tensor:
-    return x.clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+def _settings(quant_format: str) -> Tensor:
+    return encode_settings({"format": COMFY_FORMATS[quant_format]})

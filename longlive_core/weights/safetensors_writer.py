@@ -43,7 +43,7 @@ def replace_when_complete(target: Path) -> Generator[Path, None, None]:
 
 def file_size(specs: Specs, metadata: Mapping[str, str]) -> int:
     """Returns the size in bytes of the file that `write_safetensors` writes."""
-    return len(_encode_header(specs, _offsets(specs), metadata)) + sum(spec.nbytes for spec in specs.values())
+    return len(_lay_out(specs, metadata)[0]) + sum(spec.nbytes for spec in specs.values())
 
 
 def write_safetensors(
@@ -54,9 +54,7 @@ def write_safetensors(
     tensors: yields each tensor once, on the CPU, in any order. One tensor is released before the next is requested.
     Raises ValueError for a tensor that differs from its spec or comes twice, and for missing tensors.
     """
-    offsets = _offsets(specs)
-    header = _encode_header(specs, offsets, metadata)
-    missing = dict(offsets)
+    header, missing = _lay_out(specs, metadata)
     with path.open("wb") as file:
         file.write(header)
         file.truncate(len(header) + sum(spec.nbytes for spec in specs.values()))
@@ -65,34 +63,24 @@ def write_safetensors(
             if name not in missing or spec != specs[name]:
                 raise ValueError(f"{path.name}: tensor '{name}' {spec} differs from the header, or came twice")
             file.seek(len(header) + missing.pop(name))
-            file.write(_bytes(tensor))
+            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
             del tensor  # or the loop variable would hold it while the next tensor is made
     if missing:
         raise ValueError(f"{path.name}: {len(missing)} tensors are missing: {summarize_names(missing)}")
 
 
-def _offsets(specs: Specs) -> dict[str, int]:
-    """Returns the offset of each tensor from the end of the header.
+def _lay_out(specs: Specs, metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """Returns the encoded header, and the offset of each tensor from the end of the header.
 
     Wide dtypes come first, so that each tensor is aligned to its dtype, as readers that map the file require.
     """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offsets: dict[str, int] = {}
     end = 0
     for name in sorted(specs, key=lambda name: -DTYPES[specs[name].dtype].itemsize):
-        offsets[name] = end
-        end += specs[name].nbytes
-    return offsets
-
-
-def _encode_header(specs: Specs, offsets: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    for name, start in offsets.items():
         spec = specs[name]
-        header[name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": [start, start + spec.nbytes]}
+        offsets[name], end = end, end + spec.nbytes
+        header[name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": [offsets[name], end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return struct.pack("<Q", len(text)) + text, offsets

@@ -102,9 +102,10 @@ def open_source(path: Path | str, wrappers: tuple[tuple[str, ...], ...] = WRAPPE
 
 
 def _open_safetensors(path: Path) -> TensorSource:
-    header, data_size = _read_header(path)
-    metadata = cast("dict[str, str]", header.pop("__metadata__", {}))
+    text, data_size = _read_header(path)
     try:
+        header: dict[str, Any] = json.loads(text)
+        metadata = cast("dict[str, str]", header.pop("__metadata__", {}))
         specs = {name: TensorSpec(str(v["dtype"]), tuple(map(int, v["shape"]))) for name, v in header.items()}
         expected = max((int(v["data_offsets"][1]) for v in header.values()), default=0)
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -124,9 +125,8 @@ def _open_safetensors(path: Path) -> TensorSource:
     return TensorSource(path, specs, metadata, read)
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Returns the JSON header of a safetensors file, and the number of bytes after it."""
-    size = path.stat().st_size
+def _read_header(path: Path) -> tuple[bytes, int]:
+    """Returns the JSON text of a safetensors file's header, and the number of bytes after it."""
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         text = file.read(length) if length <= MAX_HEADER_BYTES else b""
@@ -136,11 +136,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         raise CheckpointError(
             f"checkpoint {path} is truncated: it has {len(text):,} of {length:,} bytes of its header; copy it again"
         )
-    try:
-        header = json.loads(text)
-    except ValueError as error:
-        raise CheckpointError(f"checkpoint {path} has a damaged header ({error}); copy it again") from error
-    return header, size - 8 - length
+    return text, path.stat().st_size - 8 - length
 
 
 def _open_pickle(path: Path, wrappers: tuple[tuple[str, ...], ...], *, zipped: bool) -> TensorSource:

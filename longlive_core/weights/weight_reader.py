@@ -62,7 +62,8 @@ class WeightReader:
 
     def part_specs(self, layer: str) -> dict[str, TensorSpec]:
         """Returns the specs of the parts that `read_parts` returns."""
-        specs = {part: self._spec(name) for part, name in self.part_names[layer].items()}
+        source, names = self.checkpoint.source, self.checkpoint.names
+        specs = {part: source.specs[names[name]] for part, name in self.part_names[layer].items()}
         if self.checkpoint.quantized[layer] == "nvfp4":
             specs["weight_scale"] = TensorSpec("F8_E4M3", specs["weight_scale"].shape)
         settings = TensorSpec("U8", tuple(self.comfy_quant[layer].shape))
@@ -70,9 +71,6 @@ class WeightReader:
 
     def _scalar_part(self, layer: str) -> str:
         return "weight_scale" if self.checkpoint.quantized[layer] == "fp8" else "weight_scale_2"
-
-    def _spec(self, name: str) -> TensorSpec:
-        return self.checkpoint.source.specs[self.checkpoint.names[name]]
 
     def _read(self, name: str) -> Tensor:
         file_name = self.checkpoint.names[name]
@@ -86,20 +84,22 @@ def open_weights(path: Path | str, *, lora: Path | str | None = None, strength: 
     fit the model, and for fp8 layers with more than one scale.
     """
     checkpoint = inspect_checkpoint(path)
-    settings = layer_settings(checkpoint.source, checkpoint.names)
-    comfy_quant: dict[str, Tensor] = {}
-    for layer, format_ in checkpoint.quantized.items():
-        dtype = checkpoint.source.specs[checkpoint.names[f"{layer}.weight"]].dtype
-        comfy_format = {"format": COMFY_FP8_FORMATS[dtype]} if format_ == "fp8" else {}
-        comfy_quant[layer] = encode_settings({**settings.get(layer, {}), **comfy_format})
+    source, names = checkpoint.source, checkpoint.names
+    settings = layer_settings(source, names)
+    # The dtype of an fp8 weight is certain; settings in the layout of `scaled_fp8` always say E4M3.
+    settings |= {
+        layer: {**settings.get(layer, {}), "format": COMFY_FP8_FORMATS[source.specs[names[f"{layer}.weight"]].dtype]}
+        for layer, quant_format in checkpoint.quantized.items()
+        if quant_format == "fp8"
+    }
+    comfy_quant = {layer: encode_settings(settings.get(layer, {})) for layer in checkpoint.quantized}
     merged = None if lora is None else read_lora(lora)
     if merged is not None:
         merged.coverage(checkpoint.linears)  # raises an error for a LoRA that does not fit
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.skeleton.state_dict().items()}
     part_names = {layer: _part_names(checkpoint, layer) for layer in checkpoint.quantized}
-    reader = WeightReader(checkpoint, shapes, part_names, comfy_quant, merged, strength)
-    _check_scales(reader)
-    return reader
+    _check_scales(checkpoint, part_names)
+    return WeightReader(checkpoint, shapes, part_names, comfy_quant, merged, strength)
 
 
 def _part_names(checkpoint: Checkpoint, layer: str) -> dict[str, str]:
@@ -108,11 +108,11 @@ def _part_names(checkpoint: Checkpoint, layer: str) -> dict[str, str]:
     return {part: f"{layer}.{name}" for name, part in parts.items() if f"{layer}.{name}" in checkpoint.names}
 
 
-def _check_scales(reader: WeightReader) -> None:
-    checkpoint = reader.checkpoint
+def _check_scales(checkpoint: Checkpoint, part_names: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises CheckpointError if an fp8 layer has more than one scale; `part_names` is that of `WeightReader`."""
     shapes = {
         layer: checkpoint.source.specs[checkpoint.names[names["weight_scale"]]].shape
-        for layer, names in reader.part_names.items()
+        for layer, names in part_names.items()
         if "weight_scale" in names and checkpoint.quantized[layer] == "fp8"
     }
     unsupported = [f"{layer} {list(shape)}" for layer, shape in shapes.items() if prod(shape) != 1]

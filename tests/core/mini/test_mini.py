@@ -19,6 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_saved_and_loaded_is_the_same_model(folder: Path) -> None:
+    """A saved model has the same weights, configurations and vocabulary when it is loaded."""
     made, loaded = Mini.random(0, vocabulary()), load_mini(folder)
     for before, after in ((made.model, loaded.model), (made.text, loaded.text), (made.vae, loaded.vae)):
         assert before.state_dict().keys() == after.state_dict().keys()
@@ -38,6 +39,7 @@ def test_a_model_for_films_is_frozen(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["transformer", "text_encoder", "vae"])
 def test_a_missing_truncated_or_foreign_file_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    """The error names the file that is missing, truncated or of another format."""
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     file = tmp_path / f"{name}.safetensors"
@@ -53,7 +55,8 @@ def test_a_missing_truncated_or_foreign_file_is_named(folder: Path, tmp_path: Pa
         load_mini(tmp_path)
 
 
-def test_padding_and_company_do_not_change_a_prompt() -> None:
+def test_padding_and_batching_do_not_change_a_prompt() -> None:
+    """A prompt has the same embedding alone and in a batch with a longer one; its padding rows are zero."""
     encoder = TextEncoder(vocabulary()).requires_grad_(False).eval()
     alone = encoder.encode("a big red ring")
     together = encoder(["a big red ring", "the scene transitions it sways on the left against a plain navy wall"])
@@ -62,12 +65,14 @@ def test_padding_and_company_do_not_change_a_prompt() -> None:
 
 
 def test_order_matters_case_and_punctuation_do_not() -> None:
+    """The order of words changes the embedding; case and punctuation do not."""
     encoder = TextEncoder(vocabulary()).requires_grad_(False).eval()
     assert torch.equal(encoder.encode("A big, RED ring."), encoder.encode("a big red ring"))
     assert not torch.allclose(encoder.encode("red big a ring"), encoder.encode("a big red ring"), atol=1e-3)
 
 
-def test_unknown_words_are_told_and_harmless() -> None:
+def test_unknown_words_are_reported_and_harmless() -> None:
+    """Unknown words are reported once each and encoded as finite values; long prompts are cut at `max_words`."""
     encoder = TextEncoder(vocabulary()).requires_grad_(False).eval()
     assert encoder.unknown_words("a zebra and a zebra, a yak") == ("zebra", "yak")
     assert torch.isfinite(encoder.encode("zebra")).all()

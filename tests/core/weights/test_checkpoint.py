@@ -46,6 +46,7 @@ def header_only(path: Path, shapes: dict[str, tuple[int, ...]], dtype: str = "BF
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_float_weights_load_under_any_prefix(tmp_path: Path, weights: Tensors, prefix: str, dtype: torch.dtype) -> None:
+    """Float weights of each dtype load under each prefix, in the dtype of the file and with the same values."""
     save_file({prefix + k: v.to(dtype) for k, v in weights.items()}, tmp_path / "m.safetensors")
     model = load_checkpoint(tmp_path / "m.safetensors")
     assert model.config == CONFIG
@@ -54,7 +55,8 @@ def test_float_weights_load_under_any_prefix(tmp_path: Path, weights: Tensors, p
         assert torch.equal(value, weights[name].to(dtype)), name
 
 
-def test_dtype_and_grad_are_as_asked(saved: Path) -> None:
+def test_dtype_is_converted_and_gradients_are_off(saved: Path) -> None:
+    """`dtype` converts all weights; the model is in eval mode and its weights require no gradients."""
     model = load_checkpoint(saved, dtype=torch.float64)
     assert {p.dtype for p in model.parameters()} == {torch.float64}
     assert not any(p.requires_grad for p in model.parameters())
@@ -62,6 +64,7 @@ def test_dtype_and_grad_are_as_asked(saved: Path) -> None:
 
 
 def test_metadata_tells_what_shapes_cannot(tmp_path: Path, weights: Tensors) -> None:
+    """Heads and `text_len` leave no trace in shapes and are read from the metadata."""
     config = WanConfig(**{**asdict(CONFIG), "num_heads": 4, "text_len": 20})
     save_file(weights, tmp_path / "m.safetensors", {"config": json.dumps(asdict(config))})
     assert load_checkpoint(tmp_path / "m.safetensors").config == config
@@ -78,6 +81,7 @@ def test_metadata_tells_what_shapes_cannot(tmp_path: Path, weights: Tensors) -> 
     ids=["raw", "generator", "fsdp", "nested"],
 )
 def test_official_pt_files_load(tmp_path: Path, weights: Tensors, wrap: Callable[[Tensors], object]) -> None:
+    """A .pt file loads with or without the trainer's wrapper keys and FSDP's prefix."""
     torch.save(wrap(weights), tmp_path / "model_bf16.pt")
     model = load_checkpoint(tmp_path / "model_bf16.pt")
     assert torch.equal(model.state_dict()["blocks.1.ffn.0.weight"], weights["blocks.1.ffn.0.weight"])
@@ -94,6 +98,7 @@ class Payload:
 
 
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, weights: Tensors) -> None:
+    """A pickle that holds code is refused before the code runs."""
     torch.save({"generator": weights, "more": Payload(tmp_path / "ran")}, tmp_path / "zip.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Payload(tmp_path / "ran"), protocol=2))
     for name in ("zip.pt", "plain.pt"):
@@ -103,6 +108,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, weights: Tens
 
 
 def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
+    """A missing file and a folder are errors that name the path."""
     with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors does not exist"):
         load_checkpoint(tmp_path / "nothing.safetensors")
     with pytest.raises(IsADirectoryError, match="is a folder"):
@@ -112,6 +118,7 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.5, 0.999])
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
 def test_a_truncated_file_says_so(tmp_path: Path, weights: Tensors, share: float, kind: str) -> None:
+    """A file that was cut at any place is reported as truncated."""
     path = tmp_path / f"m.{kind}"
     save_file(weights, path) if kind == "safetensors" else torch.save(weights, path)
     data = path.read_bytes()
@@ -121,7 +128,7 @@ def test_a_truncated_file_says_so(tmp_path: Path, weights: Tensors, share: float
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"once upon a time there was a model", "not a safetensors file"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{ no json here  ", "damaged header"),
@@ -132,35 +139,38 @@ def test_a_truncated_file_says_so(tmp_path: Path, weights: Tensors, share: float
     ],
     ids=["text", "no json", "no header", "gguf", "lfs", "html"],
 )
-def test_what_is_no_checkpoint_is_told_apart(tmp_path: Path, content: bytes, said: str) -> None:
+def test_files_that_are_not_checkpoints_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    """Other files that users take for checkpoints are named: GGUF, git-lfs pointers, web pages, damaged headers."""
     path = tmp_path / "m.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         load_checkpoint(path)
 
 
 def test_every_wrong_key_and_shape_is_listed_at_once(tmp_path: Path, weights: Tensors) -> None:
+    """One error lists missing tensors, unknown tensors and wrong shapes."""
     changed = {**weights, "blocks.1.norm3.bias": torch.zeros(7), "blocks.0.extra.weight": torch.zeros(1)}
     del changed["head.modulation"]
     save_file(changed, tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError) as told:
+    with pytest.raises(CheckpointError) as error:
         load_checkpoint(tmp_path / "m.safetensors")
     for part in (
         "1 missing: head.modulation",
         "1 unknown: blocks.0.extra.weight",
         "1 of another shape: blocks.1.norm3.bias [7] instead of [128]",
     ):
-        assert part in str(told.value)
+        assert part in str(error.value)
 
 
 def test_long_lists_of_keys_are_shortened(tmp_path: Path, weights: Tensors) -> None:
+    """An error lists the first names and counts the others, so that the message stays short."""
     save_file({k: v for k, v in weights.items() if not k.startswith("blocks.0.")}, tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError) as told:
+    with pytest.raises(CheckpointError) as error:
         load_checkpoint(tmp_path / "m.safetensors")
     save_file({k: v for k, v in weights.items() if ".cross_attn." not in k}, tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError, match=r"20 missing: .* and 12 more") as told:
+    with pytest.raises(CheckpointError, match=r"20 missing: .* and 12 more") as error:
         load_checkpoint(tmp_path / "m.safetensors")
-    assert len(str(told.value)) < 800
+    assert len(str(error.value)) < 800
 
 
 def test_nothing_is_read_before_everything_fits(tmp_path: Path) -> None:
@@ -172,6 +182,7 @@ def test_nothing_is_read_before_everything_fits(tmp_path: Path) -> None:
 
 
 def test_absurd_layer_numbers_are_refused_at_once(tmp_path: Path, weights: Tensors) -> None:
+    """A layer number far above the number of tensors is refused before a model of this size is built."""
     save_file({**weights, "blocks.99999999.x": torch.zeros(1)}, tmp_path / "m.safetensors")
     with pytest.raises(CheckpointError, match="100000000 layers"):
         load_checkpoint(tmp_path / "m.safetensors")
@@ -205,24 +216,26 @@ def test_absurd_layer_numbers_are_refused_at_once(tmp_path: Path, weights: Tenso
     ],
 )
 def test_other_models_are_named(tmp_path: Path, model: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    """A checkpoint of another known model is refused with the name of that model."""
     with pytest.raises(CheckpointError, match=rf"is .*{model}"):
         load_checkpoint(header_only(tmp_path / "m.safetensors", shapes))
 
 
-def test_an_unknown_model_is_told_by_its_tensors(tmp_path: Path) -> None:
+def test_an_unknown_model_is_refused_with_its_tensors(tmp_path: Path) -> None:
+    """A checkpoint of an unknown model is refused with the first names of its tensors."""
     path = header_only(tmp_path / "m.safetensors", {f"layer.{i}.weight": (4,) for i in range(30)})
     with pytest.raises(CheckpointError, match=r"not a Wan transformer.*layer\.0\.weight.*and 22 more"):
         load_checkpoint(path)
 
 
-def test_the_float_format_is_told(tmp_path: Path, weights: Tensors) -> None:
+def test_the_float_format_is_reported(tmp_path: Path, weights: Tensors) -> None:
     """`format` is the dtype of the linear layers, `mixed` where they differ; a float file has no quantised layers."""
     half = {name: value.bfloat16() for name, value in weights.items()}
     save_file(half, tmp_path / "bf16.safetensors")
     save_file({**half, "blocks.0.ffn.0.weight": weights["blocks.0.ffn.0.weight"]}, tmp_path / "two.safetensors")
-    found = inspect_checkpoint(tmp_path / "bf16.safetensors")
-    assert (found.format, found.quantized, found.causal) == ("bf16", {}, None)
-    assert found.linears["blocks.1.ffn.0"] == (64, 128)
+    checkpoint = inspect_checkpoint(tmp_path / "bf16.safetensors")
+    assert (checkpoint.format, checkpoint.quantized, checkpoint.causal) == ("bf16", {}, None)
+    assert checkpoint.linears["blocks.1.ffn.0"] == (64, 128)
     assert inspect_checkpoint(tmp_path / "two.safetensors").format == "mixed"
 
 
@@ -237,8 +250,8 @@ def nvfp4(rows: int, columns: int) -> Tensors:
     }
 
 
-def note(form: str) -> Tensor:
-    return torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
+def note(comfy_format: str) -> Tensor:
+    return torch.tensor(list(json.dumps({"format": comfy_format}).encode()), dtype=torch.uint8)
 
 
 def with_layer(weights: Tensors, layer: str, parts: Tensors) -> Tensors:
@@ -258,11 +271,11 @@ def test_nvfp4_files_load_as_they_are(tmp_path: Path, weights: Tensors) -> None:
     state["blocks.0.ffn.2.input_scale"] = torch.tensor(1.0)
     path = tmp_path / "m.safetensors"
     save_file({f"model.diffusion_model.{name}": value for name, value in state.items()}, path)
-    found = inspect_checkpoint(path)
-    assert found.config == CONFIG
-    assert found.format == "nvfp4"
-    assert found.quantized == {"blocks.0.ffn.2": "nvfp4", "text_embedding.0": "nvfp4"}
-    assert found.linears["blocks.0.ffn.2"] == (128, 64)
+    checkpoint = inspect_checkpoint(path)
+    assert checkpoint.config == CONFIG
+    assert checkpoint.format == "nvfp4"
+    assert checkpoint.quantized == {"blocks.0.ffn.2": "nvfp4", "text_embedding.0": "nvfp4"}
+    assert checkpoint.linears["blocks.0.ffn.2"] == (128, 64)
     model = load_checkpoint(path)
     assert isinstance(model.get_submodule("blocks.0.ffn.2"), NVFP4Linear)
     assert torch.equal(model.get_submodule("blocks.0.ffn.2")(torch.ones(1, 64)), weights["blocks.0.ffn.2.bias"][None])
@@ -286,8 +299,8 @@ def test_every_layout_of_fp8_passes(tmp_path: Path, weights: Tensors, layout: st
     if layout == "scaled_fp8":
         state["scaled_fp8"] = torch.zeros(2).to(torch.float8_e4m3fn)
     save_file({f"model.diffusion_model.{k}": v for k, v in state.items()}, tmp_path / "m.safetensors", metadata)
-    found = inspect_checkpoint(tmp_path / "m.safetensors")
-    assert (found.format, found.quantized) == ("fp8", {layer: "fp8"})
+    checkpoint = inspect_checkpoint(tmp_path / "m.safetensors")
+    assert (checkpoint.format, checkpoint.quantized) == ("fp8", {layer: "fp8"})
     loaded = load_checkpoint(tmp_path / "m.safetensors").get_submodule(layer)
     assert isinstance(loaded, FP8Linear)
     factor = 0.5 if layout in ("comfy_quant", "metadata") else 1.0
@@ -309,13 +322,13 @@ def test_two_quantised_formats_are_mixed(tmp_path: Path, weights: Tensors) -> No
     state = with_layer(weights, "blocks.0.ffn.0", {**nvfp4(64, 128), "comfy_quant": note("nvfp4")})
     state["blocks.0.ffn.2.weight"] = fp8(weights, "blocks.0.ffn.2")
     save_file(state, tmp_path / "m.safetensors")
-    found = inspect_checkpoint(tmp_path / "m.safetensors")
-    assert found.format == "mixed"
-    assert found.quantized == {"blocks.0.ffn.0": "nvfp4", "blocks.0.ffn.2": "fp8"}
+    checkpoint = inspect_checkpoint(tmp_path / "m.safetensors")
+    assert checkpoint.format == "mixed"
+    assert checkpoint.quantized == {"blocks.0.ffn.0": "nvfp4", "blocks.0.ffn.2": "fp8"}
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "message"),
     [
         ({"weight": torch.zeros(64, 63, dtype=torch.uint8)}, r"weight \[64, 63\] instead of \[64, 64\]"),
         ({"weight": torch.zeros(64, 64)}, r"weight F32 instead of U8"),
@@ -330,13 +343,13 @@ def test_two_quantised_formats_are_mixed(tmp_path: Path, weights: Tensors) -> No
     ids=["width", "float", "scales", "no scale", "unknown", "no note", "other format", "damaged", "fp8 bias"],
 )
 def test_packed_layers_are_checked(
-    tmp_path: Path, weights: Tensors, parts: dict[str, Tensor | None], said: str
+    tmp_path: Path, weights: Tensors, parts: dict[str, Tensor | None], message: str
 ) -> None:
     """Whatever ComfyUI would drop or misread in a packed layer is an error that names it."""
     layer: dict[str, Tensor | None] = {**nvfp4(64, 128), "comfy_quant": note("nvfp4"), **parts}
-    kept = {name: value for name, value in layer.items() if value is not None}
-    save_file(with_layer(weights, "blocks.0.ffn.0", kept), tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError, match=said):
+    present = {name: value for name, value in layer.items() if value is not None}
+    save_file(with_layer(weights, "blocks.0.ffn.0", present), tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match=message):
         inspect_checkpoint(tmp_path / "m.safetensors")
 
 
@@ -368,14 +381,14 @@ def test_only_linear_layers_are_quantised(tmp_path: Path, weights: Tensors) -> N
         ({}, None),
     ],
 )
-def test_causality_is_told_by_metadata(
+def test_causality_is_read_from_metadata(
     tmp_path: Path, weights: Tensors, metadata: dict[str, object], causal: bool | None
 ) -> None:
     """Our own key and core's say that a model is causal; without a word it stays unknown, never assumed."""
     save_file(weights, tmp_path / "m.safetensors", {name: json.dumps(value) for name, value in metadata.items()})
-    found = inspect_checkpoint(tmp_path / "m.safetensors")
-    assert found.causal is causal
-    assert found.config.num_heads == (4 if "num_heads" in str(metadata) else 1)
+    checkpoint = inspect_checkpoint(tmp_path / "m.safetensors")
+    assert checkpoint.causal is causal
+    assert checkpoint.config.num_heads == (4 if "num_heads" in str(metadata) else 1)
 
 
 def test_official_pt_files_are_causal(tmp_path: Path, weights: Tensors) -> None:
@@ -414,7 +427,7 @@ def test_a_name_that_tells_of_both_is_no_refusal(tmp_path: Path, weights: Tensor
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"num_heads": 3}', '{"num_heads": "many"}'])
-def test_damaged_metadata_is_told(tmp_path: Path, weights: Tensors, text: str) -> None:
+def test_damaged_metadata_is_an_error(tmp_path: Path, weights: Tensors, text: str) -> None:
     """Metadata that is no JSON object, or that clashes with the shapes, is an error that names the file."""
     save_file(weights, tmp_path / "m.safetensors", {"config": text})
     with pytest.raises(CheckpointError, match=r"m\.safetensors"):
@@ -424,6 +437,6 @@ def test_damaged_metadata_is_told(tmp_path: Path, weights: Tensors, text: str) -
 def test_recorded_weights_load(golden: Callable[[str], Path]) -> None:
     """The tiny reference weights, whose names are Wan's, and FourOverSix ones, which stay in four bits."""
     assert load_checkpoint(golden("weights_tiny")).config.dim > 0
-    found = inspect_checkpoint(golden("weights_4o6"))
-    assert found.format == "nvfp4" and len(found.quantized) == 20
+    checkpoint = inspect_checkpoint(golden("weights_4o6"))
+    assert checkpoint.format == "nvfp4" and len(checkpoint.quantized) == 20
     assert isinstance(load_checkpoint(golden("weights_4o6")).get_submodule("blocks.1.ffn.0"), NVFP4Linear)

@@ -39,7 +39,7 @@ from torch import Tensor
 
 # Rows and columns of ffn are no multiples of 16, so that packed layers are padded.
 CONFIG = WanConfig(dim=128, ffn_dim=72, num_heads=2, num_layers=2, freq_dim=32, text_dim=16, text_len=40, eps=1e-5)
-SAYS = {"longlive": json.dumps({"causal": True, "num_heads": 2, "text_len": 40, "eps": 1e-5})}
+METADATA = {"longlive": json.dumps({"causal": True, "num_heads": 2, "text_len": 40, "eps": 1e-5})}
 FORMATS = ("bf16", "fp8", "nvfp4")
 # What a format costs a normal distribution, with room for layers as small as these.
 COSTS = {"bf16": 0.003, "fp8": 0.03, "nvfp4": 0.11}
@@ -55,7 +55,7 @@ def weights() -> Tensors:
 
 @pytest.fixture
 def source(tmp_path: Path, weights: Tensors) -> Path:
-    save_file(weights, tmp_path / "source.safetensors", SAYS)
+    save_file(weights, tmp_path / "source.safetensors", METADATA)
     return tmp_path / "source.safetensors"
 
 
@@ -97,23 +97,23 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_converted_file_is_the_same_model(tmp_path: Path, weights: Tensors, source: Path, form: str) -> None:
-    """The blocks' linear layers are in the format, all else is bf16 and equal; what the metadata told is told again."""
-    done = convert_checkpoint(source, tmp_path / "new.safetensors", format=form)
-    found = inspect_checkpoint(tmp_path / "new.safetensors")
+@pytest.mark.parametrize("quant_format", FORMATS)
+def test_a_converted_file_is_the_same_model(tmp_path: Path, weights: Tensors, source: Path, quant_format: str) -> None:
+    """The blocks' linear layers are in the format, all else is bf16 and equal; the settings in the metadata stay."""
+    done = convert_checkpoint(source, tmp_path / "new.safetensors", format=quant_format)
+    converted = inspect_checkpoint(tmp_path / "new.safetensors")
     layers = block_linears(weights)
-    assert (found.config, found.format, found.causal) == (CONFIG, form, True)
-    assert found.quantized == ({} if form == "bf16" else dict.fromkeys(layers, form))
+    assert (converted.config, converted.format, converted.causal) == (CONFIG, quant_format, True)
+    assert converted.quantized == ({} if quant_format == "bf16" else dict.fromkeys(layers, quant_format))
     assert (done.quantized, done.copied, done.unquantized) == (
-        len(found.quantized),
+        len(converted.quantized),
         0,
-        len(weights) - len(found.quantized),
+        len(weights) - len(converted.quantized),
     )
     assert done.bytes_out == (tmp_path / "new.safetensors").stat().st_size
     for name, value in floats(tmp_path / "new.safetensors").items():
-        if name.removesuffix(".weight") in found.quantized:
-            assert 0 < far(value, weights[name]) < COSTS[form], name
+        if name.removesuffix(".weight") in converted.quantized:
+            assert 0 < far(value, weights[name]) < COSTS[quant_format], name
         else:
             assert torch.equal(value, weights[name].float()), name
 
@@ -121,7 +121,7 @@ def test_a_converted_file_is_the_same_model(tmp_path: Path, weights: Tensors, so
 def test_every_way_to_store_floats_gives_the_same_file(tmp_path: Path, weights: Tensors, source: Path) -> None:
     """Prefixes, wider dtypes and the official .pt make no difference, for they hold the same numbers."""
     save_file(
-        {f"model.diffusion_model.{n}": w.float() for n, w in weights.items()}, tmp_path / "wide.safetensors", SAYS
+        {f"model.diffusion_model.{n}": w.float() for n, w in weights.items()}, tmp_path / "wide.safetensors", METADATA
     )
     torch.save({"generator": {f"model.{name}": w for name, w in weights.items()}}, tmp_path / "model_bf16.pt")
     convert_checkpoint(source, tmp_path / "a.safetensors", format="nvfp4")
@@ -164,8 +164,8 @@ def test_fouroversix_layers_are_the_weights_they_were_made_of(tmp_path: Path, we
         state |= {layer + name: part for name, part in zip(fouroversix.PARTS, parts, strict=True)}
     save_file(state, tmp_path / "model_4o6.safetensors")
     read = floats(tmp_path / "model_4o6.safetensors")
-    for layer, wanted in exact.items():
-        torch.testing.assert_close(read[f"{layer}.weight"], wanted, rtol=1e-6, atol=0)
+    for layer, weight in exact.items():
+        torch.testing.assert_close(read[f"{layer}.weight"], weight, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
@@ -227,12 +227,12 @@ def test_fouroversix_layers_that_do_not_fit(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["fp8", "nvfp4"])
-def test_layers_that_are_in_the_format_are_taken_over(tmp_path: Path, source: Path, form: str) -> None:
+@pytest.mark.parametrize("quant_format", ["fp8", "nvfp4"])
+def test_layers_that_are_in_the_format_are_copied(tmp_path: Path, source: Path, quant_format: str) -> None:
     """Quantised again, a layer is the same to the bit, whatever the rule; in bf16 it is the same number, rounded."""
     packed, again, bf16 = (tmp_path / f"{name}.safetensors" for name in ("packed", "again", "bf16"))
-    convert_checkpoint(source, packed, format=form)
-    done = convert_checkpoint(packed, again, format=form, rule="static_4")
+    convert_checkpoint(source, packed, format=quant_format)
+    done = convert_checkpoint(packed, again, format=quant_format, rule="static_4")
     assert done.copied == done.quantized == 20
     assert same_bytes(load_file(packed), load_file(again))
     convert_checkpoint(packed, bf16, format="bf16")
@@ -241,10 +241,10 @@ def test_layers_that_are_in_the_format_are_taken_over(tmp_path: Path, source: Pa
 
 @pytest.mark.parametrize("layout", ["metadata", "scaled_fp8", "plain", "e5m2"])
 def test_every_layout_of_fp8_becomes_todays(tmp_path: Path, weights: Tensors, layout: str) -> None:
-    """Values and scales are taken over; a note stands beside each layer, with a scale of 1 where there was none."""
+    """Values and scales are copied; each layer gets `comfy_quant`, and a scale of 1 if it had none."""
     dtype = torch.float8_e5m2 if layout == "e5m2" else torch.float8_e4m3fn
     scale = torch.tensor(0.5) if layout in ("metadata", "scaled_fp8") else torch.tensor(1.0)
-    state, layers, metadata = dict(weights), block_linears(weights), dict(SAYS)
+    state, layers, metadata = dict(weights), block_linears(weights), dict(METADATA)
     for layer in layers:
         state[f"{layer}.weight"] = (weights[f"{layer}.weight"].float() / scale).to(dtype)
         if scale != 1:
@@ -274,7 +274,7 @@ def test_a_smoothed_layer_is_itself_again_in_floats(tmp_path: Path, source: Path
     """ComfyUI multiplies the input by `pre_quant_scale`; as floats the weight has it in its columns."""
     convert_checkpoint(source, tmp_path / "packed.safetensors", format="nvfp4")
     state, smooth = load_file(tmp_path / "packed.safetensors"), torch.linspace(0.5, 2, 128)
-    save_file({**state, "blocks.0.ffn.0.pre_quant_scale": smooth}, tmp_path / "smooth.safetensors", SAYS)
+    save_file({**state, "blocks.0.ffn.0.pre_quant_scale": smooth}, tmp_path / "smooth.safetensors", METADATA)
     plain, smoothed = floats(tmp_path / "packed.safetensors"), floats(tmp_path / "smooth.safetensors")
     torch.testing.assert_close(smoothed["blocks.0.ffn.0.weight"], plain["blocks.0.ffn.0.weight"] * smooth)
 
@@ -308,11 +308,13 @@ def test_a_lora_is_merged_before_rounding(tmp_path: Path, weights: Tensors, sour
 
 
 def test_a_lora_never_rounds_quantised_layers_again(tmp_path: Path, source: Path, lora: Path) -> None:
-    """Into quantised layers it is merged only on the way to floats; else the remedy is told."""
+    """A LoRA is merged into quantised layers only if the target is bf16; otherwise the error gives the remedy."""
     convert_checkpoint(source, tmp_path / "packed.safetensors", format="fp8")
-    for form in ("fp8", "nvfp4"):
+    for quant_format in ("fp8", "nvfp4"):
         with pytest.raises(CheckpointError, match=r"cannot be merged into quantised.*Start from the bf16 checkpoint"):
-            convert_checkpoint(tmp_path / "packed.safetensors", tmp_path / "new.safetensors", format=form, lora=lora)
+            convert_checkpoint(
+                tmp_path / "packed.safetensors", tmp_path / "new.safetensors", format=quant_format, lora=lora
+            )
     convert_checkpoint(tmp_path / "packed.safetensors", tmp_path / "new.safetensors", format="bf16", lora=lora)
     layer = read_lora(lora).layers["blocks.0.ffn.2"]
     exact = floats(tmp_path / "packed.safetensors")["blocks.0.ffn.2.weight"] + 2 / 4 * (layer.up @ layer.down)
@@ -321,8 +323,8 @@ def test_a_lora_never_rounds_quantised_layers_again(tmp_path: Path, source: Path
 
 def test_where_a_file_comes_from_is_kept(tmp_path: Path, weights: Tensors, lora: Path) -> None:
     """The author's words stay, the hash of the old content does not, and what was done is written down."""
-    said = {**SAYS, "modelspec.author": "someone", "modelspec.hash_sha256": "0", "_quantization_metadata": "{}"}
-    save_file(weights, tmp_path / "old.safetensors", said)
+    metadata = {**METADATA, "modelspec.author": "someone", "modelspec.hash_sha256": "0", "_quantization_metadata": "{}"}
+    save_file(weights, tmp_path / "old.safetensors", metadata)
     convert_checkpoint(tmp_path / "old.safetensors", tmp_path / "new.safetensors", format="nvfp4", lora=lora)
     with safe_open(tmp_path / "new.safetensors", "pt") as file:
         metadata = file.metadata()
@@ -331,8 +333,8 @@ def test_where_a_file_comes_from_is_kept(tmp_path: Path, weights: Tensors, lora:
     assert json.loads(metadata["longlive"])["converted"] == done
 
 
-def test_what_the_source_does_not_say_is_told(tmp_path: Path, weights: Tensors, source: Path) -> None:
-    """A file without a word on causality, and layers that are rounded twice, are noted in the report."""
+def test_doubts_about_the_source_are_noted(tmp_path: Path, weights: Tensors, source: Path) -> None:
+    """The report notes a source that does not say that it is causal, and layers that are rounded twice."""
     save_file(weights, tmp_path / "silent.safetensors")
     done = convert_checkpoint(tmp_path / "silent.safetensors", tmp_path / "fp8.safetensors", format="fp8")
     assert any("note: the source does not say that it is causal" in line for line in report_lines(done))
@@ -365,12 +367,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     Each lies at a multiple of its width in the file, as readers need it that map the file, ComfyUI's among them.
     """
     tensors, path = some_tensors(), tmp_path / "x.safetensors"
-    specs, said = specs_of(tensors), {"who": "me", "what": "ünïcode"}
-    write_safetensors(path, specs, said, reversed(tensors.items()))
+    specs, metadata = specs_of(tensors), {"who": "me", "what": "ünïcode"}
+    write_safetensors(path, specs, metadata, reversed(tensors.items()))
     assert same_bytes(load_file(path), {name: tensor.contiguous() for name, tensor in tensors.items()})
-    assert path.stat().st_size == file_size(specs, said)
+    assert path.stat().st_size == file_size(specs, metadata)
     assert open_source(path).specs == specs
-    assert open_source(path).metadata == said
+    assert open_source(path).metadata == metadata
     data = path.read_bytes()
     head = 8 + int.from_bytes(data[:8], "little")
     for name, entry in json.loads(data[8:head]).items():
@@ -379,7 +381,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda t: {**t, "note": torch.zeros(19)}, r"'note'.*differs from the header"),
         (lambda t: {**t, "note": torch.zeros(18, dtype=torch.uint8)}, r"'note'.*differs from the header"),
@@ -388,10 +390,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     ],
     ids=["dtype", "shape", "unknown", "missing"],
 )
-def test_the_writer_keeps_to_its_header(tmp_path: Path, change: Callable[[Tensors], Tensors], said: str) -> None:
+def test_the_writer_keeps_to_its_header(tmp_path: Path, change: Callable[[Tensors], Tensors], message: str) -> None:
     """A tensor that the header does not describe so is an error, and so is one that is missing."""
     tensors = some_tensors()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         write_safetensors(tmp_path / "x.safetensors", specs_of(tensors), {}, change(tensors).items())
 
 
@@ -413,8 +415,10 @@ def test_the_writer_holds_one_tensor(tmp_path: Path) -> None:
     assert len(made) == 5
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_conversion_holds_one_layer(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+@pytest.mark.parametrize("quant_format", FORMATS)
+def test_a_conversion_holds_one_layer(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, quant_format: str
+) -> None:
     """Whenever a tensor is read, none of the tensors that were read for other layers is alive."""
     alive: list[tuple[str, weakref.ref[Tensor]]] = []
     others: set[str] = set()
@@ -423,23 +427,23 @@ def test_a_conversion_holds_one_layer(tmp_path: Path, source: Path, monkeypatch:
         inner = open_source(path)
 
         def read(names: Iterable[str]) -> Tensors:
-            found = inner.read(names)
-            for name, tensor in found.items():
+            tensors = inner.read(names)
+            for name, tensor in tensors.items():
                 others.update(n for n, ref in alive if ref() is not None and n != name)
                 alive.append((name, weakref.ref(tensor)))
-            return found
+            return tensors
 
         return replace(inner, read=read) if path == source else inner
 
     monkeypatch.setattr(checkpoint, "open_source", spied)
-    convert_checkpoint(source, tmp_path / "new.safetensors", format=form)
+    convert_checkpoint(source, tmp_path / "new.safetensors", format=quant_format)
     assert len(alive) == 2 * len(load_file(source))
     assert others == set()
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new", "overwrite"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.9])
-@pytest.mark.parametrize("how", ["asked", "interrupt"])
+@pytest.mark.parametrize("how", ["should_stop", "interrupt"])
 def test_an_interrupted_conversion_leaves_nothing(
     tmp_path: Path, source: Path, there: bool, share: float, how: str
 ) -> None:
@@ -453,26 +457,26 @@ def test_an_interrupted_conversion_leaves_nothing(
         if how == "interrupt" and progress.fraction >= share:
             raise KeyboardInterrupt
 
-    with pytest.raises(ConversionStopped if how == "asked" else KeyboardInterrupt):
+    with pytest.raises(ConversionStopped if how == "should_stop" else KeyboardInterrupt):
         convert_checkpoint(
             source,
             tmp_path / "new.safetensors",
             format="fp8",
             overwrite=True,
             on_progress=watch,
-            should_stop=lambda: how == "asked" and now[0] >= share,
+            should_stop=lambda: how == "should_stop" and now[0] >= share,
         )
     assert files(tmp_path) == before
 
 
 def test_progress_rises_over_both_halves(tmp_path: Path, source: Path, weights: Tensors) -> None:
     """Each tensor is named when it is written and when it is checked, and the shares rise from 0 to 1."""
-    told: list[ConvertProgress] = []
-    convert_checkpoint(source, tmp_path / "new.safetensors", format="fp8", on_progress=told.append)
-    assert [progress.name for progress in told] == [*weights, *weights]
-    shares = [progress.fraction for progress in told]
+    reported: list[ConvertProgress] = []
+    convert_checkpoint(source, tmp_path / "new.safetensors", format="fp8", on_progress=reported.append)
+    assert [progress.name for progress in reported] == [*weights, *weights]
+    shares = [progress.fraction for progress in reported]
     assert shares == sorted(shares) and shares[0] == 0 and shares[len(weights)] == 0.5 and shares[-1] < 1
-    assert progress_line(told[-1]).startswith("checking head.")
+    assert progress_line(reported[-1]).startswith("checking head.")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -487,12 +491,12 @@ def test_what_is_not_finite_is_an_error(tmp_path: Path, weights: Tensors, name: 
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
-def test_a_packed_layer_with_nan_is_not_taken_over(tmp_path: Path, source: Path) -> None:
+def test_a_packed_layer_with_nan_is_refused(tmp_path: Path, source: Path) -> None:
     """A layer that goes over as it is is read back like any other, and NaN is never as near as it must be."""
     convert_checkpoint(source, tmp_path / "packed.safetensors", format="fp8")
     state = load_file(tmp_path / "packed.safetensors")
     state["blocks.0.ffn.0.weight"].view(torch.uint8)[3, 3] = 0x7F
-    save_file(state, tmp_path / "packed.safetensors", SAYS)
+    save_file(state, tmp_path / "packed.safetensors", METADATA)
     with pytest.raises(
         CheckpointError, match=r"'blocks\.0\.ffn\.0\.weight'.* has a relative error of nan in fp8.*damaged"
     ):
@@ -520,13 +524,13 @@ def test_a_layer_of_zeros_stays_zero(tmp_path: Path, weights: Tensors) -> None:
     """Nothing is divided by its largest magnitude."""
     name = "blocks.0.cross_attn.o.weight"
     save_file({**weights, name: torch.zeros_like(weights[name])}, tmp_path / "m.safetensors")
-    for form in FORMATS:
-        convert_checkpoint(tmp_path / "m.safetensors", tmp_path / f"{form}.safetensors", format=form)
-        assert not floats(tmp_path / f"{form}.safetensors")[name].any()
+    for quant_format in FORMATS:
+        convert_checkpoint(tmp_path / "m.safetensors", tmp_path / f"{quant_format}.safetensors", format=quant_format)
+        assert not floats(tmp_path / f"{quant_format}.safetensors")[name].any()
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"format": "int4"}, ValueError, "format 'int4' is unknown: choose one of bf16, fp8, nvfp4"),
         ({"rule": "best"}, ValueError, "rule 'best' is unknown"),
@@ -553,7 +557,7 @@ def test_a_layer_of_zeros_stays_zero(tmp_path: Path, weights: Tensors) -> None:
     ],
 )
 def test_bad_input_is_refused_before_any_work(
-    tmp_path: Path, source: Path, lora: Path, change: dict[str, object], error: type[Exception], said: str
+    tmp_path: Path, source: Path, lora: Path, change: dict[str, object], error: type[Exception], message: str
 ) -> None:
     """The message names the fault and the remedy, no weight is read, and the folder is as before."""
     (tmp_path / "old.safetensors").write_bytes(b"an older file")
@@ -565,15 +569,15 @@ def test_bad_input_is_refused_before_any_work(
     )
     before = files(tmp_path)
     (tmp_path / "folder.safetensors").mkdir()
-    wanted = {"source": source.name, "target": "new.safetensors", "lora": lora.name, "format": "nvfp4", **change}
-    paths = {name: tmp_path / str(wanted.pop(name)) for name in ("source", "target", "lora")}
-    with pytest.raises(error, match=said):
-        convert_checkpoint(**paths, **wanted, on_progress=lambda progress: pytest.fail(progress.name))
+    arguments = {"source": source.name, "target": "new.safetensors", "lora": lora.name, "format": "nvfp4", **change}
+    paths = {name: tmp_path / str(arguments.pop(name)) for name in ("source", "target", "lora")}
+    with pytest.raises(error, match=message):
+        convert_checkpoint(**paths, **arguments, on_progress=lambda progress: pytest.fail(progress.name))
     (tmp_path / "folder.safetensors").rmdir()
     assert files(tmp_path) == before
 
 
-def test_a_full_disk_is_told_before_any_work(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_before_any_work(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The size of the new file is known beforehand and compared with what is free."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     before = files(tmp_path)
@@ -589,8 +593,8 @@ def test_the_ordinary_wan_is_not_made_causal(tmp_path: Path, weights: Tensors) -
         convert_checkpoint(tmp_path / "wan2.2_ti2v_5B_fp16.safetensors", tmp_path / "n.safetensors", format="fp8")
 
 
-def test_the_command_s_words(tmp_path: Path, source: Path, lora: Path) -> None:
-    """`longlive convert IN OUT …` converts as told and reports sizes, coverage, the LoRA and errors by kind."""
+def test_the_command_line_converts_and_reports(tmp_path: Path, source: Path, lora: Path) -> None:
+    """`longlive convert IN OUT …` reports sizes, the coverage of the LoRA, and errors by kind of layer."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     words = [str(source), str(tmp_path / "new.safetensors"), "--format", "fp8", "--lora", str(lora)]

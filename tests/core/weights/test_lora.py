@@ -40,11 +40,11 @@ def halves(linears: dict[str, tuple[int, ...]]) -> Halves:
     return {name: (torch.randn(RANK, columns), torch.randn(rows, RANK)) for name, (rows, columns) in blocks.items()}
 
 
-def named(halves: Halves, form: str, down: str, up: str) -> Tensors:
-    """The halves under `form` with a layer's name in it, and the endings `down` and `up`."""
+def named(halves: Halves, template: str, down: str, up: str) -> Tensors:
+    """The halves under `template` with a layer's name in it, and the endings `down` and `up`."""
     tensors: Tensors = {}
     for name, pair in halves.items():
-        layer = form.format(name) if "{0}" in form else form.format(flat=name.replace(".", "_"))
+        layer = template.format(name) if "{0}" in template else template.format(flat=name.replace(".", "_"))
         tensors |= {layer + down: pair[0], layer + up: pair[1]}
     return tensors
 
@@ -65,7 +65,7 @@ def diffusers(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("form", "down", "up"),
+    ("template", "down", "up"),
     [
         ("base_model.model.{0}", ".lora_A.weight", ".lora_B.weight"),
         ("base_model.model.{0}", ".lora_A.default.weight", ".lora_B.default.weight"),
@@ -79,10 +79,10 @@ def diffusers(name: str) -> str:
     ],
 )
 def test_every_way_to_name_layers_is_the_same_lora(
-    tmp_path: Path, halves: Halves, form: str, down: str, up: str
+    tmp_path: Path, halves: Halves, template: str, down: str, up: str
 ) -> None:
     """Layers have Wan's own names, whoever wrote the file; without a word on alpha the scale is 1."""
-    save_file(named(halves, form, down, up), tmp_path / "l.safetensors")
+    save_file(named(halves, template, down, up), tmp_path / "l.safetensors")
     lora = read_lora(tmp_path / "l.safetensors")
     assert lora.unused == ()
     assert lora.layers.keys() == halves.keys()
@@ -100,7 +100,7 @@ def test_names_of_diffusers_are_translated(tmp_path: Path, halves: Halves) -> No
 
 
 def test_the_official_pt_gives_the_generator(tmp_path: Path, halves: Halves) -> None:
-    """Of LongLive's lora_checkpoint.pt only `generator_lora` is taken; the critic is the trainer's."""
+    """Of LongLive's lora_checkpoint.pt only `generator_lora` is read; the critic is used in training only."""
     generator = named(halves, "base_model.model.{0}", ".lora_A.weight", ".lora_B.weight")
     critic = {name: torch.zeros_like(value) for name, value in generator.items()}
     torch.save({"critic_lora": critic, "generator_lora": generator, "step": 7}, tmp_path / "lora.pt")
@@ -165,7 +165,7 @@ def test_an_alpha_pattern_matches_whole_parts_of_a_name(
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "message"),
     [
         ({"lora_alpha": "loud"}, "alpha 'loud', which is not a finite number"),
         ({"lora_alpha": "nan"}, "not a finite number"),
@@ -173,11 +173,11 @@ def test_an_alpha_pattern_matches_whole_parts_of_a_name(
     ],
 )
 def test_a_scale_that_is_not_understood_is_an_error(
-    tmp_path: Path, halves: Halves, metadata: dict[str, str], said: str
+    tmp_path: Path, halves: Halves, metadata: dict[str, str], message: str
 ) -> None:
     """A wrong strength would not be seen for what it is."""
     save_file(named(halves, "{0}", ".lora_A.weight", ".lora_B.weight"), tmp_path / "l.safetensors", metadata)
-    with pytest.raises(CheckpointError, match=said):
+    with pytest.raises(CheckpointError, match=message):
         read_lora(tmp_path / "l.safetensors")
 
 
@@ -247,8 +247,8 @@ def test_a_lora_that_fits_nothing_is_an_error(tmp_path: Path, linears: dict[str,
         {f"{layer}.lora_down.weight": torch.zeros(1, 8), f"{layer}.lora_up.weight": torch.zeros(8, 1)},
         tmp_path / "l.safetensors",
     )
-    said = rf"l\.safetensors fits none of the model's {len(linears)} layers.*first names: {layer}"
-    with pytest.raises(CheckpointError, match=said):
+    message = rf"l\.safetensors fits none of the model's {len(linears)} layers.*first names: {layer}"
+    with pytest.raises(CheckpointError, match=message):
         read_lora(tmp_path / "l.safetensors").coverage(linears)
 
 
