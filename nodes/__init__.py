@@ -1,4 +1,4 @@
-"""The extension and its nodes: the table of contents of the pack. Imported by ComfyUI only."""
+"""The extension and the list of its nodes. Only ComfyUI imports this package."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class LongLiveExtension(ComfyExtension):
-    """What ComfyUI asks for the node list."""
+    """The extension that ComfyUI asks for its nodes."""
 
     async def on_load(self) -> None:
         add_routes(PromptServer.instance)

@@ -17,7 +17,7 @@ from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
 from torch import Tensor
 
-from ..longlive_core.pipeline.decode import DEPTH
+from ..longlive_core.pipeline.decode import QUEUE_DEPTH
 from ..longlive_core.pipeline.stages import MODES, Mode
 from ..longlive_core.pipeline.write import NewFile, write
 from ..longlive_core.types import Block
@@ -99,17 +99,17 @@ class AsyncDecode(io.ComfyNode):
         audio: Mapping[str, Any] | None = None,
         decode: Mode = "async",
     ) -> io.NodeOutput:
-        coder = decoder(vae, stream.latent_format)
+        chunk_decoder = decoder(vae, stream.latent_format)
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
         target = FilmFile(filename_prefix, stream, codec)
         run = StreamRun(
             stream,
             beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
-            memory=slice_bytes(vae, stream.shape),
+            memory=slice_bytes(vae, stream.spec.shape),
             mode=decode,
             preview=preview,
         )
-        # Last, so that what is refused leaves no empty file; before the models, so that what is wrong with it is said.
+        # Opened after all other checks, so that refused inputs leave no empty file, and before any model is loaded.
         writer = open_film(
             target.path,
             width=target.width,
@@ -121,29 +121,29 @@ class AsyncDecode(io.ComfyNode):
             metadata=_metadata(cls),
         )
         with writer, run, target.logged(writer):
-            pieces = run.stage("decoding", run.decoded(coder), DEPTH)
-            for _ in run.shown(run.stage("writing", write(pieces, NewFile(writer)), DEPTH)):
+            pieces = run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)
+            for _ in run.shown(run.stage("writing", write(pieces, NewFile(writer)), QUEUE_DEPTH)):
                 pass
         return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=target.preview)
 
 
 class FilmFile:
-    """Where a film goes: the next free number under a prefix, as the host counts."""
+    """The path of a new film, with the next free number under a prefix, and its preview on the node."""
 
     def __init__(self, prefix: str, stream: Stream, codec: str) -> None:
-        pixels = stream.shape.pixels
+        pixels = stream.spec.shape.pixels
         self.width, self.height, self.frames = pixels.width, pixels.height, stream.film.plan.video_frames
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             prefix, folder_paths.get_output_directory(), self.width, self.height
         )
         self.path = film_path(Path(folder) / f"{name}_{counter:05}_", codec)
         saved = ui.SavedResult(self.path.name, subfolder, io.FolderType.output)
-        # Browsers play no ProRes: where the film lies is all that the node can show.
+        # Browsers cannot play ProRes, so the node shows the path.
         self.preview = ui.PreviewText(str(self.path)) if codec == "prores" else ui.PreviewVideo([saved])
 
     @contextmanager
     def logged(self, writer: FilmWriter) -> Iterator[None]:
-        """Whatever ends the film early, the log says where the finished part is."""
+        """Logs where the finished part of the film is if it ends early."""
         try:
             yield
         except BaseException:
@@ -153,12 +153,12 @@ class FilmFile:
 
 
 def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
-    """Frames of each block through a VAE of its own. Raises ValueError for a VAE of another model."""
+    """Makes a preview that decodes blocks with its own VAE. Raises ValueError if the VAE does not fit the model."""
     check_pair(vae, stream.latent_format, "preview VAE")
-    decode = DecodeStream(decoder(vae, stream.latent_format), free=stream.device_lock.free_vram)
+    decode = DecodeStream(decoder(vae, stream.latent_format), free=stream.spec.device_lock.free_vram)
 
     def frames(block: Block) -> Tensor:
-        with stream.device_lock:
+        with stream.spec.device_lock:
             decode.feed(block.latents)
         return torch.cat(decode.flush())
 
@@ -166,10 +166,10 @@ def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
 
 
 def _metadata(node: type[io.ComfyNode]) -> dict[str, str]:
-    """The workflow, so that the film dropped on a canvas opens it, unless the host is told to keep it out of files."""
+    """The workflow as metadata, which a canvas opens from the film; empty with the host's --disable-metadata."""
     if args.disable_metadata:
         return {}
-    kept = dict(node.hidden.extra_pnginfo or {})
+    metadata = dict(node.hidden.extra_pnginfo or {})
     if node.hidden.prompt is not None:
-        kept["prompt"] = node.hidden.prompt
-    return {name: json.dumps(value) for name, value in kept.items()}
+        metadata["prompt"] = node.hidden.prompt
+    return {name: json.dumps(value) for name, value in metadata.items()}

@@ -12,7 +12,7 @@ from comfy_api.latest import io, ui
 from ..longlive_core.weights import CheckpointError, convert_checkpoint, read_lora
 from ..longlive_core.weights.convert import ConvertProgress, Format
 from ..longlive_core.weights.convert_report import report_lines
-from ..longlive_core.weights.reader import open_weights
+from ..longlive_core.weights.weight_reader import open_weights
 from .files import check_file
 from .types import CATEGORY
 
@@ -81,8 +81,8 @@ class ConvertCheckpoint(io.ComfyNode):
             return (
                 f"output_name {output_name!r} must be a name without folders: the file goes to the folder of the source"
             )
-        found = check_file("diffusion_models", model_name, open_weights)
-        return check_file("loras", lora_name, read_lora) if found is True and lora_name != NO_LORA else found
+        valid = check_file("diffusion_models", model_name, open_weights)
+        return check_file("loras", lora_name, read_lora) if valid is True and lora_name != NO_LORA else valid
 
     @classmethod
     def execute(
@@ -95,7 +95,7 @@ class ConvertCheckpoint(io.ComfyNode):
 
         def show(progress: ConvertProgress) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(round(PARTS * progress.share), PARTS)
+            bar.update_absolute(round(PARTS * progress.fraction), PARTS)
 
         try:
             done = convert_checkpoint(source, target, format=format, lora=lora, strength=strength, on_progress=show)
@@ -106,5 +106,5 @@ class ConvertCheckpoint(io.ComfyNode):
 
 
 def target_name(name: str) -> str:
-    """A file name with the ending that loaders look for."""
+    """Returns the file name with an extension that loaders accept."""
     return name if name.endswith((".safetensors", ".sft")) else f"{name}.safetensors"

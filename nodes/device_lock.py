@@ -1,4 +1,4 @@
-"""The lock on the device that samples, and the models that are loaded on it."""
+"""The lock on the sampling device, and the models that are loaded on it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from ..longlive_core.oom import free_memory
 
 
 class DeviceLock:
-    """Held while the device is given work; a chain of streams shares one.
+    """A lock to hold while work is submitted to the device; a chain of streams shares one.
 
         with device_lock:
             model(...)
 
-    The host's weight streaming is not thread-safe, and loading a model may unload another one. Where weights move,
-    model calls, VAE slices and text encoders therefore take turns. On a CPU weights stay in place, and nothing waits.
-
-    models: loaded by the current run.
+    The host's weight streaming is not thread-safe, and loading a model may unload another one. On a GPU, only one
+    thread at a time therefore runs the model, the VAE or the text encoder. On a CPU weights stay in place and the lock
+    does nothing. `models` are the models of the current run.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """device: the one that samples."""
+        """device: the device that samples."""
         self._device = device
         self._lock: AbstractContextManager[Any] = nullcontext() if device.type == "cpu" else RLock()
         self.models: tuple[ModelPatcher, ...] = ()
@@ -41,18 +40,18 @@ class DeviceLock:
         self._lock.__exit__(*error)
 
     def load(self, models: Sequence[ModelPatcher], memory: int) -> None:
-        """Loads models with that many bytes of VRAM beside them, in place of the previous ones."""
+        """Loads the models of a run in place of the previous ones. memory: bytes of VRAM needed besides the weights."""
         with self:
             self.models, self._memory = tuple(models), memory
             comfy.model_management.load_models_gpu(list(self.models), memory_required=memory)
 
-    def forget(self) -> None:
+    def end_run(self) -> None:
         """Ends the run: its models may be unloaded."""
         self.models = ()
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Lets other models be loaded: first waits for queued work, afterwards reloads the run's models."""
+        """Allows other models to be loaded: waits for queued work first and reloads the run's models afterwards."""
         with self:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
@@ -62,12 +61,12 @@ class DeviceLock:
                 self.reload()
 
     def reload(self) -> None:
-        """Loads the run's models again, which other models may have unloaded."""
+        """Loads the run's models again after other models may have unloaded them."""
         if self.models and self._device.type != "cpu":
             self.load(self.models, self._memory)
 
     def free_vram(self) -> None:
-        """Frees VRAM before work is tried again: unloads every model that the run does not use."""
+        """Frees VRAM before a retry: unloads every model that the run does not use."""
         with self:
             if self._device.type != "cpu":
                 comfy.model_management.free_memory(1e30, self._device, keep_loaded=self._in_use())
@@ -75,8 +74,7 @@ class DeviceLock:
             comfy.model_management.soft_empty_cache()
 
     def _in_use(self) -> list[comfy.model_management.LoadedModel]:
-        """The run's models, and those that come with them, as the host lists them."""
+        """The host's list entries of the run's models and of their additional models."""
         models = [*self.models, *(more for model in self.models for more in model.model_patches_models())]
-        return [
-            one for one in comfy.model_management.current_loaded_models if any(one.model is model for model in models)
-        ]
+        loaded = comfy.model_management.current_loaded_models
+        return [entry for entry in loaded if any(entry.model is model for model in models)]

@@ -1,4 +1,4 @@
-"""The node that makes a film to go on from out of any video."""
+"""The node that encodes a video as the beginning of a film."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..longlive_core.film.film import Film
+from ..longlive_core.film.sampler_settings import SamplerSettings
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.types import BLOCK_FRAMES, LatentShape, PixelShape
 from ..longlive_core.vae.encode_clip import encode_clip, plan_clip, whole_blocks
 from .device_lock import DeviceLock
+from .film_spec import FilmSpec
 from .inputs import check_sides, memory_input, side_input
 from .model import as_causal
 from .sampler import check_size
@@ -111,19 +113,20 @@ class ExtendVideo(io.ComfyNode):
         check_pair(vae, model.model.latent_format)
         blocks, dropped = whole_blocks(len(frames), BLOCK_FRAMES)
         plan = plan_clip(blocks, prompt, fps, BLOCK_FRAMES)
-        film = Film.known(plan, _encode(frames, vae, model, shape))
+        film = Film.from_latents(plan, _encode(frames, vae, model, shape))
         embeddings = encode_shots(clip, film.plan).embeddings
         node, title = str(cls.hidden.unique_id), "LongLive Extend Video"
-        kept = memory or DEFAULT_MEMORY
-        stream = Stream(film, model, shape, 1, kept, 0, node, title, embeddings, DeviceLock(model.load_device))
-        told = f"encoded {film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
+        settings = SamplerSettings((shape.height, shape.width), memory or DEFAULT_MEMORY, steps=1)
+        spec = FilmSpec(model, embeddings, film.plan, shape, settings, DeviceLock(model.load_device))
+        stream = Stream(film, spec, node, title)
+        note = f"encoded {film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
         if dropped:
-            told += f"; the first {dropped} frames are left out, because a film continues from whole blocks"
-        return io.NodeOutput(stream, stream, ui=ui.PreviewText(told))
+            note += f"; the first {dropped} frames are left out, because a film continues from whole blocks"
+        return io.NodeOutput(stream, stream, ui=ui.PreviewText(note))
 
 
 def _encode(frames: Tensor, vae: comfy.sd.VAE, model: comfy.model_patcher.ModelPatcher, shape: LatentShape) -> Tensor:
-    """The latents of the video's whole blocks, with the host's progress and interrupts."""
+    """Encodes frames `[T, H, W, 3]` into the latents `[1, C, F, h, w]` of whole blocks, with the host's progress."""
     pixels = shape.pixels
     needed = vae.memory_used_encode((1, 3, 5, pixels.height, pixels.width), vae.vae_dtype)
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=int(needed))

@@ -1,4 +1,4 @@
-"""Files a creator picks in a list."""
+"""Checks of files that a user picks from a list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..longlive_core.weights import CheckpointError
 
 
 def check_file(folder: str, name: str | None, read: Callable[[str], object]) -> bool | str:
-    """True, or what is wrong with the file picked in `models/<folder>`; None is a name not known at the queue yet."""
+    """Returns True, or an error message for a file of `models/<folder>`. name: None if it comes over a wire."""
     if name is None:
         return True
     path = folder_paths.get_full_path(folder, name)

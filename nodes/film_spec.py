@@ -1,4 +1,4 @@
-"""Everything that makes a film in ComfyUI, as one value: the MODEL, the text and the settings."""
+"""The specification of a film in ComfyUI: the MODEL, the text and the settings in one value."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Storyboard = Literal["off", "only", "first"]
 
 @dataclass(frozen=True)
 class FilmSpec:
-    """Everything that makes a film; calling it starts a generation (`StartGeneration`).
+    """The specification of a film; calling it starts a generation (`StartGeneration`).
 
-    embeddings: prompt → `[L, text_dim]`. shape: of one block, in latent cells. encode: for prompts that a live script
-    brings.
+    embeddings: prompt → `[L, text_dim]`. shape: the shape of one block, in latent cells. encode: encodes new
+    prompts of a live script.
     """
 
     model: comfy.model_patcher.ModelPatcher
@@ -47,7 +47,7 @@ class FilmSpec:
 
     @property
     def bytes(self) -> int:
-        """VRAM of a run beside the weights. Raises ValueError where the window cannot hold such blocks."""
+        """VRAM of a run besides the weights. Raises ValueError if the window does not fit the blocks."""
         blocks, branches = len(self.plan.blocks), 1 if self.settings.guidance == 1.0 else 2
         dtype, memory = self.model.model.get_dtype_inference(), self.settings.memory
         return (
@@ -58,7 +58,8 @@ class FilmSpec:
         )
 
     def check(self) -> None:
-        """Raises ValueError where the text is encoded for another model."""
+        """Raises ValueError if the text is encoded for another model, or the window cannot hold such blocks."""
+        _ = self.bytes
         widths = {embedding.shape[-1] for embedding in self.embeddings.values()}
         if width := next(iter(widths - {self.config.text_dim}), None):
             raise ValueError(
@@ -68,7 +69,7 @@ class FilmSpec:
             )
 
     def text(self, prompt: str) -> Tensor:
-        """The embedding of a prompt `[L, text_dim]`; a prompt of a live script is encoded now."""
+        """Returns the embedding `[L, text_dim]` of a prompt; encodes it if a live script added it."""
         if prompt in self.embeddings or self.encode is None:
             return self.embeddings[prompt]
         with self.device_lock.released():
@@ -86,7 +87,7 @@ class FilmSpec:
 def make_film(
     spec: FilmSpec, start: Tensor | None, earlier: Film | None, storyboard: Storyboard, live: LiveScript | None
 ) -> Film:
-    """The film of a spec; with "only" its storyboard instead, with "first" the film that begins with its storyboard.
+    """Makes the film of a spec, with "only" its storyboard, or with "first" a film that begins with its storyboard.
 
     start: latents of the start image, `[1, C, 1, H, W]` normalised. earlier: the film that this one continues.
     """
@@ -95,5 +96,5 @@ def make_film(
     after = 0 if earlier is None else len(earlier.plan.blocks)
     noise = storyboard_noise(spec.plan, block_noise(spec.settings.seed), after)
     preview = replace(spec, settings=replace(spec.settings, noise=noise))
-    board = Film(storyboard_plan(spec.plan, after), preview, start=start, earlier=earlier)
-    return board if storyboard == "only" else Film(spec.plan, spec, start=start, earlier=earlier, storyboard=board)
+    first = Film(storyboard_plan(spec.plan, after), preview, start=start, earlier=earlier)
+    return first if storyboard == "only" else Film(spec.plan, spec, start=start, earlier=earlier, storyboard=first)

@@ -1,4 +1,4 @@
-"""What a MODEL and its text are, in a few letters: cheap for 10 GB, the same after a restart."""
+"""Fingerprints of a MODEL and its text: fast for 10 GB of weights, and the same after a restart."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from ..longlive_core.take.settings import fingerprint, tensor_bytes
 
-# Of a large weight only some rows are read, all of a small one.
+# A weight with more values than SMALL is sampled at ROWS rows.
 SMALL, ROWS = 4096, 4
 
 
 def weights_fingerprint(model: comfy.model_patcher.ModelPatcher) -> str:
-    """The name, shape, type and some rows of every weight, every LoRA with its strength, and the compute type.
+    """Computes a fingerprint of every weight (name, shape, dtype, some rows), every LoRA and the compute dtype.
 
-    The same whether the model is loaded or not, on any device: a merged LoRA counts as itself, not by the weights that
-    it changed.
+    It does not depend on the device or on whether the model is loaded: for a merged LoRA it uses the original weight
+    and the LoRA's own tensors and strength.
     """
     return fingerprint(_weights(model))
 
 
 def text_fingerprint(prompts: Iterable[str], embeddings: Mapping[str, Tensor]) -> str:
-    """Every bit of the embedding of each distinct prompt: another text encoder makes another film."""
+    """Computes a fingerprint of the embeddings `[L, text_dim]` of all prompts, which identifies the text encoder."""
 
     def parts() -> Iterator[bytes]:
         for prompt in dict.fromkeys(prompts):
@@ -48,29 +48,32 @@ def _weights(model: comfy.model_patcher.ModelPatcher) -> Iterator[bytes]:
 
 
 def _beside(model: comfy.model_patcher.ModelPatcher) -> Iterator[tuple[str, str, list[object], float]]:
-    """LoRAs that run beside the layers: layer, kind, weights, strength. The host has them in what injects them."""
-    injections = (one for several in model.injections.values() for one in several)
-    held = (cell.cell_contents for one in injections for cell in getattr(one.inject, "__closure__", None) or ())
-    for manager in (one for one in held if isinstance(one, BypassInjectionManager)):
+    """Yields layer, kind, weights and strength of the LoRAs that run beside layers.
+
+    The host has no list of them, so they are read from the closures of its injection functions.
+    """
+    functions = (injection.inject for injections in model.injections.values() for injection in injections)
+    values = (cell.cell_contents for function in functions for cell in getattr(function, "__closure__", None) or ())
+    for manager in (value for value in values if isinstance(value, BypassInjectionManager)):
         for name, (adapter, strength) in manager.adapters.items():
-            # Cast to the layer's type when they are loaded, so here as well.
+            # The host casts them to the layer's dtype when it loads them.
             dtype = model.model.get_submodule(name).weight.dtype
-            weights = [one.to(dtype) if isinstance(one, Tensor) else one for one in adapter.weights]
+            weights = [weight.to(dtype) if isinstance(weight, Tensor) else weight for weight in adapter.weights]
             yield name, type(adapter).__name__, weights, strength
 
 
 def _parts(value: object) -> Iterator[bytes]:
-    """What tells a value from others: of tensors some rows, of adapters their weights, of functions their names."""
+    """Yields the bytes that identify a value: rows of a tensor, weights of an adapter, the name of a function."""
     if isinstance(value, QuantizedTensor):
         yield type(value).__name__.encode()
-        yield from _parts(sorted(value.state_dict().items(), key=lambda one: one[0]))
+        yield from _parts(sorted(value.state_dict().items(), key=lambda item: item[0]))
     elif isinstance(value, Tensor):
         yield f"{tuple(value.shape)} {value.dtype}".encode()
         whole = value.numel() <= SMALL or value.ndim < 2
         yield from map(tensor_bytes, [value] if whole else [value[len(value) * row // ROWS] for row in range(ROWS)])
     elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _parts(one)
+        for item in value:
+            yield from _parts(item)
     elif hasattr(value, "weights"):
         yield type(value).__name__.encode()
         yield from _parts(value.weights)

@@ -1,4 +1,4 @@
-"""Nodes that give MODEL, CLIP and VAE."""
+"""Nodes that load MODEL, CLIP and VAE."""
 
 from __future__ import annotations
 
@@ -59,31 +59,30 @@ class ModelLoader(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
-        found = inspect_checkpoint(path)
+        checkpoint = inspect_checkpoint(path)
         # A converted LongLive Mini: its latents are its own.
-        latents = MiniLatents(load_mini().vae) if found.config == MINI_DIT else None
-        return io.NodeOutput(
-            make_patcher(found.config, _tensors(path, found), dtype=PRECISIONS[precision], latent_format=latents)
-        )
+        latents = MiniLatents(load_mini().vae) if checkpoint.config == MINI_DIT else None
+        dtype, tensors = PRECISIONS[precision], _tensors(path, checkpoint)
+        return io.NodeOutput(make_patcher(checkpoint.config, tensors, dtype=dtype, latent_format=latents))
 
 
-def _tensors(path: str, found: Checkpoint) -> dict[str, Tensor]:
-    """The file's tensors under Wan's names; safetensors stay on disk until used, where the host can do that."""
+def _tensors(path: str, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Reads the tensors under Wan's names; safetensors stay on disk until they are used, if the host supports that."""
     tensors, metadata = {}, {}
     if path.endswith((".safetensors", ".sft")):
         tensors, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
-    if not tensors.keys() >= set(found.names.values()):  # a .pt, or FourOverSix, which is read as ComfyUI's NVFP4
-        tensors = found.source.read(found.source.specs)
-    own = {strip_prefixes(name): tensor for name, tensor in tensors.items()}
-    return comfy.utils.convert_old_quants(own, "", metadata=_own_layers(metadata or {}))[0]
+    if not tensors.keys() >= set(checkpoint.names.values()):  # a .pt, or FourOverSix, which is read as ComfyUI's NVFP4
+        tensors = checkpoint.source.read(checkpoint.source.specs)
+    renamed = {strip_prefixes(name): tensor for name, tensor in tensors.items()}
+    return comfy.utils.convert_old_quants(renamed, "", metadata=_rename_layers(metadata or {}))[0]
 
 
-def _own_layers(metadata: dict[str, str]) -> dict[str, str]:
-    """Metadata whose list of quantised layers uses Wan's names, as the tensors now do."""
+def _rename_layers(metadata: dict[str, str]) -> dict[str, str]:
+    """Renames the quantised layers in the metadata to Wan's names."""
     if QUANTISED not in metadata:
         return metadata
     listed = json.loads(metadata[QUANTISED])
-    layers = {strip_prefixes(name): form for name, form in listed["layers"].items()}
+    layers = {strip_prefixes(name): layer for name, layer in listed["layers"].items()}
     return {**metadata, QUANTISED: json.dumps({**listed, "layers": layers})}
 
 

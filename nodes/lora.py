@@ -1,4 +1,4 @@
-"""The node that puts a LoRA on a MODEL, and says what it did."""
+"""The node that applies a LoRA to a MODEL and reports which layers it changed."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ class DMDLora(io.ComfyNode):
             raise ValueError(str(error)) from error
         bypass = mode == "bypass" or (mode == "auto" and any(map(quantised, layers.values())))
         load = comfy.sd.load_bypass_lora_for_models if bypass else comfy.sd.load_lora_for_models
-        changed, _ = load(model, None, lora.for_comfy(), strength, 0.0)
+        changed, _ = load(model, None, lora.comfy_tensors(), strength, 0.0)
         text = f"{'bypass' if bypass else 'merge'}: {report.text()}"
         return io.NodeOutput(changed, text, ui=ui.PreviewText(text))
 
 
 def linears(model: comfy.model_patcher.ModelPatcher) -> dict[str, nn.Module]:
-    """The model's linear layers by Wan's names, quantised ones too."""
+    """Returns the model's linear layers by Wan's names, including quantised layers."""
     modules = model.model.diffusion_model.named_modules()
     return {name: module for name, module in modules if hasattr(module, "in_features")}
 
 
 def quantised(layer: nn.Module) -> bool:
-    """Whether the layer's weight is kept in fewer bits than it is computed in."""
+    """Returns whether the layer's weight is quantised."""
     return isinstance(layer.weight, QuantizedTensor)

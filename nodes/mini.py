@@ -19,19 +19,19 @@ from ..longlive_core.mini import Mini, TextEncoder
 from .model import make_patcher
 from .vae import MiniLatents
 
-# Bytes per latent cell and video frame that decoding and encoding take at most, measured at 128x128 px.
+# The most bytes per latent cell that decoding and encoding take, measured at 128x128 px.
 CELL_BYTES = 600_000
 
 
 def mini_model(mini: Mini) -> comfy.model_patcher.ModelPatcher:
-    """The transformer as MODEL."""
+    """Makes a MODEL of the transformer."""
     return make_patcher(
         mini.model.config, mini.model.state_dict(), dtype=torch.float32, latent_format=MiniLatents(mini.vae)
     )
 
 
 def mini_clip(mini: Mini) -> comfy.sd.CLIP:
-    """The text encoder as CLIP."""
+    """Makes a CLIP of the text encoder."""
 
     def encoder(**_: object) -> MiniTextModel:
         return MiniTextModel(mini.text)
@@ -40,7 +40,7 @@ def mini_clip(mini: Mini) -> comfy.sd.CLIP:
 
 
 class MiniTokenizer:
-    """The encoder reads words itself: the text travels as one token."""
+    """Passes the whole text on as one token, because the encoder splits it into words itself."""
 
     def __init__(self, **_: object) -> None:
         pass
@@ -53,7 +53,7 @@ class MiniTokenizer:
 
 
 class MiniTextModel(nn.Module):
-    """What the host asks of a text encoder."""
+    """The text encoder with the methods that the host calls."""
 
     dtypes = (torch.float32,)
 
@@ -62,15 +62,15 @@ class MiniTextModel(nn.Module):
         self.text = text
 
     def encode_token_weights(self, tokens: dict[str, Any]) -> tuple[Tensor, None]:
-        """The embedding [1, L, text_dim] of the text; there is no pooled one."""
+        """Returns the embedding `[1, L, text_dim]` of the text, and None for the pooled embedding."""
         texts = [token[0] for chunk in tokens["mini"] for token in chunk]
         return self.text.encode(" ".join(texts)).unsqueeze(0), None
 
     def set_clip_options(self, options: dict[str, Any]) -> None:
-        """There is nothing to set."""
+        """Does nothing: the encoder has no options."""
 
     def reset_clip_options(self) -> None:
-        """There is nothing to reset."""
+        """Does nothing: the encoder has no options."""
 
     def load_sd(self, sd: dict[str, Tensor]) -> tuple[list[str], list[str]]:
         missing, unexpected = self.load_state_dict(sd, strict=False)
@@ -78,10 +78,10 @@ class MiniTextModel(nn.Module):
 
 
 class MiniVAE(comfy.sd.VAE):
-    """The VAE as the host's own: VAE Decode, VAE Encode and their tiled versions work with it."""
+    """A VAE of the host, for which VAE Decode, VAE Encode and their tiled versions work."""
 
     def __init__(self, mini: Mini) -> None:
-        with _unheard("No VAE weights detected"):
+        with _suppress_log("No VAE weights detected"):
             super().__init__(sd={})
         self.first_stage_model = mini.vae
         self.latent_channels, self.latent_dim = mini.vae.config.latent_channels, 3
@@ -104,15 +104,15 @@ class MiniVAE(comfy.sd.VAE):
 
 
 @contextmanager
-def _unheard(message: str) -> Iterator[None]:
-    """Keeps one expected line out of the log: the host looks for weights that we hand it afterwards."""
+def _suppress_log(message: str) -> Iterator[None]:
+    """Suppresses one line of the log: the host misses the weights that are set right after its constructor."""
 
-    def hears(record: logging.LogRecord) -> bool:
+    def is_other(record: logging.LogRecord) -> bool:
         return message not in record.getMessage()
 
     root = logging.getLogger()
-    root.addFilter(hears)
+    root.addFilter(is_other)
     try:
         yield
     finally:
-        root.removeFilter(hears)
+        root.removeFilter(is_other)

@@ -1,4 +1,4 @@
-"""CausalWan as the host's MODEL: its weights are patched, offloaded and freed like any other model's."""
+"""CausalWan as a MODEL of the host, which patches, offloads and frees its weights like those of any other model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
 
 class CausalWanConfig(comfy.supported_models_base.BASE):
-    """What the host asks of a model's kind."""
+    """The model configuration that the host requires."""
 
     unet_config: ClassVar[dict[str, Any]] = {"image_model": "longlive", "disable_unet_model_creation": True}
     unet_extra_config: ClassVar[dict[str, Any]] = {}
@@ -57,12 +57,12 @@ class CausalWanModel(comfy.model_base.BaseModel):
 
 
 class HostedModel:
-    """A `FlowModel` over a MODEL that is loaded: what the engine calls goes through the host's patches and wrappers."""
+    """A `FlowModel` over a loaded MODEL: calls go through the host's patches and wrappers, under the device lock."""
 
     def __init__(self, patcher: comfy.model_patcher.ModelPatcher, device_lock: DeviceLock) -> None:
         self._patcher = patcher
         self._model: CausalWanModel = patcher.model
-        self._turn = device_lock
+        self._device_lock = device_lock
         self._options = comfy.model_patcher.create_model_options_clone(patcher.model_options)["transformer_options"]
         merge_nested_dicts(self._options.setdefault("wrappers", {}), patcher.wrappers, copy_dict1=False)
         self.config: WanConfig = self._model.diffusion_model.config
@@ -77,20 +77,20 @@ class HostedModel:
 
     def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         inputs = {"text": text, "kv": kv, "positions": positions}
-        with self._turn:
+        with self._device_lock:
             return self._model.apply_model(x, t, transformer_options=self._options, **inputs)
 
     def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
-        with self._turn:
+        with self._device_lock:
             self._model.diffusion_model.write_kv(x, t, text, kv, positions)
 
     def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
-        with self._turn:
+        with self._device_lock:
             return self._model.diffusion_model.text_kv(text)
 
     @property
     def attention(self) -> Attention:
-        """The host's choice of attention, and what other nodes put in its place."""
+        """The attention function of the host or of a node that overrides it; q, k, v and output `[B, L, heads, D]`."""
         if self.device.type == "cpu" and "optimized_attention_override" not in self._options:
             return torch_attention
 
@@ -111,9 +111,9 @@ def make_patcher(
     dtype: torch.dtype | None = None,
     latent_format: comfy.latent_formats.LatentFormat | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
-    """A MODEL with these weights, under Wan's names; quantised ones in the host's format.
+    """Makes a MODEL of weights by Wan's names; quantised weights have the host's format.
 
-    dtype: of plain weights in memory; None keeps their own where the device can compute in it.
+    dtype: the dtype of unquantised weights in memory; None keeps theirs if the device can compute in it.
     """
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     kind = CausalWanConfig(CausalWanConfig.unet_config)
@@ -135,8 +135,8 @@ def make_patcher(
     return patcher
 
 
-def _says_causal(model: comfy.model_patcher.ModelPatcher) -> bool:
-    """Whether the file that the host loaded this MODEL from says it is causal; its MODEL does not keep that."""
+def _is_marked_causal(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Whether the metadata of the file of a MODEL that the host loaded says that the model is causal."""
     _, arguments = (model.cached_patcher_init or (None, ()))[:2]
     if not arguments or not isinstance(arguments[0], str):
         return False
@@ -147,9 +147,9 @@ def _says_causal(model: comfy.model_patcher.ModelPatcher) -> bool:
 
 
 def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL itself where it is ours; a twin over the same weights where the host loaded a causal Wan 5B.
+    """Returns the MODEL if it is ours, or a new MODEL with the weights of a causal Wan 5B that the host loaded.
 
-    Raises ValueError that says what is connected and which file to get.
+    Raises ValueError that names the connected model and the file to use.
     """
     inner = model.model
     if isinstance(inner, CausalWanModel):
@@ -161,7 +161,7 @@ def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.Mo
             f"this MODEL is {name}; LongLive Streaming Sampler needs LongLive 2.0 5B or LongLive Mini: load it with "
             "LongLive Model Loader or LongLive Mini"
         )
-    if not _says_causal(model):
+    if not _is_marked_causal(model):
         raise ValueError(
             "this MODEL is the ordinary (bidirectional) Wan 2.2 5B, or a LongLive file whose metadata do not mark it "
             "as causal. Wan 2.2 attends to the whole clip at once and cannot make a film block by block: get "
@@ -169,7 +169,7 @@ def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.Mo
         )
     model.detach()
     state = wan.state_dict()
-    twin = make_patcher(WanConfig.from_state_dict(state), state, dtype=inner.get_dtype())
-    twin.patches, twin.patches_uuid = model.patches.copy(), model.patches_uuid
-    twin.model_options = comfy.model_patcher.create_model_options_clone(model.model_options)
-    return twin
+    causal = make_patcher(WanConfig.from_state_dict(state), state, dtype=inner.get_dtype())
+    causal.patches, causal.patches_uuid = model.patches.copy(), model.patches_uuid
+    causal.model_options = comfy.model_patcher.create_model_options_clone(model.model_options)
+    return causal

@@ -1,4 +1,4 @@
-"""Nodes that go on with a take: as it is, or with one of its shots made again."""
+"""Nodes that load a take, or retake one of its shots."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..longlive_core.take.live_versions import with_versions_of
 from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.retake import Mode, retake
 from ..longlive_core.take.take import FILE
-from .take_folders import check_take, take_digest, take_folder, takes_found
-from .take_settings import status_text, stream_of
+from .take_folders import check_take, list_takes, take_digest, take_folder
+from .take_settings import status_text, take_stream
 from .types import CATEGORY, StateType, StreamType, TakeType
 
 
@@ -34,7 +34,7 @@ class LoadTake(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "take",
-                    options=takes_found(),
+                    options=list_takes(),
                     tooltip="A take in the output folder; the newest is first in the list.",
                 ),
                 io.Model.Input("model", tooltip="The model that rendered the take, with the same LoRAs."),
@@ -61,7 +61,7 @@ class LoadTake(io.ComfyNode):
     @classmethod
     def execute(cls, take: str, model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP | None) -> io.NodeOutput:
         loaded = Take.load(take_folder(take))
-        stream, notes = stream_of(loaded, model, clip, str(cls.hidden.unique_id), "LongLive Load Take")
+        stream, notes = take_stream(loaded, model, clip, str(cls.hidden.unique_id), "LongLive Load Take")
         return io.NodeOutput(stream, stream, loaded, ui=ui.PreviewText(status_text(loaded, stream, notes)))
 
 
@@ -134,12 +134,12 @@ class Retake(io.ComfyNode):
             raise ValueError(
                 f"{take.folder} was removed: change name_prefix of LongLive Save Take, or load another take"
             )
-        # Nobody else may change the take between its reading and its writing.
+        # No other process may change the take between loading and saving it.
         with TakeLock(take.folder):
             saved = Take.load(take.folder)
             changed = retake(with_versions_of(take, saved), shot, seed, prompt, mode, reuse=True).take
-            stream, notes = stream_of(changed, model, clip, str(cls.hidden.unique_id), "LongLive Retake")
-            # Before anything is made: a retake that is cancelled, or cut off, goes on in this very version.
+            stream, notes = take_stream(changed, model, clip, str(cls.hidden.unique_id), "LongLive Retake")
+            # Saved before sampling, so that a retake that is cancelled or killed resumes in this version.
             if changed != saved:
                 changed.save()
         chosen = changed.shots[shot - 1].chosen

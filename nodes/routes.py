@@ -1,10 +1,10 @@
-"""Films in the making on this server, and how their scripts are read and written anew over HTTP.
+"""HTTP routes that list the films that are being made, and read and change their scripts.
 
     GET  /longlive/takes                 [{"id", "title", "version", "begun", "shots"}, …]
     GET  /longlive/takes/<id>/script     {"script", "version", "begun", "shots"}
     POST /longlive/takes/<id>/script     {"script", "version"} -> {"version", "begun", "shots"}
 
-The id is that of the node that makes the film. A change is checked at once and taken up when the next shot begins.
+The id is that of the node that makes the film. A change is checked at once and takes effect when the next shot begins.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ PATH = "/longlive/takes"
 
 
 class LiveScripts:
-    """The scripts of the films that are being made, by the id of the node that makes them."""
+    """The live scripts of the films that are being made, by the id of the node that makes the film."""
 
     def __init__(self) -> None:
         self._films: dict[str, LiveScript] = {}
 
     @contextmanager
-    def making(self, films: Mapping[str, LiveScript]) -> Iterator[None]:
-        """Their scripts can be changed meanwhile."""
+    def registered(self, films: Mapping[str, LiveScript]) -> Iterator[None]:
+        """Makes the scripts available over HTTP inside the `with` block."""
         self._films.update(films)
         try:
             yield
@@ -42,13 +42,16 @@ class LiveScripts:
                 self._films.pop(key, None)
 
     async def films(self, _: web.Request) -> web.Response:
+        """Lists the films."""
         return web.json_response([{"id": key, **_state(film)} for key, film in self._films.items()])
 
     async def script(self, request: web.Request) -> web.Response:
+        """Returns the script of a film."""
         film = self._film(request)
         return web.json_response({"script": film.script.format(), **_state(film)})
 
     async def change(self, request: web.Request) -> web.Response:
+        """Replaces the script of a film."""
         if not same_origin(request):
             _refuse(web.HTTPForbidden, "only pages of this server may change scripts")
         film = self._film(request)
@@ -56,7 +59,7 @@ class LiveScripts:
         if len(body) > MAX_FILE_BYTES:
             too_large = partial(web.HTTPRequestEntityTooLarge, MAX_FILE_BYTES, len(body))
             _refuse(too_large, f"the script is too large; the limit is {MAX_FILE_BYTES // 2**20} MiB")
-        # In a thread: nobody else is served while the event loop reads a long script.
+        # In a thread, because parsing a long script would block the event loop.
         await asyncio.to_thread(_change, film, body)
         return web.json_response(_state(film))
 
@@ -67,26 +70,26 @@ class LiveScripts:
         return film
 
 
-STUDIO = web.AppKey("longlive_studio", LiveScripts)
+LIVE_SCRIPTS = web.AppKey("longlive_studio", LiveScripts)
 
 
 def add_routes(server: PromptServer) -> None:
-    """Adds the routes to a server that has not begun to serve."""
-    opened = server.app[STUDIO] = LiveScripts()
-    server.routes.get(PATH)(opened.films)
-    server.routes.get(f"{PATH}/{{id}}/script")(opened.script)
-    server.routes.post(f"{PATH}/{{id}}/script")(opened.change)
+    """Adds the routes to a server before it starts."""
+    scripts = server.app[LIVE_SCRIPTS] = LiveScripts()
+    server.routes.get(PATH)(scripts.films)
+    server.routes.get(f"{PATH}/{{id}}/script")(scripts.script)
+    server.routes.post(f"{PATH}/{{id}}/script")(scripts.change)
 
 
 def live_scripts() -> LiveScripts:
-    """The server's."""
-    return PromptServer.instance.app[STUDIO]
+    """Returns the live scripts of this server."""
+    return PromptServer.instance.app[LIVE_SCRIPTS]
 
 
 def same_origin(request: web.Request) -> bool:
-    """Whether a request comes from a page of this server, or from no page at all.
+    """Returns whether a request comes from a page of this server or from no page, such as a script.
 
-    A browser says so itself, and names the page's origin; a proxy on the way may have rewritten our own name.
+    Browsers send Sec-Fetch-Site. Without it the page's origin is compared with the host, which a proxy may rewrite.
     """
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None and site != "none":
@@ -95,10 +98,10 @@ def same_origin(request: web.Request) -> bool:
 
 
 def _change(film: LiveScript, body: bytes) -> None:
-    """Raises the refusal of what is no change of this film."""
+    """Changes the script of a film by the body of a request. Raises an HTTP error if the change is invalid."""
     try:
-        wanted = json.loads(body)
-        text, version = wanted["script"], wanted.get("version")
+        request = json.loads(body)
+        text, version = request["script"], request.get("version")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         _refuse(web.HTTPBadRequest, 'the request body must be JSON such as {"script": "…", "version": 0}')
     if not isinstance(text, str) or not isinstance(version, int | None):

@@ -1,4 +1,4 @@
-"""Runs a STREAM inside the host: loads models, shows progress and previews, obeys interrupts."""
+"""Runs a STREAM inside the host: loads models, shows progress and previews, and handles interrupts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .preview import LatentColours, Preview, StreamPreview
 from .routes import live_scripts
 from .types import Stream
 
-# How often the host is asked for an interrupt and the preview moves on while nothing else happens, in seconds.
+# The interval in seconds between checks for an interrupt and updates of the preview.
 TICK = 0.04
 
 
@@ -33,17 +33,17 @@ class StreamRun:
     """One run of a stream's film.
 
         with StreamRun(stream, beside=[vae.patcher], memory=bytes) as run:
-            decoded = run.stage("decoding", run.decoded(coder))
+            decoded = run.stage("decoding", run.decoded(chunk_decoder))
             for frame in run.shown(decoded):
                 ...
 
-    Stages run in threads; `shown` passes on the items of the last stage and meanwhile moves the previews and obeys
-    interrupts. Progress shows on the node whose block is being made.
+    Stages run in threads; `shown` yields the items of the last stage, updates the previews and handles interrupts.
+    Progress shows on the node whose block is being sampled.
 
     beside: models that the caller's stages run. memory: bytes of VRAM that these stages need. mode: how these models
     share the device with the film's: "async" loads all of them, "sequential" loads them in turn for every block, "off"
-    samples the whole film before it loads them. preview: gives frames `[T, h, w, 3]` uint8 of a block, in place of the
-    latents' colours; in mode "async" only, because its model is not loaded while others are.
+    samples the whole film before it loads them. preview: makes preview frames `[T, h, w, 3]` uint8 of a block instead
+    of `LatentColours`; only in mode "async", because the other modes do not load its model with the others.
     """
 
     def __init__(
@@ -59,51 +59,51 @@ class StreamRun:
         colours = LatentColours(stream.latent_format)
         self._preview = StreamPreview(stream, preview if preview is not None and mode == "async" else colours)
         self._models: list[comfy.model_patcher.ModelPatcher] = []
-        # Asked once: a film in a take reads every block on disk to find out what it must sample.
+        # Evaluated once, because a film in a take reads every block on disk to find out what it must sample.
         unfinished = stream.unfinished
-        self._sampling = max((one.bytes for one in unfinished), default=0)
-        self._scripts = {one.node: one.live for one in unfinished if one.live is not None}
-        for one in unfinished:
-            if not any(one.model is model for model in self._models):
-                self._models.append(one.model)
-        self._line = Pipeline()
-        self._leaving = Event()
-        self._news: SimpleQueue[Step | Block] = SimpleQueue()
+        self._sampling = max((member.spec.bytes for member in unfinished), default=0)
+        self._scripts = {member.node: member.live for member in unfinished if member.live is not None}
+        for member in unfinished:
+            if not any(member.model is model for model in self._models):
+                self._models.append(member.model)
+        self._pipeline = Pipeline()
+        self._stopping = Event()
+        self._events: SimpleQueue[Step | Block] = SimpleQueue()
         self._exit = ExitStack()
 
     def __enter__(self) -> StreamRun:
         with ExitStack() as entered:
             entered.enter_context(self._loaded())
-            entered.enter_context(live_scripts().making(self._scripts))
+            entered.enter_context(live_scripts().registered(self._scripts))
             entered.enter_context(self._preview)
-            entered.enter_context(self._line)
-            entered.callback(self._leaving.set)
+            entered.enter_context(self._pipeline)
+            entered.callback(self._stopping.set)
             self._exit = entered.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._exit.close()
-        if any(one is not None and is_out_of_memory(one) for one in (error, getattr(error, "__cause__", None))):
-            # As the host does where it catches the error itself: the next run starts with all VRAM free.
+        if any(e is not None and is_out_of_memory(e) for e in (error, getattr(error, "__cause__", None))):
+            # The host does the same after an OOM error that it catches itself: the next run starts with free VRAM.
             comfy.model_management.unload_all_models()
 
     def __iter__(self) -> Iterator[Block]:
-        """The blocks in order, as `shown`, for callers without stages of their own."""
+        """Yields the blocks in order, like `shown`, for callers without stages."""
         return self.shown(self.stage("sampling", self._run_film()))
 
     def blocks(self) -> Iterator[Block]:
-        """The blocks in order, for one stage."""
-        blocks = sample(self._line, self._run_film(), self._mode)
+        """Returns the blocks in order, as the input of one stage."""
+        blocks = sample(self._pipeline, self._run_film(), self._mode)
         return blocks if self._mode == "async" else self._swapped(blocks)
 
     def stage(self, name: str, items: Iterable[T], depth: int = 1) -> Stage[T]:
-        """A stage that makes the items in a thread."""
-        return self._line.stage(name, items, depth)
+        """Starts a stage that makes the items in a thread."""
+        return self._pipeline.stage(name, items, depth)
 
     def shown(self, stage: Stage[T]) -> Iterator[T]:
-        """The items of the last stage. Raises as `tick`; an error of sampling names the node that samples.
+        """Yields the items of the last stage. Raises as `tick`; an error of sampling names the node that samples.
 
-        However it ends, the last stage first finishes what earlier stages have made.
+        Before an exception leaves this method, the last stage finishes the items of the earlier stages.
         """
         try:
             while not stage.done:
@@ -115,44 +115,45 @@ class StreamRun:
         except StageError as error:
             if error.stage != "sampling":
                 raise
-            at = self._stream.maker(self._stream.film.available)
-            raise RuntimeError(f"{at.title} (node {at.node}): {error.__cause__}") from error.__cause__
+            owner = self._stream.owner(self._stream.film.available)
+            raise RuntimeError(f"{owner.title} (node {owner.node}): {error.__cause__}") from error.__cause__
         except BaseException:
-            self._leaving.set()
-            self._line.finish()
+            self._stopping.set()
+            self._pipeline.finish()
             raise
 
-    def decoded(self, coder: ChunkDecoder) -> Iterator[DecodedFrame]:
-        """The decoded frames of the blocks, for one stage. The models in `beside` are the coder's.
+    def decoded(self, chunk_decoder: ChunkDecoder) -> Iterator[DecodedFrame]:
+        """Returns the decoded frames of the blocks, as the input of one stage. `beside` has the decoder's models.
 
-        Where no weight moves, decoding has a CUDA stream beside the sampler's; elsewhere it takes turns with sampling
-        by the device lock. A live script moves weights when its text is encoded, so that it needs the lock too.
+        If no weights move, decoding has its own CUDA stream. Otherwise sampling and decoding alternate under the device
+        lock. Encoding the text of a live script moves weights, so a film with a live script needs the lock too.
         """
         models = [*self._models, *self._beside]
-        still = self._mode == "async" and not any(one.is_dynamic() or one.model.model_lowvram for one in models)
-        cuda_stream = decoder_cuda_stream(self._beside[0].load_device) if still else None
-        device_lock = self._stream.device_lock
-        stream = DecodeStream(coder, cuda_stream=cuda_stream, free=device_lock.free_vram)
-        return decode(self.blocks(), stream, self._leaving.is_set, None if still and not self._scripts else device_lock)
+        resident = self._mode == "async" and not any(m.is_dynamic() or m.model.model_lowvram for m in models)
+        cuda_stream = decoder_cuda_stream(self._beside[0].load_device) if resident else None
+        device_lock = self._stream.spec.device_lock
+        stream = DecodeStream(chunk_decoder, cuda_stream=cuda_stream, free=device_lock.free_vram)
+        device_lock = None if resident and not self._scripts else device_lock
+        return decode(self.blocks(), stream, self._stopping.is_set, device_lock)
 
     def tick(self) -> None:
-        """Updates progress and previews. Raises the host's interrupt after the user cancelled."""
+        """Updates progress and previews. Raises the host's interrupt if the user has cancelled."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        while not self._news.empty():
-            news = self._news.get()
-            if isinstance(news, Step):
-                self._preview.step(news)
+        while not self._events.empty():
+            event = self._events.get()
+            if isinstance(event, Step):
+                self._preview.step(event)
             else:
-                self._preview.block(news)
+                self._preview.block(event)
         self._preview.tick()
 
     def _run_film(self) -> Iterator[Block]:
-        for block in self._stream.film.run(self._news.put, self._leaving.is_set):
-            self._news.put(block)
+        for block in self._stream.film.run(self._events.put, self._stopping.is_set):
+            self._events.put(block)
             yield block
 
     def _swapped(self, blocks: Iterator[Block]) -> Iterator[Block]:
-        """Loads the film's models to make a block, and those beside it while the block is decoded."""
+        """Loads the film's models to sample a block, and the models in `beside` to decode it."""
         while True:
             if self._mode == "sequential":
                 self._load(self._models)
@@ -163,11 +164,11 @@ class StreamRun:
             yield block
 
     def _load(self, models: list[comfy.model_patcher.ModelPatcher]) -> None:
-        """Loads models with the VRAM that they need; a film that replays only has none."""
+        """Loads models with the VRAM that their work needs; a film that only replays has no models."""
         both = self._mode == "async"
         needed = self._memory + self._sampling if both else self._sampling if models is self._models else self._memory
         if models:
-            self._stream.device_lock.load(models, needed)
+            self._stream.spec.device_lock.load(models, needed)
 
     @contextmanager
     def _loaded(self) -> Iterator[None]:
@@ -177,7 +178,7 @@ class StreamRun:
         try:
             yield
         finally:
-            self._stream.device_lock.forget()
+            self._stream.spec.device_lock.end_run()
             for model in self._models:
                 model.cleanup()
             comfy.model_management.soft_empty_cache()

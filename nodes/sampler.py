@@ -1,4 +1,4 @@
-"""The node that makes the film, once somebody draws it."""
+"""The node that samples the film while a downstream node iterates it."""
 
 from __future__ import annotations
 
@@ -153,19 +153,19 @@ def make_stream(
     cut: bool = True,
     storyboard: Storyboard = "off",
 ) -> Stream:
-    """The film of these shots, or of another film and these shots behind it.
+    """Makes the stream of these shots, or of the film of `state` followed by these shots.
 
-    size: (width, height) in pixels. memory: without one, that of the film that goes on, or the defaults. picture: the
-    start image and its VAE, of a film that begins here. cut: whether these shots begin with a cut. node, title: who
-    makes it. storyboard: of these shots, see `make_film`. Raises ValueError for what cannot be made.
+    size: (width, height) in pixels. memory: None takes that of `state`, or the defaults. picture: the start image and
+    its VAE, for a film that begins here. cut: whether these shots begin with a cut. node, title: id and name of the
+    node. storyboard: see `make_film`. Raises ValueError if the model cannot make the film.
     """
     model = as_causal(model)
-    memory = memory or (DEFAULT_MEMORY if state is None else state.memory)
+    memory = memory or (DEFAULT_MEMORY if state is None else state.spec.settings.memory)
     plan = conditioning.plan if state is None else state.film.plan.then(conditioning.plan, cut)
     shape = PixelShape(1, 1, size[1], size[0]).latent.with_frames(plan.block_frames)
     check_size(model, shape, state)
-    embeddings = conditioning.embeddings if state is None else {**state.embeddings, **conditioning.embeddings}
-    device_lock = DeviceLock(model.load_device) if state is None else state.device_lock
+    embeddings = conditioning.embeddings if state is None else {**state.spec.embeddings, **conditioning.embeddings}
+    device_lock = DeviceLock(model.load_device) if state is None else state.spec.device_lock
     settings = SamplerSettings((shape.height, shape.width), memory, seed, steps, guidance, conditioning.negative)
     spec = FilmSpec(model, embeddings, plan, shape, settings, device_lock, conditioning.encode)
     spec.check()
@@ -176,23 +176,8 @@ def make_stream(
         "start": None if start is None else f"image {latents_digest(start.to('cpu', torch.float32))}",
         "storyboard": storyboard,
     }
-    return Stream(
-        make_film(spec, start, None if state is None else state.film, storyboard, live),
-        model,
-        shape,
-        steps,
-        memory,
-        spec.bytes,
-        node,
-        title,
-        embeddings,
-        device_lock,
-        state,
-        recorded,
-        conditioning.script if state is None else None,
-        live,
-        conditioning.encode,
-    )
+    film = make_film(spec, start, None if state is None else state.film, storyboard, live)
+    return Stream(film, spec, node, title, state, recorded, conditioning.script if state is None else None, live)
 
 
 def check_size(model: comfy.model_patcher.ModelPatcher, shape: LatentShape, state: Stream | None) -> None:
@@ -204,11 +189,11 @@ def check_size(model: comfy.model_patcher.ModelPatcher, shape: LatentShape, stat
             f"size {size}: LongLive Mini makes films of at most {MINI_PIXELS}x{MINI_PIXELS}; set width and height to "
             f"{MINI_PIXELS}, or load LongLive 5B"
         )
-    if state is not None and state.shape != shape:
-        before = state.shape.pixels
+    if state is not None and state.spec.shape != shape:
+        before = state.spec.shape.pixels
         raise ValueError(
-            f"size {size}: the film to continue is {before.width}x{before.height} in blocks of {state.shape.frames} "
-            "latent frames; set the same size"
+            f"size {size}: the film to continue is {before.width}x{before.height} in blocks of "
+            f"{state.spec.shape.frames} latent frames; set the same size"
         )
 
 

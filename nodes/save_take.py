@@ -1,4 +1,4 @@
-"""The node that keeps a film on disk while it is made."""
+"""The node that stores a film in a take while it is sampled."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from ..longlive_core.film.take_store import TakeStore
 from ..longlive_core.script import ShotScript
 from ..longlive_core.script.from_plan import script_of
 from ..longlive_core.take import Shot, Take
-from ..longlive_core.take.from_video import MADE as GIVEN
 from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.settings import machine_notes
-from ..longlive_core.take.take import FILE
-from .take_folders import numbered
-from .take_settings import machine_of, recorded_settings, status_text
+from ..longlive_core.take.take import FILE, GIVEN_VIDEO
+from .take_folders import takes_under
+from .take_settings import machine_of_model, recorded_settings, status_text
 from .types import CATEGORY, StateType, Stream, StreamType, TakeType
 
 
@@ -59,29 +58,29 @@ class SaveTake(io.ComfyNode):
         take = open_take(stream, name_prefix)
         film = Film(stream.film.plan, None, TakeStore(take, live=stream.live), earlier=stream.film)
         stored = replace(stream, film=film)
-        text = status_text(take, stored, machine_notes(take.machine, machine_of(stream.model)))
+        text = status_text(take, stored, machine_notes(take.machine, machine_of_model(stream.spec.model)))
         return io.NodeOutput(stored, take, stored, ui=ui.PreviewText(text))
 
 
 def open_take(stream: Stream, prefix: str) -> Take:
-    """The newest take under a prefix that was begun with this very film, as it was begun; else a new one, on disk.
+    """Returns the newest take under a prefix that was begun with this film, as it was begun, or saves a new take.
 
-    What changed while a film was made is in the stream as long as the server runs. After a restart the graph has its
-    own script only, and the film as it was begun goes on: the changed versions stay in the take.
+    The changes of a live script are in the stream while the server runs. After a restart the graph has only its own
+    script, and the film continues as it was begun; the changed versions stay in the take.
 
-    Raises ValueError for a film that cannot be written as a script, OSError where nothing can be written, or another
-    process makes the take.
+    Raises ValueError if the film cannot be written as a script, and OSError if the take cannot be written or another
+    process makes it.
     """
-    plan, pixels, settings = stream.film.plan, stream.shape.pixels, recorded_settings(stream)
-    before, folder = numbered(prefix, pixels.width, pixels.height)
+    plan, pixels, settings = stream.film.plan, stream.spec.shape.pixels, recorded_settings(stream)
+    before, folder = takes_under(prefix, pixels.width, pixels.height)
     for path in before:
         try:
             take = Take.load(path)
         except (FileNotFoundError, ValueError):
-            continue  # no take, or one of another version: it stays as it is
-        if take.settings == settings and (first := take.first_made).plan.blocks == plan.blocks:
+            continue  # not a take, or one of another version of LongLive; it stays unchanged
+        if take.settings == settings and (first := take.as_begun).plan.blocks == plan.blocks:
             return first
-    take = Take.new(folder, _script(stream), settings, machine_of(stream.model))
+    take = Take.new(folder, _script(stream), settings, machine_of_model(stream.spec.model))
     take = replace(take, shots=_shots(take, stream))
     with TakeLock(folder):
         if (folder / FILE).exists():
@@ -91,7 +90,7 @@ def open_take(stream: Stream, prefix: str) -> Take:
 
 
 def _script(stream: Stream) -> ShotScript:
-    """As it was written, where that plans to this film, else as the plan has it."""
+    """The script as written if its plan is the film's, or else a script made from the plan."""
     plan, written = stream.film.plan, stream.script
     if written is not None and written.plan(plan.fps, plan.block_frames).blocks == plan.blocks:
         return written
@@ -99,13 +98,13 @@ def _script(stream: Stream) -> ShotScript:
 
 
 def _shots(take: Take, stream: Stream) -> tuple[Shot, ...]:
-    """The take's shots; those of a given video say so."""
+    """The take's shots, with the shots of a given video marked as such."""
     first = stream
     while first.earlier is not None:
         first = first.earlier
     given = {block.shot for block in first.film.plan.blocks} if first.recorded is None else set[int]()
     return tuple(
-        replace(shot, versions=tuple(replace(version, made=GIVEN) for version in shot.versions))
+        replace(shot, versions=tuple(replace(version, made=GIVEN_VIDEO) for version in shot.versions))
         if index in given
         else shot
         for index, shot in enumerate(take.shots)

@@ -1,4 +1,4 @@
-"""One shot as one node: chained, a change to one leaves those before it as they are."""
+"""The node of one shot: in a chain, a change to one shot leaves the earlier shots unchanged."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.script import BlockPlan, Length, plan_shot
 from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
 from .sampler import make_stream
-from .shot_script import encode_shots, unread
+from .shot_script import encode_shots, unknown_word_notes
 from .types import CATEGORY, StateType, Stream, StreamType
 
 FPS = 24.0
-# What the noise is drawn from beside the shot's own seed: a script with `@seed` in each shot, its sampler at this seed,
-# is the same film.
+# The film's seed, from which the noise is made together with the shot's seed: a script with `@seed` in each shot makes
+# the same film if its sampler has this seed.
 FILM_SEED = 0
 EXAMPLE = "a big red ring sways on the left in front of a striped navy wall"
 
@@ -149,7 +149,7 @@ class ShotNode(io.ComfyNode):
     ) -> io.NodeOutput:
         size, fps = (width, height), FPS
         if state is not None:
-            pixels = state.shape.pixels
+            pixels = state.spec.shape.pixels
             size, fps = (pixels.width, pixels.height), state.film.plan.fps
         conditioning = encode_shots(clip, plan_shot(prompt, _length(seconds), seed, style, fps))
         stream = make_stream(
@@ -166,15 +166,17 @@ class ShotNode(io.ComfyNode):
             title="LongLive Shot",
             cut=cut,
         )
-        told = "\n".join([_place(stream.film.plan, stream.first), *unread(clip, prompt)]) if clip else ""
-        return io.NodeOutput(stream, stream, ui=ui.PreviewText(told))
+        notes = (
+            "\n".join([_time_range(stream.film.plan, stream.first), *unknown_word_notes(clip, prompt)]) if clip else ""
+        )
+        return io.NodeOutput(stream, stream, ui=ui.PreviewText("\n".join(notes)))
 
 
 def _length(seconds: float) -> Length:
     return Length(Decimal(str(seconds)), "s")
 
 
-def _place(plan: BlockPlan, first: int) -> str:
-    """Where the shot that begins with block `first` lies in its film."""
+def _time_range(plan: BlockPlan, first: int) -> str:
+    """Describes the time range in the film of the shot that begins with block `first`."""
     start = plan.blocks[first].video_start / plan.fps
     return f"shot {plan.shots}: {start:.2f} s to {plan.seconds:.2f} s, {len(plan.blocks) - first} blocks"

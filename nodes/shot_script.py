@@ -1,4 +1,4 @@
-"""Nodes from a script to what the sampler is conditioned on."""
+"""Nodes that parse a shot script and encode its prompts for the sampler."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ShotScriptNode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, script: str | None = None, default_seconds: float = 4.0, fps: float = 24.0) -> bool | str:
-        if script is None:  # comes over a wire: known when it runs
+        if script is None:  # it comes over a wire and is checked in `execute`
             return True
         try:
             ShotScript.parse(script).plan(fps, default_seconds=default_seconds)
@@ -125,22 +125,22 @@ class EncodeShots(io.ComfyNode):
     @classmethod
     def execute(cls, clip: comfy.sd.CLIP | None, shots: Shots, negative: str) -> io.NodeOutput:
         conditioning = replace(encode_shots(clip, shots.plan, negative), script=shots.script)
-        said = [
+        notes = [
             f"shot {number}: {note}"
             for number, shot in enumerate(shots.script.shots, 1)
-            for note in unread(clip, shot.prompt)
+            for note in unknown_word_notes(clip, shot.prompt)
         ]
-        return io.NodeOutput(conditioning, ui=ui.PreviewText("\n".join(said)) if said else None)
+        return io.NodeOutput(conditioning, ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 
 def encode_shots(clip: comfy.sd.CLIP | None, plan: BlockPlan, negative: str = "") -> ShotConditioning:
-    """The plan with each of its prompts encoded once. Raises ValueError without a text encoder."""
+    """Encodes each distinct prompt of the plan once. Raises ValueError without a text encoder."""
     embeddings = encode_prompts(clip, distinct_prompts(plan, negative))
     return ShotConditioning(plan, embeddings, negative, partial(encode_prompt, clip))
 
 
 def encode_prompts(clip: comfy.sd.CLIP | None, prompts: Sequence[str]) -> dict[str, Tensor]:
-    """Prompt → `[1, L, text_dim]`, with the host's progress and interrupts. Raises as `encode_shots` does."""
+    """Encodes prompts to `[1, L, text_dim]`, with the host's progress and interrupts. Raises as `encode_shots`."""
     if clip is None:
         raise ValueError("CLIP is empty: this checkpoint has no text encoder; use Load CLIP with umt5-xxl, type wan")
     progress = comfy.utils.ProgressBar(len(prompts))
@@ -153,18 +153,18 @@ def encode_prompts(clip: comfy.sd.CLIP | None, prompts: Sequence[str]) -> dict[s
 
 
 def encode_prompt(clip: comfy.sd.CLIP, prompt: str) -> Tensor:
-    """`[1, L, text_dim]`; from any thread: the host's progress and interrupts are the prompt's own thread's."""
+    """Encodes a prompt to `[1, L, text_dim]`; any thread may call it, because it does not use the host's progress."""
     return clip.encode_from_tokens(clip.tokenize(prompt))[0].cpu()
 
 
-def unread(clip: comfy.sd.CLIP, prompt: str) -> list[str]:
-    """A note on words that LongLive Mini cannot read; other text encoders read everything."""
+def unknown_word_notes(clip: comfy.sd.CLIP, prompt: str) -> list[str]:
+    """Returns a note on words that LongLive Mini does not know; other text encoders know every word."""
     encoder = clip.cond_stage_model
     words = encoder.text.unknown_words(prompt) if isinstance(encoder, MiniTextModel) else []
     return [f"LongLive Mini does not know {', '.join(words)}"] if words else []
 
 
 def distinct_prompts(plan: BlockPlan, negative: str) -> list[str]:
-    """Every prompt once, in the order of the film, and how the first one announces a cut: a STATE may come before."""
+    """Lists every prompt once, in the film's order, and the first one with a cut, because a STATE may precede it."""
     prompts = [block.prompt for block in plan.blocks]
     return list(dict.fromkeys([*prompts, cut_prompt(prompts[0]), negative]))

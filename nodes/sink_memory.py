@@ -1,4 +1,4 @@
-"""The node that says what a film remembers."""
+"""The node for the settings of the KV cache: window, sinks and format."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class SinkMemory(io.ComfyNode):
 
 
 def describe(memory: MemoryConfig) -> str:
-    """What the memory takes at common sizes, and the cards that hold the full model with it: six lines."""
+    """Lists the size of the KV cache at common resolutions and the cards that fit the full model, in six lines."""
     lines = [f"{memory.window} latent frames in {memory.kv_format}, in addition to the weights:"]
     for name, model, (height, width) in SIZES:
         needed = memory.bytes(model, LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, height, width))
@@ -118,7 +118,7 @@ def describe(memory: MemoryConfig) -> str:
 
 
 def gigabytes(count: float) -> str:
-    """`10.4 GB`, or `7 MB` for little."""
+    """Formats a number of bytes, as in `10.4 GB` or `7 MB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 

@@ -1,4 +1,4 @@
-"""Nodes that hold a film in memory, for those that need it there; the size is checked first."""
+"""Nodes that output a film as LATENT or IMAGE; they check first that it fits in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..longlive_core.pipeline.decode import DEPTH
+from ..longlive_core.pipeline.decode import QUEUE_DEPTH
 from .run_stream import StreamRun
 from .sink_memory import gigabytes
 from .types import CATEGORY, Stream, StreamType
@@ -36,7 +36,7 @@ class StreamToLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: Stream) -> io.NodeOutput:
-        whole = stream.shape.with_frames(stream.film.plan.latent_frames).as_tuple()
+        whole = stream.spec.shape.with_frames(stream.film.plan.latent_frames).as_tuple()
         check_memory(4 * torch.Size(whole).numel(), f"{whole[2]} latent frames")
         with StreamRun(stream) as run:
             latents = torch.cat([block.latents for block in run], dim=2)
@@ -80,22 +80,22 @@ class StreamToImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, stream: Stream, vae: comfy.sd.VAE, first_frame: int, frame_count: int) -> io.NodeOutput:
-        wanted = frame_range(first_frame, frame_count, stream.film.plan.video_frames)
-        pixels = stream.shape.pixels
-        check_memory(4 * 3 * len(wanted) * pixels.height * pixels.width, f"{len(wanted)} frames")
-        images = torch.empty(len(wanted), pixels.height, pixels.width, 3)
-        coder = decoder(vae, stream.latent_format)
-        with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.shape)) as run:
+        requested = frame_range(first_frame, frame_count, stream.film.plan.video_frames)
+        pixels = stream.spec.shape.pixels
+        check_memory(4 * 3 * len(requested) * pixels.height * pixels.width, f"{len(requested)} frames")
+        images = torch.empty(len(requested), pixels.height, pixels.width, 3)
+        chunk_decoder = decoder(vae, stream.latent_format)
+        with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.spec.shape)) as run:
             start = 0
-            for decoded in run.shown(run.stage("decoding", run.decoded(coder), DEPTH)):
+            for decoded in run.shown(run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)):
                 frames = decoded.frames.wait()
-                _place(images, frames, start - wanted.start)
+                _copy_frames(images, frames, start - requested.start)
                 start += len(frames)
         return io.NodeOutput(images)
 
 
 def frame_range(first: int, count: int, total: int) -> range:
-    """Video frames of a film of `total` that were asked for. Raises ValueError where there are none."""
+    """Returns the requested video frames of a film of `total` frames. Raises ValueError if there are none."""
     start = first if first >= 0 else total + first
     stop = min(total, start + count) if count else total
     if not 0 <= start < stop:
@@ -106,7 +106,7 @@ def frame_range(first: int, count: int, total: int) -> range:
 
 
 def check_memory(needed: int, what: str) -> None:
-    """Raises ValueError for a tensor that would not fit in the machine's free memory."""
+    """Raises ValueError if a tensor of `needed` bytes does not fit in the machine's free memory."""
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     if needed > free:
         raise ValueError(
@@ -115,8 +115,8 @@ def check_memory(needed: int, what: str) -> None:
         )
 
 
-def _place(images: Tensor, piece: Tensor, at: int) -> None:
-    """Copies uint8 frames to where they belong, those outside left out."""
+def _copy_frames(images: Tensor, piece: Tensor, at: int) -> None:
+    """Copies uint8 frames `[T, H, W, 3]` into float images `[N, H, W, 3]` from index `at`; skips frames outside."""
     begin, end = max(at, 0), min(at + len(piece), len(images))
     if begin < end:
         images[begin:end] = piece[begin - at : end - at].float() / 255

@@ -1,4 +1,4 @@
-"""Where takes lie in the host's output folder."""
+"""Takes in the host's output folder."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..longlive_core.take import Take
 from ..longlive_core.take.take import FILE, SUFFIX
 
 
-def takes_found() -> list[str]:
-    """Names of the takes below the output folder, as `takes/LongLive_00001.take`; the newest first."""
+def list_takes() -> list[str]:
+    """Lists the takes below the output folder, such as `takes/LongLive_00001.take`, newest first."""
     output = Path(folder_paths.get_output_directory())
-    found = sorted(_folders(output), key=lambda folder: (folder / FILE).stat().st_mtime, reverse=True)
-    return [folder.relative_to(output).as_posix() for folder in found]
+    folders = sorted(_take_folders(output), key=lambda folder: (folder / FILE).stat().st_mtime, reverse=True)
+    return [folder.relative_to(output).as_posix() for folder in folders]
 
 
 def take_folder(name: str) -> Path:
-    """The folder of a take by its name. Raises ValueError for one outside the output folder."""
+    """Returns the folder of a take by its name. Raises ValueError if it is outside the output folder."""
     output = Path(folder_paths.get_output_directory()).resolve()
     folder = (output / name).resolve()
     if not folder.is_relative_to(output):
@@ -31,7 +31,7 @@ def take_folder(name: str) -> Path:
 
 
 def check_take(name: str | None) -> bool | str:
-    """True, or what is wrong with a take that was picked; None is a name not known at the queue yet."""
+    """Returns True, or an error message for a take. name: None if it comes over a wire."""
     if name is None:
         return True
     try:
@@ -44,29 +44,30 @@ def check_take(name: str | None) -> bool | str:
 
 
 def take_digest(name: str) -> str:
-    """Another one whenever the take was edited; its blocks take no part."""
+    """Returns a digest of `take.json`, which changes when the take is edited but not when blocks are added."""
     try:
         return hashlib.sha256((take_folder(name) / FILE).read_bytes()).hexdigest()
     except (OSError, ValueError):
         return ""
 
 
-def numbered(prefix: str, width: int, height: int) -> tuple[list[Path], Path]:
-    """The takes under a prefix, newest first, and the folder of the next one.
+def takes_under(prefix: str, width: int, height: int) -> tuple[list[Path], Path]:
+    """Returns the takes under a prefix, newest first, and the folder of the next one.
 
     width, height: in pixels, for `%width%` and `%height%` in the prefix. Raises what the host raises for a prefix
     outside the output folder.
     """
     folder, name, *_ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory(), width, height)
     pattern = re.compile(rf"{re.escape(name)}_(\d+){re.escape(SUFFIX)}")
-    found = sorted(
+    takes = sorted(
         (int(match[1]), path) for path in Path(folder).iterdir() if (match := pattern.fullmatch(path.name)) is not None
     )
-    number = found[-1][0] + 1 if found else 1
-    return [path for _, path in reversed(found)], Path(folder) / f"{name}_{number:05}{SUFFIX}"
+    number = takes[-1][0] + 1 if takes else 1
+    return [path for _, path in reversed(takes)], Path(folder) / f"{name}_{number:05}{SUFFIX}"
 
 
-def _folders(output: Path) -> Iterator[Path]:
+def _take_folders(output: Path) -> Iterator[Path]:
+    """Yields all takes below a folder, but none inside another take."""
     for folder, below, files in os.walk(output):
         if FILE in files:
             below.clear()

@@ -1,4 +1,4 @@
-"""The settings of a take that is made here, and a film of a take's settings."""
+"""Converts a stream into a take's settings, and a take into a stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.render.settings import latent_size
 from ..longlive_core.script.storyboard import storyboard_blocks
 from ..longlive_core.take import Take
-from ..longlive_core.take.block_file import BadBlock, latents_digest, load_block
+from ..longlive_core.take.block_file import BadBlockError, latents_digest, load_block
 from ..longlive_core.take.settings import COMFYUI, Setting, Settings, machine_notes, machine_settings
 from ..longlive_core.types import LATENT_CHANNELS, BlockSpec, LatentShape
 from .device_lock import DeviceLock
@@ -32,21 +32,23 @@ from .vae import MiniLatents
 
 log = logging.getLogger(__name__)
 
-# Before the values of a setting that is not one for the whole film.
-ALONG = "along the film: "
+# The prefix of a recorded setting that has several values in one film.
+VARIES = "along the film: "
 MAX_SIDE = 4096
 
 
 def recorded_settings(stream: Stream) -> Settings:
-    """What changes the bits of a stream's blocks, by the names of a render on the command line.
+    """Returns the settings that change the bits of a stream's blocks, named as for a render on the command line.
 
-    Where the nodes of a chain differ in one, it has all their values.
+    If the nodes of a chain differ in a setting, it has all their values.
     """
-    plan, pixels = stream.film.plan, stream.shape.pixels
+    plan, pixels = stream.film.plan, stream.spec.shape.pixels
     chain = list(_chain(stream))
-    recorded = [one.recorded for one in chain if one.recorded is not None]
-    models = {id(one.model): one.model for one in chain if one.recorded is not None}
-    sampler: dict[str, Setting] = {name: _joined([one[name] for one in recorded]) for name in (recorded or [{}])[0]}
+    recorded = [stream.recorded for stream in chain if stream.recorded is not None]
+    models = {id(stream.spec.model): stream.spec.model for stream in chain if stream.recorded is not None}
+    sampler: dict[str, Setting] = {
+        name: _joined([values[name] for values in recorded]) for name in (recorded or [{}])[0]
+    }
     sampler["start"] = _start(chain[0])
     return {
         "model": COMFYUI,
@@ -62,23 +64,23 @@ def recorded_settings(stream: Stream) -> Settings:
     }
 
 
-def machine_of(model: comfy.model_patcher.ModelPatcher) -> Settings:
-    """Where bits come from besides the settings."""
+def machine_of_model(model: comfy.model_patcher.ModelPatcher) -> Settings:
+    """Returns the machine settings of a take that the MODEL samples."""
     return machine_settings(comfy.model_management.get_torch_device_name(model.load_device))
 
 
-def stream_of(
+def take_stream(
     take: Take, model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP | None, node: str, title: str
 ) -> tuple[Stream, list[str]]:
-    """The film of a take as chosen, and notes for the user. What is missing in it is made with the take's settings.
+    """Returns the film of a take as chosen, and notes; missing blocks are sampled with the take's settings.
 
-    Raises ValueError where something is missing that this model and text encoder would not make as the take's were.
+    Raises ValueError if blocks are missing and this model and text encoder are not those of the take.
     """
     model, plan, settings = as_causal(model), take.plan, take.settings
     height, width = latent_size(str(settings.get("size")), MAX_SIDE)
     shape = LatentShape(1, LATENT_CHANNELS, plan.block_frames, height, width)
     check_size(model, shape, None)
-    first, sampler = take.first_made.plan, _sampler(settings, (height, width))
+    first, sampler = take.as_begun.plan, _sampler(settings, (height, width))
     prompts = [*distinct_prompts(plan, sampler.negative), *(block.prompt for block in first.blocks)]
     embeddings, device_lock = encode_prompts(clip, list(dict.fromkeys(prompts))), DeviceLock(model.load_device)
     spec = FilmSpec(model, embeddings, plan, shape, sampler, device_lock)
@@ -87,50 +89,38 @@ def stream_of(
     if film.needs_model:
         spec.check()
         text = text_fingerprint((block.prompt for block in first.blocks), embeddings)
-        notes = [*_check_makes(take, model, text), *machine_notes(take.machine, machine_of(model))]
+        notes = [*_check_can_sample(take, model, text), *machine_notes(take.machine, machine_of_model(model))]
     recorded = {**sampler.recorded, "start": _versions(take), "storyboard": "off"}
-    stream = Stream(
-        film,
-        model,
-        shape,
-        sampler.steps,
-        sampler.memory,
-        spec.bytes,
-        node,
-        title,
-        embeddings,
-        device_lock,
-        recorded=recorded,
-        script=take.script,
-    )
-    return stream, notes
+    return Stream(film, spec, node, title, recorded=recorded, script=take.script), notes
 
 
 def status_text(take: Take, stream: Stream, notes: list[str]) -> str:
-    """Where a take is and how much of its film is there."""
+    """Describes a take in the text on its node: folder, finished blocks and notes."""
     total = len(stream.film.plan.blocks)
-    return "\n".join([f"{take.folder}", f"{take.made()} of {total} blocks were finished when this node ran", *notes])
+    return "\n".join(
+        [f"{take.folder}", f"{take.block_count()} of {total} blocks were finished when this node ran", *notes]
+    )
 
 
 def _embeddings(stream: Stream) -> dict[str, Tensor]:
-    """Of every prompt of the film; those that came while it was made are encoded once more."""
-    found = dict(stream.embeddings)
+    """The embeddings of every prompt of the film; prompts that a live script added are encoded again."""
+    embeddings = dict(stream.spec.embeddings)
     for block in stream.film.plan.blocks:
-        encode = stream.maker(block.index).encode
-        if block.prompt not in found and encode is not None:
-            found[block.prompt] = encode(block.prompt)
-    return found
+        encode = stream.owner(block.index).encode
+        if block.prompt not in embeddings and encode is not None:
+            embeddings[block.prompt] = encode(block.prompt)
+    return embeddings
 
 
 def _chain(stream: Stream) -> Iterator[Stream]:
-    """First to last."""
+    """Yields the streams of a chain from first to last."""
     if stream.earlier is not None:
         yield from _chain(stream.earlier)
     yield stream
 
 
 def _start(first: Stream) -> Setting:
-    """What the film begins with, if that is not sampled."""
+    """The recorded beginning of the film: a start image or a given video."""
     if first.recorded is not None:
         return first.recorded["start"]
     digests = [latents_digest(block.latents) for block in first.film.finished_blocks()]
@@ -138,13 +128,15 @@ def _start(first: Stream) -> Setting:
 
 
 def _versions(take: Take) -> str:
+    """The recorded beginning of a film that continues a take: the chosen versions."""
     return f"take {take.folder.name}: {' '.join(str(shot.chosen) for shot in take.shots)}"
 
 
 def _joined(values: list[Setting]) -> Setting:
+    """The value of a setting for the whole film, or a text with all its values."""
     if len(set(values)) == 1:
         return values[0]
-    return ALONG + ", ".join(map(str, values)) if values else None
+    return VARIES + ", ".join(map(str, values)) if values else None
 
 
 def _number(settings: Settings, name: str, usual: float) -> float:
@@ -157,7 +149,7 @@ def _sampler(settings: Settings, size: tuple[int, int]) -> SamplerSettings:
     memory = {field.name: settings[field.name] for field in fields(MemoryConfig) if field.name in settings}
     return SamplerSettings(
         size,
-        replace(DEFAULT_MEMORY, **{name: value for name, value in memory.items() if not _changes(value)}),
+        replace(DEFAULT_MEMORY, **{name: value for name, value in memory.items() if not _varies(value)}),
         int(_number(settings, "seed", 0)),
         int(_number(settings, "steps", 4)),
         _number(settings, "guidance", 1.0),
@@ -165,17 +157,17 @@ def _sampler(settings: Settings, size: tuple[int, int]) -> SamplerSettings:
     )
 
 
-def _changes(value: Setting) -> bool:
-    return isinstance(value, str) and value.startswith(ALONG)
+def _varies(value: Setting) -> bool:
+    return isinstance(value, str) and value.startswith(VARIES)
 
 
-def _check_makes(take: Take, model: comfy.model_patcher.ModelPatcher, text: str) -> list[str]:
-    """Notes on blocks that will be made for the take. Raises ValueError where they would be another film's.
+def _check_can_sample(take: Take, model: comfy.model_patcher.ModelPatcher, text: str) -> list[str]:
+    """Returns notes on blocks that will be sampled for the take. Raises ValueError if they would not fit the take.
 
-    text: the fingerprint of what the take was begun with, as the text encoder at hand has it.
+    text: the fingerprint of the take's first prompts by the present text encoder.
     """
     settings, name = take.settings, take.folder.name
-    if mixed := [key for key, value in settings.items() if _changes(value)]:
+    if mixed := [key for key, value in settings.items() if _varies(value)]:
         raise ValueError(
             f"{name} was made by nodes with different settings of {', '.join(mixed)}, so no block of it can be sampled "
             "here: queue the workflow that made it, and change the shot there"
@@ -202,11 +194,11 @@ def _check_makes(take: Take, model: comfy.model_patcher.ModelPatcher, text: str)
 
 
 def _lost_opening(take: Take) -> BlockSpec | None:
-    """The first block of the storyboard that is not there as it should be, of a shot as it was first made."""
+    """The first missing or damaged block of the storyboard, of a shot whose first version is chosen."""
     for spec in storyboard_blocks(take.plan):
         if take.shots[spec.shot].chosen == 0:
             try:
                 load_block(take.path(spec), spec, take.settings)
-            except (FileNotFoundError, BadBlock):
+            except (FileNotFoundError, BadBlockError):
                 return spec
     return None

@@ -1,4 +1,4 @@
-"""What travels on our wires. Types are compared by name, so a name once published stays."""
+"""The values on the nodes' wires. ComfyUI compares types by name, so a published name cannot change."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from comfy.latent_formats import LatentFormat
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..longlive_core.film.film import Film
 from ..longlive_core.film.live_script import LiveScript
-from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, ShotScript
 from ..longlive_core.take.settings import Settings
-from ..longlive_core.types import LatentShape
-from .device_lock import DeviceLock
+from .film_spec import FilmSpec
 
 
 @dataclass(frozen=True)
 class Shots:
-    """A script and its plan."""
+    """A script and its block plan."""
 
     script: ShotScript
     plan: BlockPlan
@@ -31,7 +28,7 @@ class Shots:
 class ShotConditioning:
     """A plan with the embedding `[L, text_dim]` of each distinct prompt; `negative` is what guidance avoids.
 
-    script: what the plan was made of, where it was written as one. encode: for prompts that come later.
+    script: the script of the plan, if it was written as one. encode: encodes prompts that are added later.
     """
 
     plan: BlockPlan
@@ -45,49 +42,41 @@ class ShotConditioning:
 class Stream:
     """A film that is made while another node iterates it.
 
-    shape: of one block, in latent cells. bytes: VRAM that sampling needs beside the weights. node, title: id and name
-    of the node that makes the film and shows its progress. embeddings: prompt → `[L, text_dim]` for the whole film.
-    device_lock: held while the device is given work; a chain of streams shares one. earlier: the stream that this one
-    continues. recorded: settings of the node that change a block's bits, None for a stream that samples nothing.
-    script: of the whole film, if the user wrote one. live: the script of this node's shots, which may change while they
-    are made. encode: encodes the prompts of a changed script.
+    spec: what samples the film. node, title: id and name of the node that samples it and shows its progress. earlier:
+    the stream that this one continues. recorded: the node's settings that change a block's bits, None for a stream that
+    samples nothing. script: the script of the whole film, if the user wrote one. live: the script of this node's shots,
+    which may change while the film is sampled.
     """
 
     film: Film
-    model: ModelPatcher
-    shape: LatentShape
-    steps: int
-    memory: MemoryConfig
-    bytes: int
+    spec: FilmSpec
     node: str
     title: str
-    embeddings: Mapping[str, Tensor]
-    device_lock: DeviceLock
     earlier: Stream | None = None
     recorded: Settings | None = None
     script: ShotScript | None = None
     live: LiveScript | None = None
-    encode: Callable[[str], Tensor] | None = None
 
     @property
     def unfinished(self) -> list[Stream]:
-        """The streams of the chain that the next draw samples; none where it replays only."""
+        """The streams of the chain that the next run samples; empty if it only reads stored blocks."""
         if not self.film.needs_model:
             return []
         return [*([] if self.earlier is None else self.earlier.unfinished), self]
 
     @property
     def first(self) -> int:
-        """Index of the first block that is this stream's own; those before it are of earlier ones."""
+        """The index of the first block that this stream adds to the earlier streams."""
         return 0 if self.earlier is None else len(self.earlier.film.plan.blocks)
 
-    def maker(self, block: int) -> Stream:
-        """The stream of the chain whose own a block of this film is."""
-        return self if self.earlier is None or block >= self.first else self.earlier.maker(block)
+    def owner(self, block: int) -> Stream:
+        """Returns the stream of the chain that adds the block with this index."""
+        return self if self.earlier is None or block >= self.first else self.earlier.owner(block)
 
     @property
     def latent_format(self) -> LatentFormat:
-        return self.model.model.latent_format
+        """The latent format of the MODEL."""
+        return self.spec.model.model.latent_format
 
 
 ShotsType = io.Custom("LONGLIVE_SHOTS")

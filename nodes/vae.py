@@ -1,4 +1,4 @@
-"""The host's VAE objects, decoded one latent frame at a time with their own state carried along."""
+"""VAEs of the host as chunk decoders and encoders, with their state passed in and out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..longlive_core.mini.preview import RGB_BIAS, RGB_FACTORS
 from ..longlive_core.types import LATENT_CHANNELS, LatentShape
 from ..longlive_core.vae import ChunkDecoder, WanVAE
 
-# A tiny decoder's frame depends on no more earlier latent frames than this: six blocks look back one, three half.
+# The most earlier latent frames that a tiny decoder's frame depends on: six of its blocks look back one, three a half.
 TINY_CONTEXT = 8
 
 
 class HostedVAE:
-    """A `ChunkDecoder` over a VAE of the host that is loaded; `latent_format` is the MODEL's."""
+    """A `ChunkDecoder` over a loaded VAE of the host; `latent_format` is that of the MODEL."""
 
     def __init__(self, vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat) -> None:
         self._format = latent_format
@@ -39,7 +39,7 @@ class HostedVAE:
         return self._wan(latents, state)
 
     def encode_chunk(self, video: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (each VAE's own)
-        """What `WanVAE.encode` does for a whole clip, with its feature cache kept between pieces: see `ChunkEncoder`.
+        """Encodes like the host's `WanVAE.encode`, but returns the feature cache between pieces: see `ChunkEncoder`.
 
         Raises ValueError for a tiny decoder.
         """
@@ -58,9 +58,9 @@ class HostedVAE:
         return self._format.process_in(latents)
 
     def _wan(self, latents: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
-        """What `WanVAE.decode` does for a whole clip, with its feature cache kept between pieces."""
+        """Decodes like the host's `WanVAE.decode`, but returns the feature cache between pieces."""
         first = state is None
-        # A copy: what was handed in stays good for another try.
+        # A copy, so that the given state stays valid for a retry.
         cache = [None] * wan22.count_conv3d(self._model.decoder) if state is None else list(state)
         pieces: list[Tensor] = []
         for frame in self._model.conv2(latents).split(1, dim=2):
@@ -69,7 +69,7 @@ class HostedVAE:
         return wan22.unpatchify(torch.cat(pieces, dim=2), patch_size=2), cache
 
     def _tiny(self, latents: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """A tiny decoder keeps no state between calls: it is shown the frames before once more."""
+        """Decodes with a tiny decoder, which has no state: the earlier latent frames are decoded again."""
         seen = latents if state is None else torch.cat((state, latents), dim=2)
         video = self._model.decode(seen)
         if state is not None:
@@ -93,7 +93,7 @@ def check_vae(vae: comfy.sd.VAE, what: str = "VAE") -> None:
 
 
 def check_pair(vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat, what: str = "VAE") -> None:
-    """Raises ValueError where one of model and VAE is LongLive Mini's and the other is not; their latents differ."""
+    """Raises ValueError if only one of model and VAE is LongLive Mini's, because their latents differ."""
     check_vae(vae, what)
     ours, mini = isinstance(vae.first_stage_model, WanVAE), isinstance(latent_format, MiniLatents)
     if ours != mini:
@@ -102,13 +102,13 @@ def check_pair(vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentForm
 
 
 def slice_bytes(vae: comfy.sd.VAE, shape: LatentShape) -> int:
-    """Memory for decoding one latent frame, as the host estimates it."""
-    one = shape.with_frames(1).as_tuple()
-    return 0 if isinstance(vae.first_stage_model, WanVAE) else int(vae.memory_used_decode(one, vae.vae_dtype))
+    """Returns the host's estimate of the bytes for decoding one latent frame."""
+    frame = shape.with_frames(1).as_tuple()
+    return 0 if isinstance(vae.first_stage_model, WanVAE) else int(vae.memory_used_decode(frame, vae.vae_dtype))
 
 
 def decoder(vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat) -> ChunkDecoder:
-    """The VAE as a stream. Raises ValueError as `check_pair` does."""
+    """Returns the VAE as a `ChunkDecoder`. Raises ValueError as `check_pair` does."""
     check_pair(vae, latent_format)
     return HostedVAE(vae, latent_format)
 

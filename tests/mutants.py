@@ -84,7 +84,7 @@ MUTANTS = (
     Mutant("the encoder's average pads at the end", "(-x.shape[1] % time, 0)", "(0, -x.shape[1] % time)", VAE),
     # script/
     Mutant("half a block is rounded down", "floor(blocks + Fraction(1, 2))", "ceil(blocks - Fraction(1, 2))", SCRIPT),
-    Mutant("the first block is a cut", "ask.number > 1 and not ask.shot.continues", "not ask.shot.continues", SCRIPT),
+    Mutant("the first block is a cut", "requested.number > 1 and not requested.shot.continues", "not requested.shot.continues", SCRIPT),
     Mutant("half a block is too short", "asked * 2 < 1", "asked * 2 <= 1", SCRIPT),
     Mutant("a moment in blocks forgets the first frame", "max(frames - (TIME_FACTOR - 1), Fraction(0))", "max(frames, Fraction(0))", SCRIPT),
 )

@@ -1,4 +1,4 @@
-"""`python -m longlive.longlive_core.cli`: the command line without its console script."""
+"""Runs the command line as `python -m longlive.longlive_core.cli`."""
 
 from __future__ import annotations
 

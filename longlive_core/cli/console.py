@@ -1,4 +1,4 @@
-"""The terminal: progress and notes while a film is made, and signals that ask it to stop."""
+"""The terminal: exit codes, progress and notes while a film is made, and signals that ask it to stop."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from .progress_bar import ProgressBar
 
+CHECK_FAILED, BAD_INPUT, STOPPED = 1, 2, 130
+
 
 @contextmanager
-def console() -> Generator[tuple[ProgressBar, Callable[[str], None]], None, None]:
-    """A progress bar, and a function that prints a note without tearing the bar."""
+def job_hooks() -> Generator[tuple[ProgressBar, dict[str, Any]], None, None]:
+    """Yields a progress bar and the `on_progress`, `on_note` and `should_stop` of a `Job` that show on the terminal."""
     bar = ProgressBar(sys.stderr)
 
-    def note(line: str) -> None:
+    def print_note(note: str) -> None:
         bar.end()
-        print(f"note: {line}", flush=True)
+        print(f"note: {note}", flush=True)
 
-    yield bar, note
+    with stop_signals() as should_stop:
+        yield bar, {"on_progress": bar.show, "on_note": print_note, "should_stop": should_stop}
 
 
 @contextmanager
 def stop_signals() -> Generator[Callable[[], bool], None, None]:
-    """A function that says whether to stop. The first Ctrl-C (or TERM) asks for a stop, the second interrupts."""
+    """Yields a function that returns whether to stop: the first Ctrl-C (or TERM) sets it, the second one interrupts."""
     received: list[int] = []
 
     def receive(number: int, _: FrameType | None) -> None:
@@ -39,3 +43,9 @@ def stop_signals() -> Generator[Callable[[], bool], None, None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stopped_early() -> int:
+    """Prints that a command was stopped before it wrote anything; returns the exit code."""
+    print("longlive: stopped; nothing was written", file=sys.stderr)
+    return STOPPED

@@ -1,4 +1,4 @@
-"""`longlive plan`: what a film would take on a card."""
+"""`longlive plan`: estimates the VRAM that a film needs on a graphics card."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from ..vram.planner import GIB, plan_vram
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Everything that `plan_text` reads."""
-    parser.add_argument("--vram", required=True, metavar="12GB", help="memory of the card, as it is sold")
+    """Adds the arguments of the command."""
+    parser.add_argument("--vram", required=True, metavar="12GB", help="the card's VRAM, as it is sold")
     parser.add_argument("--size", default="704x1280", metavar="HxW", help="pixels, multiples of 32 (704x1280)")
-    parser.add_argument("--weights", choices=list(WEIGHT_BYTES), help="format of the model file (the best that fits)")
-    parser.add_argument("--kv", choices=list(KV_FORMATS), help="how memory is kept (the best that fits)")
-    parser.add_argument("--window", type=int, default=32, help="latent frames of memory, sinks included (32)")
+    parser.add_argument("--weights", choices=list(WEIGHT_BYTES), help="format of the weights (the best that fits)")
+    parser.add_argument("--kv", choices=list(KV_FORMATS), help="format of the KV cache (the best that fits)")
+    parser.add_argument("--window", type=int, default=32, help="latent frames in the KV cache, with the sinks (32)")
     parser.add_argument("--vae", choices=list(VAES), default="full", help="full: Wan 2.2's; tiny: taew2_2 (full)")
-    parser.add_argument("--sequential", action="store_true", help="decode when all is sampled and the model is gone")
-    parser.add_argument("--guidance", action="store_true", help="with guidance other than 1")
+    parser.add_argument("--sequential", action="store_true", help="decode after sampling, with the model unloaded")
+    parser.add_argument("--guidance", action="store_true", help="plan for a guidance other than 1")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the plan; returns the exit code."""
+    print(plan_text(args))
+    return 0
 
 
 def plan_text(args: argparse.Namespace) -> str:
-    """The plan of the arguments that `add_arguments` added. Raises ValueError for a card or a size that is none."""
+    """Returns the plan of the parsed arguments as text. Raises ValueError for an invalid card or size."""
     plan = plan_vram(
         parse_vram(args.vram),
         parse_size(args.size),
@@ -38,16 +44,16 @@ def plan_text(args: argparse.Namespace) -> str:
 
 
 def parse_vram(text: str) -> int:
-    """Bytes of a card of "12GB" or "12": cards are sold in units of 2^30 bytes, whatever their boxes say."""
-    found = re.fullmatch(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
-    if found is None or float(found[1]) == 0:
+    """Converts "12GB" or "12" into bytes: the GB of graphics cards are units of 2^30 bytes. Raises ValueError."""
+    match = re.fullmatch(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*(?:G|GB|GiB)?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
         raise ValueError(f"vram '{text}' is not the memory of a card in GB, as in 12GB")
-    return int(float(found[1]) * GIB)
+    return int(float(match[1]) * GIB)
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of "704x1280"."""
-    found = re.fullmatch(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", text)
-    if found is None:
+    """Converts "704x1280" into (height, width). Raises ValueError."""
+    match = re.fullmatch(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", text)
+    if match is None:
         raise ValueError(f"size '{text}' is not HEIGHTxWIDTH in pixels, as in 704x1280")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])

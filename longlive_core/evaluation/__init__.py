@@ -1,1 +1,1 @@
-"""Claims as figures: a vision probe for the synthetic world, and what it measures on generated films."""
+"""Measurements of generated films with a vision probe, and agreement with recorded runs of the reference."""

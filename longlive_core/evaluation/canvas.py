@@ -1,4 +1,4 @@
-"""Axes to draw on: a small part of a plotting library, with pillow alone."""
+"""A small plotting library on pillow: axes, lines, bars and legends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 INK: Final = "#1f2933"
 FAINT: Final = "#d9dee3"
 PALETTE: Final = ("#1668b3", "#e08a1e", "#2f9461", "#b0403c", "#7b5ea7")
-# Drawn larger and scaled down, because pillow does not smooth lines.
+# Plots are drawn at this scale and reduced at the end, because pillow does not antialias lines.
 OVERSAMPLING: Final = 3
 
 Point = tuple[float, float]
@@ -20,7 +20,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Axes:
-    """A rectangle of the picture in pixels with its ranges of values; y grows upwards."""
+    """A rectangle of the picture in pixels, and the ranges of x and y values that it shows; y grows upwards."""
 
     left: float
     top: float
@@ -29,8 +29,8 @@ class Axes:
     x_range: Point
     y_range: Point
 
-    def at(self, x: float, y: float) -> Point:
-        """Values -> pixels."""
+    def to_pixels(self, x: float, y: float) -> Point:
+        """The pixel position of the values (x, y)."""
         (x0, x1), (y0, y1) = self.x_range, self.y_range
         across = (x - x0) / (x1 - x0)
         up = (y - y0) / (y1 - y0)
@@ -38,7 +38,7 @@ class Axes:
 
 
 class Canvas:
-    """A white picture of width × height pixels."""
+    """A picture of `width` × `height` pixels, white at first."""
 
     def __init__(self, width: int, height: int) -> None:
         self.size = (width, height)
@@ -46,16 +46,16 @@ class Canvas:
         self._draw = ImageDraw.Draw(self._image)
 
     def image(self) -> Image.Image:
-        """The picture at its own size, in 64 colours: it lies in a repository."""
+        """The picture, reduced to 64 colours so that its file is small."""
         return self._image.resize(self.size, Image.Resampling.LANCZOS).quantize(64, dither=Image.Dither.NONE)
 
     def text(self, at: Point, text: str, size: int = 13, anchor: str = "la", colour: str = INK) -> None:
-        """`anchor` as in pillow: l, m, r along x and a (top), m, s (base line) along y."""
+        """Draws text. `anchor`, as in pillow: l, m or r along x, then a (top), m or s (baseline) along y."""
         font = ImageFont.load_default(size * OVERSAMPLING)
         self._draw.text(_scaled(at), text, fill=colour, font=font, anchor=anchor)
 
     def line(self, points: Sequence[Point], colour: str = INK, width: float = 1) -> None:
-        """A line that is interrupted at points with NaN."""
+        """Draws a line through points; a point with NaN interrupts it."""
         piece: list[Point] = []
         for point in [*points, (float("nan"), 0.0)]:
             if not isnan(point[0]) and not isnan(point[1]):
@@ -66,39 +66,40 @@ class Canvas:
                 piece = []
 
     def dashes(self, start: Point, stop: Point, colour: str = INK, dash: float = 5) -> None:
-        """A dashed line from left to right."""
+        """Draws a dashed horizontal line from left to right."""
         x = start[0]
         while x < stop[0]:
             self.line([(x, start[1]), (min(x + dash, stop[0]), stop[1])], colour, 1)
             x += 2 * dash
 
     def dot(self, at: Point, colour: str, radius: float = 3) -> None:
+        """Draws a filled circle; a point with NaN draws nothing."""
         if not isnan(at[1]):
             x, y = _scaled(at)
             r = radius * OVERSAMPLING
             self._draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
 
     def bar(self, corner: Point, opposite: Point, colour: str) -> None:
-        """A filled rectangle between its top left and bottom right corners."""
+        """Draws a filled rectangle, given its top left and bottom right corners."""
         self._draw.rectangle((*_scaled(corner), *_scaled(opposite)), fill=colour)
 
-    def grid(self, axes: Axes, ticks: Sequence[float], form: str, label: str) -> None:
-        """Horizontal lines with their values and, above, what the axis says."""
+    def grid(self, axes: Axes, ticks: Sequence[float], spec: str, label: str) -> None:
+        """Draws horizontal lines with their values, formatted by `spec`, and the label of the axis above them."""
         for tick in ticks:
-            (left, y), (right, _) = axes.at(axes.x_range[0], tick), axes.at(axes.x_range[1], tick)
+            (left, y), (right, _) = axes.to_pixels(axes.x_range[0], tick), axes.to_pixels(axes.x_range[1], tick)
             self.line([(left, y), (right, y)], FAINT)
-            self.text((left - 7, y), format(tick, form), 12, "rm")
+            self.text((left - 7, y), format(tick, spec), 12, "rm")
         self.text((axes.left - 38, axes.top - 12), label, 12, "ls")
 
     def x_ticks(self, axes: Axes, ticks: Sequence[float], label: str) -> None:
-        """Values below the axes, and what they are."""
+        """Draws values below the axes, and the label of the axis."""
         for tick in ticks:
-            self.text((axes.at(tick, 0)[0], axes.bottom + 6), f"{tick:g}", 12, "ma")
+            self.text((axes.to_pixels(tick, 0)[0], axes.bottom + 6), f"{tick:g}", 12, "ma")
         self.text(((axes.left + axes.right) / 2, axes.bottom + 24), label, 12, "ma")
         self.line([(axes.left, axes.bottom), (axes.right, axes.bottom)])
 
     def legend(self, at: Point, names: Sequence[str]) -> None:
-        """Names in a row, each with its colour of the palette."""
+        """Draws names in a row, each with its colour of the palette."""
         x, y = at
         for name, colour in zip(names, PALETTE, strict=False):
             self.bar((x, y - 5), (x + 14, y + 5), colour)

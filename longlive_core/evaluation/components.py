@@ -1,4 +1,4 @@
-"""Connected parts of a binary mask, in numpy."""
+"""Connected components and erosion of binary masks, in numpy."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ Mask = NDArray[np.bool_]
 
 
 def largest_component(mask: Mask) -> Mask:
-    """The largest part of a mask `[H, W]` connected along rows and columns; all False for an empty mask.
+    """The largest 4-connected component of a mask `[H, W]`; all False for an empty mask.
 
-    Works on runs of set pixels, so a solid shape costs one step a row:
+    The algorithm connects runs of set pixels, so that a solid shape takes one step for each row:
 
-        row 0   . ### . ## .      runs 0, 1
-        row 1   . . ##### . .     run 2 touches both: one part
+        row 0   . ### . ## .      runs 0 and 1
+        row 1   . . ##### . .     run 2 touches both, so that all three are one component
     """
     edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(edges > 0)
     _, stops = np.nonzero(edges < 0)
     if not len(rows):
         return np.zeros_like(mask)
-    parts = _connect(rows.tolist(), starts.tolist(), stops.tolist())
-    best = np.bincount(parts, weights=stops - starts).argmax()
-    kept = parts == best
+    components = _connect_runs(rows.tolist(), starts.tolist(), stops.tolist())
+    best = np.bincount(components, weights=stops - starts).argmax()
+    in_best = components == best
     steps = np.zeros(edges.shape, dtype=np.int8)
-    steps[rows[kept], starts[kept]] = 1
-    steps[rows[kept], stops[kept]] = -1
+    steps[rows[in_best], starts[in_best]] = 1
+    steps[rows[in_best], stops[in_best]] = -1
     return np.cumsum(steps, axis=1)[:, : mask.shape[1]] > 0
 
 
-def eroded(mask: Mask, by: int) -> Mask:
-    """Pixels of `[H, W]` whose neighbours up to `by` away along row and column are all set; beyond the edge none is."""
+def erode(mask: Mask, by: int) -> Mask:
+    """Erodes a mask `[H, W]` by a cross with arms of `by` pixels. Pixels outside the mask count as not set."""
     padded = np.pad(mask, by)
     H, W = mask.shape
-    kept = mask.copy()
+    result = mask.copy()
     for shift in range(2 * by + 1):
-        kept &= padded[shift : shift + H, by : by + W] & padded[by : by + H, shift : shift + W]
-    return kept
+        result &= padded[shift : shift + H, by : by + W] & padded[by : by + H, shift : shift + W]
+    return result
 
 
-def _connect(rows: list[int], starts: list[int], stops: list[int]) -> NDArray[np.intp]:
-    """Part of every run, the runs being in reading order: union-find over overlaps with the row above."""
+def _connect_runs(rows: list[int], starts: list[int], stops: list[int]) -> NDArray[np.intp]:
+    """Component of each run, for runs in reading order: union-find over the overlaps with the row above."""
     parent = list(range(len(rows)))
 
     def root(run: int) -> int:
@@ -52,7 +52,7 @@ def _connect(rows: list[int], starts: list[int], stops: list[int]) -> NDArray[np
 
     above = 0
     for run in range(len(rows)):
-        # Runs that end before this one begins cannot touch any later run of the row either.
+        # Runs that end before this run starts cannot touch later runs of its row either.
         while rows[above] < rows[run] - 1 or (rows[above] == rows[run] - 1 and stops[above] <= starts[run]):
             above += 1
         other = above

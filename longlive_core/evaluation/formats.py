@@ -1,4 +1,4 @@
-"""What few bits for keys, values and weights cost the embedded model, and what they save."""
+"""Evaluation of LongLive Mini with quantised weights and KV caches: scores, PSNR and bytes of each format."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from ..memory import MemoryConfig, PoolShape, make_pools
 from ..mini import LATENT_SIZE, Mini
 from ..model.linears import quantize_linears
 from ..sampling.generate import generate
+from ..types import BLOCK_FRAMES
+from ..units import MB
 from .measures import psnr
-from .mini import STRETCH_SECONDS, STRIDE, Mode, watch
+from .mini import INTERVAL_SECONDS, STRIDE, Variant, score_case
 from .report import Row, make_row
 from .scripts import Case, minute_cases, short_cases
-from .windows import decode_windows, plan_windows
+from .windows import Frames, decode_windows, plan_windows
 
 PSNR_FILMS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How keys and values, and the weights of the blocks' linear layers, are kept."""
+    """Formats of the KV cache and of the weights of the layers' linear projections."""
 
     name: str
     kv: str = "bf16"
@@ -33,6 +35,7 @@ class Format:
 
     @property
     def memory(self) -> MemoryConfig:
+        """The default configuration with this format of the KV cache."""
         return MemoryConfig(kv_format=self.kv)
 
 
@@ -48,8 +51,11 @@ FORMATS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FormatRow:
-    """Scores of one format; bytes counted from the tensors that hold them; `psnr` in dB against the first format's
-    films of the same seeds, infinite for itself."""
+    """Figures of one format.
+
+    weight_bytes, kv_bytes: bytes of the tensors. psnr: in dB, compared with films of the same seeds in the first
+    format; infinite for the first format.
+    """
 
     row: Row
     weight_bytes: int
@@ -60,88 +66,79 @@ class FormatRow:
 def evaluate_formats(
     mini: Mini, *, scripts: int = 40, minute_films: int = 12, steps: int = 4, log: Callable[[str], None] | None = None
 ) -> tuple[FormatRow, ...]:
-    """The held-out films of `evaluate_mini`, sinks on, in every format."""
-    short, minute = short_cases(scripts, 0), minute_cases(minute_films, 0)
+    """Generates the held-out films of `evaluate_mini` in each format, with all sinks, and reads them with the probe."""
+    short, minute = short_cases(scripts), minute_cases(minute_films)
     rows: list[FormatRow] = []
-    for form in FORMATS:
-        rounded = with_weights(mini, form.weights)
-        mode = Mode(form.name, form.memory, steps)
-        brief, long = ([s for case in cases for s in watch(rounded, case, mode, STRIDE)] for cases in (short, minute))
-        values = [psnr(a, b) for a, b in _pairs(mini, rounded, form, short[:PSNR_FILMS], steps)]
-        rows.append(
-            FormatRow(
-                make_row(form.name, steps, brief, long, STRETCH_SECONDS),
-                weight_bytes(mini, form),
-                kv_bytes(mini, form),
-                float(np.mean(values)),
-            )
+    for storage in FORMATS:
+        quantized = quantize_weights(mini, storage.weights)
+        variant = Variant(storage.name, storage.memory, steps)
+        short_scores, minute_scores = (
+            [score for case in cases for score in score_case(quantized, case, variant)] for cases in (short, minute)
         )
+        row = make_row(storage.name, steps, short_scores, minute_scores, INTERVAL_SECONDS)
+        values = [psnr(a, b) for a, b in _frame_pairs(mini, quantized, storage, short[:PSNR_FILMS], steps)]
+        rows.append(FormatRow(row, weight_bytes(mini, storage), kv_bytes(mini, storage), float(np.mean(values))))
         if log is not None:
-            log(f"{form.name}: {len(brief) + len(long)} looks, {rows[-1].psnr:.1f} dB")
+            log(f"{storage.name}: {len(short_scores) + len(minute_scores)} windows, {rows[-1].psnr:.1f} dB")
     return tuple(rows)
 
 
-def with_weights(mini: Mini, weights: str) -> Mini:
-    """The model with its blocks' linear layers rounded; itself for bf16, which it was shipped in."""
+def quantize_weights(mini: Mini, weights: Literal["bf16", "fp8", "nvfp4"]) -> Mini:
+    """A copy of the model with quantised linear projections; the model itself for bf16, its format on disk."""
     if weights == "bf16":
         return mini
     model = deepcopy(mini.model)
-    quantize_linears(model, "fp8" if weights == "fp8" else "nvfp4")
+    quantize_linears(model, weights)
     return replace(mini, model=model)
 
 
-def weight_bytes(mini: Mini, form: Format) -> int:
-    """Of the transformer's tensors, those that are not packed in bf16."""
-    model = with_weights(replace(mini, model=deepcopy(mini.model).to(torch.bfloat16)), form.weights).model
+def weight_bytes(mini: Mini, storage: Format) -> int:
+    """Bytes of the transformer's tensors, with those that are not quantised in bf16."""
+    model = quantize_weights(replace(mini, model=deepcopy(mini.model).to(torch.bfloat16)), storage.weights).model
     return sum(tensor.untyped_storage().nbytes() for tensor in model.state_dict().values())
 
 
-def kv_bytes(mini: Mini, form: Format) -> int:
-    """Of the pool of a film at the model's own size."""
-    model, memory = mini.model.config, form.memory
+def kv_bytes(mini: Mini, storage: Format) -> int:
+    """Bytes of the KV cache of a film at the model's size."""
+    model, memory = mini.model.config, storage.memory
     grid = model.grid(*LATENT_SIZE)
-    shape = PoolShape.of(model, batch=1, slots=memory.window // 8, block_tokens=8 * grid[0] * grid[1])
-    (pool,) = make_pools(form.kv, shape, torch.device("cpu"), torch.float32, smoothing=memory.smoothing)
+    block_tokens = BLOCK_FRAMES * grid[0] * grid[1]
+    shape = PoolShape.of(model, batch=1, slots=memory.window // BLOCK_FRAMES, block_tokens=block_tokens)
+    (pool,) = make_pools(storage.kv, shape, torch.device("cpu"), torch.float32, smoothing=memory.smoothing)
     return sum(tensor.numel() * tensor.element_size() for tensor in pool.tensors(shape.slots))
 
 
 def format_table(rows: Sequence[FormatRow]) -> str:
-    """One table, each format beside the first."""
+    """A Markdown table with one row for each format."""
     names = ("background", "colour", "size", "position")
     lines = [
-        "## LongLive Mini in few bits",
+        "## LongLive Mini in 8 and 4 bits",
         "",
-        "Sinks on, the same held-out films and seeds in every row; % of looks (shot 1 named / later shots unnamed / "
-        "last 12 s of a minute). PSNR is against the films of the first row; bytes are counted from tensors in memory.",
+        "All sinks on, and the same held-out films and seeds in every row; % of windows (shot 1, the hero described / "
+        "later shots, not described / last 12 s of a minute). PSNR compares with the films of the first row. Sizes are "
+        "bytes of the tensors in memory.",
         "",
         f"| format | {' | '.join(names)} | PSNR, dB | weights, MB | KV, MB |",
         "|---" * (len(names) + 4) + "|",
     ]
     for item in rows:
-        cells = [
-            " / ".join(str(part[n]) for part in (item.row.named, item.row.unnamed, item.row.minute)) for n in names
-        ]
-        sizes = f"{item.weight_bytes / 1e6:.2f} | {item.kv_bytes / 1e6:.2f}"
+        scores = (item.row.named, item.row.unnamed, item.row.minute)
+        cells = [" / ".join(str(part[name]) for part in scores) for name in names]
+        sizes = f"{item.weight_bytes / MB:.2f} | {item.kv_bytes / MB:.2f}"
         lines.append(f"| {item.row.name} | {' | '.join(cells)} | {item.psnr:.1f} | {sizes} |")
     return "\n".join([*lines, ""])
 
 
-def _pairs(
-    mini: Mini, rounded: Mini, form: Format, cases: Sequence[Case], steps: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames of the first format and of `form`, of the same looks."""
+def _frame_pairs(
+    mini: Mini, quantized: Mini, storage: Format, cases: Sequence[Case], steps: int
+) -> Iterator[tuple[Frames, Frames]]:
+    """Frames `[16, H, W, 3]` of each window in the first format and in `storage`."""
     for case in cases:
-        plain, other = (
-            [
-                frames
-                for _, frames in decode_windows(
-                    net.vae,
-                    generate(
-                        net.model, case.plan(), net.encode_text, memory, size=LATENT_SIZE, steps=steps, seed=case.seed
-                    ),
-                    plan_windows(case.plan(), STRIDE),
-                )
-            ]
-            for net, memory in ((mini, FORMATS[0].memory), (rounded, form.memory))
-        )
-        yield from zip(plain, other, strict=True)
+        plain = _window_frames(mini, FORMATS[0].memory, case, steps)
+        yield from zip(plain, _window_frames(quantized, storage.memory, case, steps), strict=True)
+
+
+def _window_frames(mini: Mini, memory: MemoryConfig, case: Case, steps: int) -> list[Frames]:
+    plan = case.plan()
+    blocks = generate(mini.model, plan, mini.encode_text, memory, size=LATENT_SIZE, steps=steps, seed=case.seed)
+    return [frames for _, frames in decode_windows(mini.vae, blocks, plan_windows(plan, STRIDE))]

@@ -1,4 +1,4 @@
-"""What is counted in the frames of a window: attributes that are right, steps between frames, colours that drift."""
+"""Comparison of a window's video frames with the synthetic film that was asked for."""
 
 from __future__ import annotations
 
@@ -9,105 +9,82 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..training.world import BACKGROUNDS, COLOURS, FPS, PLACES, SIZE, Film, Take, hero_centre
-from ..types import TIME_FACTOR
+from ..training.world import BACKGROUNDS, COLOURS, PLACES, SIZE, WorldFilm, WorldShot, hero_centre
+from ..types import FPS, TIME_FACTOR
 from .probe import Reading, nearest_place, read_frame
-from .windows import REACH, Frames, Window
+from .windows import Flicker, Frames, Window, measure_flicker
 
-# The looks that only memory can supply to a shot that does not name them, and what its caption says of the scene.
+# What only the KV cache can supply to a shot whose caption does not describe the hero, and what each caption describes.
 IDENTITY: Final = ("colour", "shape", "size")
 SCENE: Final = ("background", "pattern", "position")
 ATTRIBUTES: Final = ("background", "pattern", "colour", "shape", "size", "position")
 
 
 @dataclass(frozen=True, slots=True)
-class Flicker:
-    """Mean absolute difference of consecutive frames, in levels of 255: across the seam of two blocks, across other
-    boundaries of latent frames, and over all pairs inside a block."""
+class WindowScore:
+    """Result of comparing one window with the film that was asked for.
 
-    seam: float
-    boundary: float
-    inside: float
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """The verdict on one window. `right` says of every attribute whether most of the frames read show it.
-
-    seconds: since the film began; fit: mean confidence of the probe; wall_error, paint_error: distance in levels of
-    the measured colours of wall and hero from those asked for, the latter None where no hero was found.
+    seconds: start of the window in the film. correct: for each attribute, whether more than half of the frames show it.
+    confidence: mean confidence of the probe. background_error, hero_error: distance between measured and expected
+    colour in levels of 255; `hero_error` is None if no hero was found.
     """
 
     shot: int
     seconds: float
-    right: Mapping[str, bool]
-    fit: float
-    wall_error: float
-    paint_error: float | None
+    correct: Mapping[str, bool]
+    confidence: float
+    background_error: float
+    hero_error: float | None
     flicker: Flicker
 
 
-def judge(film: Film, window: Window, frames: Frames) -> Sample:
-    """Compares the frames `[16, H, W, 3]` of a window with the film asked for; one frame per latent frame is read."""
-    moments = np.arange(window.start, window.stop)[TIME_FACTOR // 2 :: TIME_FACTOR]
-    readings = [read_frame(frames[moment - window.start]) for moment in moments]
-    take = film.takes[window.shot]
-    seconds = (moments - sum(before.frames for before in film.takes[: window.shot])) / FPS
-    heroes = [reading.hero for reading in readings if reading.hero is not None]
-    right = {
-        "background": _most([reading.background == take.background for reading in readings]),
-        "pattern": _most([reading.pattern == take.pattern for reading in readings]),
-        "position": _place(readings, take, seconds.astype(np.float32)) == take.place,
+def score_window(film: WorldFilm, window: Window, frames: Frames) -> WindowScore:
+    """Compares the frames `[16, H, W, 3]` of a window with `film`. The probe reads one frame of each latent frame."""
+    indices = np.arange(window.start, window.stop)[TIME_FACTOR // 2 :: TIME_FACTOR]
+    readings = [read_frame(frames[index - window.start]) for index in indices]
+    shot = film.shots[window.shot]
+    seconds = (indices - sum(before.frames for before in film.shots[: window.shot])) / FPS
+    correct = {
+        "background": _majority([reading.background == shot.background for reading in readings]),
+        "pattern": _majority([reading.pattern == shot.pattern for reading in readings]),
+        "position": _resting_place(readings, shot, seconds.astype(np.float32)) == shot.place,
     }
     for name in IDENTITY:
-        hits = sum(getattr(hero, name) == getattr(film.hero, name) for hero in heroes)
-        right[name] = 2 * hits > len(readings)
-    walls = [_distance(reading.wall, BACKGROUNDS[take.background]) for reading in readings]
-    paints = [_distance(reading.paint, COLOURS[film.hero.colour]) for reading in readings if reading.found]
-    return Sample(
+        wanted = getattr(film.hero, name)
+        correct[name] = _majority([r.hero is not None and getattr(r.hero, name) == wanted for r in readings])
+    background_errors = [_distance(reading.background_rgb, BACKGROUNDS[shot.background]) for reading in readings]
+    hero_errors = [_distance(r.hero_rgb, COLOURS[film.hero.colour]) for r in readings if r.found]
+    return WindowScore(
         shot=window.shot,
         seconds=window.start / FPS,
-        right=right,
-        fit=float(np.mean([reading.fit for reading in readings])),
-        wall_error=float(np.mean(walls)),
-        paint_error=float(np.mean(paints)) if paints else None,
+        correct=correct,
+        confidence=float(np.mean([reading.confidence for reading in readings])),
+        background_error=float(np.mean(background_errors)),
+        hero_error=float(np.mean(hero_errors)) if hero_errors else None,
         flicker=measure_flicker(frames),
     )
 
 
-def measure_flicker(frames: Frames) -> Flicker:
-    """Steps between the frames `[16, H, W, 3]` of a window, with the seam in its middle.
-
-    Latent frames differ from each other more than the four video frames of one do, seam or not, so that the fair
-    comparison for a seam is the other boundaries.
-    """
-    steps = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean(axis=(1, 2, 3))
-    pairs = np.arange(1, len(steps) + 1)
-    seam = pairs == REACH * TIME_FACTOR
-    boundary = (pairs % TIME_FACTOR == 0) & ~seam
-    return Flicker(float(steps[seam].mean()), float(steps[boundary].mean()), float(steps[~seam].mean()))
-
-
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 arrays of one shape; infinite where they are equal."""
+    """Peak signal-to-noise ratio in dB of two uint8 arrays of equal shape; infinite if they are equal."""
     if a.shape != b.shape:
-        raise ValueError(f"PSNR compares arrays of one shape, not {list(a.shape)} with {list(b.shape)}")
+        raise ValueError(f"PSNR needs two arrays of the same shape, not {list(a.shape)} and {list(b.shape)}")
     error = float(np.square(a.astype(np.float64) - b).mean())
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
-def _place(readings: Sequence[Reading], take: Take, seconds: NDArray[np.float32]) -> str | None:
-    """Where the hero rests once the motion asked for is taken away; None where it is mostly missing."""
+def _resting_place(readings: Sequence[Reading], shot: WorldShot, seconds: NDArray[np.float32]) -> str | None:
+    """The place nearest to the hero once its motion is subtracted; None if half of the frames or more show no hero."""
     found = np.array([reading.found for reading in readings])
     if 2 * found.sum() <= len(readings):
         return None
-    motion = hero_centre(take, seconds) - SIZE * np.array(PLACES[take.place], dtype=np.float32)
+    motion = hero_centre(shot, seconds) - SIZE * np.array(PLACES[shot.place], dtype=np.float32)
     centres = np.array([reading.centre for reading in readings], dtype=np.float32)
     x, y = (centres - motion)[found].mean(axis=0).tolist()
     return nearest_place((x, y))
 
 
-def _most(hits: Sequence[bool]) -> bool:
+def _majority(hits: Sequence[bool]) -> bool:
     return 2 * sum(hits) > len(hits)
 
 

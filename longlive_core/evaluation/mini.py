@@ -1,4 +1,4 @@
-"""How well the embedded model does what it is told, and what its memory is worth."""
+"""Evaluation of LongLive Mini: how well its films match their scripts, with and without sinks and KV cache."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import torch
 from ..memory import MemoryConfig
 from ..mini import LATENT_SIZE, Mini
 from ..sampling.generate import generate
-from ..training.world import FPS, render
-from .measures import Sample, judge, psnr
+from ..training.world import render
+from ..types import BLOCK_FRAMES, FPS, TIME_FACTOR
+from .measures import WindowScore, psnr, score_window
 from .report import Report, Row, make_row
-from .scripts import BLOCK_FRAMES, Case, minute_cases, short_cases
+from .scripts import Case, minute_cases, short_cases
 from .windows import Window, decode_windows, plan_windows
 
-# Blocks between two looks at a shot; a look costs seven latent frames of decoding.
+# Blocks between two windows of a shot. To decode a window takes seven latent frames.
 STRIDE: Final = 3
-STRETCH_SECONDS: Final = STRIDE * BLOCK_FRAMES * 4 / FPS
+INTERVAL_SECONDS: Final = STRIDE * BLOCK_FRAMES * TIME_FACTOR / FPS
 
 SINKS_ON: Final = "sinks on"
 NO_SHOT_SINK: Final = "shot sink off"
@@ -31,23 +32,26 @@ FEWER_STEPS: Final = "sinks on, 2 steps"
 
 
 @dataclass(frozen=True)
-class Mode:
-    """A way to remember; `memory` None makes every shot as a film of its own. `minutes`: minute films are made too."""
+class Variant:
+    """A configuration to evaluate. With `memory` None, each shot is generated as a separate film.
+
+    minute_films: whether minute films are generated too.
+    """
 
     name: str
     memory: MemoryConfig | None
     steps: int
-    minutes: bool = True
+    minute_films: bool = True
 
 
-def modes(steps: int) -> tuple[Mode, ...]:
-    """The rows of the table."""
+def variants(steps: int) -> tuple[Variant, ...]:
+    """The configurations in the report, in the order of its rows."""
     return (
-        Mode(SINKS_ON, MemoryConfig(), steps),
-        Mode(NO_SHOT_SINK, MemoryConfig(shot_sink=False), steps),
-        Mode(NO_SINKS, MemoryConfig(sink=0, shot_sink=False), steps),
-        Mode(NO_MEMORY, None, steps),
-        Mode(FEWER_STEPS, MemoryConfig(), 2, minutes=False),
+        Variant(SINKS_ON, MemoryConfig(), steps),
+        Variant(NO_SHOT_SINK, MemoryConfig(shot_sink=False), steps),
+        Variant(NO_SINKS, MemoryConfig(sink=0, shot_sink=False), steps),
+        Variant(NO_MEMORY, None, steps),
+        Variant(FEWER_STEPS, MemoryConfig(), 2, minute_films=False),
     )
 
 
@@ -60,10 +64,11 @@ def evaluate_mini(
     seed: int = 0,
     log: Callable[[str], None] | None = None,
 ) -> Report:
-    """Makes held-out films in every mode and reads them with the probe.
+    """Generates held-out films with each configuration and reads them with the probe.
 
-    scripts: short ones of two or three shots; minute_films: the hero named in the first shot alone; seed: of the noise,
-    the scripts are always the same. About seven minutes on two cores at the defaults.
+    scripts: number of short scripts, of two or three shots. minute_films: number of films of one minute, whose first
+    shot alone describes the hero. seed: of the noise; the scripts do not depend on it. The defaults take about seven
+    minutes on two CPU cores.
     """
     return evaluate_cases(mini, short_cases(scripts, seed), minute_cases(minute_films, seed), steps, log)
 
@@ -75,60 +80,61 @@ def evaluate_cases(
     steps: int,
     log: Callable[[str], None] | None = None,
 ) -> Report:
-    """The same over scripts of one's own."""
+    """Generates the films of given scripts with each configuration and reads them with the probe."""
     began = time.monotonic()
     rows: list[Row] = []
-    for mode in modes(steps):
-        since = time.monotonic()
-        brief = [sample for case in short for sample in watch(mini, case, mode, every=STRIDE)]
-        long = [sample for case in minute for sample in watch(mini, case, mode, every=STRIDE)] if mode.minutes else []
-        rows.append(make_row(mode.name, mode.steps, brief, long, STRETCH_SECONDS))
+    for variant in variants(steps):
+        variant_began = time.monotonic()
+        short_scores, minute_scores = (
+            [score for case in cases for score in score_case(mini, case, variant)]
+            for cases in (short, minute if variant.minute_films else ())
+        )
+        rows.append(make_row(variant.name, variant.steps, short_scores, minute_scores, INTERVAL_SECONDS))
         if log is not None:
-            log(f"{mode.name}: {len(brief) + len(long)} looks in {time.monotonic() - since:.0f} s")
-    fidelity = vae_psnr(mini, short[:8])
-    return Report(tuple(rows), len(short), len(minute), fidelity, time.monotonic() - began)
+            count = len(short_scores) + len(minute_scores)
+            log(f"{variant.name}: {count} windows in {time.monotonic() - variant_began:.0f} s")
+    return Report(tuple(rows), len(short), len(minute), vae_psnr(mini, short[:8]), time.monotonic() - began)
 
 
-def watch(mini: Mini, case: Case, mode: Mode, every: int) -> Iterator[Sample]:
-    """The verdicts on one film, one per shot and stretch of `every` blocks."""
+def score_case(mini: Mini, case: Case, variant: Variant, every: int = STRIDE) -> Iterator[WindowScore]:
+    """Generates the film of a script and scores one window for each shot and each interval of `every` blocks."""
     windows = plan_windows(case.plan(), every)
-    if mode.memory is not None:
-        yield from _watch_film(mini, case, windows, mode.memory, mode.steps)
+    if variant.memory is not None:
+        yield from _score_film(mini, case, windows, variant.memory, variant.steps)
         return
     for shot in range(len(case.blocks)):
-        inside = [window for window in windows if window.shot == shot]
-        own = [_in_own_film(window, case.first_block(shot)) for window in inside]
-        samples = _watch_film(mini, case.alone(shot), own, MemoryConfig(), mode.steps)
-        for window, sample in zip(inside, samples, strict=True):
-            yield replace(sample, shot=shot, seconds=window.start / FPS)
+        in_film = [window for window in windows if window.shot == shot]
+        in_shot = [_relative_to(window, case.first_block(shot)) for window in in_film]
+        scores = _score_film(mini, case.alone(shot), in_shot, MemoryConfig(), variant.steps)
+        for window, score in zip(in_film, scores, strict=True):
+            yield replace(score, shot=shot, seconds=window.start / FPS)
 
 
 def vae_psnr(mini: Mini, cases: Sequence[Case], frames: int = 33) -> float:
-    """Mean PSNR in dB of films encoded and decoded: the frames around the first cut of each, or nan for no films."""
+    """Mean PSNR in dB of `frames` encoded and decoded frames around the first cut of each film; NaN without films."""
     values: list[float] = []
     for case in cases:
-        cut = case.film.takes[0].frames
-        pixels = render(case.film, cut - frames // 2, cut - frames // 2 + frames)
+        start = case.film.shots[0].frames - frames // 2
+        pixels = render(case.film, start, start + frames)
         video = torch.from_numpy(pixels).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         with torch.inference_mode():
             decoded = mini.vae.decode(mini.vae.encode(video.to(mini.model.device)))
-        values.append(
-            psnr(((decoded[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().permute(1, 2, 3, 0).numpy(), pixels)
-        )
+        levels = ((decoded[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu().permute(1, 2, 3, 0)
+        values.append(psnr(levels.numpy(), pixels))
     return float(np.mean(values)) if values else float("nan")
 
 
-def _watch_film(
+def _score_film(
     mini: Mini, case: Case, windows: Sequence[Window], memory: MemoryConfig, steps: int
-) -> Iterator[Sample]:
+) -> Iterator[WindowScore]:
     last = max((window.block for window in windows), default=-1)
     plan = case.plan()
-    plan = replace(plan, blocks=plan.blocks[: last + 1])  # what comes after the last look is never seen
+    plan = replace(plan, blocks=plan.blocks[: last + 1])  # no window shows a later block
     blocks = generate(mini.model, plan, mini.encode_text, memory, size=LATENT_SIZE, steps=steps, seed=case.seed)
     for window, frames in decode_windows(mini.vae, blocks, windows):
-        yield judge(case.film, window, frames)
+        yield score_window(case.film, window, frames)
 
 
-def _in_own_film(window: Window, first: int) -> Window:
-    """The same window, counted from the block `first` that starts its shot."""
-    return Window(0, window.block - first, window.seam - first * BLOCK_FRAMES)
+def _relative_to(window: Window, first_block: int) -> Window:
+    """The window in a film that starts at block `first_block`."""
+    return Window(0, window.block - first_block, window.seam - first_block * BLOCK_FRAMES)

@@ -1,4 +1,4 @@
-"""A classical vision probe: what one frame of the synthetic world shows, without any learned part."""
+"""A classical vision probe: reads background, pattern and hero from a frame of a synthetic film, without learning."""
 
 from __future__ import annotations
 
@@ -22,140 +22,147 @@ from ..training.world import (
     Shape,
     hero_mask,
 )
-from .components import eroded, largest_component
+from .components import erode, largest_component
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Colour = tuple[float, float, float]
 
-# A wall's tone may stray this far from its mean along grey, in levels: half the pattern's contrast and some ringing.
-TONE_REACH: Final = PATTERN_CONTRAST / 2 + 5
-# Colour distance in levels from which a pixel is not wall; the nearest pair of hero and wall is 118 apart.
+# Tones of a background differ by up to this many levels of grey from its mean: half a pattern's contrast, and ringing.
+MAX_TONE: Final = PATTERN_CONTRAST / 2 + 5
+# A pixel with at least this distance in levels is not background; a hero and a background are 118 or more apart.
 HERO_DISTANCE: Final = 50.0
-# Mean of tone times a wave of the pattern's period: 0.6 for a full pattern, 0 for none.
-PATTERN_AMPLITUDE: Final = 0.2
-# Cells on each side of the grid on which shapes are compared; it spans twice the root of the hero's area.
+# Least correlation of the tone with a wave of the pattern's period: a pattern has 0.6, a plain background 0.
+MIN_CORRELATION: Final = 0.2
+# Shapes are compared on a grid of CELLS × CELLS, whose side is twice the square root of the hero's area.
 CELLS: Final = 48
-# A hero is at least this part of the smallest one and at most this many times the largest.
-LEAST_AREA, MOST_AREA = 0.25, 2.5
+# Least area of a hero as a share of the smallest one, and greatest area as a multiple of the largest one.
+MIN_AREA, MAX_AREA = 0.25, 2.5
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one frame shows. `hero` is None when no hero is found, and what follows it is 0 then.
+    """What the probe reads from one frame. If no hero is found, `hero` is None and the fields after it are 0.
 
-    wall, paint: measured colours of wall and hero, 0 to 255; centre: the hero's (x, y) in pixels; fit in [0, 1]: the
-    confidence, its overlap (intersection over union) with the shape that was read.
+    background_rgb, hero_rgb: measured colours, 0 to 255. centre: (x, y) of the hero in pixels. confidence: intersection
+    over union of the hero with the shape that was read, in [0, 1].
     """
 
     background: str
     pattern: Pattern
-    wall: Colour
+    background_rgb: Colour
     hero: Hero | None = None
-    paint: Colour = (0.0, 0.0, 0.0)
+    hero_rgb: Colour = (0.0, 0.0, 0.0)
     centre: tuple[float, float] = (0.0, 0.0)
-    fit: float = 0.0
+    confidence: float = 0.0
 
     @property
     def found(self) -> bool:
+        """Whether the frame shows a hero."""
         return self.hero is not None
 
 
 def read_frame(frame: NDArray[np.uint8]) -> Reading:
-    """Reads one frame `[128, 128, 3]` uint8. Raises ValueError for another shape: the world has one size."""
+    """Reads a frame `[128, 128, 3]` uint8. Raises ValueError for any other shape."""
     if frame.shape != (SIZE, SIZE, 3):
         raise ValueError(f"the probe reads frames of shape [{SIZE}, {SIZE}, 3], not {list(frame.shape)}")
     pixels = frame.astype(np.float32)
-    name, wall = _wall(pixels)
-    offset = pixels - wall
+    name, background = _background(pixels)
+    offset = pixels - background
     tone = offset.mean(axis=-1)
     distance = _distance(offset, tone)
     pattern = _pattern(tone, distance < HERO_DISTANCE / 2)
-    empty = Reading(name, pattern, _colour_tuple(wall))
+    empty = Reading(name, pattern, _colour_tuple(background))
     mask = largest_component(distance > HERO_DISTANCE)
-    if mask.sum() < LEAST_AREA * _AREAS.min():
+    if mask.sum() < MIN_AREA * _AREAS.min():
         return empty
     colour = _colour(pixels, mask)
-    # Half-way between wall and hero is where the outline stays under blur.
-    share = (offset @ (colour - wall)) / np.square(colour - wall).sum()
+    # Blur leaves the outline in place where a pixel is half background and half hero.
+    share = (offset @ (colour - background)) / np.square(colour - background).sum()
     mask = largest_component(share > 0.5)
     area = float(mask.sum())
-    if not LEAST_AREA * _AREAS.min() <= area <= MOST_AREA * _AREAS.max():
+    if not MIN_AREA * _AREAS.min() <= area <= MAX_AREA * _AREAS.max():
         return empty
     centre = _centre(mask)
     overlaps = _overlaps(_signature(mask.astype(np.float32), centre, area), _SIGNATURES)
     shape = int(overlaps.argmax())
     size = int(np.abs(np.sqrt(_AREAS[shape]) - np.sqrt(area)).argmin())
     hero = Hero(SHAPES[shape], _nearest(colour, _COLOURS, tuple(COLOURS)), tuple(SIZES)[size])
-    return replace(empty, hero=hero, paint=_colour_tuple(colour), centre=centre, fit=float(overlaps[shape]))
+    return replace(empty, hero=hero, hero_rgb=_colour_tuple(colour), centre=centre, confidence=float(overlaps[shape]))
 
 
 def nearest_place(centre: tuple[float, float]) -> str:
-    """The key of PLACES nearest to a point (x, y) in pixels; for a hero in motion, give its mean over one period."""
+    """The key of PLACES nearest to a point (x, y) in pixels. For a moving hero, pass the mean over a period."""
     places = SIZE * np.array(list(PLACES.values()), dtype=np.float32)
     return _nearest(np.array(centre, dtype=np.float32), places, tuple(PLACES))
 
 
-def _wall(pixels: Floats) -> tuple[str, Floats]:
-    """Name and mean colour [3] of the wall: every 16th pixel votes for the nearest background, hero or not."""
+def _background(pixels: Floats) -> tuple[str, Floats]:
+    """Name and mean colour `[3]` of the background, for which every 16th pixel votes, including the hero's."""
     sample = pixels[2::4, 2::4].reshape(-1, 1, 3)
     offset = sample - _BACKGROUNDS
     distance = _distance(offset, offset.mean(axis=-1))
     votes = distance.argmin(axis=1)
     winner = int(np.bincount(votes, minlength=len(_BACKGROUNDS)).argmax())
-    wall = sample[(votes == winner) & (distance[:, winner] < HERO_DISTANCE), 0]
-    mean = wall.mean(axis=0) if len(wall) else _BACKGROUNDS[winner]
+    members = sample[(votes == winner) & (distance[:, winner] < HERO_DISTANCE), 0]
+    mean = members.mean(axis=0) if len(members) else _BACKGROUNDS[winner]
     return tuple(BACKGROUNDS)[winner], mean
 
 
 def _distance(offset: Floats, tone: Floats) -> Floats:
-    """Distance in levels of colours `wall + offset` `[..., 3]` from the wall in the nearest of its tones."""
-    grey = np.clip(tone, -TONE_REACH, TONE_REACH)
-    # |offset - grey·(1, 1, 1)|² without another [..., 3] array; tone is the mean of offset.
+    """Distance in levels, `[...]`, between colours `background + offset` and the nearest tone of the background.
+
+    offset: `[..., 3]`. tone: mean of `offset` over its last dimension.
+    """
+    grey = np.clip(tone, -MAX_TONE, MAX_TONE)
+    # |offset − grey · (1, 1, 1)|² without another array of [..., 3].
     square = np.einsum("...c,...c->...", offset, offset) + 3 * grey * (grey - 2 * tone)
     return np.sqrt(np.maximum(square, 0))
 
 
-def _pattern(tone: Floats, wall: Mask) -> Pattern:
-    """Correlation of the wall's tone with waves in x of any phase: alone for stripes, times a wave in y for checks."""
-    count = max(1, int(wall.sum()))
-    level = np.where(wall, tone, 0)
-    level = np.where(wall, tone - level.sum() / count, 0) / (PATTERN_CONTRAST / 2)
+def _pattern(tone: Floats, background: Mask) -> Pattern:
+    """The pattern with which the tone `[H, W]` correlates best: a wave in x of any phase, or that times a wave in y.
+
+    background: mask `[H, W]`.
+    """
+    count = max(1, int(background.sum()))
+    level = np.where(background, tone, 0)
+    level = np.where(background, tone - level.sum() / count, 0) / (PATTERN_CONTRAST / 2)
     striped = abs(level.sum(axis=0) @ _WAVE) / count
     checked = abs((_SQUARE_WAVE @ level) @ _WAVE) / count
-    if max(striped, checked) < PATTERN_AMPLITUDE:
+    if max(striped, checked) < MIN_CORRELATION:
         return "plain"
     return "striped" if striped > checked else "checked"
 
 
 def _colour(pixels: Floats, mask: Mask) -> Floats:
-    """Median colour [3] of the hero well inside its outline, where it is wide enough to have an inside."""
-    inside = eroded(mask, 2)
+    """Median colour `[3]` of the hero, 2 pixels or more inside its outline if it is large enough."""
+    inside = erode(mask, 2)
     return np.median(pixels[inside if inside.sum() >= 16 else mask], axis=0).astype(np.float32)
 
 
 def _centre(mask: Mask) -> tuple[float, float]:
-    """Centre of mass (x, y) in pixels."""
+    """Centre of mass (x, y) of a mask `[H, W]` in pixels."""
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
     area = mask.sum()
     return float(mask.sum(axis=0) @ grid / area), float(mask.sum(axis=1) @ grid / area)
 
 
 def _signature(mask: Floats, centre: tuple[float, float], area: float) -> Mask:
-    """The mask seen from its centre at the scale of its area [CELLS, CELLS]: independent of place and size."""
+    """The mask `[H, W]` resampled around its centre to `[CELLS, CELLS]`, at a scale that makes all areas equal."""
     steps = (np.arange(CELLS) + 0.5 - CELLS / 2) * (2 * np.sqrt(area) / CELLS)
     x = np.floor(centre[0] + steps).astype(np.intp)
     y = np.floor(centre[1] + steps).astype(np.intp)
-    padded = np.pad(mask, 1)  # what lies outside of the frame is not hero
+    padded = np.pad(mask, 1)  # pixels outside the frame do not belong to the hero
     rows, columns = np.clip(y + 1, 0, SIZE + 1), np.clip(x + 1, 0, SIZE + 1)
     return padded[rows[:, None], columns[None, :]] > 0.5
 
 
 def _overlaps(signature: Mask, references: Mask) -> Floats:
-    """Intersection over union with each reference [N, CELLS, CELLS] -> [N]."""
-    both = (signature & references).sum(axis=(1, 2))
-    either = (signature | references).sum(axis=(1, 2))
-    return (both / np.maximum(either, 1)).astype(np.float32)
+    """Intersection over union with each reference `[N, CELLS, CELLS]`, `[N]`."""
+    intersection = (signature & references).sum(axis=(1, 2))
+    union = (signature | references).sum(axis=(1, 2))
+    return (intersection / np.maximum(union, 1)).astype(np.float32)
 
 
 def _nearest(value: Floats, table: Floats, names: tuple[str, ...]) -> str:
@@ -168,7 +175,7 @@ def _colour_tuple(colour: Floats) -> Colour:
 
 
 def _reference_mask(shape: Shape, size: str) -> Floats:
-    """A hero in the middle of the frame [SIZE, SIZE]."""
+    """Mask `[SIZE, SIZE]` of a hero in the middle of the frame."""
     return hero_mask(Hero(shape, "white", size), np.full((1, 2), SIZE / 2, dtype=np.float32))[0]
 
 
@@ -181,5 +188,3 @@ _SIGNATURES: Final[Mask] = np.stack(
 _GRID: Final = np.pi * (np.arange(SIZE) + 0.5) / TILE
 _WAVE: Final = np.exp(1j * _GRID)
 _SQUARE_WAVE: Final = np.tanh(4 * np.sin(_GRID)).astype(np.float32)
-
-__all__ = ["Reading", "nearest_place", "read_frame"]

@@ -1,4 +1,4 @@
-"""Makes a recorded film again and compares every model call on the way."""
+"""Generates a recorded film again and compares its model calls with the recorded ones."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ from ..sampling.generate import generate
 from ..sampling.noise import film_noise
 from ..sampling.snapshot import Snapshot
 from ..script import BlockPlan
-from ..types import BlockSpec
+from ..types import FPS, BlockSpec
 from ..weights import load_checkpoint
-from .recorded import Recorded, relative_error
+from .recorded import RecordedRun, relative_error
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(slots=True)
-class RecordingModel:
-    """A model that is compared call by call. In replay it is shown the recorded samples and answers with the recorded
-    flows, so that no call inherits another's rounding except through the keys and values it left.
+class ComparedModel:
+    """A model whose calls are compared with those of a recorded run.
 
-    `errors` has one figure for each compared call; a thinned case holds the flow of some calls only.
+    replay: run each call on the recorded sample and return the recorded flow. Then rounding errors pass from one call
+    to another through the KV cache only.
+    timesteps: of each recorded call. calls: number of calls so far. errors: relative L2 of each compared call; a
+    thinned file leaves out calls. attended: latent frames that each call attended to.
     """
 
     model: CausalWan
-    case: Recorded
+    recorded: RecordedRun
     replay: bool
-    made: int = 0
+    timesteps: list[Tensor]
+    calls: int = 0
     errors: list[float] = field(default_factory=list[float])
     attended: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
 
@@ -53,115 +56,122 @@ class RecordingModel:
         return self.model.text_kv(text)
 
     def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
-        call = f"call.{self.made}"
-        compared = self.case.keeps_call(self.made)
-        recorded_t = self.case.call_timesteps(self.made)
-        self.made += 1
-        if recorded_t is None or not torch.equal(t, recorded_t.expand(t.shape).to(t.dtype)):
-            raise ValueError(f"{call} at timesteps {t.tolist()} was not recorded: the runs differ in their steps")
+        index, call = self.calls, f"call.{self.calls}"
+        compared = index in self.recorded.metadata.get("kept_calls", range(len(self.timesteps)))
+        self.calls += 1
+        if index >= len(self.timesteps) or not torch.equal(t, self.timesteps[index].expand(t.shape).to(t.dtype)):
+            raise ValueError(f"{call} at timesteps {t.tolist()} was not recorded: the runs have different steps")
         if self.replay and not compared:
-            raise ValueError(f"{call} was left out of this thinned file: a replay needs every call")
-        shown = self.case.tensors[f"{call}.x"].to(x.dtype) if self.replay else x
-        flow: Tensor = self.model(shown, t, text, kv, positions)
+            raise ValueError(f"{call} is not in this thinned file, but a replay needs every call")
+        sample = self.recorded.tensors[f"{call}.x"].to(x.dtype) if self.replay else x
+        flow: Tensor = self.model(sample, t, text, kv, positions)
         if isinstance(kv, BlockKVCache):
             self.attended.append(kv.frames)
         if not compared:
             return flow
-        recorded = self.case.tensors[f"{call}.flow"]
-        self.errors.append(relative_error(flow, recorded))
-        return recorded if self.replay else flow
+        recorded_flow = self.recorded.tensors[f"{call}.flow"]
+        self.errors.append(relative_error(flow, recorded_flow))
+        return recorded_flow if self.replay else flow
 
     def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
-        """The recorded clean passes have a flow, so that they are run to their end."""
+        """Runs the whole model, because recorded clean passes have a flow."""
         self(x, t, text, kv, positions)
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """Errors of the film and of each compared call, the frames that each call attended, and of a run with NVFP4 memory,
-    the share of recorded cache bytes (codes and scales) that ours is equal to. `calls` counts all calls of the film."""
+class ReplayResult:
+    """Result of generating a recorded film again. Errors are relative L2.
+
+    call_errors: of each compared call. attended: latent frames that each call attended to. equal_cache_share: share of
+    the recorded bytes of an NVFP4 KV cache, codes and scales, that are equal; None for other formats. calls: number of
+    all calls.
+    """
 
     output_error: float
     call_errors: tuple[float, ...]
     attended: tuple[tuple[int, ...], ...]
-    cache_equal: float | None
+    equal_cache_share: float | None
     calls: int
 
 
-def run_case(case: Recorded, *, replay: bool) -> Replayed:
-    """Makes the film of a case of kind generate: freely, or in replay."""
-    run = case.facts["run"]
-    model = RecordingModel(load_model(case), case, replay)
-    embeddings = dict(zip(case.facts["prompt_table"], case.tensors["prompt_embeds"], strict=True))
-    noise = case.tensors["noise"].transpose(1, 2)
-    image = case.tensors["initial_latent"].transpose(1, 2) if run["image_to_video"] else None
+def regenerate(recorded: RecordedRun, *, replay: bool) -> ReplayResult:
+    """Generates the film of a recorded run of kind `generate`. replay: see `ComparedModel`.
+
+    Raises ValueError if the film takes other model calls than the recorded one.
+    """
+    run = recorded.metadata["run"]
+    model = ComparedModel(load_model(recorded), recorded, replay, recorded.timesteps())
+    embeddings = dict(zip(recorded.metadata["prompt_table"], recorded.tensors["prompt_embeds"], strict=True))
+    noise = recorded.tensors["noise"].transpose(1, 2)
+    image = recorded.tensors["initial_latent"].transpose(1, 2) if run["image_to_video"] else None
     blocks = generate(
         model,
-        case_plan(case),
+        recorded_plan(recorded),
         embeddings.__getitem__,
-        case_memory(run),
+        recorded_memory_config(run),
         size=(noise.shape[-2], noise.shape[-1]),
         steps=run["steps"],
         shift=run["shift"],
         guidance=run["guidance"],
-        negative="NEG",
+        negative="NEG",  # the name of the negative prompt in the recorded prompt table
         batch=noise.shape[0],
         prefix=image,
         noise=film_noise(noise),
     )
     film = torch.cat([block.latents for block in blocks], dim=2).transpose(1, 2)
-    equal = cache_equal(case, blocks.snapshot()) if run["kv_format"] == "nvfp4" else None
-    if missing := case.calls - model.made:
-        raise ValueError(f"{missing} of {case.calls} recorded calls were not made: the runs differ in their steps")
-    error = relative_error(film, case.tensors["output"])
-    return Replayed(error, tuple(model.errors), tuple(model.attended), equal, model.made)
+    equal = equal_cache_share(recorded, blocks.snapshot()) if run["kv_format"] == "nvfp4" else None
+    count = len(model.timesteps)
+    if missing := count - model.calls:
+        raise ValueError(f"{missing} of {count} recorded calls were not made: the runs have different steps")
+    error = relative_error(film, recorded.tensors["output"])
+    return ReplayResult(error, tuple(model.errors), tuple(model.attended), equal, model.calls)
 
 
-def cache_equal(case: Recorded, snapshot: Snapshot) -> float:
-    """The share of the recorded bytes of an NVFP4 memory, codes and scales of all kept blocks, that ours equals.
+def equal_cache_share(recorded: RecordedRun, snapshot: Snapshot) -> float:
+    """Share of the recorded bytes of an NVFP4 KV cache, codes and scales, that equal ours.
 
-    The recorded ones are in film order, with swizzled scales.
+    The recorded blocks are in the order of the film, and their scales are swizzled.
     """
     slots = sorted(range(len(snapshot.window.blocks)), key=snapshot.window.blocks.__getitem__)
-    stores = [f"cache.{layer}.{part}" for layer in range(case.facts["model"]["num_layers"]) for part in "kv"]
+    stores = [f"cache.{layer}.{part}" for layer in range(recorded.metadata["model"]["num_layers"]) for part in "kv"]
+    # Four tensors for each store, in this order: codes, scales, amax and mean.
     parts = iter(snapshot.pools[0])
-    equal = count = 0
+    equal: list[Tensor] = []
     for store, values, scales, *_ in zip(stores, parts, parts, parts, parts, strict=True):
-        for place, slot in enumerate(slots):
-            codes = case.tensors[f"{store}.{place}.values"]
-            blocked = case.tensors[f"{store}.{place}.scales"]
-            wanted = unswizzle_scales(blocked, codes.shape[0], codes.shape[1] // 8)
-            for ours, theirs in ((values, codes), (scales, wanted)):
-                same = ours[0, slot].view(torch.uint8).view(theirs.shape) == theirs
-                equal, count = equal + int(same.sum()), count + same.numel()
-    return equal / count
+        for index, slot in enumerate(slots):
+            codes = recorded.tensors[f"{store}.{index}.values"]
+            swizzled = recorded.tensors[f"{store}.{index}.scales"]
+            rows = unswizzle_scales(swizzled, codes.shape[0], codes.shape[1] // 8)
+            for ours, theirs in ((values, codes), (scales, rows)):
+                equal.append((ours[0, slot].view(torch.uint8).view(theirs.shape) == theirs).flatten())
+    return float(torch.cat(equal).double().mean())
 
 
-def load_model(case: Recorded) -> CausalWan:
-    """The case's model in the case's dtype; FourOverSix weights stay packed, and its activations are rounded too."""
-    run, facts = case.facts["run"], case.facts["model"]
+def load_model(recorded: RecordedRun) -> CausalWan:
+    """The model of a recorded run, in its dtype. With FourOverSix weights, activations are rounded too."""
+    run, metadata = recorded.metadata["run"], recorded.metadata["model"]
     if run.get("weight_format") == "fouroversix":
-        path = case.path.parent / str(case.facts["weights"])
-        return load_checkpoint(path, dtype=DTYPES[run["dtype"]], text_len=facts["text_len"], activations="nvfp4")
-    model = CausalWan(WanConfig.from_mapping(facts), device="meta")
-    model.load_state_dict(case.weights(), assign=True)
+        path = recorded.path.parent / str(recorded.metadata["weights"])
+        return load_checkpoint(path, dtype=DTYPES[run["dtype"]], text_len=metadata["text_len"], activations="nvfp4")
+    model = CausalWan(WanConfig.from_mapping(metadata), device="meta")
+    model.load_state_dict(recorded.weights(), assign=True)
     return model.to(DTYPES[run["dtype"]]).requires_grad_(False).eval()
 
 
-def case_plan(case: Recorded) -> BlockPlan:
-    """Blocks from the prompts: one that begins with the cut prefix starts a shot."""
-    frames: int = case.facts["run"]["block_frames"]
+def recorded_plan(recorded: RecordedRun) -> BlockPlan:
+    """The block plan of a recorded run. A prompt that begins with the cut prefix starts a shot."""
+    frames: int = recorded.metadata["run"]["block_frames"]
     blocks: list[BlockSpec] = []
     shot = 0
-    for index, prompt in enumerate(case.facts["prompts"]):
-        cut = index > 0 and prompt.startswith(case.facts["cut_prefix"])
+    for index, prompt in enumerate(recorded.metadata["prompts"]):
+        cut = index > 0 and prompt.startswith(recorded.metadata["cut_prefix"])
         shot += cut
         blocks.append(BlockSpec(index, shot, prompt, cut, None, index * frames, frames))
-    return BlockPlan(tuple(blocks), 24.0, frames)
+    return BlockPlan(tuple(blocks), FPS, frames)
 
 
-def case_memory(run: dict[str, Any]) -> MemoryConfig:
-    """The memory a run was recorded with."""
+def recorded_memory_config(run: dict[str, Any]) -> MemoryConfig:
+    """The `MemoryConfig` of a recorded run. run: the metadata `run` of the file."""
     return MemoryConfig(
         window=run["window"],
         sink=run["sink"],

@@ -1,4 +1,4 @@
-"""The figures of one evaluation, and the table they make."""
+"""Figures of an evaluation: scores, flicker and drift of each configuration, counted from windows."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Final
 import numpy as np
 
 from ..training.world import COLOURS, SHAPES, SIZES
-from .measures import ATTRIBUTES, Sample
+from .measures import ATTRIBUTES, WindowScore
 
-# What guessing gives for an attribute of the hero.
+# The score of a hero that is guessed at random.
 CHANCE: Final = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "size": 1 / len(SIZES)}
-LAST_SECONDS: Final = 12.0
 FIRST_SECONDS: Final = 12.0
+LAST_SECONDS: Final = 12.0
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`right` of `count`."""
+    """Number of correct windows, of `count` windows."""
 
-    right: int
+    correct: int
     count: int
 
     @property
     def rate(self) -> float:
-        """Share in [0, 1]; NaN for nothing counted."""
-        return self.right / self.count if self.count else float("nan")
+        """Share of correct windows in [0, 1]; NaN if there are none."""
+        return self.correct / self.count if self.count else float("nan")
 
     def __str__(self) -> str:
         return f"{100 * self.rate:.0f}" if self.count else "–"
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """Scores of all minute films in a stretch of time around `seconds`, shots that name the hero included."""
+class TimelinePoint:
+    """Scores of all minute films in one interval of time, whose middle is at `seconds`; shot 1 is included."""
 
     seconds: float
     scores: Mapping[str, Score]
@@ -43,19 +43,21 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What changes from the first to the last 12 s of minute films: mean distance in levels of wall and hero from the
-    colours asked for, and the probe's confidence in the shape. NaN where nothing was counted."""
+    """Change from the first to the last 12 s of minute films, as pairs (first, last); NaN without windows.
 
-    wall: tuple[float, float]
-    paint: tuple[float, float]
-    fit: tuple[float, float]
+    background, hero: mean distance in levels from the expected colour. confidence: of the probe in the hero's shape.
+    """
+
+    background: tuple[float, float]
+    hero: tuple[float, float]
+    confidence: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class SeamFlicker:
-    """Mean step between frames across a seam, over that across other latent boundaries and over that inside blocks.
+    """Mean flicker at `seams` seams, as ratios: to other boundaries of latent frames, and to all pairs within blocks.
 
-    1 means that seams cannot be told; `seams` were measured.
+    A ratio of 1 means that a seam is like any other place.
     """
 
     over_boundaries: float
@@ -65,22 +67,28 @@ class SeamFlicker:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way to remember. Scores are per attribute, of windows: `named` in shot 1 of short scripts, `unnamed` in
-    their later shots, `minute` in the last 12 s of minute films; empty scores where a row left films out."""
+    """Figures of one configuration. Scores are per attribute.
+
+    named: scores of shot 1 of short scripts. unnamed: of their later shots. minute: of the last 12 s of minute films.
+    A group without films has scores of 0 windows.
+    """
 
     name: str
     steps: int
     named: Mapping[str, Score]
     unnamed: Mapping[str, Score]
     minute: Mapping[str, Score]
-    timeline: tuple[Moment, ...]
+    timeline: tuple[TimelinePoint, ...]
     flicker: SeamFlicker
     drift: Drift
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All rows, of `scripts` short scripts and `minute_films`; `vae_psnr` in dB over the frames of short scripts."""
+    """Rows of an evaluation over `scripts` short scripts and `minute_films` films of one minute.
+
+    vae_psnr: in dB, of frames of the short scripts. seconds: duration of the evaluation.
+    """
 
     rows: tuple[Row, ...]
     scripts: int
@@ -89,55 +97,61 @@ class Report:
     seconds: float
 
     def row(self, name: str) -> Row:
-        """The row of this name. Raises KeyError."""
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(name)
+        """The row of a configuration. Raises KeyError for an unknown name."""
+        return {row.name: row for row in self.rows}[name]
 
 
-def make_row(name: str, steps: int, short: Iterable[Sample], minute: Iterable[Sample], stretch: float) -> Row:
-    """Counts samples; the timeline has one moment per `stretch` seconds."""
+def make_row(
+    name: str, steps: int, short: Iterable[WindowScore], minute: Iterable[WindowScore], interval: float
+) -> Row:
+    """Counts windows of short scripts and of minute films. interval: seconds between points of the timeline."""
     short, minute = tuple(short), tuple(minute)
-    end = max((sample.seconds for sample in minute), default=0.0)
-    late = [s for s in minute if s.shot > 0 and s.seconds > end - LAST_SECONDS]
-    early = [s for s in minute if s.seconds < FIRST_SECONDS]
+    end = max((window.seconds for window in minute), default=0.0)
+    late = [window for window in minute if window.shot > 0 and window.seconds > end - LAST_SECONDS]
+    early = [window for window in minute if window.seconds < FIRST_SECONDS]
     return Row(
         name,
         steps,
-        named=score(s for s in short if s.shot == 0),
-        unnamed=score(s for s in short if s.shot > 0),
-        minute=score(late),
-        timeline=_timeline(minute, stretch),
+        named=attribute_scores(window for window in short if window.shot == 0),
+        unnamed=attribute_scores(window for window in short if window.shot > 0),
+        minute=attribute_scores(late),
+        timeline=_timeline(minute, interval),
         flicker=seam_flicker((*short, *minute)),
         drift=_drift(early, late),
     )
 
 
-def score(samples: Iterable[Sample]) -> dict[str, Score]:
-    """Score per attribute."""
-    samples = tuple(samples)
-    return {name: Score(sum(s.right[name] for s in samples), len(samples)) for name in ATTRIBUTES}
+def attribute_scores(windows: Iterable[WindowScore]) -> dict[str, Score]:
+    """Score of each attribute."""
+    windows = tuple(windows)
+    return {name: Score(sum(window.correct[name] for window in windows), len(windows)) for name in ATTRIBUTES}
 
 
-def seam_flicker(samples: Sequence[Sample]) -> SeamFlicker:
-    """Ratios of means, not means of ratios: a film that stands still has next to nothing to divide by."""
-    seam, boundary, inside = (sum(getattr(s.flicker, name) for s in samples) for name in ("seam", "boundary", "inside"))
-    return SeamFlicker(_ratio(seam, boundary), _ratio(seam, inside), len(samples))
+def seam_flicker(windows: Sequence[WindowScore]) -> SeamFlicker:
+    """Flicker at the seams of windows.
+
+    The figures are ratios of sums and not means of ratios, because a still film has a divisor of almost zero.
+    """
+    seam, boundary, inside = (
+        sum(getattr(window.flicker, name) for window in windows) for name in ("seam", "boundary", "inside")
+    )
+    return SeamFlicker(_ratio(seam, boundary), _ratio(seam, inside), len(windows))
 
 
-def _timeline(samples: Sequence[Sample], stretch: float) -> tuple[Moment, ...]:
-    groups: dict[int, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(int(sample.seconds / stretch), []).append(sample)
-    return tuple(Moment((index + 0.5) * stretch, score(group)) for index, group in sorted(groups.items()))
+def _timeline(windows: Sequence[WindowScore], interval: float) -> tuple[TimelinePoint, ...]:
+    groups: dict[int, list[WindowScore]] = {}
+    for window in windows:
+        groups.setdefault(int(window.seconds / interval), []).append(window)
+    return tuple(
+        TimelinePoint((index + 0.5) * interval, attribute_scores(group)) for index, group in sorted(groups.items())
+    )
 
 
-def _drift(early: Sequence[Sample], late: Sequence[Sample]) -> Drift:
-    def both(name: str) -> tuple[float, float]:
-        return _mean(getattr(s, name) for s in early), _mean(getattr(s, name) for s in late)
+def _drift(early: Sequence[WindowScore], late: Sequence[WindowScore]) -> Drift:
+    def means(name: str) -> tuple[float, float]:
+        return _mean(getattr(window, name) for window in early), _mean(getattr(window, name) for window in late)
 
-    return Drift(both("wall_error"), both("paint_error"), both("fit"))
+    return Drift(means("background_error"), means("hero_error"), means("confidence"))
 
 
 def _mean(values: Iterable[float | None]) -> float:

@@ -1,68 +1,67 @@
-"""Held-out scripts of the synthetic world, each with the film that it asks for."""
+"""Held-out scripts in the vocabulary of the synthetic films, each with the film that it asks for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from ..script import BlockPlan, ShotScript
 from ..training.captions import caption
-from ..training.world import Film, Take, sample_hero, sample_take
-from ..types import video_frames
+from ..training.world import WorldFilm, WorldShot, sample_hero, sample_shot
+from ..types import BLOCK_FRAMES, video_frames
 
-# Training draws its films from small seeds; these are of another size altogether.
+# Part of the seeds of held-out scripts. Seeds of training films are small numbers, so that no film is in both sets.
 HELD_OUT: Final = 7_220_260_117
-BLOCK_FRAMES: Final = 8
 MINUTE_BLOCKS: Final = 45
 SHORT_SHOTS: Final = ((2, 2), (2, 2, 2), (3, 2), (2, 3))
 
 
 @dataclass(frozen=True)
 class Case:
-    """A script and the truth about it. `captions` and `blocks` (lengths) are one per shot; `seed` is the noise's.
+    """A script and the film that it asks for. Shot 1 describes the hero; later shots do not.
 
-    Shot 1 names the hero, later shots leave its looks out.
+    captions, blocks: caption and length in blocks of each shot. seed: of the noise.
     """
 
-    film: Film
+    film: WorldFilm
     captions: tuple[str, ...]
     blocks: tuple[int, ...]
     seed: int
 
     @property
     def script(self) -> str:
-        """The film as ShotScript."""
+        """The text of the script."""
         shots = zip(self.captions, self.blocks, strict=True)
         return "\n".join(f"Shot {i} ({blocks} blocks): {text}" for i, (text, blocks) in enumerate(shots, 1))
 
     def plan(self) -> BlockPlan:
-        """The blocks. Raises ValueError if they are not those that the truth was made for."""
+        """The block plan of the script. Raises ValueError if its lengths are not those of `film`."""
         plan = ShotScript.parse(self.script).plan(block_frames=BLOCK_FRAMES)
         planned = tuple(sum(block.shot == shot for block in plan.blocks) for shot in range(plan.shots))
         if planned != self.blocks or plan.video_frames != self.film.frames:
-            raise ValueError(f"the script was planned as {planned} blocks a shot, the film has {self.blocks}")
+            raise ValueError(f"the script plans shots of {planned} blocks, but the film has shots of {self.blocks}")
         return plan
 
     def first_block(self, shot: int) -> int:
+        """Index of the first block of a shot."""
         return sum(self.blocks[:shot])
 
     def alone(self, shot: int) -> Case:
-        """One shot as a film of its own, with noise of its own: nothing is carried into it."""
-        take = self.film.takes[shot]
-        lone = _take_of(take, video_frames(self.blocks[shot] * BLOCK_FRAMES))
-        film = Film(self.film.hero, (lone,))
+        """One shot as a separate film with other noise, so that nothing of the other shots can influence it."""
+        frames = video_frames(self.blocks[shot] * BLOCK_FRAMES)
+        film = WorldFilm(self.film.hero, (replace(self.film.shots[shot], frames=frames),))
         return Case(film, (self.captions[shot],), (self.blocks[shot],), self.seed + 1_000_000 * (shot + 1))
 
 
 def short_cases(count: int, seed: int = 0) -> tuple[Case, ...]:
-    """Scripts of two or three shots, 4 to 6 blocks. They are always the same; `seed` changes the noise alone."""
+    """The first `count` scripts of two or three shots, 4 to 6 blocks long. `seed` changes the noise only."""
     return tuple(_case((HELD_OUT, 2, i), SHORT_SHOTS[i % len(SHORT_SHOTS)], seed + i) for i in range(count))
 
 
 def minute_cases(count: int, seed: int = 0) -> tuple[Case, ...]:
-    """Scripts of one minute, shots of 4 to 7 blocks, the hero named in the first alone."""
+    """The first `count` scripts of one minute, with shots of 4 to 7 blocks. `seed` changes the noise only."""
     keys = [(HELD_OUT, 60, i) for i in range(count)]
     return tuple(_case(key, _minute_shots(key), seed + 500_000 + i) for i, key in enumerate(keys))
 
@@ -70,30 +69,26 @@ def minute_cases(count: int, seed: int = 0) -> tuple[Case, ...]:
 def _case(key: tuple[int, ...], blocks: tuple[int, ...], noise_seed: int) -> Case:
     rng = np.random.default_rng((*key, 1))
     hero = sample_hero(rng)
-    takes: list[Take] = []
+    shots: list[WorldShot] = []
     start = 0
     for count in blocks:
         stop = start + count * BLOCK_FRAMES
-        takes.append(_next_take(rng, takes, video_frames(stop) - video_frames(start)))
+        shots.append(_next_shot(rng, shots, video_frames(stop) - video_frames(start)))
         start = stop
-    captions = tuple(caption(hero if i == 0 else None, take, rng) for i, take in enumerate(takes))
-    return Case(Film(hero, tuple(takes)), captions, blocks, noise_seed)
+    captions = tuple(caption(hero if i == 0 else None, shot, rng) for i, shot in enumerate(shots))
+    return Case(WorldFilm(hero, tuple(shots)), captions, blocks, noise_seed)
 
 
-def _next_take(rng: np.random.Generator, takes: list[Take], frames: int) -> Take:
-    """A random take before another wall than the shot before, so that every cut can be seen."""
+def _next_shot(rng: np.random.Generator, shots: list[WorldShot], frames: int) -> WorldShot:
+    """A random shot whose background differs from the last shot's, so that every cut is visible."""
     while True:
-        take = sample_take(rng, frames)
-        if not takes or take.background != takes[-1].background:
-            return take
-
-
-def _take_of(take: Take, frames: int) -> Take:
-    return Take(take.background, take.pattern, take.place, take.motion, take.camera, frames)
+        shot = sample_shot(rng, frames)
+        if not shots or shot.background != shots[-1].background:
+            return shot
 
 
 def _minute_shots(key: tuple[int, ...]) -> tuple[int, ...]:
-    """Shot lengths in blocks that add up to a minute; what would be left as a stub goes to the last shot."""
+    """Random shot lengths in blocks that add up to a minute, each of 4 to 7 blocks."""
     rng = np.random.default_rng((*key, 2))
     shots: list[int] = []
     while (left := MINUTE_BLOCKS - sum(shots)) > 7:

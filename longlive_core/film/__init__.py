@@ -1,1 +1,1 @@
-"""Films that are iterated lazily, block by block, in memory or in a take; both hosts run these."""
+"""Lazy films, iterated block by block and stored in memory or in a take; the command line and ComfyUI use both."""

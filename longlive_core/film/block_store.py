@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,105 +13,64 @@ from ..script import BlockPlan
 from ..types import Block, BlockSpec
 
 
-class BlockStore(Protocol):
-    """The stored blocks of one film.
+class BlockStore:
+    """The stored blocks of one film. This base class stores nothing, so that every run samples the whole film.
 
-    A run of the film calls `begin_run` and then, for every block in order, either `find` (and `save` where it found
-    nothing) or `save`.
+    A run of the film calls `begin_run` once. For every block in order it then calls `find`, and `save` if `find`
+    returned None; blocks that come from an earlier film are saved without `find`.
     """
 
-    is_locked: bool
+    is_locked = True
     """Whether no other process can change the blocks."""
 
     def begin_run(self) -> None:
-        """Starts at the first block again."""
-        ...
+        """Starts a run at the first block."""
 
     def find(self, spec: BlockSpec) -> Block | None:
-        """The stored block, None where it must be made. Latents `[1, C, F, H, W]`, float32 on the CPU."""
-        ...
+        """Returns the stored block, or None if it must be sampled. Latents `[1, C, F, H, W]`, float32 on the CPU."""
 
     def save(self, block: Block, plan: BlockPlan) -> None:
-        """Stores a block of the plan. Raises OSError, with every earlier block still stored."""
-        ...
+        """Stores a block of the plan. Raises OSError; all earlier blocks are still stored then."""
 
     def read(self, spec: BlockSpec) -> Tensor:
-        """The latents of a block that this run found or saved."""
-        ...
-
-    def adopt(self, blocks: Sequence[Block]) -> None:
-        """Stores the film's first blocks, made elsewhere; blocks that are stored already stay."""
-        ...
-
-    def finished(self, plan: BlockPlan) -> int:
-        """How many blocks are stored before the first one that must be made."""
-        ...
-
-    def finished_blocks(self, plan: BlockPlan) -> tuple[Block, ...]:
-        """These blocks, read and checked."""
-        ...
-
-    def is_intact(self, plan: BlockPlan) -> bool:
-        """Whether every block is stored and undamaged."""
-        ...
-
-    def start_image(self) -> Tensor | None:
-        """Latents `[1, C, 1, H, W]` of the image that the film begins with, if the store has one.
-
-        Raises ValueError where the film begins with an image or a video that the store has lost.
-        """
-        ...
-
-    def restore(self, generation: Generation, spec: BlockSpec) -> None:
-        """Moves a new generation to the last stored snapshot at or before the block, if there is one."""
-        ...
-
-    def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None:
-        """Stores the KV cache before a block, where the store wants it. replayed: the block itself is stored."""
-        ...
-
-    def locked(self) -> AbstractContextManager[object]:
-        """Held while blocks are made. Raises BlockingIOError while another process makes the film."""
-        ...
-
-
-class DiscardingStore:
-    """Stores nothing: every run makes the whole film."""
-
-    is_locked = True
-
-    def begin_run(self) -> None: ...
-
-    def find(self, spec: BlockSpec) -> Block | None: ...
-
-    def save(self, block: Block, plan: BlockPlan) -> None: ...
-
-    def read(self, spec: BlockSpec) -> Tensor:
+        """Returns the latents `[1, C, F, H, W]` of a block that this run found or saved."""
         raise LookupError(f"block {spec.index} is not stored")
 
-    def adopt(self, blocks: Sequence[Block]) -> None: ...
+    def adopt(self, blocks: Sequence[Block]) -> None:
+        """Stores the film's first blocks, which another store has; blocks that are stored already stay unchanged."""
 
-    def finished(self, plan: BlockPlan) -> int:  # noqa: ARG002
+    @property
+    def finished(self) -> int:
+        """The number of blocks that are stored before the first missing one."""
         return 0
 
-    def finished_blocks(self, plan: BlockPlan) -> tuple[Block, ...]:  # noqa: ARG002
+    def finished_blocks(self) -> tuple[Block, ...]:
+        """Reads and checks the blocks that `finished` counts."""
         return ()
 
-    def is_intact(self, plan: BlockPlan) -> bool:
-        return self.finished(plan) == len(plan.blocks)
+    def is_intact(self) -> bool:
+        """Returns whether every block of a complete film is undamaged."""
+        return True
 
-    def start_image(self) -> Tensor | None: ...
+    def start_image(self) -> Tensor | None:
+        """Returns the latents `[1, C, 1, H, W]` of the film's start image, or None if the store has no start image.
 
-    def restore(self, generation: Generation, spec: BlockSpec) -> None: ...
+        Raises ValueError if the film begins with an image or a video whose blocks are missing.
+        """
 
-    def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None: ...
+    def restore(self, generation: Generation, spec: BlockSpec) -> None:
+        """Restores the last stored snapshot of the KV cache at or before the block, if there is one."""
+
+    def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None:
+        """Stores a snapshot of the KV cache before a block, if the store wants one. replayed: the block is stored."""
 
     def locked(self) -> AbstractContextManager[object]:
+        """Returns a lock to hold while blocks are sampled. Raises BlockingIOError if another process makes the film."""
         return nullcontext()
 
 
-class MemoryStore(DiscardingStore):
-    """Stores blocks in host memory: 5 MB a block at 704x1280."""
+class MemoryStore(BlockStore):
+    """A `BlockStore` in host memory; a block takes 5 MB at 704x1280."""
 
     def __init__(self) -> None:
         self._blocks: list[Block] = []
@@ -121,7 +79,7 @@ class MemoryStore(DiscardingStore):
         return self._blocks[spec.index] if spec.index < len(self._blocks) else None
 
     def save(self, block: Block, plan: BlockPlan) -> None:  # noqa: ARG002
-        # Blocks of an earlier film come again while that film is incomplete.
+        # An incomplete earlier film yields its blocks again in the next run.
         self._blocks[block.index :] = [block]
 
     def read(self, spec: BlockSpec) -> Tensor:
@@ -131,8 +89,9 @@ class MemoryStore(DiscardingStore):
         if len(blocks) > len(self._blocks):
             self._blocks = [Block(block.spec, block.latents.to("cpu", torch.float32)) for block in blocks]
 
-    def finished(self, plan: BlockPlan) -> int:  # noqa: ARG002
+    @property
+    def finished(self) -> int:
         return len(self._blocks)
 
-    def finished_blocks(self, plan: BlockPlan) -> tuple[Block, ...]:  # noqa: ARG002
+    def finished_blocks(self) -> tuple[Block, ...]:
         return tuple(self._blocks)

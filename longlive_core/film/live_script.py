@@ -1,4 +1,4 @@
-"""A script that changes while its film is made: shots that have not begun can be written anew."""
+"""A script that can be changed while its film is sampled: shots that have not begun can be rewritten."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ..script import BlockPlan, Length, ShotScript
 
 
 class TooLateError(ValueError):
-    """A change that cannot be made any more: of a shot that has begun, or of a script that has changed since."""
+    """A change is refused because its shot has begun or because the script has changed in the meantime."""
 
 
 class LiveScript:
-    """The newest script of a film in the making. One thread makes the film, others may bring new scripts.
+    """The newest script of a film that is being sampled. One thread samples it; others may change the script.
 
         live = LiveScript(script, plan)
-        live.change(text, version=0)        # from anywhere: checked now, or refused
-        plan = live.begin(shot)             # by who makes the film, before a shot's first block
+        live.change(text, version=0)        # from any thread; checked at once
+        plan = live.begin(shot)             # from the thread that samples, before a shot's first block
 
-    A change is taken up when the next shot begins. Lengths stay: a film in the making has its place in a file, with
-    its sound. `version` counts the changes.
+    A change takes effect when the next shot begins. Lengths cannot change, because the film's file already has its
+    audio. `version` counts the changes.
     """
 
     def __init__(self, script: ShotScript, plan: BlockPlan) -> None:
-        """plan: of the script; of a film that goes on from another one, with the blocks before it."""
+        """plan: the film's plan; for a film that continues another one it includes the earlier film's blocks."""
         self._lock = Lock()
         self._script, self._plan = script, plan
         self._before = plan.shots - len(script.shots)
@@ -34,28 +34,30 @@ class LiveScript:
 
     @property
     def script(self) -> ShotScript:
+        """The newest script."""
         return self._script
 
     @property
     def version(self) -> int:
+        """The number of changes so far."""
         return self._version
 
     @property
     def begun(self) -> int:
-        """How many shots of the script have begun: they stay as they are."""
+        """The number of the script's shots that have begun and can no longer change."""
         return max(0, self._begun - self._before)
 
     def begin(self, shot: int) -> BlockPlan:
-        """The plan that holds from here on; the film begins this shot (from 0, of the whole film) and makes it so."""
+        """Marks a shot (from 0, of the whole film) as begun and returns the plan for it and the shots after it."""
         with self._lock:
             self._begun = max(self._begun, shot + 1)
             return self._plan
 
     def change(self, text: str, version: int | None = None) -> int:
-        """Takes a whole script for the one that is, and returns its version.
+        """Replaces the script and returns the new version.
 
-        version: the one that was changed. Raises ScriptError for a text that is no script, TooLateError where it
-        touches a shot that has begun or another version than the newest, ValueError for other lengths.
+        version: the version that was edited. Raises ScriptError if the text is not a script, TooLateError if it changes
+        a shot that has begun or if `version` is not the newest, ValueError if it changes a length.
         """
         script = ShotScript.parse(text)
         with self._lock:
@@ -70,18 +72,18 @@ class LiveScript:
         count = len(self._script.shots)
         if len(script.shots) != count:
             raise ValueError(
-                f"the film in the making has {count} shots, this script {len(script.shots)}: change their texts and "
-                "seeds; shots are added to a film that is complete"
+                f"the film that is being made has {count} shots, this script {len(script.shots)}: change texts and "
+                "seeds only, and add shots when the film is complete"
             )
         for number, (was, now) in enumerate(zip(self._script.shots, script.shots, strict=True), 1):
             same = (was.prompt, was.seed, was.continues) == (now.prompt, now.seed, now.continues)
             if number <= self.begun and not same:
                 raise TooLateError(
-                    f"shot {number} has begun: change shots from {self.begun + 1} on, or retake it later"
+                    f"shot {number} has begun: change shots from {self.begun + 1} on, or retake shot {number} later"
                 )
 
     def _planned(self, script: ShotScript) -> BlockPlan:
-        """The film's plan with this script. Raises ValueError where a shot has another length; none is the same."""
+        """Plans the film by this script; shots without a length keep theirs. Raises ValueError if a length changes."""
         blocks = Counter(block.shot - self._before for block in self._plan.blocks)
         shots = tuple(
             replace(shot, duration=Length(Decimal(blocks[index]), "blocks"))
@@ -95,11 +97,11 @@ class LiveScript:
             cut = self._plan.blocks[first].cut
             earlier = self._plan.blocks[:first]
             plan = BlockPlan(earlier, plan.fps, plan.block_frames).then(plan, cut)
-        was, now = (Counter(block.shot for block in one.blocks) for one in (self._plan, plan))
+        was, now = (Counter(block.shot for block in blocks) for blocks in (self._plan.blocks, plan.blocks))
         for shot in was:
             if was[shot] != now[shot]:
                 raise ValueError(
-                    f"shot {shot - self._before + 1} has another length in this script: lengths stay while a film is "
-                    f"made; write it as ({was[shot]} blocks)"
+                    f"shot {shot - self._before + 1} has another length in this script, and lengths cannot change "
+                    f"while a film is made; write it as ({was[shot]} blocks)"
                 )
         return plan

@@ -1,4 +1,4 @@
-"""The settings that sample a film's blocks; both hosts start generations with them."""
+"""The settings for sampling a film's blocks; the command line and ComfyUI start generations with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ShouldStop = Callable[[], bool]
 
 
 class StartGeneration(Protocol):
-    """Starts a generation of a plan. The generation asks `known` for the latents of every block."""
+    """Starts a generation of a plan. The generation calls `known` for the given latents of every block."""
 
     def __call__(
         self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
@@ -28,9 +28,9 @@ class StartGeneration(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SamplerSettings:
-    """What changes the bits of a block, apart from the model and the text.
+    """The settings that change the bits of a block, apart from the model and the text.
 
-    size: (height, width) in latent cells. noise: replaces the noise that is drawn from the seeds.
+    size: (height, width) in latent cells. noise: replaces the noise from the seeds.
     """
 
     size: tuple[int, int]
@@ -59,7 +59,7 @@ class SamplerSettings:
         attention: Attention | None = None,
         free: Callable[[], None] | None = None,
     ) -> Generation:
-        """A generation of the plan; parameters and errors are those of `generate`."""
+        """Starts a generation of the plan; parameters and errors are those of `generate`."""
         return generate(
             model,
             plan,
@@ -67,7 +67,7 @@ class SamplerSettings:
             self.memory,
             size=self.size,
             steps=self.steps,
-            seed=self.seed,
+            seed=self.seed if self.noise is None else None,
             guidance=self.guidance,
             negative=self.negative,
             known=known,
@@ -80,6 +80,6 @@ class SamplerSettings:
 
 
 def storyboard_noise(film: BlockPlan, noise: NoiseSource, after: int = 0) -> NoiseSource:
-    """The noise of a storyboard: each block has the noise of the same block of the film."""
+    """The noise source of a storyboard, which gives each block the noise of the same block of the film."""
     blocks = storyboard_blocks(film, after)
     return lambda spec, shape: noise(blocks[spec.index], shape)

@@ -1,8 +1,8 @@
-"""A film's blocks in a take: every block is on disk before the film hands it on."""
+"""A film's blocks in a take: each block is written to disk before the film yields it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import takewhile
 from pathlib import Path
@@ -12,24 +12,25 @@ from torch import Tensor
 from ..sampling import Generation, Snapshot
 from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
-from ..take import Take
-from ..take.block_file import BadBlock, BlockRecord, History, latents_digest, load_block, save_block, write_whole
+from ..take import BadBlockError, Take
+from ..take.block_file import BlockRecord, History, latents_digest, load_block, save_block, write_atomically
 from ..take.from_video import check_video
 from ..take.history import read_blocks, stored_blocks
 from ..take.live_versions import with_live_script, with_versions_of
 from ..take.lock import TakeLock
 from ..take.start_image import load_start_image
 from ..types import Block, BlockSpec
+from .block_store import BlockStore
 from .live_script import LiveScript
 
 
-class TakeStore:
-    """The blocks of a take as chosen; a `BlockStore`.
+class TakeStore(BlockStore):
+    """A `BlockStore` for the chosen versions of a take's shots.
 
-    A block is used if it is undamaged and was made after the blocks that now precede it. The others are sampled
-    again: clean passes over the preceding blocks rebuild the KV cache that the original run had, so that the new block
-    equals the uninterrupted run's bit for bit on the same device and precision. A stored snapshot of the KV cache,
-    made after the same blocks, saves the clean passes before it.
+    A stored block is used if it is undamaged and was sampled after the blocks that now precede it. All other blocks are
+    sampled again: clean passes over the preceding blocks rebuild the KV cache of the original run, so that a new block
+    equals that of an uninterrupted run bit for bit on the same device and precision. A stored snapshot of the KV cache
+    that was made after the same blocks replaces the clean passes before it.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class TakeStore:
         storyboard: bool = False,
         is_locked: bool = False,
     ) -> None:
-        """on_note: receives a sentence whenever a block is made again. snapshots: store the KV cache before each shot.
+        """on_note: receives a note whenever a block is made again. snapshots: store the KV cache before each shot.
 
         live: the script that the film follows; the take records its changes. storyboard: the film is the take's
-        storyboard; its blocks are used whatever blocks now precede them. is_locked: the caller holds the `TakeLock`.
+        storyboard, whose blocks are used regardless of the blocks before them. is_locked: the caller holds the
+        `TakeLock`.
         """
         self.take, self.is_locked = take, is_locked
         self._on_note = on_note
@@ -71,7 +73,7 @@ class TakeStore:
             if self._was_removed(spec):
                 self._notify(f"block {spec.index} (shot {spec.shot + 1}) is missing and is made again")
             return None
-        except BadBlock as error:
+        except BadBlockError as error:
             self._notify(f"{error}: block {stored.index} is made again")
             return None
         if record.history != self._history and not (self._storyboard or self.take.ignores_history(spec)):
@@ -94,25 +96,23 @@ class TakeStore:
         self._history = self._history.then(record.digest)
 
     def read(self, spec: BlockSpec) -> Tensor:
-        # From disk every time: a long film's latents are not held in memory.
+        # Read from disk every time, so that a long film's latents need no memory.
         stored = self._stored[spec.index]
         return load_block(self.take.path(stored), stored, self.take.settings)[0].latents
 
-    def adopt(self, blocks: Sequence[Block]) -> None:
-        """Does nothing: the take has its blocks."""
-
-    def finished(self, plan: BlockPlan) -> int:  # noqa: ARG002
+    @property
+    def finished(self) -> int:
         if self._storyboard:
             return sum(1 for _ in takewhile(self.take.record, self._stored))
         return len(stored_blocks(self.take))
 
-    def finished_blocks(self, plan: BlockPlan) -> tuple[Block, ...]:  # noqa: ARG002
+    def finished_blocks(self) -> tuple[Block, ...]:
         read = tuple(read_blocks(self.take))
         self._checked |= {block.index: record for block, record in read}
         return tuple(block for block, _ in read)
 
-    def is_intact(self, plan: BlockPlan) -> bool:
-        self._intact = self._intact or sum(1 for _ in read_blocks(self.take)) == len(plan.blocks)
+    def is_intact(self) -> bool:
+        self._intact = self._intact or sum(1 for _ in read_blocks(self.take)) == len(self._stored)
         return self._intact
 
     def start_image(self) -> Tensor | None:
@@ -123,7 +123,7 @@ class TakeStore:
         plan = self.take.plan
         starts = [block for block in plan.blocks[1 : spec.index + 1] if plan.begins_shot(block)]
         for start in reversed(starts):
-            path = self.take.memory_path(start, self._histories[start.index])
+            path = self.take.snapshot_path(start, self._histories[start.index])
             try:
                 generation.restore(Snapshot.load(path))
                 break
@@ -138,14 +138,14 @@ class TakeStore:
     def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None:
         if not (self._snapshots and spec.index and self.take.plan.begins_shot(spec)):
             return
-        path = self.take.memory_path(spec, self._histories[spec.index])
+        path = self.take.snapshot_path(spec, self._histories[spec.index])
         is_damaged = path in self._unusable_snapshots
         if (path.is_file() or (replayed and not self.take.is_preview(spec))) and not is_damaged:
             return
         try:
-            write_whole(path, generation.snapshot().save)
+            write_atomically(path, generation.snapshot().save)
         except OSError as error:
-            # The film is complete without the snapshot, and a retake rebuilds the KV cache.
+            # The film does not need the snapshot: without it, a retake rebuilds the KV cache.
             self._notify(f"no snapshot is stored before shot {spec.shot + 1}: {error}")
 
     def locked(self) -> AbstractContextManager[object]:
@@ -156,14 +156,14 @@ class TakeStore:
             self._on_note(note)
 
     def _was_removed(self, spec: BlockSpec) -> bool:
-        """Whether a missing block was stored once: later blocks are, and its version is not being made right now."""
+        """Whether a missing block was removed: later blocks of the film are stored, and this run did not stop here."""
         if self._storyboard or spec.index - 1 in self._saved or not self.take.path(spec).parent.is_dir():
             return False
         later = self.take.plan.blocks[spec.index + 1 :]
         return any(self.take.path(block).is_file() and not self.take.is_preview(block) for block in later)
 
     def _follow(self, plan: BlockPlan) -> None:
-        """Records the shots that the live script changed. The take on disk may have new versions by a retake."""
+        """Records the shots that the live script changed, beside versions that a retake may have added on disk."""
         take = with_versions_of(self.take, Take.load(self.take.folder))
         self.take = with_live_script(take, plan, None if self._live is None else self._live.script)
         self.take.save()

@@ -1,1 +1,1 @@
-"""Sampling, decoding and writing as stages in threads with bounded queues."""
+"""Stages of a render (sampling, decoding, writing) in threads with bounded queues."""

@@ -1,4 +1,4 @@
-"""Decoding: blocks become frames, except blocks that the film's file has already."""
+"""The decoding stage: decodes blocks into frames, except for blocks that the film's file already has."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from ..types import Block, BlockSpec
 from ..vae import DecodeStream, HostCopy
 
-# Decoded latent frames that may wait to be written: half a block.
-DEPTH = 4
+# The number of decoded latent frames that may wait to be written: half a block.
+QUEUE_DEPTH = 4
 
 
 class DecodedFrame(NamedTuple):
-    """A decoded latent frame of a block, the `first` or `last` of it.
+    """A decoded latent frame; `first` and `last` say whether it is the first or the last one of its block.
 
-    frames None: the file has the whole block already, and nothing was decoded.
+    frames: the video frames `[T, H, W, 3]` uint8; None if the file already has the whole block and nothing was decoded.
     """
 
     block: BlockSpec
@@ -38,11 +38,12 @@ def decode(
     is_written: Callable[[Block], bool] = lambda _: False,
     reach: int = 0,
 ) -> Iterator[DecodedFrame]:
-    """Decodes the blocks one latent frame at a time. device_lock: held for each; see `stream` for errors.
+    """Decodes blocks (latents `[1, C, F, H, W]`) one latent frame at a time; raises what the stream raises.
 
-    is_written: whether the file has the block's frames already; asked once for every block, in order. reach: how many
-    blocks before a block its pixels depend on. Where decoding resumes behind a written block, the stream first decodes
-    that many blocks again, so that the frames equal those of decoding everything, bit for bit.
+    device_lock: held while a frame is decoded. is_written: whether the file already has the block's frames; called once
+    for every block, in order. reach: the number of preceding blocks that the pixels of a block depend on. After a
+    written block, the stream first decodes that many blocks again, so that the frames equal those of decoding every
+    block, bit for bit.
     """
     recent: deque[Tensor] = deque(maxlen=reach)
     is_warm = True
@@ -73,7 +74,7 @@ def decode(
 
 
 def decoder_cuda_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """A CUDA stream that decodes beside the sampler's, behind the work queued so far; None on other devices."""
+    """Makes a CUDA stream for decoding, which waits for the work queued so far; None on other devices."""
     if device.type != "cuda":
         return None
     cuda_stream = torch.cuda.Stream(device)

@@ -1,10 +1,10 @@
-"""Stages of work, each an iterator in a thread of its own, a bounded number of items ahead of whoever takes them."""
+"""Stages of a pipeline: each runs an iterator in its own thread, a bounded number of items ahead of its consumer."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from threading import Condition, Thread
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -15,19 +15,20 @@ from ..types import Block
 
 T = TypeVar("T")
 
-# async: stages overlap. sequential: sampling and decoding in turn, so that models can swap between blocks.
-# off: the whole film is sampled before the first block is decoded, so that models swap once.
+# async: the stages overlap. sequential: every block is sampled and then decoded, so that the models can be swapped in
+# between. off: the whole film is sampled before the first block is decoded, so that the models are swapped once.
 Mode = Literal["async", "sequential", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-# How long a wait lasts before it looks up: on some systems a wait without an end cannot be interrupted.
+# The longest wait on a lock: on some systems Ctrl-C cannot interrupt a wait without a timeout.
 POLL_SECONDS = 0.05
 
-Make = Callable[[Callable[[T], None], Callable[[], bool]], Iterator[T]]
+MakeItems = Callable[[Callable[[T], None], Callable[[], bool]], Iterator[T]]
+"""`make(notify, should_stop)` returns the iterator of a stage's items."""
 
 
 class StageError(RuntimeError):
-    """What went wrong in `stage`; the error itself, with its own traceback, is the cause."""
+    """An error in a stage; its `__cause__` is the original error with its traceback."""
 
     def __init__(self, stage: str, error: BaseException) -> None:
         super().__init__(f"{stage}: {format_error(error)}")
@@ -35,25 +36,29 @@ class StageError(RuntimeError):
 
 
 def format_error(error: BaseException) -> str:
-    """An error in one line; OSErrors of the system lose their number and keep their path."""
+    """Formats an error as one line; an OSError keeps its path and loses its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 
-@contextmanager
-def in_stage(name: str) -> Generator[None, None, None]:
-    """Errors from inside become StageErrors of this stage; those of an earlier stage pass."""
-    try:
-        yield
-    except StageError:
-        raise
-    except Exception as error:
-        raise StageError(name, error) from error
+class in_stage(AbstractContextManager[None]):
+    """Turns errors that are raised inside into StageErrors of this stage; errors of earlier stages pass.
+
+    It is a class, because from Python 3.13 on the frame of a generator's context manager keeps the error, and so the
+    K/V in its traceback, alive in a cycle.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, StageError):
+            raise StageError(self._name, error) from error
 
 
 def staged(name: str, items: Iterable[T]) -> Generator[T, None, None]:
-    """The items as they are made, in the caller's thread; errors of their making become StageErrors."""
+    """Yields the items in the caller's thread; errors of the iterator become StageErrors."""
     source = iter(items)
     try:
         while True:
@@ -71,29 +76,29 @@ def staged(name: str, items: Iterable[T]) -> Generator[T, None, None]:
 
 
 class Stage(Iterator[T], Generic[T]):
-    """The consumer's end of a stage: iterate, or `take` with a timeout until `done`. No item is None.
+    """The consumer's end of a stage, made by `Pipeline`: iterate, or call `take` with a timeout until `done`.
 
-    The stage's error is raised behind its items, once. Made by `Pipeline`.
+    Items must not be None. The stage's error is raised once, after its items.
     """
 
     def __init__(self, name: str, depth: int, changed: Condition, before: tuple[Stage[Any], ...]) -> None:
         self.name, self.done = name, False
         self._depth, self._changed, self._before = depth, changed, before
-        self._items: deque[tuple[T, bool]] = deque()  # and whether it was made, or told on the way
+        self._items: deque[tuple[T, bool]] = deque()  # (item, whether it counts against the depth)
         self._waiting = 0
         self._ended = self._stopped = False
         self._error: BaseException | None = None
 
     def take(self, timeout: float) -> T | None:
-        """The next item, or None where none came in `timeout` seconds or none is left: then `done` is set.
+        """Returns the next item, or None after `timeout` seconds or if no item is left, which also sets `done`.
 
-        Raises StageError for what went wrong in this stage or one before it.
+        Raises StageError for an error in this stage or in an earlier one.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._ended, timeout)
             if self._items:
-                item, made = self._items.popleft()
-                self._waiting -= made
+                item, counts = self._items.popleft()
+                self._waiting -= counts
                 self._changed.notify_all()
                 return item
             self.done = self._ended
@@ -102,7 +107,7 @@ class Stage(Iterator[T], Generic[T]):
             if error is not None:
                 raise error
         finally:
-            # The error's traceback holds this frame: a cycle would keep all that the stage worked on alive.
+            # The error's traceback refers to this frame; the cycle would keep the stage's tensors alive.
             del error
         return None
 
@@ -114,52 +119,53 @@ class Stage(Iterator[T], Generic[T]):
         raise StopIteration
 
     def stop(self) -> None:
-        """Nothing new is begun; what is being made is finished and can be taken."""
+        """Stops the stage after the item that is being made; items that are made can still be taken."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
 
     def stopped(self) -> bool:
+        """Whether `stop` was called."""
         return self._stopped
 
     def notify(self, item: T) -> None:
-        """Hands on an item from within the work, between those that it makes; it takes no room."""
-        self._hand(item, made=False)
+        """Hands on an additional item, such as progress, which does not count against the depth."""
+        self._put(item, counts=False)
 
-    def work(self, make: Make[T], threads: int) -> None:
-        """The thread's whole life. threads: that one operation may use; another number may give other bits.
+    def work(self, make: MakeItems[T], threads: int) -> None:
+        """Runs in the stage's thread. threads: how many threads an operation may use; another number may change bits.
 
-        A new thread takes over the number that was set last, by any thread, but no sooner than its first operation that
-        PyTorch itself splits: a convolution or matrix product before that would use every core.
+        A new thread inherits the number that any thread set last, but only from its first operation that PyTorch itself
+        splits: a convolution or matrix product before that would use every core. Hence the explicit call.
         """
         torch.set_num_threads(threads)
         try:
-            # The caller's mode is its thread's own; tensors of both must be of one kind.
+            # Inference mode belongs to a thread, and normal and inference tensors must not be mixed.
             with torch.inference_mode(), closing(staged(self.name, make(self.notify, self.stopped))) as items:
-                while self._has_room() and (item := next(items, None)) is not None:
-                    self._hand(item, made=True)
+                while self._wait_for_demand() and (item := next(items, None)) is not None:
+                    self._put(item, counts=True)
                     del item
         except BaseException as error:
             self._end(error)
         else:
             self._end(None)
 
-    def forget(self) -> None:
-        """Lets go of what nobody took."""
+    def clear(self) -> None:
+        """Drops the items and the error that nobody took."""
         with self._changed:
             self._items.clear()
             self._error = None
 
-    def _has_room(self) -> bool:
-        """Waits until another item may be made; false where the work should end."""
+    def _wait_for_demand(self) -> bool:
+        """Waits until another item may be made; returns false after a stop."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._waiting < self._depth)
             return not self._stopped
 
-    def _hand(self, item: T, *, made: bool) -> None:
+    def _put(self, item: T, *, counts: bool) -> None:
         with self._changed:
-            self._items.append((item, made))
-            self._waiting += made
+            self._items.append((item, counts))
+            self._waiting += counts
             self._changed.notify_all()
 
     def _end(self, error: BaseException | None) -> None:
@@ -171,17 +177,17 @@ class Stage(Iterator[T], Generic[T]):
 
 
 class Pipeline:
-    """Stages one behind the other.
+    """A chain of stages in threads.
 
-        with Pipeline() as line:
-            blocks = line.stage("sampling", generate(...))
-            frames = line.stage("decoding", decode(blocks), depth=4)
+        with Pipeline() as pipeline:
+            blocks = pipeline.stage("sampling", generate(...))
+            frames = pipeline.stage("decoding", decode(blocks), depth=4)
             for frame in frames:
                 ...
 
-    Of each stage at most `depth` finished items wait, so that memory is bounded whoever is slower. A stage that ends,
-    by an error or early, stops those before it; those behind it finish what they were given. Leaving the `with` block,
-    however that comes about, stops all of them and waits until every thread has ended.
+    At most `depth` finished items of each stage wait, which bounds the memory whichever stage is slower. A stage that
+    ends early or by an error stops the stages before it; the stages after it finish their items. Leaving the `with`
+    block, also by an exception, stops all stages and waits until every thread has ended.
     """
 
     def __init__(self) -> None:
@@ -190,13 +196,13 @@ class Pipeline:
         self._threads: list[Thread] = []
 
     def stage(self, name: str, items: Iterable[T], depth: int = 1) -> Stage[T]:
-        """The items, made in a thread from now on, behind the stages begun before."""
+        """Starts a thread that iterates `items`, after the stages that were started before."""
         return self.start(name, lambda _notify, _should_stop: iter(items), depth)
 
-    def start(self, name: str, make: Make[T], depth: int = 1) -> Stage[T]:
-        """As `stage`, for work that reports progress: `make(notify, should_stop)` gives the iterator.
+    def start(self, name: str, make: MakeItems[T], depth: int = 1) -> Stage[T]:
+        """Like `stage`, for work that reports progress: `make(notify, should_stop)` returns the iterator.
 
-        What `notify` is given comes out between the items, in order, and does not count against `depth`.
+        Items passed to `notify` come out between the others, in order, and do not count against `depth`.
         """
         stage = Stage[T](name, depth, self._changed, tuple(self._stages))
         thread = Thread(target=stage.work, args=(make, torch.get_num_threads()), name=f"longlive-{name}", daemon=True)
@@ -206,9 +212,9 @@ class Pipeline:
         return stage
 
     def finish(self) -> None:
-        """Stops all stages but the last, and waits while that one works off what it was given; its error is dropped.
+        """Stops all stages except the last one and waits until it has finished its items; its error is dropped.
 
-        For a consumer that has an error of its own to raise.
+        For a consumer that raises its own error.
         """
         for stage in self._stages[:-1] or self._stages:
             stage.stop()
@@ -226,30 +232,30 @@ class Pipeline:
             while thread.is_alive():
                 thread.join(POLL_SECONDS)
         for stage in self._stages:
-            stage.forget()
+            stage.clear()
 
 
-def sample(line: Pipeline, blocks: Iterable[Block], mode: Mode) -> Iterator[Block]:
-    """The stage of sampling: in a thread of its own in mode "async", else in the thread that takes the blocks."""
+def sample(pipeline: Pipeline, blocks: Iterable[Block], mode: Mode) -> Iterator[Block]:
+    """The sampling stage: in its own thread in mode "async", otherwise in the thread that takes the blocks."""
     if mode == "async":
-        # On the host latents are finished, whatever CUDA stream made them.
-        return line.stage("sampling", (Block(block.spec, block.latents.cpu()) for block in blocks))
-    return staged("sampling", blocks if mode == "sequential" else all_first(blocks))
+        # The copy to the host waits for the CUDA stream that made the latents.
+        return pipeline.stage("sampling", (Block(block.spec, block.latents.cpu()) for block in blocks))
+    return staged("sampling", blocks if mode == "sequential" else sample_all_first(blocks))
 
 
-def all_first(blocks: Iterable[Block]) -> Iterator[Block]:
-    """The blocks on the host, all made before the first is handed on; an error is raised behind the finished ones."""
-    made: deque[Block] = deque()
-    failed: Exception | None = None
+def sample_all_first(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Samples all blocks before it yields the first one, on the host; an error is raised after the finished blocks."""
+    finished: deque[Block] = deque()
+    failure: Exception | None = None
     try:
-        made.extend(Block(block.spec, block.latents.cpu()) for block in blocks)
+        finished.extend(Block(block.spec, block.latents.cpu()) for block in blocks)
     except Exception as error:
-        failed = error
-    while made:
-        yield made.popleft()
+        failure = error
+    while finished:
+        yield finished.popleft()
     try:
-        if failed is not None:
-            raise failed
+        if failure is not None:
+            raise failure
     finally:
-        # Its traceback holds this frame: a cycle would keep the model's memory.
-        del failed
+        # The error's traceback refers to this frame; the cycle would keep the model's memory alive.
+        del failure

@@ -1,4 +1,4 @@
-"""Writing: decoded frames go into the film's file, block by block."""
+"""The writing stage: writes decoded frames into the film's file, block by block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .decode import DecodedFrame
 
 
 class Written(NamedTuple):
-    """Video frames of a block that the file now has; `frames` `[T, H, W, 3]` uint8, None for frames it had already."""
+    """Video frames that were written for a block; `frames` `[T, H, W, 3]` uint8, None if they were copied."""
 
     block: BlockSpec
     video_frames: int
@@ -21,19 +21,19 @@ class Written(NamedTuple):
 
 
 class NewFile:
-    """A film's file that takes decoded frames in order."""
+    """A film's file, to which decoded frames are written in order."""
 
     def __init__(self, writer: FilmWriter) -> None:
         self.writer = writer
 
     def is_written(self, block: Block) -> bool:  # noqa: ARG002
-        """Whether the file gets the block's frames without decoding it. Asked once for every block, in order."""
+        """Whether the block need not be decoded. Call it once for every block, in order."""
         return False
 
     def write(self, frame: DecodedFrame) -> Written:
-        """Adds a decoded frame. Every block begins with a key frame, so that another file can copy it.
+        """Writes a decoded frame. Every block begins with a key frame, so that the film's next file can copy it.
 
-        Raises OSError where the disk is full.
+        Raises OSError if the disk is full.
         """
         assert frame.frames is not None
         if frame.first:
@@ -43,11 +43,11 @@ class NewFile:
         return Written(frame.block, len(frames), frames)
 
     def close(self, video_frames: int) -> None:  # noqa: ARG002
-        """Closes the file, which has that many frames. Raises OSError."""
+        """Closes the file, which has `video_frames` frames. Raises OSError."""
         self.writer.close()
 
 
 def write(decoded: Iterable[DecodedFrame], file: NewFile) -> Iterator[Written]:
-    """Writes decoded frames and yields each when the file has it."""
+    """Writes decoded frames and yields each one after it is written."""
     for frame in decoded:
         yield file.write(frame)

@@ -1,1 +1,1 @@
-"""One film into one file: its settings, its job, and what of an earlier file is reused."""
+"""Rendering of one film into one file: settings, job, and reuse of the film's previous file."""

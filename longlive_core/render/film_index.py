@@ -1,4 +1,4 @@
-"""Which blocks a film's file holds, so that the film's next file copies the blocks that are the same."""
+"""An index of the blocks in a film's file, so that the film's next file can copy the equal blocks."""
 
 from __future__ import annotations
 
@@ -11,33 +11,32 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..take.take import FOOTAGE, Take
+from ..take.take import FILM_INDEX, Take
 from ..types import BlockSpec
 from ..video import PacketSource
 from ..video.checksum import Checksum, checksums, is_ours
 
 FORMAT = "longlive-footage-1"
-BEFORE = "before"
+PREVIOUS = "before"
 END = "end"
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a film is compressed. Packets of one encoding cannot follow those of another."""
+    """The codec and quality of a film's file. Packets of different encodings cannot be in one file."""
 
     codec: str
     quality: str
 
 
 class FilmIndexWriter:
-    """Records which blocks a film's file holds, each when its last frame is handed to the encoder.
+    """Writes the index of a film's file: one record for each block, when its last frame goes to the encoder.
 
-    Each record has the size and checksum of the file so far, so that another file of the same name is not mistaken
-    for this one.
+    Each record has the size and checksum of the file so far, so that another file of the same name is recognised.
     """
 
     def __init__(self, path: Path, film: Path, encoding: Encoding) -> None:
-        """Starts an empty index. Raises OSError."""
+        """Starts an empty index at `path` for the file `film`. Raises OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._head = json.dumps({"format": FORMAT, **asdict(encoding)})
         self._film, self._checksum = film, Checksum(film)
@@ -46,14 +45,14 @@ class FilmIndexWriter:
         self._line(self._head)
 
     def add(self, digest: str) -> None:
-        """Records the next block. Raises OSError."""
-        size, crc = self._checksum.read_on()
+        """Records the next block by the digest of its latents. Raises OSError."""
+        size, crc = self._checksum.update()
         self._records.append((digest, size))
         self._line(f"{digest} {size} {crc}")
 
     def end(self) -> None:
-        """Writes every record again for the closed film, whose header may have changed. Raises OSError."""
-        records = [*self._records, (END, Checksum(self._film).read_on()[0])]
+        """Writes every record again after the film is closed, because closing may change its header. Raises OSError."""
+        records = [*self._records, (END, Checksum(self._film).update()[0])]
         sums = checksums(self._film, [size for _, size in records])
         self._file.seek(0)
         self._file.truncate()
@@ -62,7 +61,7 @@ class FilmIndexWriter:
             self._line(f"{digest} {size} {crc}")
 
     def close(self) -> None:
-        """Closes the index; twice is harmless."""
+        """Closes the index; a second call does nothing."""
         self._file.close()
 
     def _line(self, text: str) -> None:
@@ -71,25 +70,25 @@ class FilmIndexWriter:
 
 
 def read_index(path: Path, film: Path, encoding: Encoding) -> tuple[str, ...]:
-    """The digests of the blocks that a film's file holds completely, as far as its bytes are the recorded ones.
+    """Returns the digests of the blocks that are complete in a film's file and whose bytes have the recorded checksums.
 
-    Raises OSError, and ValueError for a film of another encoding or a file that is no index.
+    Raises OSError, and ValueError if the film has another encoding or the file is not an index.
     """
     head, *lines = path.read_text("ascii").splitlines() or [""]
     if json.loads(head) != {"format": FORMAT, **asdict(encoding)}:
         raise ValueError(f"{film} has another codec or quality")
-    records = [line.split() for line in lines if len(line.split()) == 3]  # the last line may be torn
+    records = [line.split() for line in lines if len(line.split()) == 3]  # the last line may be incomplete
     sums = checksums(film, [int(size) for _, size, _ in records])
-    equal = [crc == int(record[2]) for crc, record in zip(sums, records, strict=True)]
-    count = equal.index(False) if False in equal else len(equal)
-    # The end of a block is on disk once the next block, or the end of the film, is recorded.
+    matches = [crc == int(record[2]) for crc, record in zip(sums, records, strict=True)]
+    count = matches.index(False) if False in matches else len(matches)
+    # The encoder may still hold frames of the last recorded block, so that block is left out.
     return tuple(digest for digest, _, _ in records[: max(0, count - 1)])
 
 
 class FilmIndex:
-    """A previous file of a take's film, which may be torn, and the digests of the blocks in it.
+    """A previous file of a take's film, which may be incomplete, and the digests of its blocks.
 
-    reach: how many blocks before a block its pixels depend on.
+    reach: the number of preceding blocks that the pixels of a block depend on.
     """
 
     def __init__(self, packets: PacketSource, digests: Sequence[str], reach: int) -> None:
@@ -98,7 +97,7 @@ class FilmIndex:
         self._reach = reach
 
     def has(self, block: BlockSpec, digests: Sequence[str]) -> bool:
-        """Whether the file holds this very block's frames. digests: of the new film's blocks up to this one."""
+        """Whether the file has the frames of a block. digests: those of the new film's blocks up to this one."""
         first, end = max(0, block.index - self._reach), block.index + 1
         if tuple(digests[first:end]) != self._digests[first:end]:
             return False
@@ -110,30 +109,30 @@ class PreviousFilm:
     """The previous file of a take's film, before and while a new file is written.
 
         previous = PreviousFilm(take, film, encoding)
-        index = previous.open(reach)            # None where no previous file can be used
+        index = previous.open(reach)            # None if no previous file can be used
         writer = previous.write_index()         # records the new file
         ...
-        previous.close(frames)                  # the new file is written as far as it will be
+        previous.close(frames)                  # the new file has this many frames
 
-    Meanwhile the previous file is in the take's folder. It is removed once the new file has at least as many frames;
-    after a kill it is still there for the next attempt. Its frames can always be decoded again from the take's blocks.
+    In between, the previous file is in the take's folder. It is removed once the new file has at least as many frames;
+    if the process is killed, the next render uses it. Its frames can always be decoded again from the take's blocks.
     """
 
     def __init__(self, take: Take, film: Path, encoding: Encoding) -> None:
         self._take, self._film, self._encoding = take, film, encoding
-        self._folder = take.folder / FOOTAGE
-        self._before = self._folder / f"{BEFORE}{film.suffix}"
+        self._folder = take.folder / FILM_INDEX
+        self._before = self._folder / f"{PREVIOUS}{film.suffix}"
         self._index: FilmIndex | None = None
         self._frames = 0
 
     def open(self, reach: int) -> FilmIndex | None:
-        """Moves the previous file at this place into the take's folder, or opens the take's film where it is elsewhere.
+        """Opens the index of the previous file, after moving that file from the new film's path into the take's folder.
 
-        None where neither can be read.
+        Opens the take's own film instead if it has another path; returns None if neither can be read.
         """
         self._set_aside()
         self._frames = _frames_in(self._before)
-        elsewhere = [] if _same(self._take.film, self._film) else [self._take.film]
+        elsewhere = [] if _is_same_file(self._take.film, self._film) else [self._take.film]
         for film in (self._before, *elsewhere):
             try:
                 digests = read_index(self._index_path(film), film, self._encoding)
@@ -148,7 +147,7 @@ class PreviousFilm:
         return FilmIndexWriter(self._index_path(self._film), self._film, self._encoding)
 
     def restore(self) -> None:
-        """Moves the previous file back, where no new file could be opened."""
+        """Moves the previous file back after the new file could not be opened."""
         self._release()
         with suppress(OSError):
             if self._before.exists() and not self._film.exists():
@@ -168,14 +167,14 @@ class PreviousFilm:
             self._index.packets.close()
 
     def _index_path(self, film: Path) -> Path:
-        """The index of a film: named after a film beside the take or in it, else also after the film's folder."""
+        """The path of a film's index; its name has a digest of the film's folder if the film is not beside the take."""
         folder = film.resolve().parent
         if folder in (self._take.folder.resolve().parent, self._folder.resolve()):
             return self._folder / f"{film.name}.txt"
         return self._folder / f"{film.name}.{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}.txt"
 
     def _set_aside(self) -> None:
-        """Moves the film into the take's folder if it is ours and has at least the frames of the one already there."""
+        """Moves the film into the take's folder if we wrote it and the file there has no more frames."""
         film, before = self._film, self._before
         if not (self._index_path(film).exists() and is_ours(film)) or _frames_in(film) < _frames_in(before):
             return
@@ -187,15 +186,15 @@ class PreviousFilm:
 
 
 def _frames_in(film: Path) -> int:
-    """The frames of a film, 0 for a file that cannot be read."""
+    """The number of frames of a film; 0 if it cannot be read."""
     try:
         return PacketSource(film).frames
     except (OSError, ValueError):
         return 0
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+def _is_same_file(a: Path, b: Path) -> bool:
+    return a.resolve() == b.resolve()
 
 
 def _remove(path: Path) -> None:

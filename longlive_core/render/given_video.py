@@ -1,4 +1,4 @@
-"""A given video as the first shot of a film."""
+"""A given video as the first shot of a film of the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..take import Take
 from ..take.append import append
 from ..take.from_video import save_video, take_of_video
 from ..take.settings import Settings, machine_settings
-from ..take.take import made_in
+from ..take.take import block_counts_in
 from ..types import BLOCK_FRAMES, FPS, LATENT_CHANNELS, BlockSpec, LatentShape, video_frames
 from ..vae import WanVAE
 from ..vae.encode_clip import encode_chunks, whole_blocks
@@ -24,19 +24,20 @@ from .write_film import Progress
 
 
 class GivenVideo:
-    """A video that becomes a film's first blocks, and the script of the shots behind it.
+    """A video that becomes the first blocks of a film, and the script of the shots that follow.
 
-    A film continues from whole blocks, so that the video's first frames are left out where they make no whole block.
+    A film continues only from whole blocks, so that surplus frames at the video's beginning are left out.
     """
 
     def __init__(
         self, settings: RenderSettings, video: Path, prompt: str, text: str, should_stop: Callable[[], bool] | None
     ) -> None:
-        """Reads the video's times and the script.
+        """Reads the video's timestamps and the script.
 
-        prompt: what the video shows. text: the script of the shots behind it; its names and style hold for both.
+        prompt: a description of the video. text: the script of the shots that follow; the prompt may use its names, and
+        its style applies to both.
 
-        Raises ValueError (ScriptError among them), OSError, and ClipStopped.
+        Raises ValueError (including ScriptError), OSError, and ClipStopped.
         """
         script = ShotScript.parse(text)
         self._clip = Clip(video, FPS, should_stop or (lambda: False))
@@ -46,18 +47,18 @@ class GivenVideo:
 
     @property
     def notes(self) -> list[str]:
-        """What of the video is left out."""
+        """A note if frames of the video are left out."""
         if not self._surplus:
             return []
         seconds = self._surplus / FPS
-        return [f"the first {self._surplus} frames of the video, {seconds:.2f} s, are left out: whole blocks remain"]
+        return [f"the first {self._surplus} frames of the video, {seconds:.2f} s, are left out to get whole blocks"]
 
     def begin_take(self, recorded: Settings) -> Take:
-        """Writes the take of video and shots. Raises FileExistsError where its folder holds another film."""
+        """Writes the take of the video and the shots. Raises FileExistsError if its folder has another film."""
         take = replace(self.take, settings=recorded, machine=machine_settings())
-        if any(made_in(take.folder)) and not _is_begun(take):
+        if any(block_counts_in(take.folder)) and not _is_begun(take):
             raise FileExistsError(
-                f"{take.folder} holds another film; name this one otherwise with -o, or put the shots behind that one: "
+                f"{take.folder} holds another film; give this one another name with -o, or add the shots to that film: "
                 f"`longlive extend {take.folder} SCRIPT`"
             )
         take.begin()
@@ -73,7 +74,7 @@ class GivenVideo:
     ) -> None:
         """Encodes the video's blocks into the take. size: (height, width) in latent cells.
 
-        Raises OSError, and ClipStopped for a stop, with nothing left on disk.
+        Raises OSError, and ClipStopped after a stop; the take is removed then.
         """
         shape = LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, *size)
         latents = encode_chunks(self._clip.pieces(self._surplus), vae, shape, lambda: None)
@@ -89,6 +90,6 @@ class GivenVideo:
 
 
 def _is_begun(take: Take) -> bool:
-    """Whether the take's folder holds this very film, as far as its video was encoded before a kill."""
+    """Whether the take's folder has this film already, for example from a process that was killed."""
     stored = Take.load(take.folder)
     return stored.script == take.script and stored.settings == take.settings

@@ -1,4 +1,4 @@
-"""A film that is ready to be made: everything is checked and opened before the first block."""
+"""A render job: checks and opens everything before the first block, then makes the film."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..film.block_store import DiscardingStore
+from ..film.block_store import BlockStore
 from ..film.film import Film
 from ..film.sampler_settings import SamplerSettings, storyboard_noise
 from ..film.take_store import TakeStore
@@ -34,9 +34,10 @@ __all__ = ["Job", "RenderSettings"]
 
 
 class Job:
-    """One film, from settings to a file.
+    """Renders one film from its settings into a file.
 
-    `notes` are for the user to read before it runs. `film` makes the blocks, `render` writes them, `mini` is the model.
+    `notes` are messages to show before `run`. `film` yields the blocks, `render` writes them, `mini` is the model, and
+    `output_settings` are the settings of the written file, which for a storyboard is a preview.
     """
 
     def __init__(
@@ -53,74 +54,74 @@ class Job:
     ) -> None:
         """Reads, loads and checks everything, and opens the film's file last.
 
-        mini: replaces the model of the settings. take: an edited take to continue, saved once everything is checked;
-        otherwise the one that `settings.resume` names. video: begins the film; it is encoded here. storyboard: makes
-        the first block of every shot only, and writes FILM.preview.mp4 and .png; the film resumed from the take begins
-        its shots with these blocks, bit for bit. on_note: receives notes while the film is made.
+        mini: replaces the model of the settings. take: an edited take to continue instead of `settings.resume`; it is
+        saved after all checks. video: begins the film and is encoded here. storyboard: makes only the first block of
+        every shot and writes FILM.preview.mp4 and .png; a film that is resumed from the take begins its shots with
+        these blocks, bit for bit. on_note: receives notes while the film is made.
 
-        Raises ValueError (ScriptError and CheckpointError among them) and OSError for whatever is wrong, and
-        ClipStopped, with nothing left on disk, for a stop while the video is encoded.
+        Raises ValueError (including ScriptError and CheckpointError) and OSError for invalid settings and files, and
+        ClipStopped after a stop while the video is encoded; nothing is left on disk then.
         """
         if storyboard and not settings.take:
             raise ValueError("a preview is stored in a take, so that the film can begin with it; leave --no-take out")
         self.settings, self._storyboard, self._should_stop = settings, storyboard, should_stop
         self._on_progress, self._on_note = on_progress, on_note
-        self.written = _preview(settings) if storyboard else settings
+        self.output_settings = _preview(settings) if storyboard else settings
         if take is None and settings.resume is not None:
             take = Take.load(settings.resume)
         known = video.take if video is not None else take
-        script = known.script if known is not None else _read(settings.script)
+        script = known.script if known is not None else _read_script(settings.script)
         self._film_plan = script.plan(FPS, BLOCK_FRAMES)
         self.plan = storyboard_plan(self._film_plan) if storyboard else self._film_plan
         _check_output(settings.output, settings.codec)
         self._has_take = settings.take or known is not None
-        with ExitStack() as held:
+        with ExitStack() as stack:
             if self._has_take:
-                held.enter_context(TakeLock(take_folder(settings) if take is None else take.folder))
+                stack.enter_context(TakeLock(take_folder(settings) if take is None else take.folder))
             self._open(script, take, video, mini)
-            self._held = held.pop_all()
+            self._exit_stack = stack.pop_all()
 
     @property
     def take(self) -> Take | None:
-        """The take that stores the blocks."""
+        """The take that stores the blocks; None for a render without a take."""
         return self._store.take if isinstance(self._store, TakeStore) else None
 
     @property
     def status(self) -> str:
-        """How much of the film is in its file."""
+        """A line on how much of the film is in its file."""
         frames, total = self.render.video_frames, self.plan.video_frames
-        return f"{self.written.output} plays: {frames} of {total} frames, {frames / self.plan.fps:.1f} s"
+        return f"{self.output_settings.output} plays: {frames} of {total} frames, {frames / self.plan.fps:.1f} s"
 
     @property
     def sheet_path(self) -> Path:
         """The path of the contact sheet."""
-        return self.written.output.with_suffix(".png")
+        return self.output_settings.output.with_suffix(".png")
 
     def run(self) -> bool:
-        """Makes the film; returns whether it is complete. However it ends, the file plays and the sheet matches it.
+        """Makes the film; returns whether it is complete. The file plays afterwards, whether or not it is complete.
 
-        Raises StageError; its cause is NotFiniteError, which names the block, OSError for a full disk, or
+        Raises StageError, whose cause is a NotFiniteError that names the block, an OSError such as a full disk, or an
         OutOfMemoryError.
         """
         try:
             return self.render.run(self.film.run(should_stop=self._should_stop))
         finally:
-            self._held.close()
+            self._exit_stack.close()
             if self.sheet is not None and self.render.video_frames:
                 self.sheet.save(self.sheet_path)
 
     def _open(self, script: ShotScript, take: Take | None, video: GivenVideo | None, mini: Mini | None) -> None:
-        """The rest of the constructor, while no other process can change the take."""
+        """Does the part of the constructor that needs the take to be locked."""
         settings = self.settings
         self.mini = mini or load_model(settings.model)
         weights = weights_fingerprint(self.mini, settings.lora) if self._has_take else ""
         notes = change_linears(self.mini.model, settings.fp8, settings.lora, settings.strength)
         self._size = latent_size(settings.size, self.mini.pixel_size)
-        self.notes = (*self.plan.notes, *notes, *_word_notes(script, self.mini))
+        self.notes = (*self.plan.notes, *notes, *_unknown_word_notes(script, self.mini))
         sampler = self._sampler(self._size)
         start = partial(sampler.start, self.mini.model, self.mini.encode_text)
-        start(self.plan)  # raises for settings that cannot be run, even where every block is stored
-        self._store = DiscardingStore()
+        start(self.plan)  # raises for invalid settings even if every block is stored
+        self._store = BlockStore()
         if self._has_take:
             recorded = settings.recorded(sampler, weights)
             take, notes = self._prepare_take(take, video, script, recorded)
@@ -134,14 +135,14 @@ class Job:
             )
         self.film = Film(self.plan, start, self._store)
         captions = [shot.prompt for shot in script.shots]
-        self.sheet = ContactSheet(self.plan.blocks, captions) if self.written.contact_sheet else None
+        self.sheet = ContactSheet(self.plan.blocks, captions) if self.output_settings.contact_sheet else None
         self.render = Render(
             self.plan,
             self.mini.vae,
-            self.written.output,
+            self.output_settings.output,
             size=self._size,
             mode=settings.decode,
-            codec=self.written.codec,
+            codec=self.output_settings.codec,
             quality=settings.quality,
             previous=self._previous_film(),
             sheet=self.sheet,
@@ -159,7 +160,7 @@ class Job:
     def _prepare_take(
         self, take: Take | None, video: GivenVideo | None, script: ShotScript, recorded: Settings
     ) -> tuple[Take, list[str]]:
-        """The take on disk, ready for blocks, and notes about it."""
+        """Prepares the take on disk for its blocks; returns it with notes for the user."""
         if video is not None:
             take = video.begin_take(recorded)
             video.encode(take, self.mini.vae, self._size, self._on_progress, self._should_stop)
@@ -172,26 +173,28 @@ class Job:
         return begin_storyboard(take) if self._storyboard else take, notes
 
     def _previous_film(self) -> PreviousFilm | None:
-        """The previous file of the film. A storyboard is written whole: the take's index is of the film."""
+        """The previous file of the film; None for a storyboard, because the take's index describes the film only."""
         if self.take is None or self._storyboard:
             return None
-        return PreviousFilm(self.take, self.written.output, Encoding(self.written.codec, self.settings.quality))
+        return PreviousFilm(
+            self.take, self.output_settings.output, Encoding(self.output_settings.codec, self.settings.quality)
+        )
 
 
 def _preview(settings: RenderSettings) -> RenderSettings:
-    """The settings of a storyboard's own file."""
+    """The settings of a storyboard's preview file."""
     output = settings.output.with_suffix(".preview.mp4")
     return replace(settings, output=output, codec="h264", contact_sheet=True)
 
 
-def _read(script: Path | None) -> ShotScript:
+def _read_script(script: Path | None) -> ShotScript:
     if script is None:
         raise ValueError("a film needs a script, or --resume with the take of one that was begun")
     return ShotScript.read(script)
 
 
 def _check_output(path: Path, codec: str) -> None:
-    """Raises ValueError or OSError for a film that could never be written, before a model is loaded."""
+    """Raises ValueError or OSError if the film could never be written, before a model is loaded."""
     check_path(path, codec)
     if path.is_dir() and CODECS[codec].extension:
         raise IsADirectoryError(f"output {path} is a folder; name a file in it")
@@ -199,8 +202,8 @@ def _check_output(path: Path, codec: str) -> None:
         raise FileNotFoundError(f"output {path}: the folder {path.parent} does not exist; make it first")
 
 
-def _word_notes(script: ShotScript, mini: Mini) -> Iterator[str]:
-    """A note for each shot with words that the model cannot read."""
+def _unknown_word_notes(script: ShotScript, mini: Mini) -> Iterator[str]:
+    """Yields a note for each shot with unknown words or too many words for the text encoder."""
     for number, shot in enumerate(script.shots, 1):
         unknown = mini.unknown_words(shot.prompt)
         if unknown:

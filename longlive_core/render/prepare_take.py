@@ -1,4 +1,4 @@
-"""A take on disk before its film is made: begun, resumed, or begun with a storyboard."""
+"""Prepares a take on disk before its film is made: a new take, a resumed one, or one with a storyboard."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from ..take import Take
 from ..take.from_video import check_video
 from ..take.settings import Settings, machine_notes, machine_settings
 from ..take.storyboard import with_storyboard
-from ..take.take import SUFFIX, made_in
-from .settings import FILES, RenderSettings, check_settings
+from ..take.take import SUFFIX, block_counts_in
+from .settings import FILE_SETTINGS, RenderSettings, check_settings
 
 
 def take_folder(settings: RenderSettings) -> Path:
-    """The folder of a new film's take: beside the film's file."""
+    """Returns the folder of a new film's take, which is beside the film's file."""
     return settings.output.with_suffix(SUFFIX)
 
 
 def new_take(settings: RenderSettings, script: ShotScript, recorded: Settings) -> Take:
-    """The take of a film that is about to be made; nothing is written."""
+    """Makes the take of a new film; nothing is written."""
     output: Settings = {"name": settings.output.name, "codec": settings.codec, "quality": settings.quality}
     return Take.new(take_folder(settings), script, recorded, machine_settings(), output)
 
 
 def begin_take(take: Take, *, storyboard: bool = False) -> list[str]:
-    """Writes a new take over an earlier one without retakes; returns notes.
+    """Writes a new take and removes an earlier one without retakes; returns notes.
 
-    Raises FileExistsError for a storyboard in place of a film, and as `Take.begin`.
+    Raises FileExistsError if a storyboard would replace a film, and as `Take.begin`.
     """
-    film_blocks, storyboard_blocks = made_in(take.folder)
+    film_blocks, storyboard_blocks = block_counts_in(take.folder)
     if storyboard and film_blocks:
         raise FileExistsError(
             f"{take.folder} holds a film that a storyboard would replace; name another film with -o, or add the "
@@ -37,16 +37,16 @@ def begin_take(take: Take, *, storyboard: bool = False) -> list[str]:
         )
     take.begin()
     if storyboard_blocks and not film_blocks:
-        return [f"the storyboard in {take.folder} is replaced; `longlive render --resume` would have begun with it"]
+        return [f"the storyboard in {take.folder} is replaced; `longlive render --resume` would have used it"]
     return []
 
 
 def resume_take(take: Take, recorded: Settings) -> list[str]:
-    """Saves a take that is continued, once its settings are found to be the recorded ones; returns notes.
+    """Checks that a take has the settings of this render, and saves it; returns notes.
 
-    Raises ValueError that names each difference, and for a damaged block of a given video.
+    Raises ValueError that names each difference, and ValueError for a damaged block of a given video.
     """
-    check_settings(take, {name: value for name, value in recorded.items() if name not in FILES})
+    check_settings(take, {name: value for name, value in recorded.items() if name not in FILE_SETTINGS})
     check_video(take)
     take.remove_partial_files()
     take.save()
@@ -54,7 +54,7 @@ def resume_take(take: Take, recorded: Settings) -> list[str]:
 
 
 def begin_storyboard(take: Take) -> Take:
-    """The take with a storyboard version of every shot whose first block is missing, saved."""
+    """Marks every shot whose first block is missing as a storyboard version, and saves the take."""
     take = with_storyboard(take)
     take.save()
     return take

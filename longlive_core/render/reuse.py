@@ -1,4 +1,4 @@
-"""A film written again: blocks that its previous file has are copied as compressed packets, the others decoded."""
+"""Writes a film again: copies the packets of blocks that its previous file has, and decodes the others."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .film_index import PreviousFilm
 class ReusingFile(NewFile):
     """A new file of a film that copies blocks from the film's previous file.
 
-    The frames equal those of decoding every block, bit for bit: a block is copied only where every block that its
-    pixels depend on is the same in both files.
+    The frames equal those of decoding every block, bit for bit: a block is copied only if all blocks that its pixels
+    depend on are the same in both files. `copied` counts the copied blocks.
     """
 
     def __init__(
         self, previous: PreviousFilm, open_writer: Callable[[], FilmWriter], reach: int, *, copy: bool = True
     ) -> None:
-        """Moves the previous file out of the way and opens the new one.
+        """Moves the previous file into the take's folder and opens the new file.
 
-        reach: how many blocks before a block its pixels depend on. copy: false decodes every block, and still indexes
-        the new file. Raises what `open_writer` raises, with the previous file in its place again.
+        reach: the number of preceding blocks that the pixels of a block depend on. copy: false decodes every block but
+        still indexes the new file. Raises what `open_writer` raises, after moving the previous file back.
         """
         self._previous, self._digests, self.copied = previous, list[str](), 0
         index = previous.open(reach)
@@ -39,11 +39,12 @@ class ReusingFile(NewFile):
         self._index = index if copy and index is not None and self.writer.fits(index.packets) else None
 
     def is_written(self, block: Block) -> bool:
-        """Whether the previous file has the block's frames. Asked once for every block, in order."""
+        """Whether the previous file has the block's frames. Call it once for every block, in order."""
         self._digests.append(latents_digest(block.latents.cpu()))
         return self._index is not None and self._index.has(block.spec, self._digests)
 
     def write(self, frame: DecodedFrame) -> Written:
+        """Writes a decoded frame, or copies the packets of a block that was not decoded. Raises OSError."""
         if frame.frames is not None:
             written = super().write(frame)
         else:
@@ -58,7 +59,7 @@ class ReusingFile(NewFile):
         return written
 
     def close(self, video_frames: int) -> None:
-        """Closes the file and ends its index. Raises OSError; the index is then that of a torn file."""
+        """Closes the file and completes its index. Raises OSError; the index then describes an incomplete file."""
         try:
             super().close(video_frames)
             self._index_writer.end()

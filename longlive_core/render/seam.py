@@ -1,19 +1,18 @@
-"""How large the step is where a spliced shot joins the one before it."""
+"""Measures the step between frames where one shot follows another."""
 
 from __future__ import annotations
 
-from ..evaluation.measures import Flicker, measure_flicker
-from ..evaluation.windows import Window, decode_windows
+from ..evaluation.windows import Flicker, Window, decode_windows, measure_flicker
 from ..take.block_file import load_block
 from ..take.take import Take
 from ..vae import WanVAE
 
 
 def seam_flicker(take: Take, vae: WanVAE, shot: int) -> Flicker:
-    """Steps between frames around the end of a shot (from 0, not the last one), of the film as chosen.
+    """Measures the steps between frames around the end of a shot (from 0, not the last one) of the film as chosen.
 
-    Sixteen frames are decoded, whatever the length of the film. Raises FileNotFoundError or BadBlock where the blocks
-    on either side are not there.
+    Decodes sixteen frames, whatever the length of the film. Raises FileNotFoundError or BadBlockError if a block on
+    either side is missing or damaged.
     """
     plan = take.plan.blocks
     after = next(block for block in plan if block.shot == shot + 1)
@@ -24,7 +23,7 @@ def seam_flicker(take: Take, vae: WanVAE, shot: int) -> Flicker:
 
 
 def format_flicker(flicker: Flicker) -> str:
-    """The size of the step across a seam, as a sentence."""
+    """Describes the size of the step across a seam in one line."""
     ratio = flicker.seam / max(flicker.boundary, 1e-6)
     return (
         f"step across the seam {flicker.seam:.1f} levels of 255, across other latent frames {flicker.boundary:.1f}: "

@@ -1,4 +1,4 @@
-"""The settings of one render, and those of them that its take records."""
+"""The settings of one render, and the part of them that its take records."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from ..types import BLOCK_FRAMES, FPS, SPACE_FACTOR, round_to
 from ..video import film_path
 
 SIZE_UNIT = 2 * SPACE_FACTOR
-# Settings of the KV cache.
-MEMORY = tuple(field.name for field in fields(MemoryConfig))
-# Settings that name a file. Files can be moved; the fingerprint of their weights is compared instead.
-FILES = ("model", "lora")
-# Settings of the film's file, which change no block.
-OUTPUT = ("codec", "quality")
+# The names of the settings of the KV cache.
+MEMORY_SETTINGS = tuple(field.name for field in fields(MemoryConfig))
+# Settings that name a file. A file may move, so that the fingerprint of the weights is compared instead.
+FILE_SETTINGS = ("model", "lora")
+# Settings of the film's file, which do not change the blocks.
+OUTPUT_SETTINGS = ("codec", "quality")
 
 
 @dataclass(frozen=True, slots=True)
 class RenderSettings:
     """The settings of one render.
 
-    script: the file of a new film's script; None with `resume`, the take of a film to continue, which has its own
-    script. model: "mini", the folder of a trained embedded model, or a checkpoint of its shape. lora: a LoRA that runs
-    beside the layers, with `strength`. fp8: run linear layers with FP8 weights and activations. size: "HxW" in pixels,
-    None for the model's own. codec, quality: of the film's file, names in `video.CODECS` and `video.QUALITIES`. decode:
-    when blocks are decoded, see `Mode`. take: store every block in a take beside the film. snapshots: also store the KV
-    cache at the beginning of every shot, so that a retake starts at once.
+    script: the path of a new film's script; None with `resume`. resume: the take of a film to continue, which has its
+    own script. model: "mini", a folder that `longlive train mini` made, or a checkpoint of its shape. lora: a LoRA that
+    runs beside the layers with `strength`. fp8: run linear layers with FP8 weights and activations. size: "HxW" in
+    pixels; None for the model's largest. codec, quality: of the film's file, names in `video.CODECS` and
+    `video.QUALITIES`. decode: when blocks are decoded, see `Mode`. take: store every block in a take beside the film.
+    snapshots: also store the KV cache at the beginning of every shot, so that a retake starts without rebuilding it.
     """
 
     script: Path | None
@@ -59,10 +59,10 @@ class RenderSettings:
 
     @classmethod
     def of(cls, script: Path | None, output: Path, settings: Mapping[str, Any], **more: Any) -> RenderSettings:  # noqa: ANN401
-        """Settings by name, those of `MemoryConfig` among them; the others have their defaults."""
-        memory = replace(DEFAULT_MEMORY, **{name: settings[name] for name in MEMORY if name in settings})
-        own = {field.name for field in fields(cls)} & set(settings)
-        result = cls(script, output, memory=memory, **{name: settings[name] for name in own}, **more)
+        """Makes settings from values by name, including fields of `MemoryConfig`; the others have their defaults."""
+        memory = replace(DEFAULT_MEMORY, **{name: settings[name] for name in MEMORY_SETTINGS if name in settings})
+        names = {field.name for field in fields(cls)} & set(settings)
+        result = cls(script, output, memory=memory, **{name: settings[name] for name in names}, **more)
         return replace(result, lora=None if result.lora is None else Path(result.lora))
 
     @classmethod
@@ -75,21 +75,23 @@ class RenderSettings:
     ) -> RenderSettings:
         """The settings of a take's film, written to the take's own file or to `output`.
 
-        given: settings that the user repeats; files may have moved, the others must be the take's. more: fields that a
-        take does not record, such as `decode`. Raises ValueError that names each difference, and as `Take.load`.
+        given: settings that the user repeats; files may have moved, the other settings must equal the take's. more:
+        fields that a take does not record, such as `decode`. Raises ValueError that names each difference, and as
+        `Take.load`.
         """
         take, given = Take.load(folder), given or {}
         if take.settings.get("model") == COMFYUI:
             raise ValueError(f"{folder} was made in ComfyUI: open it there with LongLive Load Take or LongLive Retake")
-        check_settings(take, {name: value for name, value in given.items() if name not in (*FILES, *OUTPUT)})
-        moved = {name: given[name] for name in (*FILES, *OUTPUT) if name in given}
-        written = {name: take.output[name] for name in OUTPUT if name in take.output}
+        may_differ = (*FILE_SETTINGS, *OUTPUT_SETTINGS)
+        check_settings(take, {name: value for name, value in given.items() if name not in may_differ})
+        moved = {name: given[name] for name in may_differ if name in given}
+        written = {name: take.output[name] for name in OUTPUT_SETTINGS if name in take.output}
         settings = {**take.settings, **written, **moved}
         film = output or (film_path(take.film, str(given["codec"])) if "codec" in given else take.film)
         return cls.of(None, film, settings, resume=folder, **more)
 
     def recorded(self, sampler: SamplerSettings, weights: str) -> Settings:
-        """The settings that the film's take records. weights: the fingerprint of the model and the LoRA."""
+        """Returns the settings that the film's take records. weights: the fingerprint of the model and the LoRA."""
         model = self.model if self.model == "mini" else str(Path(self.model).resolve())
         return {
             "model": model,
@@ -105,7 +107,7 @@ class RenderSettings:
 
 
 def check_settings(take: Take, settings: Settings) -> None:
-    """Raises ValueError that names each setting that is not the take's."""
+    """Raises ValueError that names each setting that differs from the take's."""
     differences = [
         f"{name} was {take.settings.get(name)}, now {value}"
         for name, value in settings.items()
@@ -113,17 +115,17 @@ def check_settings(take: Take, settings: Settings) -> None:
     ]
     if differences:
         raise ValueError(
-            f"{take.folder} is another film: {'; '.join(differences)}; leave these out to continue it, or "
+            f"{take.folder} has other settings: {'; '.join(differences)}; leave these out to continue it, or "
             "render a new film"
         )
 
 
 def latent_size(size: str | None, limit: int) -> tuple[int, int]:
-    """(height, width) in latent cells of "HxW" pixels; None is the largest, `limit` both ways. Raises ValueError."""
-    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", size or f"{limit}x{limit}")
-    if found is None:
+    """Converts "HxW" in pixels into (height, width) in latent cells; None is `limit` x `limit`. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", size or f"{limit}x{limit}")
+    if match is None:
         raise ValueError(f"size '{size}' is not HEIGHTxWIDTH in pixels, as in {limit}x{limit}")
-    height, width = int(found[1]), int(found[2])
+    height, width = int(match[1]), int(match[2])
     if any(side % SIZE_UNIT or not 0 < side <= limit for side in (height, width)):
         fit = "x".join(str(min(limit, round_to(side, SIZE_UNIT))) for side in (height, width))
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One film into one file, while its blocks are made."""
+"""Writes a film into a file while its blocks are sampled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import Path
 from time import perf_counter
 
-from ..pipeline.decode import DEPTH, decode, decoder_cuda_stream
+from ..pipeline.decode import QUEUE_DEPTH, decode, decoder_cuda_stream
 from ..pipeline.stages import Mode, Pipeline, in_stage, sample
 from ..pipeline.write import NewFile, Written, write
 from ..script import BlockPlan
@@ -25,9 +25,9 @@ from .reuse import ReusingFile
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a film is: `block` is being written, `video_frames` of `total` are in the file.
+    """The progress of a film: `block` is being written, `video_frames` of `total` are in the file.
 
-    `blocks` and `shots` are those of the whole film; `seconds` have passed since the render began.
+    `blocks` and `shots` are counts of the whole film; `seconds` is the time since the render began.
     """
 
     block: BlockSpec
@@ -44,7 +44,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """The time left at the pace so far; infinite before the first frame."""
+        """The time left in seconds at the rate so far; infinite before the first frame."""
         if self.video_frames == 0:
             return float("inf")
         return (self.total - self.video_frames) * self.seconds / self.video_frames
@@ -56,10 +56,10 @@ class Render:
         render = Render(plan, vae, path, size=(8, 8))
         render.run(generate(model, plan, ...))
 
-    However it ends (complete, stopped, NaN from the model, disk full), every decoded frame is in the file, the file is
-    closed and plays, and `video_frames` says how many frames it has.
+    A render may complete, be stopped, get NaN from the model or find the disk full. In all cases every decoded frame is
+    in the file, the file is closed and plays, and `video_frames` is the number of its frames.
 
-    Frames are encoded and written in a thread; in mode "async" sampling and decoding have a thread each too. The film
+    Frames are encoded and written in a thread; in mode "async" sampling and decoding also have a thread each. The film
     is the same in every mode, bit for bit.
     """
 
@@ -78,12 +78,11 @@ class Render:
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Opens the file. size: (height, width) in latent cells. should_stop: asked before every latent frame, in the
-        thread that decodes. sheet and on_progress are called in the thread of `run`.
+        """Opens the file. size: (height, width) in latent cells. should_stop: called before every latent frame, in the
+        decoding thread. sheet and on_progress are called in the thread of `run`.
 
-        previous: the previous file of this film; its blocks are copied where they are the same, unless a sheet needs
-        their frames. Raises ValueError for a path that does not fit the codec, and OSError that names the path where
-        it cannot be written.
+        previous: the previous file of this film, whose equal blocks are copied unless a sheet needs their frames.
+        Raises ValueError if the path does not fit the codec, and OSError that names the path if it cannot be written.
         """
         self.plan, self.sheet, self.video_frames = plan, sheet, 0
         self.mode: Mode = mode
@@ -103,7 +102,7 @@ class Render:
 
     @property
     def copied(self) -> int:
-        """How many blocks were copied from the previous file."""
+        """The number of blocks that were copied from the previous file."""
         return self._file.copied if isinstance(self._file, ReusingFile) else 0
 
     @property
@@ -114,30 +113,30 @@ class Render:
     def run(self, blocks: Iterable[Block]) -> bool:
         """Decodes and writes the blocks, and closes the file; returns `complete`.
 
-        Raises StageError, of "sampling", "decoding" or "writing", after the file was closed. Its cause is what `blocks`
-        (NaN), the VAE (OutOfMemoryError) or the writer (a full disk) raised.
+        Raises StageError of "sampling", "decoding" or "writing" after the file is closed. Its cause is the error of
+        `blocks` (such as NotFiniteError), of the VAE (OutOfMemoryError) or of the writer (a full disk).
         """
-        with self._closed_at_last(), Pipeline() as line:
+        with self._closing_file(), Pipeline() as pipeline:
             try:
                 shown = 0
-                for written in line.stage("writing", self._counted(self._written(line, blocks)), DEPTH):
+                for written in pipeline.stage("writing", self._counted(self._written(pipeline, blocks)), QUEUE_DEPTH):
                     self._show(written, shown)
                     shown += written.video_frames
             except BaseException:
-                # An exception of this thread, as Ctrl-C: the frames decoded by now are still written.
-                line.finish()
+                # An exception in this thread, such as Ctrl-C: the frames that are decoded are still written.
+                pipeline.finish()
                 raise
         return self.complete
 
-    def _written(self, line: Pipeline, blocks: Iterable[Block]) -> Iterator[Written]:
+    def _written(self, pipeline: Pipeline, blocks: Iterable[Block]) -> Iterator[Written]:
         decoded = decode(
-            sample(line, blocks, self.mode),
+            sample(pipeline, blocks, self.mode),
             self._stream,
             self._should_stop,
             is_written=self._file.is_written,
             reach=self._reach,
         )
-        return write(line.stage("decoding", decoded, DEPTH), self._file)
+        return write(pipeline.stage("decoding", decoded, QUEUE_DEPTH), self._file)
 
     def _counted(self, written: Iterable[Written]) -> Iterator[Written]:
         for item in written:
@@ -145,7 +144,7 @@ class Render:
             yield item
 
     def _show(self, written: Written, start: int) -> None:
-        """Reports frames that the file now has; `start` is the number of the first one."""
+        """Reports frames that the file now has; `start` is the index of the first one."""
         if self.sheet is not None and written.frames is not None:
             self.sheet.add(start, written.frames)
         if self._on_progress is not None:
@@ -154,7 +153,7 @@ class Render:
             self._on_progress(Progress(written.block, blocks, shots, start + written.video_frames, total, seconds))
 
     @contextmanager
-    def _closed_at_last(self) -> Generator[None, None, None]:
+    def _closing_file(self) -> Generator[None, None, None]:
         try:
             yield
         finally:

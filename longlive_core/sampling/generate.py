@@ -27,7 +27,7 @@ def generate(
     *,
     size: tuple[int, int],
     steps: int = 4,
-    seed: int = 0,
+    seed: int | None = None,
     guidance: float = 1.0,
     negative: str = "",
     batch: int = 1,
@@ -48,7 +48,7 @@ def generate(
     batch: number of films, each with its own noise. shift: of the timestep schedule, see `unipc`.
     prefix: given latents at the start of the film, `[B, C, F, H, W]` normalised: one frame for image to video, whole
     blocks to extend a film; they are returned as blocks too. known: called for every block after the prefix; see
-    `KnownLatents`. noise: the source of noise, by default `block_noise(seed)`; with it `seed` has no effect.
+    `KnownLatents`. seed: of the film, 0 by default. noise: the source of noise in place of a seed.
     on_step: called after every step; its exceptions pass through. should_stop: called before every model call; when it
     returns true the iteration ends, and a later `next` samples the unfinished block from the start. free: called if the
     device runs out of memory, before the second attempt; see `retry_on_oom`.
@@ -57,7 +57,9 @@ def generate(
     Raises ValueError, before any work, for settings that cannot be run. The iteration raises NotFiniteError and
     OutOfMemoryError.
     """
-    if not 0 <= seed <= MAX_SEED:
+    if seed is not None and noise is not None:
+        raise ValueError(f"seed {seed} and a source of noise are both given; leave one of them out")
+    if not 0 <= (seed or 0) <= MAX_SEED:
         raise ValueError(f"seed {seed} is outside 0 … {MAX_SEED}")
     if batch < 1:
         raise ValueError(f"batch {batch} is below 1")
@@ -81,7 +83,7 @@ def generate(
         schedule,
         shape,
         guidance,
-        noise or block_noise(seed),
+        noise or block_noise(seed or 0),
         _known_latents(given, known),
         on_step,
         should_stop,

@@ -1,4 +1,4 @@
-"""ShotScript: a film written as text; grammar → shots → plan of blocks."""
+"""ShotScript: parse a film written as text into shots, and plan the shots in blocks."""
 
 from .block_plan import CUT_PREFIX, BlockPlan
 from .duration import Length

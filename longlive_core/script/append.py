@@ -1,54 +1,52 @@
-"""More shots behind those of a script, in a text of their own."""
+"""Append the shots of a second text to a script."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .duration import short
-from .reader import MAX_SHOTS, STYLE, Draft, Reader
+from .duration import shorten
+from .reader import MAX_SHOTS, STYLE, Entry, Reader
 from .shot_text import parse_text
 from .shots import ShotScript, read_definitions, read_shot
 from .source import Line, ScriptError
 
 
-def with_more(script: ShotScript, text: str) -> ShotScript:
-    """The script with the shots of `text` behind its own. The text may use the script's names and define others.
+def append_shots(script: ShotScript, text: str) -> ShotScript:
+    """Return the script followed by the shots of `text`, which may use the names of the script and define others.
 
-    Raises ScriptError, with line and column of `text`, where it is no script, has no shots, or gives the style or a
-    name another text than the script has.
+    Raises ScriptError, with line and column of `text`, if it is not a script, has no shots, or defines the style or a
+    name differently from the script.
     """
-    told, added = Reader(), Reader()
-    told.read(script.format())
+    existing, added = Reader(), Reader()
+    existing.read(script.format())
     added.read(text)
     if not added.shots:
         last = added.definitions[-1].source if added.definitions else Line("", 1)
         raise last.error("no shots to add", "write one shot per line, as in 'Shot 1 (4s): a red fox in the snow'")
-    total = len(script.shots) + len(added.shots)
-    if total > MAX_SHOTS:
+    if (total := len(script.shots) + len(added.shots)) > MAX_SHOTS:
         first = added.shots[MAX_SHOTS - len(script.shots)]
         raise first.source.error(f"with these the film has {total:,} shots; the limit is {MAX_SHOTS:,}", "add fewer")
-    definitions = read_definitions([*told.definitions, *_new(added.definitions, script)])
-    shots = tuple(read_shot(draft, definitions) for draft in added.shots)
+    definitions = read_definitions([*existing.definitions, *_new(added.definitions, script)])
+    shots = tuple(read_shot(entry, definitions) for entry in added.shots)
     return replace(script, shots=(*script.shots, *shots), names=definitions.names)
 
 
-def _new(definitions: list[Draft], script: ShotScript) -> Iterator[Draft]:
-    """Those that the script has not; the others must say what it says."""
-    had = {name.casefold(): text for name, text in script.names}
-    had[STYLE] = script.style
-    for draft in definitions:
-        was = had.get(draft.name.casefold())
-        if was is None:
-            yield draft
-        elif parse_text(draft.passage, in_shot=False).text != was:
-            raise _contradiction(draft, was)
+def _new(definitions: list[Entry], script: ShotScript) -> Iterator[Entry]:
+    """Iterate over the definitions that the script lacks. Raises ScriptError for one that differs from the script's."""
+    existing = {name.casefold(): text for name, text in script.names} | {STYLE: script.style}
+    for entry in definitions:
+        text = existing.get(entry.name.casefold())
+        if text is None:
+            yield entry
+        elif parse_text(entry.source_text, in_shot=False).text != text:
+            raise _contradiction(entry, text)
 
 
-def _contradiction(draft: Draft, was: str) -> ScriptError:
-    if draft.name.casefold() == STYLE:
-        film = f"the film's is '{short(was)}'" if was else "the film has none"
-        return draft.source.error(f"another style: {film}", "leave it out, it would change the shots that are made")
-    return draft.source.error(
-        f"'{short(draft.name)}' is '{short(was)}' in the film already", "leave it out or give the new one another name"
-    )
+def _contradiction(entry: Entry, text: str) -> ScriptError:
+    name = shorten(entry.name)
+    message, remedy = f"'{name}' is '{shorten(text)}' in the film already", "leave it out or choose another name"
+    if entry.name.casefold() == STYLE:
+        film = f"the style of the film is '{shorten(text)}'" if text else "the film has no style"
+        message, remedy = f"another style: {film}", "leave it out: it would change the existing shots"
+    return entry.source.error(message, remedy)

@@ -1,4 +1,4 @@
-"""From shots to blocks: whole blocks, every rounding reported."""
+"""Plan shots as whole blocks; every rounding is reported in a note."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_SECONDS = 4
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
-    """What is to be made, block by block; `notes` say in words where it differs from what was asked.
+    """The blocks of a film. `notes` say where the plan differs from the script.
 
     `fps` is video frames per second, `block_frames` latent frames per block.
     """
@@ -43,37 +43,36 @@ class BlockPlan:
 
     @property
     def seconds(self) -> float:
-        """Length of the whole film."""
+        """Length of the whole film in seconds."""
         return self.video_frames / self.fps
 
     @property
     def shots(self) -> int:
-        """How many shots the film has, `continue` shots counted."""
+        """Number of shots, including `continue` shots."""
         return self.blocks[-1].shot + 1
 
-    def behind(self, blocks: tuple[BlockSpec, ...]) -> BlockPlan:
-        """This plan with other first blocks: those that were made."""
+    def with_first_blocks(self, blocks: tuple[BlockSpec, ...]) -> BlockPlan:
+        """Return this plan with its first blocks replaced by finished ones."""
         return replace(self, blocks=(*blocks, *self.blocks[len(blocks) :]))
 
     def begins_shot(self, block: BlockSpec) -> bool:
-        """Whether a block is the first one of its shot, after a cut or not."""
+        """Return whether a block is the first of its shot, with or without a cut."""
         return block.index == 0 or self.blocks[block.index - 1].shot != block.shot
 
     def text(self) -> str:
-        """The plan in words: a line for the film, one a shot, then the notes."""
+        """Return the plan as text: a line for the film, a line for each shot, then the notes."""
         grid = Grid(Fraction(self.fps), self.block_frames)
         lines = [f"{self.shots} shots, {len(self.blocks)} blocks, {self.video_frames} frames, {self.seconds:.2f} s"]
         for shot, blocks in groupby(self.blocks, key=lambda block: block.shot):
             run = list(blocks)
-            first, last = run[0].index, run[-1].index + 1
-            start, end = (_seconds(grid.seconds(0, index)) for index in (first, last))
-            lines.append(f"shot {shot + 1}: {start} to {end}, {last - first} blocks: {run[0].prompt}")
+            start, end = (_format_seconds(grid.seconds(0, index)) for index in (run[0].index, run[-1].index + 1))
+            lines.append(f"shot {shot + 1}: {start} to {end}, {len(run)} blocks: {run[0].prompt}")
         return "\n".join([*lines, *self.notes])
 
     def then(self, other: BlockPlan, cut: bool = True) -> BlockPlan:
-        """This film and, after a cut, the other: one film. Raises ValueError where their rasters differ.
+        """Return one plan with this film followed by `other`, with a cut between them unless `cut` is false.
 
-        cut: false lets the other go on in the same scene, as a shot that says `continue` does.
+        Raises ValueError if the frame rates or block lengths differ.
         """
         if (self.fps, self.block_frames) != (other.fps, other.block_frames):
             raise ValueError(
@@ -96,139 +95,147 @@ class BlockPlan:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The raster of blocks: k blocks are k·unit - 3 video frames, because the first latent frame is a single one."""
+    """Converts between frames, blocks and seconds.
+
+    k blocks are k·unit - 3 video frames, because the first latent frame of a film is 1 video frame, not 4.
+    """
 
     fps: Fraction
     block_frames: int
 
     @property
     def unit(self) -> int:
-        """Video frames of every block but the film's first."""
+        """Video frames per block, except for the first block of the film."""
         return self.block_frames * TIME_FACTOR
 
-    def moment(self, time: Length) -> Fraction:
-        """The video frame at which `time`, counted from the film's start, has passed."""
+    def frame_at(self, time: Length) -> Fraction:
+        """Convert a time from the start of the film to video frames."""
         frames = time.frames(self.fps, self.unit)
         return max(frames - (TIME_FACTOR - 1), Fraction(0)) if time.unit == "blocks" else frames
 
     def blocks(self, frames: Fraction) -> Fraction:
-        """The blocks, as a fraction, in the film's first `frames` video frames."""
+        """Return the number of blocks, as a fraction, in the first `frames` video frames of the film."""
         return (frames + TIME_FACTOR - 1) / self.unit if frames else Fraction(0)
 
     def seconds(self, first: int, last: int) -> Fraction:
-        """Length of the blocks from `first` up to, without, `last`."""
+        """Return the length of blocks [first, last) in seconds."""
         return (video_frames(last * self.block_frames) - video_frames(first * self.block_frames)) / self.fps
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedShot:
-    """A shot as the script wants it, from video frame `start` to `end` of the film as written.
+    """A shot as requested by the script, before rounding: from video frame `start` to `end`.
 
-    `on_clock`: bound to times of the film rather than given a length. `free`: its length was left to us.
+    `absolute`: the script gives times of the film, not a length. `unspecified`: the script gives no length.
     """
 
     shot: Shot
     number: int
     start: Fraction
     end: Fraction
-    on_clock: bool = False
-    free: bool = False
+    absolute: bool = False
+    unspecified: bool = False
 
     def blocks(self, grid: Grid) -> Fraction:
-        """The length in blocks, as a fraction."""
+        """Return the requested length in blocks, as a fraction."""
         return grid.blocks(self.end) - grid.blocks(self.start)
 
     def seconds(self, grid: Grid) -> Fraction:
+        """Return the requested length in seconds."""
         return (self.end - self.start) / grid.fps
 
 
 def make_plan(
     shots: Sequence[Shot], fps: float, block_frames: int, notes: Sequence[str], default_seconds: float
 ) -> BlockPlan:
-    """Lay the shots on the raster of blocks; see ShotScript.plan."""
+    """Plan the shots in whole blocks; see `ShotScript.plan`."""
     if not (isfinite(fps) and fps > 0 and block_frames > 0):
         raise ValueError(f"fps is {fps:g} and block_frames {block_frames}; both must be numbers above zero")
     if not 0 < default_seconds <= MAX_SECONDS:
         raise ValueError(f"the default shot length is {default_seconds:g} s; it must be above 0 and at most 24 h")
     grid = Grid(Fraction(fps), block_frames)
-    said = list(notes)
+    notes = list(notes)
     blocks: list[BlockSpec] = []
-    for ask in _asks(shots, grid, said, Fraction(default_seconds)):
+    for requested in _requested_shots(shots, grid, notes, Fraction(default_seconds)):
         first = len(blocks)
-        last = first + _count(ask, grid, first, len(shots))
+        last = first + _count(requested, grid, first, len(shots))
         if grid.seconds(0, last) > MAX_SECONDS:
             remedy = "make shots shorter or split the film in two scripts"
-            raise ask.shot.source.error(f"with shot {ask.number} the film is longer than 24 h", remedy)
-        planned = grid.seconds(first, last)
-        if planned != ask.seconds(grid) and not ask.free:
+            raise requested.shot.source.error(f"with shot {requested.number} the film is longer than 24 h", remedy)
+        if (planned := grid.seconds(first, last)) != requested.seconds(grid) and not requested.unspecified:
             what = f"{last - first} block{'s' if last - first > 1 else ''}"
-            said.append(f"shot {ask.number}: {_written(ask, grid)} becomes {what}, {_seconds(planned)}")
-        blocks += _specs(ask, range(first, last), block_frames)
-    return BlockPlan(tuple(blocks), fps, block_frames, tuple(said))
+            length = _requested_length(requested, grid)
+            notes.append(f"shot {requested.number}: {length} becomes {what}, {_format_seconds(planned)}")
+        blocks += _specs(requested, range(first, last), block_frames)
+    return BlockPlan(tuple(blocks), fps, block_frames, tuple(notes))
 
 
-def _asks(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction) -> Iterator[RequestedShot]:
-    """Where each shot lies as written; a shot without a length lasts until the next one's start time, if it has one."""
+def _requested_shots(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction) -> Iterator[RequestedShot]:
+    """Iterate over the requested shots. One without a length lasts until the start time of the next one, if it has one.
+
+    Appends to `notes` each start time that is moved.
+    """
     clock = Fraction(0)
     for number, (shot, following) in enumerate(zip(shots, [*shots[1:], None], strict=True), 1):
         start = clock
         if shot.start is not None:
-            start = grid.moment(shot.start)
+            start = grid.frame_at(shot.start)
             _check_start(shot, number, start, clock, grid, notes)
         until = following.start if following is not None else None
         if shot.duration is not None and shot.start is not None:
-            ask = RequestedShot(shot, number, start, grid.moment(shot.start + shot.duration), on_clock=True)
-        elif shot.duration is not None:
-            end = grid.moment(shot.duration) if start == 0 else start + shot.duration.frames(grid.fps, grid.unit)
-            ask = RequestedShot(shot, number, start, end)
-        elif until is not None and grid.moment(until) > start:
-            ask = RequestedShot(shot, number, start, grid.moment(until), on_clock=True)
+            until = shot.start + shot.duration
+        if shot.duration is not None and shot.start is None:
+            clock = grid.frame_at(shot.duration) if start == 0 else start + shot.duration.frames(grid.fps, grid.unit)
+            yield RequestedShot(shot, number, start, clock)
+        elif until is not None and (shot.duration is not None or grid.frame_at(until) > start):
+            clock = grid.frame_at(until)
+            yield RequestedShot(shot, number, start, clock, absolute=True)
         else:
-            ask = RequestedShot(shot, number, start, start + default * grid.fps, free=True)
-        yield ask
-        clock = ask.end
+            clock = start + default * grid.fps
+            yield RequestedShot(shot, number, start, clock, unspecified=True)
 
 
 def _check_start(shot: Shot, number: int, start: Fraction, clock: Fraction, grid: Grid, notes: list[str]) -> None:
-    """Times that miss each other by half a block are a mistake; by less, they are the raster's."""
+    """Compare a start time with the end of the shot before: an error beyond half a block, else a note."""
     if start == clock:
         return
-    before = f"shot {number - 1} ends at {_seconds(clock / grid.fps)}" if number > 1 else "the film starts at 0 s"
+    before = (
+        f"shot {number - 1} ends at {_format_seconds(clock / grid.fps)}" if number > 1 else "the film starts at 0 s"
+    )
     message = f"shot {number} starts at {shot.start}, but {before}"
     if abs(start - clock) * 2 > grid.unit:
-        remedy = "make the times meet, or write a length in round brackets, as in (4s)"
-        raise shot.source.error(message, remedy)
+        raise shot.source.error(message, "make the times meet, or write a length in round brackets, as in (4s)")
     notes.append(message)
 
 
-def _count(ask: RequestedShot, grid: Grid, first: int, shots: int) -> int:
-    """Blocks of a shot: the nearest whole number. On the clock both ends are rounded, so that errors do not add up."""
-    asked = ask.blocks(grid)
-    if asked * 2 < 1 and not ask.free:
-        least = grid.seconds(first, first + 1)
-        neighbour = ask.number - 1 if ask.number > 1 else 2
+def _count(requested: RequestedShot, grid: Grid, first: int, shots: int) -> int:
+    """Return the number of blocks, rounded. With absolute times both ends are rounded, so that errors do not add up."""
+    asked = requested.blocks(grid)
+    if asked * 2 < 1 and not requested.unspecified:
+        shortest = grid.seconds(first, first + 1)
+        neighbour = requested.number - 1 if requested.number > 1 else 2
         merge = f" or merge it with shot {neighbour}" if shots > 1 else ""
-        raise ask.shot.source.error(
-            f"shot {ask.number} asks for {_written(ask, grid)}; the shortest shot is one block, "
-            f"{_seconds(least)} at {float(grid.fps):g} fps",
-            f"use {ceil(least * 10) / 10:g} s{merge}",
+        raise requested.shot.source.error(
+            f"shot {requested.number} asks for {_requested_length(requested, grid)}; the shortest shot is one block, "
+            f"{_format_seconds(shortest)} at {float(grid.fps):g} fps",
+            f"use {ceil(shortest * 10) / 10:g} s{merge}",
         )
-    if ask.on_clock:
-        return max(1, _nearest(grid.blocks(ask.end)) - _nearest(grid.blocks(ask.start)))
+    if requested.absolute:
+        return max(1, _nearest(grid.blocks(requested.end)) - _nearest(grid.blocks(requested.start)))
     return max(1, _nearest(asked))
 
 
-def _specs(ask: RequestedShot, indices: range, block_frames: int) -> Iterator[BlockSpec]:
-    """The blocks of a shot; a cut is announced to the model by a prefix to the shot's first prompt, and only there."""
-    cuts = ask.number > 1 and not ask.shot.continues
+def _specs(requested: RequestedShot, indices: range, block_frames: int) -> Iterator[BlockSpec]:
+    """Iterate over the blocks of a shot. After a cut, the prompt of the first block has the cut prefix."""
+    cuts = requested.number > 1 and not requested.shot.continues
     for index in indices:
         cut = cuts and index == indices[0]
         yield BlockSpec(
             index=index,
-            shot=ask.number - 1,
-            prompt=cut_prompt(ask.shot.prompt) if cut else ask.shot.prompt,
+            shot=requested.number - 1,
+            prompt=cut_prompt(requested.shot.prompt) if cut else requested.shot.prompt,
             cut=cut,
-            seed=ask.shot.seed,
+            seed=requested.shot.seed,
             start=index * block_frames,
             frames=block_frames,
         )
@@ -243,12 +250,12 @@ def _nearest(blocks: Fraction) -> int:
     return floor(blocks + Fraction(1, 2))
 
 
-def _written(ask: RequestedShot, grid: Grid) -> str:
-    """The length in the words of the script where it was not given in seconds."""
-    seconds = _seconds(ask.seconds(grid))
-    length = ask.shot.duration
+def _requested_length(requested: RequestedShot, grid: Grid) -> str:
+    """Format the requested length, in the unit of the script and in seconds."""
+    seconds = _format_seconds(requested.seconds(grid))
+    length = requested.shot.duration
     return seconds if length is None or length.unit == "s" else f"{length} ({seconds})"
 
 
-def _seconds(value: Fraction) -> str:
+def _format_seconds(value: Fraction) -> str:
     return f"{float(value):.2f}".rstrip("0").rstrip(".") + " s"

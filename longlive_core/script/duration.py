@@ -1,4 +1,4 @@
-"""Lengths and times as people write them: 4s, 96f, 3 blocks, 0:12, 4s-9s."""
+"""Parse lengths and times: 4s, 96f, 3 blocks, 0:12, 4s-9s."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fractions import Fraction
 from .source import Line
 
 MAX_SECONDS = 24 * 3600
-# Bounds that hold before the frame rate is known: 24 h at 240 frames a second, and 24 h of 32-frame blocks at 24.
+# Limits while the frame rate is unknown: 24 h at 240 frames per second, and 24 h of 32-frame blocks at 24.
 LIMITS = {"s": MAX_SECONDS, "f": MAX_SECONDS * 240, "blocks": MAX_SECONDS * 24 // 32}
 NAMES = {"s": "seconds", "f": "video frames", "blocks": "blocks"}
 UNITS = {
@@ -34,47 +34,45 @@ RANGE = re.compile(rf"([-+−]?\s*[0-9:]*\.?[0-9]+\s*[^\W\d_]*?){DASH}(.+)")
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """A stretch of film, or a moment counted from its start: `value` in `unit` (s, f for video frames, blocks)."""
+    """A length, or a time from the start of the film: `value` in `unit` (s, f for video frames, or blocks)."""
 
     value: Decimal
     unit: str
 
     def __str__(self) -> str:
         number = format(self.value.normalize(), "f")
-        if self.unit != "blocks":
-            return number + self.unit
-        return f"{number} {'block' if self.value == 1 else 'blocks'}"
+        return number + (self.unit if self.unit != "blocks" else " block" if self.value == 1 else " blocks")
 
     def __add__(self, other: Length) -> Length:
-        """The sum of two lengths of one unit."""
+        """Add two lengths. Raises ValueError if their units differ."""
         if other.unit != self.unit:
             raise ValueError(f"{self} and {other} are in different units")
         return Length(self.value + other.value, self.unit)
 
     def frames(self, fps: Fraction, block_video_frames: int) -> Fraction:
-        """In video frames, every block counted as `block_video_frames`."""
-        of_one = {"s": fps, "f": Fraction(1), "blocks": Fraction(block_video_frames)}
-        return Fraction(self.value) * of_one[self.unit]
+        """Convert to video frames, with `block_video_frames` per block."""
+        per_unit = {"s": fps, "f": Fraction(1), "blocks": Fraction(block_video_frames)}
+        return Fraction(self.value) * per_unit[self.unit]
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What a header says of time: when the shot starts in the film, how long it lasts, either, or both."""
+    """The times in the header of a shot: its start in the film, its duration, both, or neither."""
 
     start: Length | None = None
     duration: Length | None = None
 
 
 def parse_timing(source: Line, single_is_start: bool) -> Timing:
-    """Read one time, `4s`, or a range, `4s-9s`. One time is a start in `[4s]` and a length in `(4s)`.
+    """Parse one time, `4s`, or a range, `4s-9s`. One time is a start in `[4s]` and a duration in `(4s)`.
 
-    Raises ScriptError where it is neither, or a length that is zero, negative or absurdly long.
+    Raises ScriptError for other text and for a length that is zero, negative or beyond 24 h.
     """
     if len(source.text) > MAX_WRITTEN:
-        raise source.error(f"'{short(source.text)}' is not a length", USAGE)
+        raise source.error(f"'{shorten(source.text)}' is not a length", USAGE)
     ends = RANGE.fullmatch(source.text)
     if ends is not None:
-        return _parse_range(source, source.cut(0, ends.end(1)), source.cut(ends.start(2)))
+        return _parse_range(source, source.slice(0, ends.end(1)), source.slice(ends.start(2)))
     time = _parse_time(source, None)
     if single_is_start:
         return Timing(start=time)
@@ -84,54 +82,51 @@ def parse_timing(source: Line, single_is_start: bool) -> Timing:
 
 
 def _parse_range(source: Line, first: Line, last: Line) -> Timing:
-    """`4s-9s`; one unit is enough for both ends."""
-    start = _parse_time(first, _written_unit(last))
+    """Parse `4s-9s`; an end without a unit has the unit of the other."""
+    written = TIME.fullmatch(last.text)
+    start = _parse_time(first, UNITS.get(written["unit"].lower()) if written else None)
     end = _parse_time(last, start.unit)
     if start.value == 0:
         start = Length(start.value, end.unit)
     if start.unit != end.unit:
-        raise source.error(f"'{short(source.text)}' mixes {NAMES[start.unit]} and {NAMES[end.unit]}", "use one unit")
+        raise source.error(f"'{shorten(source.text)}' mixes {NAMES[start.unit]} and {NAMES[end.unit]}", "use one unit")
     if end.value <= start.value:
-        raise source.error(f"'{short(source.text)}' ends before it has begun", "write the start first, as in [4s-9s]")
+        raise source.error(f"'{shorten(source.text)}' ends before it starts", "write the start first, as in [4s-9s]")
     return Timing(start, Length(end.value - start.value, end.unit))
 
 
-def _written_unit(source: Line) -> str | None:
-    found = TIME.fullmatch(source.text)
-    return UNITS.get(found["unit"].lower()) if found else None
-
-
 def _parse_time(source: Line, default_unit: str | None) -> Length:
+    """Parse one time. A clock such as 0:12 is in seconds; zero needs no unit."""
     found = TIME.fullmatch(source.text)
     if found is None:
-        raise source.error(f"'{short(source.text)}' is not a length", USAGE)
+        raise source.error(f"'{shorten(source.text)}' is not a length", USAGE)
     value = _value(found["clock"] or found["number"], source)
     if found["sign"] not in ("", "+") and value:
-        raise source.error(f"'{short(source.text)}' is negative", f"a time is zero or more: {USAGE}")
+        raise source.error(f"'{shorten(source.text)}' is negative", f"a time is zero or more: {USAGE}")
     unit = "s" if found["clock"] else default_unit
     if found["unit"]:
         unit = UNITS.get(found["unit"].lower())
         if unit is None or (found["clock"] and unit != "s"):
-            raise source.error(f"'{short(source.text)}' has the unknown unit '{short(found['unit'])}'", USAGE)
+            raise source.error(f"'{shorten(source.text)}' has the unknown unit '{shorten(found['unit'])}'", USAGE)
     if unit is None and value:
-        raise source.error(f"'{short(source.text)}' has no unit", USAGE)
+        raise source.error(f"'{shorten(source.text)}' has no unit", USAGE)
     length = Length(value, unit or "s")
     if value > LIMITS[length.unit]:
         limit = Length(Decimal(LIMITS[length.unit]), length.unit)
-        raise source.error(f"'{short(source.text)}' is beyond the limit of {limit} (24 h)", "make it shorter")
+        raise source.error(f"'{shorten(source.text)}' is beyond the limit of {limit} (24 h)", "make it shorter")
     return length
 
 
 def _value(written: str, source: Line) -> Decimal:
-    """`12`, `1.5`, or a clock such as `1:02:03.5` in seconds."""
+    """Parse `12`, `1.5`, or a clock such as `1:02:03.5`, in seconds."""
     total = Decimal(0)
     for part in written.split(":"):
         if len(part) > MAX_DIGITS:
-            raise source.error(f"'{short(source.text)}' has too many digits", f"the limit is {MAX_DIGITS}")
+            raise source.error(f"'{shorten(source.text)}' has too many digits", f"the limit is {MAX_DIGITS}")
         total = total * 60 + Decimal(part)
     return total
 
 
-def short(text: str) -> str:
-    """`text` cut to what an error message can carry."""
+def shorten(text: str) -> str:
+    """Shorten `text` to 40 characters for an error message."""
     return text if len(text) <= 40 else text[:39] + "…"

@@ -1,4 +1,4 @@
-"""The script of a plan, for films that were never written as one."""
+"""Write a script for a block plan that was not made from one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .duration import Length
 from .shots import Shot, ShotScript
 from .source import ScriptError
 
-MEANT = re.compile(r"[\\|{}\[\]()@]")
+SPECIAL_CHARACTERS = re.compile(r"[\\|{}\[\]()@]")
 
 
 def script_of(plan: BlockPlan) -> ShotScript:
-    """A script that plans to the very blocks of `plan`, at its rate and block length; written, it parses to itself.
+    """Return a script whose plan has the same blocks, at the frame rate and block length of `plan`.
 
-    Raises ValueError for blocks that no script has: another prompt within a shot, white space that is not single,
-    a control character, more than 1,000 shots.
+    Raises ValueError if no script has these blocks: several prompts or seeds in a shot, repeated white space, a control
+    character, or more than 1,000 shots.
     """
     script = ShotScript(tuple(_shots(plan)))
     try:
@@ -35,12 +35,10 @@ def _shots(plan: BlockPlan) -> Iterator[Shot]:
     for shot, group in groupby(plan.blocks, key=lambda block: block.shot):
         blocks = list(group)
         first, last = blocks[0], blocks[-1]
-        # Only a shot's first block announces the cut: the others have the prompt as it was written.
+        # Only the first block of a shot has the cut prefix: the last block has the prompt as written.
         prompt = last.prompt if last is not first or not first.cut else first.prompt.removeprefix(CUT_PREFIX)
-        # A backslash before every sign that could mean something.
-        text = MEANT.sub(r"\\\g<0>", prompt)
         yield Shot(
-            text,
+            SPECIAL_CHARACTERS.sub(r"\\\g<0>", prompt),
             prompt,
             Length(Decimal(len(blocks)), "blocks"),
             seed=first.seed,

@@ -1,4 +1,4 @@
-"""The headers people put before a shot: `Shot 1 (4s):`, `Scene 2:`, `[4s-9s]:`, `[0s: …]`, `(4s)`, `continue:`."""
+"""Parse the header of a shot: `Shot 1 (4s):`, `Scene 2:`, `[4s-9s]:`, `[0s: …]`, `(4s)`, `continue:`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .shot_text import closing_bracket
 from .source import Line
 
 COLON = re.compile(r"\s*[:\uff1a]\s*")
-# What people put between "Shot 1" and its text; a dash or full stop must be followed by space: "Shot 1.5" is no header.
+# Ends a header. A dash or full stop must be followed by white space: "Shot 1.5" is not a header.
 CLOSER = re.compile(r"\s*(?:[:\uff1a]|[-–—.)](?=\s|$))\s*")
 WORD = re.compile(
     r"(?:shot|scene|clip|segment)(?:\s*(?:#\s*)?(?P<number>[0-9]+[a-z]?)(?!\w)|(?![\w-]))\s*", re.IGNORECASE
 )
 CONTINUE = re.compile(r"\s*(?:[,;]\s*)?continue(?![\w-])\s*", re.IGNORECASE)
 ITEM_SEPARATOR = re.compile(r"[,;]")
-# A bracket that begins a line is a time only where it looks like one: "[wide shot] a fox" is plain text.
-# The repetitions are bounded because white space and digits can be shared out in many ways.
+# A bracket at the start of a line is a header only if a time follows: "[wide shot] a fox" is plain text.
+# Repetitions are bounded to avoid catastrophic backtracking.
 CLOCK_TIME = (
     r"[-+−]?\s{0,9}(?:[0-9]{1,9}:[0-9]{2}(?::[0-9]{2})?(?:\.[0-9]{1,9})?|[0-9]{0,20}\.?[0-9]{1,20})"
     r"\s{0,9}[^\W\d_]{0,12}"
@@ -32,7 +32,7 @@ LOOKS_TIMED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A shot's header, and the text that follows it on the line (empty: the text is on the lines below)."""
+    """The header of a shot and the text after it on the same line (empty if the text is on the lines below)."""
 
     source: Line
     timing: Timing
@@ -41,9 +41,9 @@ class Header:
 
 
 def parse_header(line: Line) -> Header | None:
-    """Read the header that begins `line`, or None for a plain line.
+    """Parse the header at the start of `line`; None if the line has no header.
 
-    Raises ScriptError where a header is begun but cannot be read.
+    Raises ScriptError for an incomplete or invalid header.
     """
     if word := WORD.match(line.text):
         return _after_word(line, word)
@@ -52,12 +52,12 @@ def parse_header(line: Line) -> Header | None:
             return _around_text(line, timed.end())
         return _after_group(line, 0)
     if (word := CONTINUE.match(line.text)) and (colon := COLON.match(line.text, word.end())):
-        return Header(line, Timing(), True, line.cut(colon.end()))
+        return Header(line, Timing(), True, line.slice(colon.end()))
     return None
 
 
 def _after_word(line: Line, word: re.Match[str]) -> Header | None:
-    """`Shot 1`, then perhaps a group in brackets, `continue`, a colon."""
+    """Parse the rest after `Shot 1`: an optional group in brackets, `continue` and a colon."""
     bracket = line.text[word.end() : word.end() + 1]
     if bracket in ("(", "[") and (word["number"] or LOOKS_TIMED.match(line.text, word.end() + 1)):
         return _after_group(line, word.end())
@@ -66,42 +66,41 @@ def _after_word(line: Line, word: re.Match[str]) -> Header | None:
     closer = (CLOSER if word["number"] else COLON).match(line.text, end)
     if closer is None and not (word["number"] and end == len(line.text)):
         return None
-    return Header(line, Timing(), flag is not None, line.cut(closer.end() if closer else end))
+    return Header(line, Timing(), flag is not None, line.slice(closer.end() if closer else end))
 
 
 def _after_group(line: Line, opening: int) -> Header:
-    """`(4s)`, `[4s-9s]`, `(8 blocks, continue)` at `opening`, then `continue`, a colon and the text, all optional."""
-    closing = closing_bracket(line.text, opening)
-    if closing is None:
+    """Parse `(4s)`, `[4s-9s]` or `(8 blocks, continue)` at `opening`, then an optional `continue`, colon and text."""
+    if (closing := closing_bracket(line.text, opening)) is None:
         raise line.error(f"'{line.text[opening]}' is never closed", "close the bracket of the header", opening)
-    timing, inside = _parse_group(line.cut(opening + 1, closing), line.text[opening] == "[")
+    timing, inside = _parse_group(line.slice(opening + 1, closing), line.text[opening] == "[")
     flag = CONTINUE.match(line.text, closing + 1)
     end = flag.end() if flag else closing + 1
     closer = COLON.match(line.text, end)
     if flag and closer is None and end < len(line.text):
         flag, end = None, closing + 1
-    return Header(line, timing, inside or flag is not None, line.cut(closer.end() if closer else end))
+    return Header(line, timing, inside or flag is not None, line.slice(closer.end() if closer else end))
 
 
 def _around_text(line: Line, colon: int) -> Header:
-    """`[0s: the text]`: the bracket holds the text too."""
-    closing = closing_bracket(line.text, 0)
-    if closing is None:
-        raise line.error("'[' is never closed", "close it after the shot's text, or before the colon as in [4s-9s]:")
-    timing, continues = _parse_group(line.cut(1, colon), True)
-    after_colon = line.cut(colon + 1, closing)
-    trailing = line.cut(closing + 1)
-    if not trailing.text:
+    """Parse `[0s: the text]`, where the text is inside the bracket."""
+    if (closing := closing_bracket(line.text, 0)) is None:
+        raise line.error(
+            "'[' is never closed", "close it after the text of the shot, or before the colon as in [4s-9s]:"
+        )
+    timing, continues = _parse_group(line.slice(1, colon), True)
+    after_colon = line.slice(colon + 1, closing)
+    if not line.slice(closing + 1).text:
         return Header(line, timing, continues, after_colon)
     spaced = Line(line.text[:closing] + " " + line.text[closing + 1 :], line.line, line.column)
-    return Header(line, timing, continues, spaced.cut(colon + 1))
+    return Header(line, timing, continues, spaced.slice(colon + 1))
 
 
 def _parse_group(group: Line, single_is_start: bool) -> tuple[Timing, bool]:
+    """Parse the inside of a bracket: at most one time, and whether it says `continue`."""
     timing, continues, start = Timing(), False, 0
-    ends = [found.start() for found in ITEM_SEPARATOR.finditer(group.text)] + [len(group.text)]
-    for end in ends:
-        item = group.cut(start, end)
+    for end in [*(found.start() for found in ITEM_SEPARATOR.finditer(group.text)), len(group.text)]:
+        item = group.slice(start, end)
         if item.text.lower() == "continue":
             continues = True
         elif timing != Timing():

@@ -1,4 +1,4 @@
-"""From the lines of a script to its parts: style, named things, shots; what belongs to what, and where it stands."""
+"""Sort the lines of a script into definitions (style and names) and shots, with their positions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from .duration import Timing
 from .header import Header, parse_header
 from .shot_text import only_directives, split_bars
-from .source import Line, Passage, ScriptError, lines_of
+from .source import Line, ScriptError, SourceText, split_lines
 
 MAX_SHOTS = 1_000
 MAX_LINES = 100_000
@@ -20,36 +20,36 @@ STYLE = "style"
 
 
 @dataclass(slots=True)
-class Draft:
-    """A part as it is being read: a shot, or a definition by its `name`; `lines` is its text so far."""
+class Entry:
+    """A shot, or a definition with a `name`, while it is read; `lines` is its text so far."""
 
     source: Line
     lines: list[Line] = field(default_factory=list[Line])
     name: str = ""
     timing: Timing = field(default_factory=Timing)
     continues: bool = False
-    takes_lines_below: bool = False
+    text_below: bool = False  # the header has no text on its line
 
     @property
-    def passage(self) -> Passage:
-        """The text, or the place where it should have been."""
-        return Passage(tuple(self.lines) or (Line("", self.source.line, self.source.column),))
+    def source_text(self) -> SourceText:
+        """The text; if there is none, an empty text at the position of the entry."""
+        return SourceText(tuple(self.lines) or (Line("", self.source.line, self.source.column),))
 
 
 class Reader:
-    """Sorts lines into definitions and shots. What a line is depends on what stands above it:
+    """Sorts lines into definitions and shots. The meaning of a line depends on the lines above it:
 
     - above the first shot, `style: …` and `name: …` are definitions;
-    - a header starts a shot; with no text of its own it takes the lines below, up to a header or separator;
+    - a header starts a shot; without text on its line, its text is the lines below, up to a header or separator;
     - a line indented deeper than the script continues the line above it;
-    - a line of directives alone belongs to the shot above it;
+    - a line that consists of directives belongs to the shot above it;
     - any other line is a shot.
     """
 
     def __init__(self) -> None:
-        self.definitions: list[Draft] = []
-        self.shots: list[Draft] = []
-        self._open: Draft | None = None
+        self.definitions: list[Entry] = []
+        self.shots: list[Entry] = []
+        self._open: Entry | None = None
         self._margin = 0
         self._below_text = False
 
@@ -60,7 +60,7 @@ class Reader:
                 f"a script of {len(text):,} characters; the limit is {MAX_SCRIPT_CHARACTERS:,}",
                 remedy="split the film into several scripts",
             )
-        lines = lines_of(text)
+        lines = split_lines(text)
         if len(lines) > MAX_LINES:
             raise lines[MAX_LINES].error(f"a script of {len(lines):,} lines; the limit is {MAX_LINES:,}", "shorten it")
         self._margin = min((_indent(line) for line in lines if line.text.strip()), default=0)
@@ -71,7 +71,7 @@ class Reader:
                 raise shot.source.error("a shot without text", "write what it shows after its header")
 
     def _read_line(self, line: Line) -> None:
-        content = line.cut(0)
+        content = line.slice(0)
         if not content.text:
             self._below_text = False
             return
@@ -85,53 +85,46 @@ class Reader:
         if not self.shots and parse_header(content) is None and self._read_definition(content, indented):
             return
         for start, end in split_bars(content.text):
-            piece = content.cut(start, end)
-            if piece.text:
+            if (piece := content.slice(start, end)).text:
                 self._read_piece(piece, indented and start == 0, start > 0)
 
     def _read_definition(self, line: Line, indented: bool) -> bool:
-        """Read a definition or the continuation of one; False where the line is neither."""
+        """Read a definition or a continuation of one. Return False if the line is neither."""
         if indented and self._open is not None:
             self._open.lines.append(line)
             return True
-        found = DEFINITION.fullmatch(line.text)
-        if found is None:
+        if (found := DEFINITION.fullmatch(line.text)) is None:
             return False
-        self._open = Draft(line, [line.cut(found.start("text"))], found["name"])
+        self._open = Entry(line, [line.slice(found.start("text"))], found["name"])
         self.definitions.append(self._open)
         return True
 
     def _read_piece(self, piece: Line, continues_line: bool, after_bar: bool) -> None:
         header = parse_header(piece)
+        directives = header is None and only_directives(piece.text)
         above = None if header is not None or after_bar else self._open
-        if above is not None and (continues_line or above.takes_lines_below or _belongs_above(piece, above)):
+        if above is not None and (continues_line or above.text_below or (directives and not above.name)):
             above.lines.append(piece)
             return
-        if header is None and only_directives(piece.text):
+        if directives:
             raise piece.error("a directive without a shot", "write it on the line of the shot it belongs to")
         self._start(piece, header)
 
     def _start(self, piece: Line, header: Header | None) -> None:
         found = DEFINITION.fullmatch(piece.text) if header is None else None
         if found and found["name"].casefold() == STYLE:
-            raise piece.error("a style below the first shot", "move it above the first shot: it holds for all of them")
+            raise piece.error("a style below the first shot", "move it above the first shot: it applies to all shots")
         if len(self.shots) == MAX_SHOTS:
             raise piece.error(
                 f"shot {MAX_SHOTS + 1:,}; the limit is {MAX_SHOTS:,} shots", "split the film in two scripts"
             )
-        if header is None:
-            self._open = Draft(piece, [piece])
-        else:
-            text = [header.text] if header.text.text else []
-            self._open = Draft(piece, text, "", header.timing, header.continues, takes_lines_below=not text)
+        header = header or Header(piece, Timing(), False, piece)
+        text = [header.text] if header.text.text else []
+        self._open = Entry(piece, text, "", header.timing, header.continues, text_below=not text)
         self.shots.append(self._open)
 
 
-def _belongs_above(piece: Line, above: Draft) -> bool:
-    """Whether a line only adds directives to the shot above."""
-    return not above.name and only_directives(piece.text)
-
-
 def _indent(line: Line) -> int:
+    """Return the indentation in columns, with tab stops every 4 columns."""
     expanded = line.text.expandtabs(4)
     return len(expanded) - len(expanded.lstrip())

@@ -1,152 +1,146 @@
-"""The text of a shot: brackets, escapes, {names} and @directives."""
+"""Parse the text of a shot: brackets, escapes, {names} and @directives."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from .duration import short
-from .source import Passage, ScriptError
+from .duration import shorten
+from .source import ScriptError, SourceText
 
 MAX_CHARACTERS = 10_000
 MAX_SEED = 2**64 - 1
 DIRECTIVES = ("seed",)
 
-# A backslash takes its meaning away from the sign that follows.
+# A backslash makes the next character plain text.
 ESCAPE = r"\\[\\|{}\[\]()@]"
 DIRECTIVE = re.compile(r"(?<!\S)@(?P<name>[^\W\d][\w-]*)(?:\s*=\s*(?P<value>[^\s|{}\[\]()]*))?")
 TOKEN = re.compile(rf"{ESCAPE}|[{{}}\[\]()|]|{DIRECTIVE.pattern}")
 REFERENCE = re.compile(rf"{ESCAPE}|\{{([^{{}}]*)\}}")
 PAIRS = {")": "(", "]": "[", "}": "{"}
+DEPTH_CHANGE = dict.fromkeys("([{", 1) | dict.fromkeys(")]}", -1)
 
 
 @dataclass(frozen=True, slots=True)
 class ShotText:
-    """A text in canonical form: white space single, directives taken out; escapes and {names} as written."""
+    """A text with single spaces and without directives; escapes and {names} are as written."""
 
     text: str
     seed: int | None
 
 
 def closing_bracket(text: str, opening: int) -> int | None:
-    """Where the bracket that opens at `opening` closes, brackets between them balanced; None if nowhere."""
+    """Return the offset of the bracket that closes the one at `opening`, or None."""
     depth = 0
     for token in TOKEN.finditer(text, opening):
-        depth += _step(token[0])
+        depth += DEPTH_CHANGE.get(token[0], 0)
         if depth == 0:
             return token.start()
     return None
 
 
 def split_bars(text: str) -> list[tuple[int, int]]:
-    """The stretches of `text` between `|` signs that stand outside brackets and are not escaped."""
-    if "|" not in text:
-        return [(0, len(text))]
-    stretches: list[tuple[int, int]] = []
+    """Return (start, end) of the parts of `text` between `|` signs that are outside brackets and not escaped."""
+    parts: list[tuple[int, int]] = []
     depth, start = 0, 0
     for token in TOKEN.finditer(text):
-        depth += _step(token[0])
+        depth += DEPTH_CHANGE.get(token[0], 0)
         if token[0] == "|" and depth <= 0:
-            stretches.append((start, token.start()))
+            parts.append((start, token.start()))
             start = token.end()
-    return [*stretches, (start, len(text))]
+    return [*parts, (start, len(text))]
 
 
 def only_directives(text: str) -> bool:
-    """Whether a line holds directives and nothing else."""
+    """Return whether a line consists of directives only."""
     return "@" in text and not DIRECTIVE.sub("", text).strip()
 
 
-def parse_text(passage: Passage, in_shot: bool = True) -> ShotText:
-    """Check the brackets and take the directives out.
+def parse_text(source_text: SourceText, in_shot: bool = True) -> ShotText:
+    """Check the brackets, extract the directives and escape plain `|` signs.
 
-    Raises ScriptError at an unbalanced bracket, at an unknown or misplaced directive and at an impossible seed.
+    Raises ScriptError at an unbalanced bracket, an unknown or misplaced directive, and an invalid seed.
     """
-    text, kept, end = passage.text, list[str](), 0
+    text, pieces, brackets, end = source_text.text, list[str](), list[re.Match[str]](), 0
     seed: int | None = None
-    brackets: list[re.Match[str]] = []
     for token in TOKEN.finditer(text):
         if token["name"]:
             if not in_shot or seed is not None:
-                what = "a second @seed in one shot" if in_shot else f"'{short(token[0])}' outside a shot"
+                what = "a second @seed in one shot" if in_shot else f"'{shorten(token[0])}' outside a shot"
                 remedy = "keep one of them" if in_shot else "write it on the line of a shot"
-                raise passage.error(what, remedy, token.start())
-            seed = _seed(passage, token)
-            kept += [text[end : token.start()], " "]
+                raise source_text.error(what, remedy, token.start())
+            seed = _seed(source_text, token)
+            pieces += [text[end : token.start()], " "]
             end = token.end()
         elif token[0] == "|" and not brackets:
-            kept += [text[end : token.start()], "\\|"]
+            pieces += [text[end : token.start()], "\\|"]
             end = token.end()
-        elif _step(token[0]) > 0:
+        elif DEPTH_CHANGE.get(token[0]) == 1:
             if token[0] == "{" and any(bracket[0] == "{" for bracket in brackets):
-                raise passage.error("a '{' inside a {name}", "write \\{ for a plain bracket", token.start())
+                raise source_text.error("a '{' inside a {name}", "write \\{ for a plain bracket", token.start())
             brackets.append(token)
         elif token[0] in PAIRS and (not brackets or brackets.pop()[0] != PAIRS[token[0]]):
-            raise _unbalanced(passage, token)
+            raise _unbalanced(source_text, token)
     if brackets:
-        raise _unbalanced(passage, brackets[-1])
-    return ShotText(" ".join("".join([*kept, text[end:]]).split()), seed)
+        raise _unbalanced(source_text, brackets[-1])
+    return ShotText(" ".join("".join([*pieces, text[end:]]).split()), seed)
 
 
-def expand(text: str, names: dict[str, str], passage: Passage) -> str:
-    """`text` with every {name} replaced and escapes undone; `names` maps case-folded names to their full texts.
+def expand(text: str, names: dict[str, str], source_text: SourceText) -> str:
+    """Replace every {name} in `text` and remove the escapes; `names` maps case-folded names to their full texts.
 
-    Raises ScriptError at a name that is not defined, and where the result is longer than MAX_CHARACTERS.
+    Raises ScriptError for an undefined name and for a result longer than MAX_CHARACTERS.
     """
     pieces, end, size = list[str](), 0, 0
     for token in REFERENCE.finditer(text):
         named = token[1]
         value = token[0][1:] if named is None else names.get(named.strip().casefold())
         if value is None:
-            raise _unknown_name(passage, token[1], names)
+            raise _unknown_name(source_text, token[1], names)
         pieces += [text[end : token.start()], value]
         end = token.end()
         size += len(pieces[-2]) + len(value)
-        if size > MAX_CHARACTERS:
+        if size > MAX_CHARACTERS:  # stop here: names that use names can double in length again and again
             break
-    check_size(size + len(text) - end, passage)
+    check_size(size + len(text) - end, source_text)
     return "".join([*pieces, text[end:]])
 
 
-def check_size(characters: int, passage: Passage) -> None:
-    """Raise ScriptError where a shot's whole prompt is longer than MAX_CHARACTERS."""
+def check_size(characters: int, source_text: SourceText) -> None:
+    """Raise ScriptError if the prompt of a shot, with style and names, is longer than MAX_CHARACTERS."""
     if characters > MAX_CHARACTERS:
-        raise passage.error(
+        raise source_text.error(
             f"a text of {characters:,} characters, style and names included; the limit is {MAX_CHARACTERS:,}",
             "shorten it or split it into several shots",
         )
 
 
-def _step(token: str) -> int:
-    """How a token changes the depth of brackets."""
-    if token in ("(", "[", "{"):
-        return 1
-    return -1 if token in PAIRS else 0
-
-
-def _seed(passage: Passage, token: re.Match[str]) -> int:
+def _seed(source_text: SourceText, token: re.Match[str]) -> int:
+    """Read a directive, which must be a seed. Raises ScriptError."""
     if token["name"] not in DIRECTIVES:
         known = ", ".join(f"@{name}=…" for name in DIRECTIVES)
-        remedy = f"known directives: {known}; write \\@ for a plain sign"
-        raise passage.error(f"unknown directive '@{short(token['name'])}'", remedy, token.start())
+        remedy = f"known directives: {known}; write \\@ for a plain character"
+        raise source_text.error(f"unknown directive '@{shorten(token['name'])}'", remedy, token.start())
     value = token["value"] or ""
     if not value.isascii() or not value.isdigit() or len(value) > 20 or int(value) > MAX_SEED:
         limit = f"a whole number from 0 to {MAX_SEED}"
-        raise passage.error(f"the seed '{short(value)}' is not {limit}", "write for example @seed=7", token.start())
+        raise source_text.error(
+            f"the seed '{shorten(value)}' is not {limit}", "write for example @seed=7", token.start()
+        )
     return int(value)
 
 
-def _unbalanced(passage: Passage, token: re.Match[str]) -> ScriptError:
+def _unbalanced(source_text: SourceText, token: re.Match[str]) -> ScriptError:
     partner = "opened" if token[0] in PAIRS else "closed"
-    remedy = f"add its partner, or write \\{token[0]} for a plain sign"
-    return passage.error(f"unbalanced brackets: '{token[0]}' is never {partner}", remedy, token.start())
+    remedy = f"add the other bracket, or write \\{token[0]} for a plain character"
+    return source_text.error(f"unbalanced brackets: '{token[0]}' is never {partner}", remedy, token.start())
 
 
-def _unknown_name(passage: Passage, name: str, names: dict[str, str]) -> ScriptError:
-    found = (token for token in REFERENCE.finditer(passage.text) if token[1] and token[1].split() == name.split())
+def _unknown_name(source_text: SourceText, name: str, names: dict[str, str]) -> ScriptError:
+    found = (token for token in REFERENCE.finditer(source_text.text) if token[1] and token[1].split() == name.split())
     at = next((token.start() for token in found), 0)
-    known = ", ".join(f"{{{short(known)}}}" for known in list(names)[:20]) or "none"
+    known = ", ".join(f"{{{shorten(known)}}}" for known in list(names)[:20]) or "none"
     remedy = (
         f"define it above the first shot, as in 'hero: a red fox', or write \\{{ for a plain bracket (known: {known})"
     )
-    return passage.error(f"unknown name {{{short(name.strip())}}}", remedy, at)
+    return source_text.error(f"unknown name {{{shorten(name.strip())}}}", remedy, at)

@@ -1,4 +1,4 @@
-"""ShotScript: a film as text, parsed into shots and written back."""
+"""ShotScript: parse a film written as text into shots, and format it as text again."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .block_plan import DEFAULT_SECONDS, BlockPlan, make_plan
-from .duration import Length, short
-from .reader import STYLE, Draft, Reader
+from .duration import Length, shorten
+from .reader import STYLE, Entry, Reader
 from .shot_text import MAX_CHARACTERS, REFERENCE, check_size, expand, parse_text
-from .source import Line, Passage, ScriptError, read_text
+from .source import Line, ScriptError, SourceText, read_text
 
 SENTENCE_ENDS = (".", "!", "?", "…", ",", ";", ":")
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One shot as written. Its line and column in the script take no part in comparisons.
+    """One shot of a script. Comparisons ignore its line and column.
 
-    `text` keeps {names} and escapes; `prompt` has them replaced, and the style added, but no scene transition.
-    `duration` and `start` are as written, in s, f or blocks; None where the script says nothing.
-    `continues` asks for a new prompt without a cut.
+    `text` is as written, with {names} and escapes; `prompt` has them replaced and the style added, but no cut prefix.
+    `duration` and `start` are as written, in s, f or blocks, or None. `continues`: a new prompt without a cut.
     """
 
     text: str
@@ -32,12 +31,10 @@ class Shot:
     source: Line = field(default=Line("", 1), compare=False, repr=False)
 
     def format(self, number: int) -> str:
-        """The canonical line of this shot, the `number`-th of its script."""
+        """Return the canonical line of this shot, with its number in the script."""
         time = f" ({self.duration})" if self.duration else ""
-        if self.start and self.duration:
-            time = f" [{self.start}-{self.start + self.duration}]"
-        elif self.start:
-            time = f" [{self.start}]"
+        if self.start:
+            time = f" [{self.start}-{self.start + self.duration}]" if self.duration else f" [{self.start}]"
         flag = " continue" if self.continues else ""
         seed = "" if self.seed is None else f" @seed={self.seed}"
         return f"Shot {number}{time}{flag}: {self.text}{seed}"
@@ -45,7 +42,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class ShotScript:
-    """A whole script: `names` are (name, text) pairs as defined, `style` is added to every shot.
+    """A whole script. `names` are (name, text) pairs as defined; `style` is added to every shot.
 
     Limits: 1,000 shots, 10,000 characters in a shot's prompt, 24 hours, files of 16 MiB.
     """
@@ -56,42 +53,42 @@ class ShotScript:
 
     @classmethod
     def parse(cls, text: str) -> ShotScript:
-        """Read a script. Raises ScriptError, with line, column and remedy, at the first thing that is wrong."""
+        """Parse a script. Raises ScriptError, with line, column and remedy, at the first error."""
         reader = Reader()
         reader.read(text)
         if not reader.shots:
             raise _no_shots(reader.definitions)
         definitions = read_definitions(reader.definitions)
-        shots = tuple(read_shot(draft, definitions) for draft in reader.shots)
+        shots = tuple(read_shot(entry, definitions) for entry in reader.shots)
         return cls(shots, definitions.style, definitions.names)
 
     @classmethod
     def read(cls, path: str | Path) -> ShotScript:
-        """Read a UTF-8 text file. Raises ScriptError where it cannot be read, is too large or is no text."""
+        """Parse a UTF-8 text file. Raises ScriptError as `parse` does, and if it cannot be read."""
         return cls.parse(read_text(path))
 
     def format(self) -> str:
-        """The script in canonical text: parsing it gives this script again."""
+        """Return the script as canonical text; parsing it gives an equal script."""
         head = [f"{STYLE}: {self.style}"] if self.style else []
         head += [f"{name}: {text}" for name, text in self.names]
         body = [shot.format(number) for number, shot in enumerate(self.shots, 1)]
         return "\n".join([*head, "", *body] if head else body) + "\n"
 
     def plan(self, fps: float = 24, block_frames: int = 8, default_seconds: float = DEFAULT_SECONDS) -> BlockPlan:
-        """The film in whole blocks of `block_frames` latent frames, at `fps` video frames per second.
+        """Plan the film in whole blocks of `block_frames` latent frames, at `fps` video frames per second.
 
-        `default_seconds` is the length of a shot that names none. A length is rounded to the nearest block and the
-        plan's notes say so. Raises ScriptError where a shot is shorter than half a block, where times contradict each
-        other, and beyond 24 hours; ValueError for an impossible rate or default.
+        `default_seconds` is the length of a shot without a length. Lengths are rounded to the nearest block, and the
+        notes of the plan say so. Raises ScriptError for a shot shorter than half a block, for contradictory times and
+        beyond 24 hours, and ValueError for an invalid rate, block length or default.
         """
         return make_plan(self.shots, fps, block_frames, self._notes(), default_seconds)
 
     def _notes(self) -> list[str]:
-        """What the script says to no effect."""
+        """Return notes on parts of the script that have no effect."""
         texts = [self.style, *(text for _, text in self.names), *(shot.text for shot in self.shots)]
         used = {found[1].strip().casefold() for text in texts for found in REFERENCE.finditer(text) if found[1]}
         unused = [name for name, _ in self.names if name.casefold() not in used]
-        notes = [f"'{short(name)}: …' is a named thing, but no shot uses {{{short(name)}}}" for name in unused]
+        notes = [f"'{shorten(name)}: …' is a named thing, but no shot uses {{{shorten(name)}}}" for name in unused]
         if self.shots[0].continues:
             notes.append("shot 1 has nothing to continue from: it starts the film")
         return notes
@@ -99,7 +96,7 @@ class ShotScript:
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """Style and named things as written, and in full with names replaced, the names case-folded."""
+    """The style and the names as written, and in full: with names replaced. Keys of `full_names` are case-folded."""
 
     style: str
     names: tuple[tuple[str, str], ...]
@@ -107,47 +104,51 @@ class Definitions:
     full_names: dict[str, str]
 
 
-def read_definitions(drafts: list[Draft]) -> Definitions:
-    """Raises ScriptError at a second definition of one name, and at one without text. A name may use those above it."""
+def read_definitions(entries: list[Entry]) -> Definitions:
+    """Read the style and the names. A name may use the names defined above it.
+
+    Raises ScriptError for a second definition of a name, and for a definition without text.
+    """
     lines: dict[str, int] = {}
     texts: dict[str, tuple[str, str]] = {}
     full: dict[str, str] = {}
-    style: Passage | None = None
-    for draft in drafts:
-        key = draft.name.casefold()
+    style: SourceText | None = None
+    for entry in entries:
+        key = entry.name.casefold()
         if key in lines:
-            raise draft.source.error(
-                f"'{short(draft.name)}' is defined on line {lines[key]} already", "keep one of them"
+            raise entry.source.error(
+                f"'{shorten(entry.name)}' is defined on line {lines[key]} already", "keep one of them"
             )
-        lines[key] = draft.source.line
-        text = parse_text(draft.passage, in_shot=False).text
+        lines[key] = entry.source.line
+        text = parse_text(entry.source_text, in_shot=False).text
         if not text:
-            raise draft.source.error(f"'{short(draft.name)}:' without a text", "write it after the colon")
-        texts[key] = draft.name, text
+            raise entry.source.error(f"'{shorten(entry.name)}:' without a text", "write it after the colon")
+        texts[key] = entry.name, text
         if key == STYLE:
-            style = draft.passage
+            style = entry.source_text
         else:
-            full[key] = expand(text, full, draft.passage)
-    written = texts.pop(STYLE)[1] if style is not None else ""
+            full[key] = expand(text, full, entry.source_text)
+    _, written = texts.pop(STYLE, ("", ""))
     full_style = expand(written, full, style) if style is not None else ""
     return Definitions(written, tuple(texts.values()), full_style, full)
 
 
-def read_shot(draft: Draft, definitions: Definitions) -> Shot:
-    """Raises ScriptError, for an unknown name and a shot without text among others."""
-    passage = draft.passage
-    parsed = parse_text(passage)
+def read_shot(entry: Entry, definitions: Definitions) -> Shot:
+    """Read one shot. Raises ScriptError, for example for an unknown name or a shot without text."""
+    source_text = entry.source_text
+    parsed = parse_text(source_text)
     if not parsed.text:
-        raise draft.source.error("a shot without text", "write what it shows")
-    prompt = expand(parsed.text, definitions.full_names, passage)
+        raise entry.source.error("a shot without text", "write what it shows")
+    prompt = expand(parsed.text, definitions.full_names, source_text)
     if definitions.full_style:
         prompt = _styled(prompt, definitions.full_style)
-        check_size(len(prompt), passage)
-    timing = draft.timing
-    return Shot(parsed.text, prompt, timing.duration, timing.start, parsed.seed, draft.continues, draft.source)
+        check_size(len(prompt), source_text)
+    timing = entry.timing
+    return Shot(parsed.text, prompt, timing.duration, timing.start, parsed.seed, entry.continues, entry.source)
 
 
 def _styled(prompt: str, style: str) -> str:
+    """Append the style, after a comma if the prompt does not end with punctuation."""
     return prompt + (" " if prompt.endswith(SENTENCE_ENDS) else ", ") + style
 
 
@@ -159,9 +160,9 @@ def plan_shot(
     fps: float = 24,
     block_frames: int = 8,
 ) -> BlockPlan:
-    """The plan of a film of one shot. Its texts are taken as they are: no sign in them has a meaning.
+    """Plan a film of one shot. Prompt and style are plain text: no character has a special meaning.
 
-    Raises ValueError without a prompt and beyond 10,000 characters, and as `ShotScript.plan` does.
+    Raises ValueError for an empty prompt, for more than 10,000 characters, and as `ShotScript.plan` does.
     """
     text, added = (" ".join(part.split()) for part in (prompt, style))
     if not text:
@@ -173,9 +174,9 @@ def plan_shot(
     return make_plan([Shot(text, text, length, seed=seed)], fps, block_frames, [], DEFAULT_SECONDS)
 
 
-def _no_shots(definitions: list[Draft]) -> ScriptError:
+def _no_shots(definitions: list[Entry]) -> ScriptError:
     example = "write one shot per line, as in 'Shot 1 (4s): a red fox in the snow'"
     last = definitions[-1].source if definitions else Line("", 1)
     if definitions:
-        example += f"; '{short(last.text)}' is read as a definition, put 'Shot 1:' before it to make it a shot"
+        example += f"; '{shorten(last.text)}' is read as a definition, put 'Shot 1:' before it to make it a shot"
     return last.error("the script has no shots", example)

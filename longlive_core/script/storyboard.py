@@ -1,6 +1,6 @@
-"""The plan of a storyboard: the first block of every shot, as a film of its own.
+"""The block plan of a storyboard: a short film with the first block of every shot.
 
-A shot that continues without a cut has none: its first block must follow the very block before it.
+A shot that continues without a cut is left out, because its first block depends on the block before it.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from .block_plan import BlockPlan
 
 
 def storyboard_blocks(film: BlockPlan, after: int = 0) -> tuple[BlockSpec, ...]:
-    """The film's blocks that its storyboard shows, numbered as in the film: block 0 and every block after a cut.
+    """Return the blocks of the storyboard, numbered as in the film: block 0 and the first block after every cut.
 
-    after: the storyboard includes all of the first `after` blocks, which belong to an earlier film.
+    after: include all of the first `after` blocks, which belong to an earlier film.
     """
     return tuple(block for block in film.blocks if block.index < max(after, 1) or block.cut)
 
 
 def storyboard_plan(film: BlockPlan, after: int = 0) -> BlockPlan:
-    """The `storyboard_blocks` as a plan: same shots, prompts, seeds and cuts, numbered from 0.
+    """Return the `storyboard_blocks` as a plan, numbered from 0, with the same shots, prompts, seeds and cuts.
 
-    A note names each shot that has no block in it.
+    A note names each shot that is left out.
     """
     frames = film.block_frames
     blocks = [replace(block, index=i, start=i * frames) for i, block in enumerate(storyboard_blocks(film, after))]

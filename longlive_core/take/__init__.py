@@ -1,12 +1,12 @@
-"""Takes: a film on disk, block by block and version by version, to be resumed, retaken and cut again."""
+"""Takes: films on disk, block by block and version by version, which can be resumed, retaken and extended."""
 
-from .block_file import BadBlock
+from .block_file import BadBlockError
 from .retake import Retake, retake
 from .take import Shot, Take, Version, takes_in
 from .versions import choose, lock_shot, prune
 
 __all__ = [
-    "BadBlock",
+    "BadBlockError",
     "Retake",
     "Shot",
     "Take",

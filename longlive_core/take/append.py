@@ -1,4 +1,4 @@
-"""More shots behind those of a take."""
+"""Adds shots to the end of a take."""
 
 from __future__ import annotations
 
@@ -7,34 +7,32 @@ from dataclasses import replace
 from decimal import Decimal
 
 from ..script import Length, ShotScript
-from ..script.append import with_more
+from ..script.append import append_shots
 from .take import Shot, Take, Version
 
 
 def append(take: Take, text: str) -> Take:
-    """The take of the same film with the shots of `text`, a ShotScript, behind it; not saved.
+    """Returns the take with the shots of a ShotScript added to its end; it is not saved.
 
-    Shots that are there keep their blocks to the bit, their versions, choices, locks and splices. The text may use the
-    names of the take's script and define others; times of the clock count from the film's start. Raises ScriptError,
-    with line and column of `text`, and ValueError for a shot that would not stay as it is.
+    Existing shots keep their blocks bit for bit, their versions, choices, locks and splices. The text may use the names
+    of the take's script and define others; clock times count from the film's start. Raises ScriptError, with line and
+    column of `text`, and ValueError if the plan of an existing shot would change.
     """
-    old = take.plan
-    longer = with_more(_with_lengths(take), text)
+    longer = append_shots(_with_lengths(take), text)
     added = tuple(Shot((Version(shot.text, shot.seed),)) for shot in longer.shots[len(take.shots) :])
     appended = replace(take, script=longer, shots=(*take.shots, *added))
-    for was, now in zip(old.blocks, appended.plan.blocks, strict=False):
+    for was, now in zip(take.plan.blocks, appended.plan.blocks, strict=False):
         if was != now:
             raise ValueError(
-                f"shot {was.shot + 1} would not stay as it is: its block {was.index} would change; make a new film of "
-                "the whole script"
+                f"block {was.index} of shot {was.shot + 1} would change: render the whole script as a new film instead"
             )
     return appended
 
 
 def _with_lengths(take: Take) -> ShotScript:
-    """The take's script with lengths in blocks where a length was left to us or to the clock.
+    """The take's script with a length in blocks for every shot that has no length or a clock time.
 
-    Those depend on the shots that follow, which the others do not.
+    The lengths of these shots would otherwise depend on the shots that follow.
     """
     blocks = Counter(block.shot for block in take.plan.blocks)
     shots = tuple(

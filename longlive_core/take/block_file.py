@@ -1,4 +1,4 @@
-"""One block in one file: its latents, what made it, and the fingerprint of the blocks before it."""
+"""The file of one block: its latents, its spec and settings, and the fingerprint of the blocks before it."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ PARTIAL = ".partial"
 
 
 class History(NamedTuple):
-    """Fingerprint of all blocks before a point of the film: equal only where their latents are, bit for bit."""
+    """Fingerprint of all blocks before a point of the film; equal only if their latents are equal bit for bit."""
 
     digest: str = ""
 
     def then(self, block: str) -> History:
-        """The history behind a block of this digest."""
+        """Returns the history after a block with this digest."""
         return History(hashlib.sha256(f"{self.digest}/{block}".encode()).hexdigest()[:32])
 
 
 class BlockRecord(NamedTuple):
-    """What is written with a block: the history it was made on, and the digest of its own latents."""
+    """What a block's file records: the history before the block and the digest of its latents."""
 
     history: History
     digest: str
 
 
-class BadBlock(ValueError):
-    """A block's file that cannot be used; the message says why."""
+class BadBlockError(ValueError):
+    """A block's file cannot be used; the message says why."""
 
 
 def save_block(path: Path, block: Block, settings: Settings, history: History) -> str:
-    """Writes a block, whole or not at all, and returns its digest. Raises OSError, with nothing left behind."""
+    """Writes a block atomically and returns its digest. Raises OSError and leaves no partial file."""
     latents = block.latents.detach().to("cpu", torch.float32).contiguous()
     digest = latents_digest(latents)
     facts = {
@@ -55,14 +55,14 @@ def save_block(path: Path, block: Block, settings: Settings, history: History) -
         "history": history.digest,
         "digest": digest,
     }
-    write_whole(path, lambda partial: save_file({"latents": latents}, partial, facts))
+    write_atomically(path, lambda partial: save_file({"latents": latents}, partial, facts))
     return digest
 
 
 def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, BlockRecord]:
-    """A block of exactly this spec and these settings, and what is known of it.
+    """Reads the block of this spec and these settings, latents `[1, C, F, H, W]` float32, and its record.
 
-    Raises FileNotFoundError, and BadBlock for a file that is damaged or of another film.
+    Raises FileNotFoundError, and BadBlockError if the file is damaged or belongs to another film.
     """
     made_by, record = _read_record(path)
     now = {**asdict(spec), **settings}
@@ -70,45 +70,45 @@ def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, 
         f"{key} was {made_by.get(key)!r}, now {value!r}" for key, value in now.items() if value != made_by.get(key)
     ]
     if differences:
-        raise BadBlock(f"{path} belongs to another film: {'; '.join(differences)}")
+        raise BadBlockError(f"{path} belongs to another film: {'; '.join(differences)}")
     try:
         with safe_open(path, "pt") as file:
-            # A copy: the file is not held open by a tensor that lies in it.
+            # A copy, because a tensor that maps the file would keep it open.
             latents = file.get_tensor("latents").clone()
     except (SafetensorError, OSError) as error:
-        raise BadBlock(f"{path} is damaged ({error})") from error
+        raise BadBlockError(f"{path} is damaged ({error})") from error
     if latents_digest(latents) != record.digest:
-        raise BadBlock(f"{path} is damaged (its latents are not those that were written)")
+        raise BadBlockError(f"{path} is damaged (the checksum of its latents differs)")
     return Block(spec, latents), record
 
 
 def read_record(path: Path) -> BlockRecord | None:
-    """What is written with a block, its latents unread; None for no block or a damaged one."""
+    """Reads a block's record without its latents; None if the file is missing or damaged."""
     try:
         return _read_record(path)[1]
-    except (FileNotFoundError, BadBlock):
+    except (FileNotFoundError, BadBlockError):
         return None
 
 
 def latents_digest(latents: Tensor) -> str:
-    """Fingerprint of latents on the CPU: shape, dtype and every bit."""
+    """Fingerprint of latents `[1, C, F, H, W]` on the CPU: shape, dtype and every bit."""
     digest = hashlib.sha256(f"{tuple(latents.shape)} {latents.dtype}".encode())
     digest.update(latents.contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """A file is complete or absent: it is written beside its name and moved there. Raises OSError."""
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Writes a file under a temporary name and renames it, so that it is complete or absent. Raises OSError."""
     partial = path.with_suffix(PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         os.replace(partial, path)
-    except (SafetensorError, OSError) as error:  # the library has its own error for a full disk
+    except (SafetensorError, OSError) as error:  # safetensors raises its own error for a full disk
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise OSError(f"cannot keep {path} ({why}); free some space and resume, or leave the take out") from error
+        raise OSError(f"cannot write {path} ({why}); free disk space and resume, or render without a take") from error
 
 
 def _read_record(path: Path) -> tuple[dict[str, object], BlockRecord]:
@@ -118,8 +118,8 @@ def _read_record(path: Path) -> tuple[dict[str, object], BlockRecord]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
-            raise BadBlock(f"{path} is no block of a LongLive film (format {metadata.get('format')!r})")
+            raise BadBlockError(f"{path} is not a block of a LongLive film (format {metadata.get('format')!r})")
         made_by = {**json.loads(metadata["spec"]), **json.loads(metadata["settings"])}
         return made_by, BlockRecord(History(metadata["history"]), metadata["digest"])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise BadBlock(f"{path} is damaged ({error})") from error
+        raise BadBlockError(f"{path} is damaged ({error})") from error

@@ -1,4 +1,4 @@
-"""A given video as the beginning of a take: its blocks are encoded, none of them is sampled."""
+"""A given video as the first shot of a take; its blocks are encoded, not sampled."""
 
 from __future__ import annotations
 
@@ -15,79 +15,77 @@ from torch import Tensor
 from ..script import Length, ScriptError, ShotScript
 from ..script import Shot as ScriptShot
 from ..types import Block, BlockSpec
-from .block_file import BadBlock, History, load_block, save_block
-from .take import FILE, Shot, Take, Version, with_text
-
-MADE = "video"
+from .block_file import BadBlockError, History, load_block, save_block
+from .take import FILE, GIVEN_VIDEO, Shot, Take, Version, with_text
 
 
 class MakeTake(Protocol):
-    """The take of a script, with the settings of its film."""
+    """Makes the take of a script with the settings of its film."""
 
     def __call__(self, script: ShotScript) -> Take: ...
 
 
 def take_of_video(blocks: int, prompt: str, script: ShotScript, make: MakeTake) -> Take:
-    """A take of one shot, the video, of that many blocks; not saved. `append` puts the script's shots behind it.
+    """Makes a take whose only shot is a video of that many blocks; it is not saved. `append` adds the script's shots.
 
-    prompt: the text of that shot, as in a script, whose names and style hold for it too. Raises ValueError for one that
-    is no text of one shot.
+    prompt: the text of the shot; it may use the names and the style of the script. Raises ValueError unless it is the
+    text of exactly one shot.
     """
     if not prompt.strip():
-        raise ValueError("the video has no prompt: say what it shows, the model reads it with its frames")
+        raise ValueError("the video has no prompt: describe what it shows, for the model to read")
     length = Length(Decimal(blocks), "blocks")
-    first = replace(script, shots=(ScriptShot(MADE, MADE, length),))
+    first = replace(script, shots=(ScriptShot(GIVEN_VIDEO, GIVEN_VIDEO, length),))
     try:
         take = make(with_text(first, 0, Version(prompt)))
     except ScriptError as error:
-        _, _, why = str(error).partition(": ")  # it has no line in any script
+        _, _, why = str(error).partition(": ")  # the error's line and column refer to no script that the user wrote
         raise ValueError(f"the video's prompt: {why}") from error
     shot = take.script.shots[0]
-    return replace(take, shots=(Shot((Version(shot.text, shot.seed, MADE),)),))
+    return replace(take, shots=(Shot((Version(shot.text, shot.seed, GIVEN_VIDEO),)),))
 
 
 def save_video(
     take: Take, latents: Iterable[Tensor], should_stop: Callable[[], bool], on_block: Callable[[BlockSpec], None]
 ) -> bool:
-    """Writes the given blocks of a take that has begun, and is claimed; false, and no take is left, after a stop.
+    """Writes the video's blocks of a saved and locked take; returns false after a stop, and then the take is removed.
 
-    latents: of each latent frame, `[1, C, 1, h, w]`, as `encode_chunks` gives them; asked for one at a time. on_block:
-    told of each block that is kept. Raises OSError, and what `latents` raises: no take is left then either.
+    latents: yields one latent frame `[1, C, 1, h, w]` at a time. on_block: called after each written block. Raises
+    OSError and what `latents` raises; the take is removed then too.
     """
-    history, frames, whole = History(), iter(latents), False
+    history, frames, complete = History(), iter(latents), False
     try:
         for spec in _given(take):
-            found = list(islice(_until(frames, should_stop), spec.frames))
-            if len(found) < spec.frames:
+            block_frames = list(islice(_until(frames, should_stop), spec.frames))
+            if len(block_frames) < spec.frames:
                 return False
-            block = Block(spec, torch.cat(found, dim=2))
+            block = Block(spec, torch.cat(block_frames, dim=2))
             history = history.then(save_block(take.path(spec), block, take.settings, history))
             on_block(spec)
-        whole = True
+        complete = True
     finally:
-        if not whole:
+        if not complete:
             shutil.rmtree(take.folder / "shots", ignore_errors=True)
             (take.folder / FILE).unlink(missing_ok=True)
-    return whole
+    return complete
 
 
 def check_video(take: Take) -> None:
-    """Raises ValueError where a block of a given video is missing or damaged: no model can make it again."""
+    """Raises ValueError if a block of a given video is missing or damaged, because it cannot be sampled again."""
     for spec in _given(take):
         try:
             load_block(take.path(spec), spec, take.settings)
-        except (FileNotFoundError, BadBlock) as error:
+        except (FileNotFoundError, BadBlockError) as error:
             raise ValueError(
-                f"{error}: it is part of a given video and cannot be made again; `longlive extend` that video anew, "
-                "or queue the workflow that the video is in"
+                f"{error}: it is part of a given video and cannot be made again; run `longlive extend` on that video, "
+                "or queue the workflow that contains the video"
             ) from error
 
 
 def _given(take: Take) -> Iterator[BlockSpec]:
-    """The blocks of the film as chosen that are a video's."""
+    """The blocks of the film as chosen that belong to a given video."""
     for spec in take.plan.blocks:
         shot = take.shots[spec.shot]
-        if shot.versions[shot.chosen].made == MADE:
+        if shot.versions[shot.chosen].made == GIVEN_VIDEO:
             yield spec
 
 

@@ -1,16 +1,16 @@
-"""Which blocks precede a shot of a take, and after which blocks each version was made."""
+"""Which blocks precede a shot of a take, and after which blocks each version was sampled."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ..types import Block, BlockSpec
-from .block_file import BadBlock, BlockRecord, History, load_block
+from .block_file import BadBlockError, BlockRecord, History, load_block
 from .take import Take
 
 
 def history_before(take: Take, index: int) -> History | None:
-    """The history before a shot (from 0) as chosen; None where a block before it is yet to be made."""
+    """Returns the history before a shot (from 0) of the film as chosen; None if a block before it is missing."""
     history = History()
     for spec in take.plan.blocks:
         if spec.shot == index:
@@ -22,22 +22,23 @@ def history_before(take: Take, index: int) -> History | None:
     return history
 
 
-def made_after(take: Take, index: int, version: int, before: History | None) -> History | None:
-    """The history that a version was made on; None where its first block is yet to be made.
+def version_history(take: Take, index: int, version: int, before: History | None) -> History | None:
+    """Returns the history before the first block of a version of a shot (from 0); None if that block is missing.
 
-    A storyboard's block stands anywhere, so `before` the shot too, unless its second block was made after others.
+    The first block of a storyboard version fits any history: it counts as sampled after `before`, the history before
+    the shot now, unless the version's second block was sampled after another one.
     """
     first, *rest = (spec for spec in take.plan.blocks if spec.shot == index)
     record = take.record(first, version)
     if record is None or take.shots[index].versions[version].made != "preview":
         return None if record is None else record.history
     second = take.record(rest[0], version) if rest else None
-    stands = second is None or (before is not None and second.history == before.then(record.digest))
-    return before if stands else record.history
+    fits = second is None or (before is not None and second.history == before.then(record.digest))
+    return before if fits else record.history
 
 
 def stored_blocks(take: Take) -> list[BlockSpec]:
-    """The film's first blocks as chosen, as far as they are stored and were made after each other; latents unread."""
+    """Lists the first blocks of the film as chosen that are stored and were sampled after each other."""
     history, stored = History(), list[BlockSpec]()
     for spec in take.plan.blocks:
         record = take.record(spec)
@@ -49,9 +50,9 @@ def stored_blocks(take: Take) -> list[BlockSpec]:
 
 
 def read_blocks(take: Take) -> Iterator[tuple[Block, BlockRecord]]:
-    """The `stored_blocks`, read and checked, up to the first damaged one."""
+    """Reads the `stored_blocks` with their records, up to the first damaged one."""
     for spec in stored_blocks(take):
         try:
             yield load_block(take.path(spec), spec, take.settings)
-        except (FileNotFoundError, BadBlock):
+        except (FileNotFoundError, BadBlockError):
             return

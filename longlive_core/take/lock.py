@@ -1,4 +1,4 @@
-"""One process at a time makes a take."""
+"""A lock that lets only one process at a time change a take."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ else:
     import fcntl
 
 FILE = "in_use"
-# What systems answer where somebody else holds the lock.
-HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.EWOULDBLOCK)
+# The error numbers by which systems report a held lock.
+LOCK_HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.EWOULDBLOCK)
 
 
 class TakeLock:
-    """A take's folder, claimed by this process until `release`, or until it dies, however it dies.
+    """An exclusive lock on a take's folder, held until `release` or until the process ends.
 
-        with Claim(folder):
+        with TakeLock(folder):
             ...
 
-    The system holds the claim on the file `in_use`, which stays behind and means nothing by itself. A folder with
-    nothing else in it goes with the claim.
+    The operating system locks the file `in_use`; the existence of that file means nothing. `release` removes a folder
+    that has no other file.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises BlockingIOError where another claim is held, of this process or not, and OSError for no such folder
-        to be written."""
+        """Makes the folder if necessary and locks it.
+
+        Raises BlockingIOError if it is locked already, by this process or another one, and OSError if the folder cannot
+        be written.
+        """
         folder.mkdir(exist_ok=True)
         self._path = folder / FILE
         self._file: IO[bytes] = self._path.open("ab")
@@ -39,14 +42,14 @@ class TakeLock:
             _lock(self._file.fileno())
         except OSError as error:
             self._file.close()
-            if error.errno in HELD:
-                said = f"{folder} is being made by another process; wait for it or stop it, and try again"
-                raise BlockingIOError(said) from error
-            why = f"this disk cannot keep two processes apart ({error.strerror}): put the film elsewhere"
-            raise OSError(error.errno, why, str(folder)) from error
+            if error.errno in LOCK_HELD:
+                message = f"{folder} is being made by another process; wait for it or stop it, and try again"
+                raise BlockingIOError(message) from error
+            message = f"this disk has no file locks ({error.strerror}): write the film to another disk"
+            raise OSError(error.errno, message, str(folder)) from error
 
     def release(self) -> None:
-        """Twice is harmless."""
+        """Releases the lock; a second call does nothing."""
         if self._file.closed:
             return
         self._file.close()
@@ -63,7 +66,7 @@ class TakeLock:
 
 
 def _lock(file: int) -> None:
-    """An exclusive lock that ends with the process. Raises OSError where it is held by another opening of the file."""
+    """Locks a file descriptor exclusively until the process ends. Raises OSError if another descriptor has the lock."""
     if sys.platform == "win32":
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
     else:

@@ -1,4 +1,4 @@
-"""A retake: a new or earlier version of one shot, and what follows from it for the shots behind it."""
+"""Retakes: a new or earlier version of one shot, and its consequences for the later shots."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from ..sampling import MAX_SEED
-from ..script import Shot as ScriptShot
 from ..script.storyboard import storyboard_blocks
-from .history import history_before, made_after
+from .history import history_before, version_history
 from .take import Shot, Take, Version, with_text
 
 Mode = Literal["ripple", "keep"]
 
 
 class Retake(NamedTuple):
-    """A take with another version of a shot (from 0), neither saved nor sampled; `before` is the take as it was."""
+    """A take with another version of a shot (from 0), neither saved nor sampled; `before` is the unchanged take."""
 
     take: Take
     shot: int
@@ -33,15 +32,15 @@ def retake(
     reuse: bool = False,
     storyboard: bool = False,
 ) -> Retake:
-    """Chooses a version of shot `number` (from 1) with this seed and prompt; every earlier version stays on disk.
+    """Gives shot `number` (from 1) a version with this seed and prompt; every earlier version stays on disk.
 
-    With neither seed nor prompt the shot gets a seed that it has not had. prompt: as in a script.
-    ripple: the shots behind it get versions that follow from it, except for locked shots. keep: they stay unchanged,
-    spliced. reuse: a version with that seed and prompt that was made or begun after the blocks that now precede it is
-    chosen again, as a graph that runs again needs it; and an empty prompt keeps the text. storyboard: only the
-    shot's first block is new, for the storyboard, and the other shots stay unchanged.
+    Without a seed and a prompt the shot gets a seed that it has not had. prompt: a shot's text, as in a script. mode:
+    "ripple" gives the later shots new versions, except for locked shots, which are spliced; "keep" splices all of them
+    unchanged. reuse: chooses an existing version with that seed and prompt if it was sampled or begun after the blocks
+    that now precede it, so that a ComfyUI graph can run again; an empty prompt keeps the text. storyboard: makes only
+    the first block of the shot again, for the storyboard, and leaves the other shots unchanged.
 
-    Raises ValueError and ScriptError.
+    Raises ValueError if the retake changes nothing or cannot be made, and ScriptError for the prompt.
     """
     index = take.sampled_index(number)
     shot = take.shots[index]
@@ -55,8 +54,8 @@ def retake(
     version = _version(take, index, seed, prompt, "keep" if storyboard else mode)
     if reuse:
         return _reuse(take, index, version, mode)
-    if _is_alike(version, shot.versions[shot.chosen]):
-        raise ValueError(f"shot {number} has that very text and seed; give another --seed or --prompt")
+    if _has_same_input(version, shot.versions[shot.chosen]):
+        raise ValueError(f"shot {number} has this text and seed already; give another --seed or --prompt")
     _check_unlocked(shot, number)
     if storyboard:
         return _retake_storyboard(take, index, version)
@@ -64,31 +63,32 @@ def retake(
 
 
 def _version(take: Take, index: int, seed: int | None, prompt: str | None, mode: Mode) -> Version:
-    """The version as the script reads it: a prompt may set a seed."""
+    """The version as parsed from the script, because a prompt may set a seed."""
     shot = take.shots[index]
     now = shot.versions[shot.chosen]
-    wanted = Version(now.text if prompt is None else prompt, now.seed if seed is None else seed)
-    read = with_text(take.script, index, wanted).shots[index]
-    return Version(read.text, read.seed, mode)
+    requested = Version(now.text if prompt is None else prompt, now.seed if seed is None else seed)
+    parsed = with_text(take.script, index, requested).shots[index]
+    return Version(parsed.text, parsed.seed, mode)
 
 
 def _with_new_version(take: Take, index: int, version: Version, mode: Mode) -> Take:
     shot = take.shots[index]
-    take = take.with_shot(index, Shot((*shot.versions, version), len(shot.versions)))
+    take = take.with_shot(index, _with_version(shot, version))
     for later in range(index + 1, len(take.shots)):
         following = take.shots[later]
         if mode == "ripple" and not following.locked:
-            take = take.with_shot(later, _appended(following, replace(following.versions[following.chosen], made=mode)))
+            version = replace(following.versions[following.chosen], made=mode)
+            take = take.with_shot(later, _with_version(following, version))
         else:
             take = take.with_shot(later, replace(following, spliced=True))
     return take
 
 
 def _reuse(take: Take, index: int, version: Version, mode: Mode) -> Retake:
-    """Chooses the alike version that fits the blocks before it, or adds the version where there is none."""
+    """Chooses an equal version that fits the blocks before it, or adds the version if there is none."""
     shot, history = take.shots[index], history_before(take, index)
-    alike = [v for v in shot.newest_first() if _is_alike(shot.versions[v], version)]
-    fitting = (v for v in alike if v == shot.chosen or made_after(take, index, v, history) in (None, history))
+    equal = [v for v in shot.newest_first() if _has_same_input(shot.versions[v], version)]
+    fitting = (v for v in equal if v == shot.chosen or version_history(take, index, v, history) in (None, history))
     chosen = next(fitting, None)
     if chosen != shot.chosen:
         if mode == "keep":
@@ -102,23 +102,23 @@ def _reuse(take: Take, index: int, version: Version, mode: Mode) -> Retake:
     for later in range(index + 1, len(take.shots)):
         following = result.shots[later]
         if mode == "ripple" and not following.locked and (moved or following.spliced):
-            result = result.with_shot(later, _rippled(result, later))
+            result = result.with_shot(later, _following_version(result, later))
         elif moved:
             result = result.with_shot(later, replace(following, spliced=True))
     return Retake(result, index, chosen, take)
 
 
-def _rippled(take: Take, index: int) -> Shot:
-    """A later shot in a version that follows from the blocks before it: a stored version, else a new one."""
+def _following_version(take: Take, index: int) -> Shot:
+    """A later shot with a version that fits the blocks before it: an existing version, or else a new one."""
     shot, history = take.shots[index], history_before(take, index)
     now = shot.versions[shot.chosen]
-    alike = [v for v in shot.newest_first() if _is_alike(shot.versions[v], now)]
-    after = {version: made_after(take, index, version, history) for version in alike}
-    follows = [v for v in alike if history is not None and after[v] == history]
-    begun = [v for v in alike if after[v] is None and shot.versions[v].made == "ripple"]
+    equal = [v for v in shot.newest_first() if _has_same_input(shot.versions[v], now)]
+    after = {version: version_history(take, index, version, history) for version in equal}
+    follows = [v for v in equal if history is not None and after[v] == history]
+    begun = [v for v in equal if after[v] is None and shot.versions[v].made == "ripple"]
     if reusable := [*follows, *begun]:
         return replace(shot, chosen=reusable[0], spliced=False)
-    return _appended(shot, replace(now, made="ripple"))
+    return _with_version(shot, replace(now, made="ripple"))
 
 
 def _retake_storyboard(take: Take, index: int, version: Version) -> Retake:
@@ -131,10 +131,10 @@ def _retake_storyboard(take: Take, index: int, version: Version) -> Retake:
     for spec in take.plan.blocks:
         if spec.shot > index and not take.ignores_history(spec) and take.path(spec).is_file():
             raise ValueError(
-                f"shot {spec.shot + 1} is made already, after shot {number} as it is; `longlive retake` without "
+                f"shot {spec.shot + 1} was made already, after the present shot {number}; `longlive retake` without "
                 "--preview makes both again"
             )
-    changed = take.with_shot(index, _appended(shot, replace(version, made="preview")))
+    changed = take.with_shot(index, _with_version(shot, replace(version, made="preview")))
     return Retake(changed, index, len(shot.versions), take)
 
 
@@ -144,19 +144,20 @@ def _check_unlocked(shot: Shot, number: int) -> None:
 
 
 def _check_made(take: Take, index: int) -> None:
-    """Raises ValueError where a shot from `index` on is incomplete: its rest would be made after the retake."""
+    """Raises ValueError if a shot from `index` on is incomplete, because its rest would follow the retake."""
     for spec in take.plan.blocks:
         if spec.shot >= index and take.record(spec) is None:
             raise ValueError(
                 f"shot {spec.shot + 1} is not made yet, so it cannot stay unchanged: make the film first, or let the "
-                "shots behind follow (ripple)"
+                "later shots follow (mode ripple)"
             )
 
 
-def _appended(shot: Shot, version: Version) -> Shot:
-    """The shot with one more version, chosen."""
+def _with_version(shot: Shot, version: Version) -> Shot:
+    """The shot with one more version, which is chosen."""
     return Shot((*shot.versions, version), len(shot.versions))
 
 
-def _is_alike(one: Version | ScriptShot, other: Version | ScriptShot) -> bool:
+def _has_same_input(one: Version, other: Version) -> bool:
+    """Whether two versions have the same text and seed."""
     return (one.text, one.seed) == (other.text, other.seed)

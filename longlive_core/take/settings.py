@@ -1,4 +1,4 @@
-"""The settings that a take records: everything that changes a block's bits, and the machine it was made on."""
+"""The settings that a take records: everything that changes a block's bits, and the machine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Setting = str | int | float | bool | None
 Settings = Mapping[str, Setting]
 """Name → value of every setting that changes a block's bits."""
 
-# The `model` of a take that was made in ComfyUI, where a MODEL does not name its file.
+# The recorded `model` of a take that was made in ComfyUI, where a MODEL does not know its file.
 COMFYUI = "ComfyUI"
 
 
 def machine_settings(device: str | None = None) -> Settings:
-    """The machine as far as it changes bits. device: the name of the device that samples, where there is a choice."""
+    """The properties of the machine that change bits. device: the name of the sampling device, if it can vary."""
     machine: dict[str, Setting] = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -28,7 +28,7 @@ def machine_settings(device: str | None = None) -> Settings:
 
 
 def machine_notes(recorded: Settings, machine: Settings) -> list[str]:
-    """A note where blocks made on this machine may differ in their last bits from the recorded machine's."""
+    """Notes if blocks sampled on this machine may differ in their last bits from those of the recorded machine."""
     changed = [f"{name} {was} (now {machine.get(name)})" for name, was in recorded.items() if was != machine.get(name)]
     if not changed:
         return []
@@ -36,7 +36,7 @@ def machine_notes(recorded: Settings, machine: Settings) -> list[str]:
 
 
 def fingerprint(parts: Iterable[bytes], digits: int = 16) -> str:
-    """The first hexadecimal digits of the parts' SHA-256."""
+    """Returns the first hexadecimal digits of the SHA-256 of all parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -44,5 +44,5 @@ def fingerprint(parts: Iterable[bytes], digits: int = 16) -> str:
 
 
 def tensor_bytes(value: Tensor) -> bytes:
-    """Every bit of a tensor of any shape, dtype and device."""
+    """Returns the raw bytes of a tensor of any shape, dtype and device."""
     return value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

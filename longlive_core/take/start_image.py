@@ -1,4 +1,4 @@
-"""The start image of a take's film."""
+"""Reads the start image of a take's film."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .block_file import BadBlock, load_block
+from .block_file import BadBlockError, load_block
 from .take import Take
 
 
 def load_start_image(take: Take) -> Tensor | None:
-    """Latents `[1, C, 1, H, W]` of the start image, None for a film without one.
+    """Returns the latents `[1, C, 1, H, W]` of the start image, or None for a film without a start image.
 
-    Every version of the film's first block begins with the image. Raises ValueError where none of them is left.
+    Every version of the film's first block begins with the image. Raises ValueError if no version of it is stored.
     """
     if not str(take.settings.get("start") or "").startswith("image"):
         return None
@@ -23,7 +23,7 @@ def load_start_image(take: Take) -> Tensor | None:
         spec = candidate.plan.blocks[0]
         try:
             return load_block(candidate.path(spec), spec, take.settings)[0].latents[:, :, :1]
-        except (FileNotFoundError, BadBlock):
+        except (FileNotFoundError, BadBlockError):
             continue
     raise ValueError(
         f"{take.folder} begins with an image, and no version of its first block, which holds the image, is stored: "

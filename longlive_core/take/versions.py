@@ -8,31 +8,32 @@ from dataclasses import replace
 from pathlib import Path
 
 from .block_file import History
-from .history import history_before, made_after
+from .history import history_before, version_history
 from .take import Shot, Take, bytes_in
 
 
 def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]]:
-    """The take with another version of shot `number` (from 1), not saved, and notes on the shots behind it.
+    """Returns the take with another version of shot `number` (from 1), not saved, and notes on the later shots.
 
-    Later shots change to the version that was made after the chosen one, where there is one, or stay spliced. Raises
-    ValueError where the result would be neither a film that the model made nor a splice that the user asked for.
+    Later shots change to the version that was sampled after the chosen one, or stay spliced if they have no such
+    version. Raises ValueError if the result were neither a film that the model made nor a splice that the user asked
+    for.
     """
     index = take.sampled_index(number)
     if not 0 <= version < len(take.shots[index].versions):
-        had = len(take.shots[index].versions)
-        raise ValueError(f"shot {number} has no version {version}; it has {had}, numbered from 0")
+        count = len(take.shots[index].versions)
+        raise ValueError(f"shot {number} has no version {version}; it has {count}, numbered from 0")
     chosen = take.shots[index].versions[version]
     history, notes = history_before(take, index), list[str]()
-    made_on = made_after(take, index, version, history)
-    if history is None and made_on is not None:
-        raise ValueError(f"blocks before shot {number} are not made yet; `longlive render --resume` makes them")
+    history_of_version = version_history(take, index, version, history)
+    if history is None and history_of_version is not None:
+        raise ValueError(f"blocks before shot {number} are missing; `longlive render --resume` makes them")
     spliced = take.shots[index].spliced
-    if made_on is not None and made_on != history and not spliced:
+    if history_of_version is not None and history_of_version != history and not spliced:
         raise ValueError(
             f"version {version} of shot {number} was made after other blocks than those that now precede it"
         )
-    fits = made_on in (None, history)
+    fits = history_of_version in (None, history)
     take = take.with_shot(index, replace(take.shots[index], chosen=version, spliced=not fits))
     for later in range(index + 1, len(take.shots)):
         fit = _fitting(take, later, history_before(take, later), chosen.made == "keep" or spliced)
@@ -45,7 +46,7 @@ def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]
 
 
 def lock_shot(take: Take, number: int, locked: bool) -> Take:
-    """The take with shot `number` (from 1) locked against retakes of earlier shots, or unlocked.
+    """Returns the take with shot `number` (from 1) locked against retakes of earlier shots, or unlocked.
 
     Raises ValueError for a shot that the film does not have.
     """
@@ -54,15 +55,15 @@ def lock_shot(take: Take, number: int, locked: bool) -> Take:
 
 
 def prune(take: Take, memory: bool = False) -> int:
-    """Removes the blocks of versions that are not chosen, and half-written files; returns the bytes it freed.
+    """Removes the blocks of versions that are not chosen, and partial files; returns the number of bytes freed.
 
-    Texts and seeds of every version stay in the take; a version that is chosen later is made again. Snapshots made
-    after other blocks are removed too. memory: remove every snapshot; a retake then rebuilds its KV cache. The caller
-    holds the `TakeLock` and loaded the take since. Raises OSError.
+    Texts and seeds of every version stay in the take; a version that is chosen later is sampled again. Snapshots that
+    fit no chosen blocks are removed too. memory: removes every snapshot; a retake then rebuilds the KV cache. The
+    caller holds the `TakeLock` and has loaded the take since. Raises OSError.
     """
     before = bytes_in(take.folder)
     used = set[Path]() if memory else set(_snapshots_in_use(take))
-    for path in take.memories():
+    for path in take.snapshot_paths():
         if path not in used:
             path.unlink()
     for index, shot in enumerate(take.shots):
@@ -75,10 +76,10 @@ def prune(take: Take, memory: bool = False) -> int:
 
 
 def _snapshots_in_use(take: Take) -> Iterator[Path]:
-    """Paths of the snapshots that the film as chosen can use, as far as its blocks are made."""
+    """Paths of the snapshots that the film as chosen can use, up to its first missing block."""
     history = History()
     for spec in take.plan.blocks:
-        yield take.memory_path(spec, history)
+        yield take.snapshot_path(spec, history)
         record = take.record(spec)
         if record is None:
             return
@@ -86,17 +87,17 @@ def _snapshots_in_use(take: Take) -> Iterator[Path]:
 
 
 def _fitting(take: Take, index: int, history: History | None, may_splice: bool) -> Shot:
-    """A later shot in the version that fits the blocks that now precede it."""
+    """A later shot with the version that fits the blocks that now precede it."""
     shot = take.shots[index]
-    made_on = {version: made_after(take, index, version, history) for version in shot.newest_first()}
+    history_of_version = {version: version_history(take, index, version, history) for version in shot.newest_first()}
     for version in shot.newest_first():
-        if history is not None and made_on[version] == history:
+        if history is not None and history_of_version[version] == history:
             return replace(shot, chosen=version, spliced=False)
-    if made_on[shot.chosen] is None:
+    if history_of_version[shot.chosen] is None:
         return replace(shot, spliced=False)
     if shot.spliced or may_splice:
         return replace(shot, spliced=True)
     raise ValueError(
-        f"shot {index + 1} was made after other blocks, and no version of it after these; "
-        f"`longlive retake` makes one, with --mode keep on an earlier shot it is spliced"
+        f"shot {index + 1} has no version that was made after these blocks; `longlive retake` makes one, and "
+        f"--mode keep on an earlier shot splices shot {index + 1}"
     )

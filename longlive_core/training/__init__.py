@@ -1,1 +1,1 @@
-"""How a model is trained: forwards and schedules as pure functions, and the trainers over them."""
+"""Training: noise schedules and teacher-forced forwards as pure functions, and the trainers of LongLive Mini."""

@@ -1,4 +1,4 @@
-"""What a film of the synthetic world is called in words: a small grammar with synonyms."""
+"""Captions of synthetic films, sampled from a small grammar with synonyms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from .world import BACKGROUNDS, COLOURS, Hero, Take
+from .world import BACKGROUNDS, COLOURS, Hero, WorldShot
 
 SIZE_WORDS: Final = {"small": ("small", "little", "tiny"), "big": ("big", "large", "huge")}
 SHAPE_WORDS: Final = {
@@ -40,32 +40,34 @@ UNNAMED: Final = ("it", "the hero", "the same hero")
 
 
 def hero_phrase(hero: Hero, rng: np.random.Generator) -> str:
-    """'a big red ring'."""
+    """Describes the hero, as in 'a big red ring'."""
     return f"a {_pick(rng, SIZE_WORDS[hero.size])} {hero.colour} {_pick(rng, SHAPE_WORDS[hero.shape])}"
 
 
-def take_phrase(take: Take, rng: np.random.Generator) -> str:
-    """'sways on the left in front of a striped navy wall, the camera pans left'."""
-    wall = f"{_pick(rng, PATTERN_WORDS[take.pattern])} {take.background} {_pick(rng, WALL_WORDS)}".strip()
-    # A pan over a plain wall cannot be seen.
-    camera = "" if take.pattern == "plain" else _pick(rng, CAMERA_WORDS[take.camera])
-    phrase = f"{_pick(rng, MOTION_WORDS[take.motion])} {_pick(rng, PLACE_WORDS[take.place])}"
+def shot_phrase(shot: WorldShot, rng: np.random.Generator) -> str:
+    """Describes motion, place, background and camera.
+
+    An example: 'sways on the left in front of a striped navy wall, the camera pans left'.
+    """
+    wall = f"{_pick(rng, PATTERN_WORDS[shot.pattern])} {shot.background} {_pick(rng, WALL_WORDS)}".strip()
+    # A pan over a plain background is invisible.
+    camera = "" if shot.pattern == "plain" else _pick(rng, CAMERA_WORDS[shot.camera])
+    phrase = f"{_pick(rng, MOTION_WORDS[shot.motion])} {_pick(rng, PLACE_WORDS[shot.place])}"
     return f"{phrase} {_pick(rng, BEFORE_WORDS)} a {wall}" + (f", {camera}" if camera else "")
 
 
-def caption(hero: Hero | None, take: Take, rng: np.random.Generator) -> str:
-    """One shot in words; a hero of None is left out, so that only memory can supply the looks."""
+def caption(hero: Hero | None, shot: WorldShot, rng: np.random.Generator) -> str:
+    """Caption of one shot. With `hero` None it does not describe the hero, whose looks then come from the KV cache."""
     subject = _pick(rng, UNNAMED) if hero is None else hero_phrase(hero, rng)
-    return f"{subject} {take_phrase(take, rng)}"
+    return f"{subject} {shot_phrase(shot, rng)}"
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word of the grammar and of the scene-transition prefix, sorted."""
+    """All words of the grammar and of the scene-transition prefix, sorted."""
     phrases = ["a", "an", "and", "is", "the scene transitions", *COLOURS, *BACKGROUNDS]
     phrases += [*WALL_WORDS, *BEFORE_WORDS, *UNNAMED]
     for table in (SIZE_WORDS, SHAPE_WORDS, MOTION_WORDS, PLACE_WORDS, PATTERN_WORDS, CAMERA_WORDS):
-        for words in table.values():
-            phrases.extend(words)
+        phrases += [phrase for synonyms in table.values() for phrase in synonyms]
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
 
 

@@ -1,4 +1,4 @@
-"""From a seed to the embedded model: VAE, films, transformer and text encoder. `longlive train mini` runs it."""
+"""Training of LongLive Mini from a seed: VAE, data set, transformer and text encoder. `longlive train mini` runs it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from pathlib import Path
 from ..mini import Mini
 from .captions import vocabulary
 from .dit import train_dit
-from .films import encode_films
-from .vae import polish_decoder, train_vae
+from .films import build_dataset
+from .vae import finetune_decoder, train_vae
 
-FILMS = 600
+FILM_COUNT = 600
 
 
 def train_mini(folder: Path, seed: int, log: Callable[[str], None]) -> Mini:
-    """Trains everything and writes the three files of `load_mini` to `folder`.
+    """Trains all parts of LongLive Mini and writes the three files that `load_mini` reads to `folder`.
 
-    Every step depends on (seed, step) alone and progress is kept in `folder/checkpoints` at least every 100 steps, so
-    a run that was stopped goes on where it was when it is called again.
+    A step depends on `seed` and its number only. Checkpoints are saved in `folder/checkpoints` at least every 100
+    steps, and a second call with the same folder resumes an interrupted run.
     """
     checkpoints = folder / "checkpoints"
     vae = train_vae(checkpoints, seed, log).requires_grad_(False)
-    films = encode_films(vae, checkpoints / "films.pt", seed, FILMS, log)
-    mini = Mini.random(seed, vocabulary(), vae=films.vae)
+    data = build_dataset(vae, checkpoints / "films.pt", seed, FILM_COUNT, log)
+    mini = Mini.random(seed, vocabulary(), vae=data.vae_config)
     mini.vae.load_state_dict(vae.state_dict())
-    train_dit(mini, films, checkpoints, seed, log)
-    polish_decoder(mini.vae, checkpoints, seed, log)
+    train_dit(mini, data, checkpoints, seed, log)
+    finetune_decoder(mini.vae, checkpoints, seed, log)
     mini.save(folder)
-    log(
-        f"wrote {folder}: {sum(p.numel() for m in (mini.model, mini.text, mini.vae) for p in m.parameters()):,} weights"
-    )
+    count = sum(p.numel() for module in (mini.model, mini.text, mini.vae) for p in module.parameters())
+    log(f"wrote {folder}: {count:,} weights")
     return mini

@@ -1,4 +1,4 @@
-"""Muon for matrices and kernels, Adam for vectors, behind one optimiser."""
+"""MuonAdam, which updates matrices and kernels with Muon and vectors with Adam; an average of weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 
 class MuonAdam:
-    """torch's Muon (2-D only) over kernels flattened to [C_out, -1], Adam over everything of one dimension.
+    """Optimiser: Muon for kernels flattened to `[C_out, -1]`, Adam for parameters of one dimension.
 
-    The flattened parameters share storage with the model's, so only gradients are re-linked at each step.
+    torch's Muon takes matrices only. The flattened parameters share storage with the model's, so that a step has to
+    copy references to gradients, and no weights.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, muon_lr: float, adam_lr: float) -> None:
@@ -25,7 +26,7 @@ class MuonAdam:
         self.peak = (muon_lr, adam_lr)
 
     def step(self, scale: float = 1.0) -> None:
-        """One update at `scale` times the peak rates; gradients are cleared."""
+        """Updates the parameters with `scale` times the peak learning rates, then clears the gradients."""
         for flat, kernel in zip(self.flat, self.kernels, strict=True):
             flat.grad = None if kernel.grad is None else kernel.grad.view_as(flat)
         for optimiser, peak in ((self.muon, self.peak[0]), (self.adam, self.peak[1])):
@@ -36,15 +37,17 @@ class MuonAdam:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
+        """States of both optimisers."""
         return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Loads the states of both optimisers."""
         self.muon.load_state_dict(state["muon"])
         self.adam.load_state_dict(state["adam"])
 
 
-class Average:
-    """Exponential moving average of a module's weights: w <- decay w + (1 - decay) w_now."""
+class WeightAverage:
+    """Exponential moving average of a module's weights: average ← decay · average + (1 − decay) · weights."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -52,11 +55,14 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
+        """Moves the average towards the module's weights."""
         for name, value in module.state_dict().items():
             self.weights[name].lerp_(value, 1 - self.decay)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights."""
         return self.weights
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Replaces the averaged weights."""
         self.weights = state

@@ -1,4 +1,4 @@
-"""The timesteps a flow model is trained at: 1000 noise levels, shifted towards noise."""
+"""Timesteps for training a flow-matching model: 1000 noise levels, shifted towards high noise."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class TimestepTable:
-    """Noise levels from most to least: `sigmas` in (0, 1], `timesteps` = 1000 sigma, `weights` of the loss, `[N]` each.
+    """Noise levels in descending order: `sigmas` in (0, 1], `timesteps` = 1000 · sigma and loss `weights`, each `[N]`.
 
-    float32 on the CPU. The weights are a bell around t = 500, lowered to 0 at its least and scaled to a mean of 1.
+    float32 on the CPU. The weights follow a bell curve around t = 500, minus its minimum, scaled to a mean of 1.
     """
 
     sigmas: Tensor
@@ -21,7 +21,7 @@ class TimestepTable:
 
     @classmethod
     def shifted(cls, shift: float = 5.0, entries: int = 1000) -> TimestepTable:
-        """sigma = shift · b / (1 + (shift − 1) · b) for b evenly from 1 to 1 / entries."""
+        """sigma = shift · b / (1 + (shift − 1) · b), with b evenly spaced from 1 to 1 / entries."""
         base = torch.linspace(1.0, 1.0 / entries, entries, dtype=torch.float64)
         sigmas = shift * base / (1 + (shift - 1) * base)
         timesteps = 1000 * sigmas
@@ -30,7 +30,7 @@ class TimestepTable:
         return cls(sigmas.float(), timesteps.float(), (weights / weights.mean()).float())
 
     def index(self, t: Tensor) -> Tensor:
-        """Entry nearest to each timestep, int64, in t's shape."""
+        """Index of the entry nearest to each timestep, int64, in the shape of `t`."""
         ascending = self.timesteps.flip(0).to(t.device)
         right = torch.searchsorted(ascending, t.float().contiguous()).clamp(1, len(ascending) - 1)
         nearer_left = t - ascending[right - 1] <= ascending[right] - t
@@ -38,10 +38,13 @@ class TimestepTable:
 
 
 def add_noise(clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """(1 − sigma) · clean + sigma · noise; sigma broadcasts from the right-most dimensions."""
+    """(1 − sigma) · clean + sigma · noise, in the shape of `clean`; `sigma` broadcasts from the last dimensions."""
     return (1 - sigma) * clean + sigma * noise
 
 
 def clean_from_flow(noisy: Tensor, flow: Tensor, sigma: Tensor) -> Tensor:
-    """noisy − sigma · flow, in float64: what a flow says the clean latents are; returns noisy's dtype."""
+    """Clean latents predicted by a flow: noisy − sigma · flow, computed in float64.
+
+    All three have the same number of dimensions and broadcast. Returns the dtype of `noisy`.
+    """
     return (noisy.double() - sigma.double() * flow.double()).to(noisy.dtype)

@@ -1,9 +1,9 @@
-"""Teacher forcing: every block of a film in one pass, noisy targets over a clean history.
+"""Teacher forcing: flows of all blocks of a film in one pass, each noisy block after a clean history.
 
-Nothing here masks. A block's tokens may see whole blocks only, so each block is one dense attention over exactly the
-keys it is allowed, and several noisy copies of a film share one stream of clean keys:
+There is no attention mask. A block attends to whole blocks only, so each block takes one dense attention over the keys
+that it may attend to. Several noisy copies of a film share the keys of the clean blocks:
 
-    stream      block 0    block 1      block 2            block 1 of any stream sees
+    stream      block 0    block 1      block 2            block 1 of each stream attends to
     clean       c0         c1           (not needed)       c0 and itself
     noisy 0     x0         x1           x2
     noisy 1     y0         y1           y2
@@ -36,24 +36,26 @@ def teacher_forced_flow(
     history: History | None = None,
     attention: Attention = torch_attention,
 ) -> Tensor:
-    """Flow of M noisy copies, each block with the clean blocks before it as its memory.
+    """Predicts the flow of M noisy copies of a film. Each block attends to itself and to earlier clean blocks.
 
-    clean `[B, C, F, H, W]`; noisy `[B, M, C, F, H, W]`; t `[B, M, F]`; text `[P, L, text_dim]`, the distinct prompts;
-    prompts `[B, F / block_frames]`, the row of `text` for each block; positions `[F]` or `[B, F]`, RoPE times of the
-    frames in latent frames. history: the earlier blocks that each block sees, all of them by default.
-    Returns `[B, M, C, F, H, W]`. Clean frames are shown at t = 0. Raises ValueError for frames that are not whole
-    blocks and for a history that looks ahead.
+    clean: latents `[B, C, F, H, W]`, passed at t = 0. noisy: `[B, M, C, F, H, W]`. t: timesteps `[B, M, F]`.
+    text: embeddings of the distinct prompts, `[P, L, text_dim]`. prompts: row of `text` for each block,
+    `[B, F / block_frames]`. positions: RoPE positions in latent frames, `[F]` or `[B, F]`. history: indices of the
+    earlier blocks that each block attends to; all of them by default.
+
+    Returns `[B, M, C, F, H, W]`. Raises ValueError if F is not a multiple of `block_frames`, if `prompts` has another
+    shape, or if `history` contains a later block.
     """
     copies, frames = noisy.shape[1], clean.shape[2]
-    blocks = _whole_blocks(frames, block_frames)
-    layout = _Layout(blocks, blocks - 1, copies, _checked(history, blocks))
-    kept = frames - block_frames  # nothing comes after the last block, so its clean half would only cost time
-    x = torch.cat((clean[:, :, :kept], noisy.transpose(1, 2).flatten(2, 3)), dim=2)
-    times = torch.cat((t.new_zeros(t.shape[0], kept), t.flatten(1)), dim=1)
-    place = positions.expand(clean.shape[0], frames)
-    places = torch.cat((place[:, :kept], place.repeat(1, copies)), dim=1)
-    flow = _forward(model, layout, x, times, text, prompts, places, attention)
-    return flow[:, :, kept:].unflatten(2, (copies, frames)).transpose(1, 2)
+    blocks = _block_count(frames, block_frames)
+    layout = _Layout(blocks, blocks - 1, copies, _validated(history, blocks))
+    history_frames = frames - block_frames  # no block attends to the last clean block, so it is left out
+    x = torch.cat((clean[:, :, :history_frames], noisy.transpose(1, 2).flatten(2, 3)), dim=2)
+    times = torch.cat((t.new_zeros(t.shape[0], history_frames), t.flatten(1)), dim=1)
+    positions = positions.expand(clean.shape[0], frames)
+    positions = torch.cat((positions[:, :history_frames], positions.repeat(1, copies)), dim=1)
+    flow = _forward(model, layout, x, times, text, prompts, positions, attention)
+    return flow[:, :, history_frames:].unflatten(2, (copies, frames)).transpose(1, 2)
 
 
 def plain_flow(
@@ -68,18 +70,22 @@ def plain_flow(
     history: History | None = None,
     attention: Attention = torch_attention,
 ) -> Tensor:
-    """Flow of noisy frames that see the noisy blocks before them: block-causal diffusion without a clean half.
+    """Predicts the flow of a noisy film. Each block attends to itself and to earlier noisy blocks.
 
-    noisy `[B, C, F, H, W]`; t `[B, F]`; the rest as in `teacher_forced_flow`. Returns `[B, C, F, H, W]`.
+    noisy: `[B, C, F, H, W]`. t: timesteps `[B, F]`. The other arguments and the errors are those of
+    `teacher_forced_flow`. Returns `[B, C, F, H, W]`.
     """
-    blocks = _whole_blocks(noisy.shape[2], block_frames)
-    layout = _Layout(blocks, blocks, 0, _checked(history, blocks))
+    blocks = _block_count(noisy.shape[2], block_frames)
+    layout = _Layout(blocks, blocks, 0, _validated(history, blocks))
     return _forward(model, layout, noisy, t, text, prompts, positions, attention)
 
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Order of blocks in a sequence: `clean` blocks of the shared stream, then `copies` times all `blocks`."""
+    """Order of segments in a sequence: the first `clean` blocks of the clean film, then all blocks of each noisy copy.
+
+    A segment holds the tokens of one block of one stream.
+    """
 
     blocks: int
     clean: int
@@ -88,47 +94,51 @@ class _Layout:
 
     @property
     def segments(self) -> int:
+        """Number of segments."""
         return self.clean + self.copies * self.blocks
 
-    def streams(self, block: int) -> list[int]:
-        """Segments that hold this block, the clean one first where there is one."""
+    def segments_of(self, block: int) -> list[int]:
+        """Indices of the segments that hold a block, the clean one first if there is one."""
         first = [block] if block < self.clean else []
         return first + [self.clean + copy * self.blocks + block for copy in range(self.copies)]
 
-    def restore(self, outputs: list[tuple[Tensor, ...]]) -> Tensor:
-        """Outputs per block, in the order of `streams`, back in sequence order along dimension 1."""
+    def join(self, outputs: list[tuple[Tensor, ...]]) -> Tensor:
+        """Concatenates the outputs of all blocks along dimension 1, in the order of the sequence.
+
+        outputs: for each block, one tensor `[B, L, …]` for each of `segments_of(block)`.
+        """
         placed = {
             segment: value
             for block, values in enumerate(outputs)
-            for segment, value in zip(self.streams(block), values, strict=True)
+            for segment, value in zip(self.segments_of(block), values, strict=True)
         }
         return torch.cat([placed[segment] for segment in range(self.segments)], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class _BlockCausal:
-    """Self-attention of all blocks of a film at once, each over the clean blocks before it and itself."""
+    """KV cache of one pass: all blocks attend at once, each to its history and to itself."""
 
     layout: _Layout
     attention: Attention
 
     def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
         del layer
-        # One unbind instead of many slices: the gradient of each slice would be a tensor of the whole sequence.
+        # One unbind instead of many slices, because the gradient of a slice is a tensor as large as the whole sequence.
         queries, keys, values = (_segments(x, self.layout) for x in (q.rotated(rope), k.rotated(rope), v))
         outputs: list[tuple[Tensor, ...]] = []
         for block in range(self.layout.blocks):
-            rows = self.layout.streams(block)
+            rows = self.layout.segments_of(block)
             out = self.attention(
                 torch.cat([queries[row] for row in rows]),
                 self._visible(keys, block, rows),
                 self._visible(values, block, rows),
             )
             outputs.append(out.chunk(len(rows)))
-        return self.layout.restore(outputs)
+        return self.layout.join(outputs)
 
     def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
-        raise NotImplementedError("teacher forcing keeps nothing between passes; call the model, not `write_kv`")
+        raise NotImplementedError("teacher forcing stores no K/V between passes: call the model instead of `write_kv`")
 
     def _visible(self, segments: tuple[Tensor, ...], block: int, rows: list[int]) -> Tensor:
         past = [segments[earlier].repeat(len(rows), 1, 1, 1) for earlier in self.layout.history[block]]
@@ -137,7 +147,7 @@ class _BlockCausal:
 
 @dataclass(frozen=True, slots=True)
 class _BlockText:
-    """Cross-attention with one prompt per block; all streams of a block share its keys."""
+    """Text K/V of one pass: cross-attention with one prompt per block; all segments of a block share its keys."""
 
     layout: _Layout
     keys: tuple[KeyValue, ...]
@@ -149,11 +159,11 @@ class _BlockText:
         k, v = self.keys[layer]
         outputs: list[tuple[Tensor, ...]] = []
         for block in range(self.layout.blocks):
-            rows = self.layout.streams(block)
+            rows = self.layout.segments_of(block)
             prompt = self.prompts[:, block]
             out = self.attention(torch.cat([queries[row] for row in rows], dim=1), k[prompt], v[prompt])
             outputs.append(out.chunk(len(rows), dim=1))
-        return self.layout.restore(outputs)
+        return self.layout.join(outputs)
 
 
 def _forward(
@@ -168,29 +178,29 @@ def _forward(
 ) -> Tensor:
     if prompts.shape != (x.shape[0], layout.blocks):
         raise ValueError(
-            f"prompts {tuple(prompts.shape)} must name one text row for each of {x.shape[0]} films x "
-            f"{layout.blocks} blocks"
+            f"prompts of shape {tuple(prompts.shape)} must have the shape {(x.shape[0], layout.blocks)}: "
+            "a row of `text` for each film and block"
         )
-    words = _BlockText(layout, model.text_kv(text), prompts, attention)
-    return model(x, t, words, _BlockCausal(layout, attention), positions)
+    text_kv = _BlockText(layout, model.text_kv(text), prompts, attention)
+    return model(x, t, text_kv, _BlockCausal(layout, attention), positions)
 
 
 def _segments(x: Tensor, layout: _Layout) -> tuple[Tensor, ...]:
     return x.unflatten(1, (layout.segments, -1)).unbind(1)
 
 
-def _whole_blocks(frames: int, block_frames: int) -> int:
+def _block_count(frames: int, block_frames: int) -> int:
     if frames == 0 or frames % block_frames:
         raise ValueError(f"{frames} latent frames are not whole blocks of {block_frames}; trim the film")
     return frames // block_frames
 
 
-def _checked(history: History | None, blocks: int) -> tuple[tuple[int, ...], ...]:
+def _validated(history: History | None, blocks: int) -> tuple[tuple[int, ...], ...]:
     if history is None:
         return tuple(tuple(range(block)) for block in range(blocks))
     if len(history) != blocks:
-        raise ValueError(f"history names {len(history)} blocks, the film has {blocks}")
+        raise ValueError(f"history has {len(history)} entries, but must have one for each of the {blocks} blocks")
     for block, seen in enumerate(history):
         if any(not 0 <= earlier < block for earlier in seen):
-            raise ValueError(f"history of block {block} is {list(seen)}; a block sees earlier blocks only")
+            raise ValueError(f"history of block {block} is {list(seen)}, but a block can attend to earlier blocks only")
     return tuple(tuple(seen) for seen in history)

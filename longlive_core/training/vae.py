@@ -1,13 +1,13 @@
-"""Trains the embedded VAE on the synthetic world: images, then short clips, then whole frames.
+"""Training of LongLive Mini's VAE on synthetic films: images first, then short clips, then clips of whole frames.
 
-The curriculum is what makes two CPU cores enough: an image autoencoder is inflated to video by silencing the past
-taps of every kernel, so clips begin where images ended.
+The curriculum makes training on two CPU cores possible. An image autoencoder is inflated to a video autoencoder by
+setting the weights of past frames to zero, so that clips start from the quality that images have reached.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from ..mini.config import MINI_VAE
+from ..types import FPS
 from ..vae import VAEConfig, WanVAE
 from ..vae.decoder import Upsample
 from ..vae.encoder import Downsample
 from ..vae.layers import CausalConv3d
 from . import world
-from .checkpoint import Checkpoint
+from .checkpoint import TrainingCheckpoint
 from .optim import MuonAdam
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One part of the curriculum: `steps` updates on `batch` clips of `frames` video frames of `crop` pixels.
+class Phase:
+    """One phase of the curriculum: `steps` updates on `batch` clips of `frames` video frames, `crop` × `crop` pixels.
 
-    The learning rates fall from their peaks along a cosine laid out for `horizon` steps.
+    The learning rates fall from `muon_lr` and `adam_lr` towards `final_scale` times these along a cosine over `horizon`
+    steps.
     """
 
     name: str
@@ -42,89 +44,100 @@ class Stage:
     final_scale: float
 
 
-# The encoder stops in mid-cosine: any fixed encoder will do, and what is left is the decoder's, which is polished.
-STAGES = (
-    Stage("images", 1, crop=64, batch=16, steps=1200, horizon=1200, muon_lr=0.02, adam_lr=3e-3, final_scale=0.2),
-    Stage("clips", 5, crop=64, batch=8, steps=1100, horizon=1100, muon_lr=0.005, adam_lr=1e-3, final_scale=0.4),
-    Stage("films", 9, crop=128, batch=2, steps=400, horizon=900, muon_lr=0.0025, adam_lr=5e-4, final_scale=0.02),
+# The third phase ends in the middle of its cosine. Any fixed encoder will do, and the decoder is trained further in
+# `DECODER_PHASE`, once the encoder is frozen.
+PHASES = (
+    Phase("images", 1, crop=64, batch=16, steps=1200, horizon=1200, muon_lr=0.02, adam_lr=3e-3, final_scale=0.2),
+    Phase("clips", 5, crop=64, batch=8, steps=1100, horizon=1100, muon_lr=0.005, adam_lr=1e-3, final_scale=0.4),
+    Phase("films", 9, crop=128, batch=2, steps=400, horizon=900, muon_lr=0.0025, adam_lr=5e-4, final_scale=0.02),
 )
-POLISH = Stage("polish", 9, crop=128, batch=2, steps=220, horizon=220, muon_lr=0.002, adam_lr=4e-4, final_scale=0.02)
-HERO_WEIGHT = 4.0
-POLISH_NOISE = 0.2
+DECODER_PHASE = Phase(
+    "polish", 9, crop=128, batch=2, steps=220, horizon=220, muon_lr=0.002, adam_lr=4e-4, final_scale=0.02
+)
+HERO_WEIGHT = 4.0  # weight of the hero's pixels in the loss
+LATENT_NOISE = 0.2  # highest noise level in standard deviations of the latents
 KL_WEIGHT = 1e-4
 
 
-def clip_batch(stage: Stage, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """The batch of one step, a function of (seed, step): video [B, 3, T, S, S] in [-1, 1], hero mask [B, 1, T, S, S].
+def clip_batch(phase: Phase, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """Batch of one step: video `[B, 3, T, S, S]` in [-1, 1] and hero mask `[B, 1, T, S, S]` in [0, 1].
 
-    One clip in four holds a cut.
+    It depends on `seed` and `step` only. One clip in four contains a cut.
     """
-    videos: list[Tensor] = []
-    masks: list[Tensor] = []
-    for row in range(stage.batch):
-        rng = np.random.default_rng((seed, stage.frames, step, row))
-        span = 6 * world.FPS
-        if rng.random() < 0.25 and stage.frames > 1:
-            cut = int(rng.integers(1, stage.frames))
-            start = int(rng.integers(span - stage.frames)) + stage.frames
+    videos, masks = list[Tensor](), list[Tensor]()
+    for row in range(phase.batch):
+        rng = np.random.default_rng((seed, phase.frames, step, row))
+        span = 6 * FPS
+        # The order of these calls decides every batch, because they share one random stream.
+        if rng.random() < 0.25 and phase.frames > 1:
+            cut = int(rng.integers(1, phase.frames))
+            start = int(rng.integers(span - phase.frames)) + phase.frames
             film = world.sample_film(rng, (start + cut, span))
         else:
             film = world.sample_film(rng, (span,))
-            start = int(rng.integers(span - stage.frames))
-        x, y = rng.integers(0, world.SIZE - stage.crop + 1, 2) // 16 * 16
-        window = (slice(None), slice(y, y + stage.crop), slice(x, x + stage.crop))
-        video = torch.from_numpy(world.render(film, start, start + stage.frames)[window].copy())
-        mask = torch.from_numpy(world.render_mask(film, start, start + stage.frames)[window].copy())
+            start = int(rng.integers(span - phase.frames))
+        x, y = rng.integers(0, world.SIZE - phase.crop + 1, 2) // 16 * 16
+        window = (slice(None), slice(y, y + phase.crop), slice(x, x + phase.crop))
+        video = torch.from_numpy(world.render(film, start, start + phase.frames)[window].copy())
+        mask = torch.from_numpy(world.render_mask(film, start, start + phase.frames)[window].copy())
         videos.append(video.permute(3, 0, 1, 2).float() / 127.5 - 1)
         masks.append(mask[None])
     return torch.stack(videos), torch.stack(masks)
 
 
 def weighted_error(video: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """L1 in which a pixel of the hero counts HERO_WEIGHT times."""
+    """Mean absolute error of video `[B, 3, T, S, S]`, in which pixels of the hero count HERO_WEIGHT times.
+
+    mask: `[B, 1, T, S, S]`.
+    """
     weight = 1 + (HERO_WEIGHT - 1) * mask
     return (weight * (video - target).abs()).mean() / weight.mean()
 
 
 def reconstruction_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.Generator) -> Tensor:
-    """Hero-weighted L1 plus KL of a diagonal posterior."""
+    """`weighted_error` of a reconstruction from a sampled latent, plus the KL divergence of the posterior.
+
+    video: `[B, 3, T, S, S]`. mask: `[B, 1, T, S, S]`.
+    """
     mean, log_variance = vae.moments(video)
     sample = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=noise).to(mean)
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     return weighted_error(vae.reconstruct(sample), video, mask) + KL_WEIGHT * kl
 
 
-def polish_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.Generator) -> Tensor:
-    """`weighted_error` of decoding latents that are off by up to POLISH_NOISE standard deviations."""
+def decoder_loss(vae: WanVAE, video: Tensor, mask: Tensor, noise: torch.Generator) -> Tensor:
+    """`weighted_error` of a reconstruction from latents with noise of up to LATENT_NOISE standard deviations.
+
+    video: `[B, 3, T, S, S]`. mask: `[B, 1, T, S, S]`.
+    """
     with torch.no_grad():
         latents = vae.normalise(vae.moments(video)[0])
-        level = POLISH_NOISE * torch.rand(len(latents), 1, 1, 1, 1, generator=noise)
+        level = LATENT_NOISE * torch.rand(len(latents), 1, 1, 1, 1, generator=noise)
         latents = vae.denormalise(latents + level * torch.randn(latents.shape, generator=noise))
     return weighted_error(vae.reconstruct(latents), video, mask)
 
 
 @torch.no_grad()
 def inflate(vae: WanVAE) -> None:
-    """Image autoencoder -> video autoencoder that starts by treating every frame as an image.
+    """Turns an image autoencoder into a video autoencoder, in place, that treats each frame as an image at first.
 
-    Past taps are silenced; time convolutions repeat their input (up) or average it (down).
+    Sets the weights of past frames to zero; temporal convolutions repeat (decoder) or average (encoder) their input.
     """
     for module in vae.modules():
         if isinstance(module, CausalConv3d) and module.kernel == (3, 3, 3):
             module.weight[:, :, :2] = 0
-        elif isinstance(module, Upsample) and module.time_conv is not None:
-            channels = module.time_conv.weight.shape[1]
-            module.time_conv.weight.zero_()
-            module.time_conv.weight[:, :, 2, 0, 0] = torch.eye(channels).repeat(2, 1)
-        elif isinstance(module, Downsample) and module.time_conv is not None:
-            channels = module.time_conv.weight.shape[1]
-            module.time_conv.weight.zero_()
-            module.time_conv.weight[:, :, 1:, 0, 0] = 0.5 * torch.eye(channels)[..., None]
+        elif isinstance(module, (Upsample, Downsample)) and module.time_conv is not None:
+            weight = module.time_conv.weight.zero_()
+            identity = torch.eye(weight.shape[1])
+            if isinstance(module, Upsample):
+                weight[:, :, 2, 0, 0] = identity.repeat(2, 1)
+            else:
+                weight[:, :, 1:, 0, 0] = 0.5 * identity[..., None]
 
 
 @torch.no_grad()
-def psnr(vae: WanVAE, seed: int, films: int = 4, frames: int = 33) -> float:
-    """Mean PSNR in dB over held-out films of two shots, whole frames."""
+def held_out_psnr(vae: WanVAE, seed: int, films: int = 4, frames: int = 33) -> float:
+    """Mean PSNR in dB of held-out films of two shots, encoded and decoded."""
     values: list[float] = []
     for index in range(films):
         film = world.sample_film(np.random.default_rng((seed, 777, index)), (frames // 2, frames))
@@ -135,29 +148,34 @@ def psnr(vae: WanVAE, seed: int, films: int = 4, frames: int = 33) -> float:
 
 
 def train_vae(
-    folder: Path, seed: int, log: Callable[[str], None], stages: tuple[Stage, ...] = STAGES, every: int = 100
+    folder: Path, seed: int, log: Callable[[str], None], phases: tuple[Phase, ...] = PHASES, every: int = 100
 ) -> WanVAE:
-    """Runs the curriculum, going on from what `folder` holds; progress is kept `every` so many steps."""
+    """Trains a VAE from random weights. Saves a checkpoint in `folder` every `every` steps and resumes from it."""
     torch.manual_seed(seed)
     vae = WanVAE(MINI_VAE)
-    for previous, stage in zip((None, *stages), stages, strict=False):
-        if stage.frames > 1 and previous is not None and previous.frames == 1:
+    for previous, phase in zip((None, *phases), phases, strict=False):
+        if phase.frames > 1 and previous is not None and previous.frames == 1:
             inflate(vae)
-        optimiser = MuonAdam(vae.parameters(), muon_lr=stage.muon_lr, adam_lr=stage.adam_lr)
-        _run(stage, vae, vae, optimiser, folder, seed, log, reconstruction_loss, every)
+        optimiser = MuonAdam(vae.parameters(), muon_lr=phase.muon_lr, adam_lr=phase.adam_lr)
+        _run(phase, vae, vae, optimiser, folder, seed, log, reconstruction_loss, every)
     return vae
 
 
-def polish_decoder(vae: WanVAE, folder: Path, seed: int, log: Callable[[str], None], stage: Stage = POLISH) -> None:
-    """Trains the decoder alone on slightly wrong latents, which is what a sampler hands it. Needs latent statistics."""
+def finetune_decoder(
+    vae: WanVAE, folder: Path, seed: int, log: Callable[[str], None], phase: Phase = DECODER_PHASE
+) -> None:
+    """Trains the decoder alone, in place, on noisy latents, because a sampler's latents have errors.
+
+    The VAE's configuration must hold the mean and standard deviation of its latents.
+    """
     vae.decoder.requires_grad_(True)
-    optimiser = MuonAdam(vae.decoder.parameters(), muon_lr=stage.muon_lr, adam_lr=stage.adam_lr)
-    _run(stage, vae, vae.decoder, optimiser, folder, seed, log, polish_loss)
+    optimiser = MuonAdam(vae.decoder.parameters(), muon_lr=phase.muon_lr, adam_lr=phase.adam_lr)
+    _run(phase, vae, vae.decoder, optimiser, folder, seed, log, decoder_loss)
     vae.decoder.requires_grad_(False)
 
 
 def _run(
-    stage: Stage,
+    phase: Phase,
     vae: WanVAE,
     trained: nn.Module,
     optimiser: MuonAdam,
@@ -167,33 +185,31 @@ def _run(
     loss_of: Callable[[WanVAE, Tensor, Tensor, torch.Generator], Tensor],
     every: int = 100,
 ) -> None:
-    """One stage, from its checkpoint on. A step depends on (seed, step) alone."""
-    checkpoint = Checkpoint(folder / f"vae_{stage.name}.pt", every)
-    for step in range(checkpoint.restore(trained, optimiser), stage.steps):
+    """Runs one phase from its checkpoint on. A step depends on `seed` and `step` only."""
+    checkpoint = TrainingCheckpoint(folder / f"vae_{phase.name}.pt", every)
+    for step in range(checkpoint.restore(trained, optimiser), phase.steps):
         noise = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        loss = loss_of(vae, *clip_batch(stage, seed, step), noise)
+        loss = loss_of(vae, *clip_batch(phase, seed, step), noise)
         loss.backward()
-        optimiser.step(cosine(step, stage.horizon, stage.final_scale))
-        checkpoint.keep(step + 1, trained, optimiser, last=step + 1 == stage.steps)
+        optimiser.step(cosine_schedule(step, phase.horizon, phase.final_scale))
+        checkpoint.save(step + 1, trained, optimiser, last=step + 1 == phase.steps)
         if (step + 1) % 50 == 0:
-            log(f"vae {stage.name} {step + 1}/{stage.steps} loss {loss.item():.4f}")
-    log(f"vae {stage.name} done: {psnr(vae, seed):.2f} dB on held-out films")
+            log(f"vae {phase.name} {step + 1}/{phase.steps} loss {loss.item():.4f}")
+    log(f"vae {phase.name} done: {held_out_psnr(vae, seed):.2f} dB on held-out films")
 
 
-def cosine(step: int, steps: int, final: float, warmup: int = 50) -> float:
-    """Learning-rate factor: linear warm-up, then a cosine from 1 to `final`."""
+def cosine_schedule(step: int, steps: int, final: float, warmup: int = 50) -> float:
+    """Factor of the learning rate at a step: linear warm-up, then a cosine from 1 to `final`."""
     if step < warmup:
         return (step + 1) / warmup
     return final + (1 - final) * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
 
 
 def latent_statistics(vae: WanVAE, latents: Tensor) -> VAEConfig:
-    """Config with per-channel mean and std of latents [N, C, F, H, W]; the std is floored at a tenth of its median."""
-    mean = latents.mean((0, 2, 3, 4))
-    std = latents.std((0, 2, 3, 4))
+    """The VAE's configuration with mean and standard deviation of each channel of latents `[N, C, F, H, W]`.
+
+    Standard deviations are at least a tenth of their median.
+    """
+    mean, std = latents.mean((0, 2, 3, 4)), latents.std((0, 2, 3, 4))
     std = std.clamp(min=0.1 * std.median().item())
-    values = {**vae.config.to_dict(), "mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
-    return VAEConfig.from_dict(values)
-
-
-__all__ = ["STAGES", "Stage", "cosine", "inflate", "latent_statistics", "polish_decoder", "psnr", "train_vae"]
+    return replace(vae.config, mean=tuple(mean.tolist()), std=tuple(std.tolist()))

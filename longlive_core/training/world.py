@@ -1,8 +1,8 @@
-"""A synthetic world: films of one hero in several shots, with captions and ground truth.
+"""Synthetic films of one hero in several shots, with known contents.
 
-A film is data (`Film`), its pixels and captions are functions of it, so every claim about memory can be checked
-against what was asked for. Everything that moves has a period of 4 seconds, three blocks: films of any length
-stay inside what four blocks of training can show.
+A film is described by data (`WorldFilm`), and its pixels and captions are functions of that description. So the
+contents of a generated film can be compared with those that its prompts asked for. All motion has a period of
+4 seconds, or three blocks: films of any length repeat what a training film of a few blocks shows.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-SIZE: Final = 128
-FPS: Final = 24
-PERIOD: Final = 4.0
+from ..types import FPS
+
+SIZE: Final = 128  # height and width of a frame in pixels
+PERIOD: Final = 4.0  # period of all motion in seconds
 
 Shape = Literal["circle", "square", "triangle", "ring"]
 Motion = Literal["still", "sway", "bob", "circle"]
@@ -54,14 +55,14 @@ SHAPES: Final[tuple[Shape, ...]] = ("circle", "square", "triangle", "ring")
 MOTIONS: Final[tuple[Motion, ...]] = ("still", "sway", "bob", "circle")
 PATTERNS: Final[tuple[Pattern, ...]] = ("plain", "striped", "checked")
 CAMERAS: Final[tuple[Camera, ...]] = ("still", "left", "right")
-AMPLITUDE: Final = 0.09
-TILE: Final = 32
-PATTERN_CONTRAST: Final = 26
+AMPLITUDE: Final = 0.09  # amplitude of the hero's motion as a share of the frame's width
+TILE: Final = 32  # width of a stripe or a check in pixels
+PATTERN_CONTRAST: Final = 26  # difference between the two tones of a pattern in levels of 255
 
 
 @dataclass(frozen=True)
 class Hero:
-    """Who the film is about. `colour` is a key of COLOURS, `size` of SIZES."""
+    """The coloured shape that a film shows. `colour` is a key of COLOURS, `size` of SIZES."""
 
     shape: Shape
     colour: str
@@ -69,8 +70,11 @@ class Hero:
 
 
 @dataclass(frozen=True)
-class Take:
-    """One shot of the world: where it plays and what happens. `place` is a key of PLACES."""
+class WorldShot:
+    """One shot: background, pattern, motion of the hero and of the camera, and length in video frames.
+
+    `background` is a key of BACKGROUNDS, `place` of PLACES.
+    """
 
     background: str
     pattern: Pattern
@@ -81,30 +85,31 @@ class Take:
 
 
 @dataclass(frozen=True)
-class Film:
-    """One hero, several shots."""
+class WorldFilm:
+    """A synthetic film: one hero in one or more shots."""
 
     hero: Hero
-    takes: tuple[Take, ...]
+    shots: tuple[WorldShot, ...]
 
     @property
     def frames(self) -> int:
-        return sum(take.frames for take in self.takes)
+        """Number of video frames."""
+        return sum(shot.frames for shot in self.shots)
 
 
-def hero_centre(take: Take, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centre of the hero in pixels, (x, y) for every time [T] since the shot began -> [T, 2]."""
+def hero_centre(shot: WorldShot, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Centre (x, y) of the hero in pixels, `[T, 2]`, at times `[T]` in seconds since the shot began."""
     phase = 2 * np.pi * seconds / PERIOD
-    x, y = PLACES[take.place]
-    dx = np.sin(phase) if take.motion in ("sway", "circle") else np.zeros_like(phase)
-    dy = np.sin(phase) if take.motion == "bob" else np.zeros_like(phase)
-    if take.motion == "circle":
+    x, y = PLACES[shot.place]
+    dx = np.sin(phase) if shot.motion in ("sway", "circle") else np.zeros_like(phase)
+    dy = np.sin(phase) if shot.motion == "bob" else np.zeros_like(phase)
+    if shot.motion == "circle":
         dy = -np.cos(phase)
     return (np.stack([x + AMPLITUDE * dx, y + AMPLITUDE * dy], axis=-1) * SIZE).astype(np.float32)
 
 
 def hero_mask(hero: Hero, centre: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Coverage of every pixel by the hero at each centre [T, 2] -> [T, SIZE, SIZE] in [0, 1]."""
+    """Share of each pixel that the hero covers, `[T, SIZE, SIZE]` in [0, 1], for centres `[T, 2]` in pixels."""
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
     x = grid[None, None, :] - centre[:, 0, None, None]
     y = grid[None, :, None] - centre[:, 1, None, None]
@@ -115,7 +120,7 @@ def hero_mask(hero: Hero, centre: NDArray[np.float32]) -> NDArray[np.float32]:
 def _signed_distance(
     shape: Shape, x: NDArray[np.float32], y: NDArray[np.float32], r: np.float32
 ) -> NDArray[np.float32]:
-    """Distance to the outline in pixels, negative inside."""
+    """Signed distance to the outline in pixels, negative inside; `x` and `y` are measured from the centre."""
     if shape == "circle":
         return np.hypot(x, y) - r
     if shape == "ring":
@@ -127,55 +132,59 @@ def _signed_distance(
     return np.maximum(np.maximum(side * x - 0.5 * y, -side * x - 0.5 * y), y) - 0.6 * r
 
 
-def background(take: Take, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The wall behind the hero at each time [T] -> [T, SIZE, SIZE, 3] in 0..255. A pan moves it one tile in 2 s."""
-    speed = np.float32({"still": 0.0, "left": 1.0, "right": -1.0}[take.camera] * 2 * TILE / PERIOD)
+def background(shot: WorldShot, seconds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Background without the hero, `[T, SIZE, SIZE, 3]` in 0..255, at times `[T]` in seconds since the shot began.
+
+    A pan moves it by one tile in 2 s.
+    """
+    speed = np.float32({"still": 0.0, "left": 1.0, "right": -1.0}[shot.camera] * 2 * TILE / PERIOD)
     grid = np.arange(SIZE, dtype=np.float32) + 0.5
     x: Pixels = grid[None, None, :] + speed * seconds[:, None, None]
     y = np.broadcast_to(grid[None, :, None], (len(seconds), SIZE, SIZE))
     x = np.broadcast_to(x, y.shape)
     tone = np.zeros_like(y)
-    if take.pattern == "striped":
+    if shot.pattern == "striped":
         tone = _wave(x)
-    elif take.pattern == "checked":
+    elif shot.pattern == "checked":
         tone = _wave(x) * _wave(y)
-    base = np.array(BACKGROUNDS[take.background], dtype=np.float32)
+    base = np.array(BACKGROUNDS[shot.background], dtype=np.float32)
     return np.clip(base + np.float32(PATTERN_CONTRAST / 2) * tone[..., None], 0, 255)
 
 
 def _wave(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Soft square wave of period 2 * TILE, in [-1, 1]."""
+    """Smooth square wave in [-1, 1] with a period of 2 · TILE pixels."""
     return np.tanh(4 * np.sin(np.pi * x / TILE))
 
 
-def render(film: Film, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-    """Frames start..stop of the film -> [T, SIZE, SIZE, 3] uint8."""
+def render(film: WorldFilm, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+    """Renders video frames `start` to `stop` (exclusive; the end by default), `[T, SIZE, SIZE, 3]` uint8."""
     colour = np.array(COLOURS[film.hero.colour], dtype=np.float32)
     pieces: list[NDArray[np.uint8]] = []
-    for take, seconds in _timeline(film, start, stop):
-        mask = hero_mask(film.hero, hero_centre(take, seconds))[..., None]
-        pieces.append((background(take, seconds) * (1 - mask) + colour * mask).round().astype(np.uint8))
+    for shot, seconds in _timeline(film, start, stop):
+        mask = hero_mask(film.hero, hero_centre(shot, seconds))[..., None]
+        pieces.append((background(shot, seconds) * (1 - mask) + colour * mask).round().astype(np.uint8))
     return np.concatenate(pieces)
 
 
-def render_mask(film: Film, start: int = 0, stop: int | None = None) -> Pixels:
-    """Where the hero is in frames start..stop -> [T, SIZE, SIZE] in [0, 1]."""
+def render_mask(film: WorldFilm, start: int = 0, stop: int | None = None) -> Pixels:
+    """Share of each pixel that the hero covers in the same frames, `[T, SIZE, SIZE]` in [0, 1]."""
     timeline = _timeline(film, start, stop)
-    return np.concatenate([hero_mask(film.hero, hero_centre(take, seconds)) for take, seconds in timeline])
+    return np.concatenate([hero_mask(film.hero, hero_centre(shot, seconds)) for shot, seconds in timeline])
 
 
-def _timeline(film: Film, start: int, stop: int | None) -> Iterator[tuple[Take, Pixels]]:
-    """The shots that frames start..stop show, each with the times [T] of its frames, in seconds since its cut."""
+def _timeline(film: WorldFilm, start: int, stop: int | None) -> Iterator[tuple[WorldShot, Pixels]]:
+    """Shots in frames `start` to `stop`, each with the times `[T]` of its frames, in seconds since the shot began."""
     last = film.frames if stop is None else stop
     first = 0
-    for take in film.takes:
-        frames = np.arange(max(start, first), min(last, first + take.frames))
+    for shot in film.shots:
+        frames = np.arange(max(start, first), min(last, first + shot.frames))
         if len(frames):
-            yield take, ((frames - first) / FPS).astype(np.float32)
-        first += take.frames
+            yield shot, ((frames - first) / FPS).astype(np.float32)
+        first += shot.frames
 
 
 def sample_hero(rng: np.random.Generator) -> Hero:
+    """A random hero."""
     return Hero(
         shape=SHAPES[rng.integers(len(SHAPES))],
         colour=list(COLOURS)[rng.integers(len(COLOURS))],
@@ -183,8 +192,9 @@ def sample_hero(rng: np.random.Generator) -> Hero:
     )
 
 
-def sample_take(rng: np.random.Generator, frames: int) -> Take:
-    return Take(
+def sample_shot(rng: np.random.Generator, frames: int) -> WorldShot:
+    """A random shot of `frames` video frames."""
+    return WorldShot(
         background=list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))],
         pattern=PATTERNS[rng.integers(len(PATTERNS))],
         place=list(PLACES)[rng.integers(len(PLACES))],
@@ -194,6 +204,6 @@ def sample_take(rng: np.random.Generator, frames: int) -> Take:
     )
 
 
-def sample_film(rng: np.random.Generator, frames: tuple[int, ...]) -> Film:
-    """A random hero in shots of the given lengths, in video frames."""
-    return Film(sample_hero(rng), tuple(sample_take(rng, count) for count in frames))
+def sample_film(rng: np.random.Generator, frames: tuple[int, ...]) -> WorldFilm:
+    """A random film with one shot for each length in `frames`, in video frames."""
+    return WorldFilm(sample_hero(rng), tuple(sample_shot(rng, count) for count in frames))

@@ -1,8 +1,9 @@
-"""Frames into a film while they come, and back; parts of one film into another."""
+"""Write films while they are rendered, read them, and copy encoded frames from one film to another."""
 
 from .audio import Audio
 from .codecs import CODECS, QUALITIES, check_path, film_path
-from .container import FilmWriter, open_film
+from .container import open_film
+from .film_writer import FilmWriter
 from .packets import PacketSource
 from .reader import read_video
 from .writer import FRAGMENT_SECONDS, VideoWriter

@@ -1,4 +1,4 @@
-"""A film's sound, encoded as far as its pictures have come."""
+"""The sound of a film, encoded in step with its pictures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 BITS_PER_CHANNEL = 96_000
-# Samples that are handed to the encoder at once. PCM makes a packet of each chunk.
+# Samples per call of the encoder. PCM makes one packet of each call, so its chunks are shorter.
 CHUNK, PCM_CHUNK = 16_384, 1_024
 
 
 @dataclass(frozen=True)
 class Audio:
-    """Sound: `waveform [C, S]`, float32 in [-1, 1] (beyond is clipped), C = 1 or 2; `rate` in samples a second.
+    """Sound: `waveform [C, S]` float32 with C = 1 or 2, clipped to [-1, 1]; `rate` in samples per second.
 
-    Raises ValueError for anything else.
+    Raises ValueError for another shape or dtype, a rate that is not positive, and samples that are not finite.
     """
 
     waveform: Tensor
@@ -34,18 +34,21 @@ class Audio:
     def __post_init__(self) -> None:
         shape, dtype = list(self.waveform.shape), self.waveform.dtype
         if len(shape) != 2 or shape[0] not in (1, 2) or dtype != torch.float32:
-            raise ValueError(f"audio is {dtype} {shape}; a film takes float32 [1 or 2 channels, samples]: mix it down")
+            raise ValueError(f"audio is {dtype} {shape}; a film takes float32 [1 or 2 channels, samples]; mix it down")
         if self.rate <= 0:
-            raise ValueError(f"audio rate {self.rate} must be positive, in samples a second")
+            raise ValueError(f"audio rate {self.rate} must be positive (samples per second)")
         if not bool(self.waveform.isfinite().all()):
-            raise ValueError("audio has samples that are NaN or infinite; repair them before the film is made")
+            raise ValueError("audio has NaN or infinite samples; repair them first")
 
 
 class AudioTrack:
-    """The sound of one film in the codec of its container. Packets are encoded when they are asked for."""
+    """The sound of one film in the codec of its container. Packets are encoded on demand."""
 
     def __init__(self, container: OutputContainer, audio: Audio, codec: str = "aac") -> None:
-        """Adds the stream to a container that has not begun to encode. codec: "aac", "libopus" or "pcm_s16le"."""
+        """Add an audio stream to a container that has not started to encode.
+
+        codec: "aac", "libopus" or "pcm_s16le". Opus has a few rates only: other sound is resampled to 48 kHz.
+        """
         rates = Codec(codec, "w").audio_rates
         layout = ("mono", "stereo")[audio.waveform.shape[0] - 1]
         rate = audio.rate if rates is None or audio.rate in rates else 48_000
@@ -54,21 +57,21 @@ class AudioTrack:
         self._stream = stream
         if rates is not None:
             self._stream.bit_rate = BITS_PER_CHANNEL * audio.waveform.shape[0]
-        # Webm would store the empty packets that stand for no sound: there silence follows it.
+        # The webm muxer would store the empty packets of `between`: in webm, silence is encoded after the sound.
         self._endless = codec == "libopus"
         packets = _encode(self._stream, audio, CHUNK if rates else PCM_CHUNK, self._endless)
-        # AAC's packet of silence before 0 would need an edit list, which a header written first cannot hold;
-        # kept without one it delays all sound by its length. Dropped, it costs the first 1,024 samples a fade-in.
-        # Opus has room for it in the header.
+        # AAC starts with a packet of priming samples before time 0. It needs an edit list, which a header that is
+        # written first cannot have; without one it delays the sound. Dropping it fades in the first 1,024 samples.
+        # The header of Opus stores the number of priming samples.
         self._packets = (packet for packet in packets if self._endless or (packet.pts or 0) >= 0)
         self._next: Packet[AudioStream] | None = None
         self._rate, self._started = rate, False
 
     def between(self, start: Fraction, end: Fraction) -> Iterator[Packet[AudioStream]]:
-        """What is due before `end` and was not given yet; [start, end) is one picture's time in seconds.
+        """Iterate over the packets before `end` that were not returned yet; [start, end) is one picture's time in s.
 
-        The muxer holds a picture back until it has seen as late a packet of sound. Where there is none in the
-        picture's time, an empty packet, which is not stored, stands for it; in webm, the packet after it.
+        The muxer delays a picture until a packet of sound at least as late arrives. If none starts during the picture,
+        an empty packet is added, which the muxer does not store; in webm, the next packet is returned early.
         """
         if not self._started:
             self._next, self._started = next(self._packets, None), True
@@ -85,6 +88,7 @@ class AudioTrack:
 
 
 def _encode(stream: AudioStream, audio: Audio, chunk: int, endless: bool) -> Iterator[Packet[AudioStream]]:
+    """Encode the sound; `endless` appends silence without end."""
     samples = audio.waveform.shape[1]
     for start in count(0, chunk) if endless else range(0, samples, chunk):
         piece = audio.waveform[:, start : start + chunk].clamp(-1, 1).cpu()

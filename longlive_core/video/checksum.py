@@ -1,4 +1,4 @@
-"""The bytes of a film, a file or a folder of pictures, and what they add up to."""
+"""CRC-32 checksums of the bytes of a film: a file or a folder of pictures."""
 
 from __future__ import annotations
 
@@ -6,63 +6,55 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from zlib import crc32
 
-from .image_folder import OURS, numbered, picture
+from .image_folder import FILM_FILE, numbered_pictures
 
 CHUNK = 1 << 20
 
 
 class Checksum:
-    """Of a film that grows: `read_on` reads what has come since."""
+    """A running checksum of a film that is still being written."""
 
     def __init__(self, film: Path) -> None:
         self._film = film
-        self._size = self._crc = self._pictures = 0
+        self._size = self._crc = self._chunks_read = 0
 
-    def read_on(self) -> tuple[int, int]:
-        """The bytes on disk so far: how many, and their checksum. Raises OSError."""
-        if self._film.is_dir():
-            while (path := picture(self._film, self._pictures)).is_file():
-                self._add(path.read_bytes())
-                self._pictures += 1
-        elif self._film.is_file():
-            with self._film.open("rb") as file:
-                file.seek(self._size)
-                while data := file.read(CHUNK):
-                    self._add(data)
+    def update(self) -> tuple[int, int]:
+        """Read the bytes added since the last call; return the size and checksum so far. Raises OSError."""
+        folder = self._film.is_dir()
+        if folder or self._film.is_file():
+            for data in _chunks(self._film, self._chunks_read if folder else self._size):
+                self._size, self._crc = self._size + len(data), crc32(data, self._crc)
+                self._chunks_read += 1
         return self._size, self._crc
-
-    def _add(self, data: bytes) -> None:
-        self._size, self._crc = self._size + len(data), crc32(data, self._crc)
 
 
 def checksums(film: Path, sizes: Sequence[int]) -> list[int | None]:
-    """Of a film's first bytes, one for each of the growing sizes; None where there are not as many. Raises OSError."""
+    """Return the checksum of the first `size` bytes of a film for each of the increasing `sizes`.
+
+    An entry is None if the film is shorter. Raises OSError.
+    """
     found: list[int | None] = []
     rest, crc, at = b"", 0, 0
     chunks = _chunks(film)
     for size in sizes:
-        while at < size:
-            rest = rest or next(chunks, b"")
-            if not rest:
-                break
-            taken = rest[: size - at]
-            crc, at, rest = crc32(taken, crc), at + len(taken), rest[len(taken) :]
+        while at < size and (rest := rest or next(chunks, b"")):
+            data, rest = rest[: size - at], rest[size - at :]
+            crc, at = crc32(data, crc), at + len(data)
         found.append(crc if at == size else None)
     return found
 
 
 def is_ours(film: Path) -> bool:
-    """Whether nothing but a film is there: a file, or a folder that holds what we write into one."""
-    if film.is_dir():
-        return all(OURS.fullmatch(path.name) for path in film.iterdir())
-    return film.is_file()
+    """Return whether the path holds a film and nothing else: a file, or a folder with only files that we write."""
+    return all(FILM_FILE.fullmatch(path.name) for path in film.iterdir()) if film.is_dir() else film.is_file()
 
 
-def _chunks(film: Path) -> Iterator[bytes]:
+def _chunks(film: Path, start: int = 0) -> Iterator[bytes]:
+    """Iterate over the contents of a film from picture `start` of a folder, or byte `start` of a file."""
     if film.is_dir():
-        for path in numbered(film):
-            yield path.read_bytes()
+        yield from (path.read_bytes() for path in numbered_pictures(film, start))
         return
     with film.open("rb") as file:
+        file.seek(start)
         while data := file.read(CHUNK):
             yield data

@@ -1,8 +1,9 @@
-"""A video file of any kind as frames at a film's rate, piece by piece."""
+"""Read a video file of any format as frames at the rate of a film, piece by piece."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -17,25 +18,25 @@ from torch import Tensor
 
 from ..types import TIME_FACTOR
 
-# As AVColorSpace counts them. What says nothing is taken for high-definition video from 720 lines on.
-BT709, UNSAID = 1, 2
+# Values of AVColorSpace. Unspecified colours are read as BT.709 from 720 lines on, as BT.601 below.
+BT709, UNSPECIFIED = 1, 2
 HIGH_DEFINITION = 720
 
 
 class ClipStopped(Exception):
-    """A stop was asked for while the clip was read."""
+    """Raised when a stop is requested while a clip is read."""
 
 
 class Clip:
-    """The pictures of a video at `fps`: at each moment the one that is nearest in time. `frames` says how many.
+    """A video resampled to `fps`: each frame is the source frame nearest in time.
 
-    What is torn off at its end is left out, as players do. Held in memory are four pictures and the time of each.
+    A truncated end is left out, as players do. At most four frames, and the times of all frames, are in memory.
     """
 
     def __init__(self, path: Path, fps: int, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Reads the video once, for its times.
+        """Decode the video once to read the times of its frames. `should_stop` is called for every frame.
 
-        Raises FileNotFoundError, ValueError for what is no video, and ClipStopped.
+        Raises FileNotFoundError, ValueError for a file that is not a video, and ClipStopped.
         """
         self.path = path
         times: list[float] = []
@@ -47,11 +48,11 @@ class Clip:
 
     @property
     def frames(self) -> int:
+        """The number of frames at `fps`."""
         return len(self._sources)
 
     def pieces(self, start: int = 0) -> Iterator[Tensor]:
-        """From frame `start` to the end: one frame, then four at a time (the last piece may have fewer), `[T, H, W, 3]`
-        uint8."""
+        """Iterate over `[T, H, W, 3]` uint8 from frame `start` to the end: T is 1, then 4 (the last may be shorter)."""
         frames = self._frames(start)
         size = 1
         while piece := list(islice(frames, size)):
@@ -59,21 +60,17 @@ class Clip:
             size = TIME_FACTOR
 
     def _frames(self, start: int) -> Iterator[Tensor]:
-        sources = iter(self._sources[start:])
-        wanted = next(sources, None)
-        for index, frame in enumerate(self._decoded()):
-            picture = _rgb(frame) if wanted == index else None
-            while picture is not None and wanted == index:
-                yield picture
-                wanted = next(sources, None)
-            if wanted is None:
-                return
+        # Source frame → number of frames that show it. A source frame may be shown several times or not at all.
+        repeats = Counter(self._sources[start:])
+        for index, frame in zip(range(max(repeats, default=-1) + 1), self._decoded(), strict=False):
+            if index in repeats:
+                yield from [_rgb(frame)] * repeats[index]
 
     def _decoded(self) -> Iterator[VideoFrame]:
         try:
             with av.open(str(self.path)) as container:
                 if not container.streams.video:
-                    raise ValueError(f"{self.path} has no pictures; give a video")
+                    raise ValueError(f"{self.path} has no video stream; give a video")
                 container.streams.video[0].thread_type = "AUTO"
                 with suppress(InvalidDataError):
                     yield from container.decode(container.streams.video[0])
@@ -84,22 +81,23 @@ class Clip:
 
 
 def _nearest(times: list[float], fps: int) -> list[int]:
-    """For each frame at `fps` the source frame, of these times, that is nearest; the last lasts as the one before."""
+    """Return the index of the nearest source frame for each frame at `fps`; the last source frame lasts as long as the
+    one before it."""
     if not times:
         return []
     last = times[-1] - times[-2] if len(times) > 1 else 1 / fps
     found: list[int] = []
     for number in range(max(1, round((times[-1] + last - times[0]) * fps))):
-        moment = times[0] + number / fps
-        after = min(bisect_left(times, moment), len(times) - 1)
+        time = times[0] + number / fps
+        after = min(bisect_left(times, time), len(times) - 1)
         before = max(0, after - 1)
-        found.append(before if moment - times[before] <= times[after] - moment else after)
+        found.append(before if time - times[before] <= times[after] - time else after)
     return found
 
 
 def _rgb(frame: VideoFrame) -> Tensor:
-    """`[H, W, 3]` uint8, upright."""
-    high = frame.colorspace == BT709 or (frame.colorspace == UNSAID and frame.height >= HIGH_DEFINITION)
+    """Convert a frame to RGB `[H, W, 3]` uint8 and apply its rotation."""
+    high = frame.colorspace == BT709 or (frame.colorspace == UNSPECIFIED and frame.height >= HIGH_DEFINITION)
     colours = Colorspace.ITU709 if high else Colorspace.ITU601
     picture = torch.from_numpy(frame.reformat(format="rgb24", src_colorspace=colours).to_ndarray())
     return picture.rot90(frame.rotation // 90)

@@ -1,4 +1,4 @@
-"""A film at a glance: one still per shot with its text below, as one picture."""
+"""A contact sheet: one still per shot with its caption below, as one picture."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 
 class ContactSheet:
-    """Keeps the still in the middle of every shot while the film passes; holds small pictures only.
+    """Collects the middle frame of every shot while a film is written; only thumbnails are in memory.
 
     sheet = ContactSheet(plan.blocks, captions)
     for start, frames in film:          # video frame number, uint8 [T, H, W, 3]
@@ -31,27 +31,26 @@ class ContactSheet:
     """
 
     def __init__(self, blocks: Sequence[BlockSpec], captions: Sequence[str]) -> None:
-        """`captions` has one text per shot."""
+        """`captions` has one caption per shot."""
         self._captions = captions
-        # A shot's first frame stands in until its middle comes: a film that is stopped shows its last shot too.
+        # The first frame of a shot is used until the middle one arrives: a stopped film shows its last shot too.
         self._wanted: dict[int, int] = {}
         for shot, start, stop in _ranges(blocks):
             self._wanted |= {start: shot, (start + stop) // 2: shot}
         self._stills: dict[int, Image.Image] = {}
 
     def add(self, start: int, frames: Tensor) -> None:
-        """The film's next frames `[T, H, W, 3]` uint8, the first of them number `start`."""
+        """Add frames `[T, H, W, 3]` uint8; `start` is the video frame number of the first."""
         for i in range(len(frames)):
-            shot = self._wanted.get(start + i)
-            if shot is not None:
+            if (shot := self._wanted.get(start + i)) is not None:
                 self._stills[shot] = _thumbnail(frames[i])
 
     def save(self, path: Path | str) -> None:
-        """Writes the picture; the ending of the name is its format. Raises OSError, and ValueError for no still."""
+        """Save the picture; the extension sets its format. Raises OSError, and ValueError before the first frame."""
         self.draw().save(path)
 
     def draw(self) -> Image.Image:
-        """The picture. Raises ValueError before the first still."""
+        """Return the picture. Raises ValueError before the first frame."""
         if not self._stills:
             raise ValueError("a contact sheet needs at least one frame; the film has none yet")
         font = ImageFont.load_default(13)
@@ -74,33 +73,32 @@ class ContactSheet:
 
 
 def _ranges(blocks: Sequence[BlockSpec]) -> list[tuple[int, int, int]]:
-    """(shot, first video frame, one past its last) of every shot."""
-    shots = ((shot, list(own)) for shot, own in groupby(blocks, key=lambda block: block.shot))
-    return [(shot, own[0].video_start, own[-1].video_start + own[-1].video_frames) for shot, own in shots]
+    """Return (shot, start, stop) in video frames for every shot."""
+    shots = ((shot, list(run)) for shot, run in groupby(blocks, key=lambda block: block.shot))
+    return [(shot, run[0].video_start, run[-1].video_start + run[-1].video_frames) for shot, run in shots]
 
 
 def _thumbnail(frame: Tensor) -> Image.Image:
+    """Scale a frame `[H, W, 3]` to STILL_WIDTH."""
     picture = Image.fromarray(frame.cpu().numpy())
     return picture.resize((STILL_WIDTH, round(picture.height * STILL_WIDTH / picture.width)), Image.Resampling.LANCZOS)
 
 
 def _wrap(text: str, width: int, font: Font) -> list[str]:
-    """Lines no wider than `width` pixels, at most MAX_LINES of them; a word too long is broken."""
+    """Wrap a text to at most MAX_LINES lines of `width` pixels; a word that is too long is broken."""
     lines = [""]
     for word in text.split():
         line = f"{lines[-1]} {word}".strip()
-        if font.getlength(line) <= width:
-            lines[-1] = line
-            continue
-        pieces = _break(word, width, font)
-        lines += pieces if lines[-1] else []
-        lines = lines if lines[0] else pieces
+        fits = font.getlength(line) <= width
+        # Only the first line can be empty: a long first word replaces it.
+        lines = [*lines[:-1], line] if fits else [*filter(None, lines), *_break(word, width, font)]
         if len(lines) > MAX_LINES:
             return [*lines[: MAX_LINES - 1], lines[MAX_LINES - 1][:-1] + "…"]
     return lines
 
 
 def _break(word: str, width: int, font: Font) -> list[str]:
+    """Break a word into pieces of at most `width` pixels."""
     pieces = [""]
     for letter in word:
         if pieces[-1] and font.getlength(pieces[-1] + letter) > width:

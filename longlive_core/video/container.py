@@ -1,59 +1,28 @@
-"""A film to write, whatever its codec."""
+"""Open a film for writing with any codec."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import TYPE_CHECKING, TypedDict
 
 from .audio import Audio
 from .codecs import CODECS, check_path, choose_quality
-from .image_sequence import PictureWriter
-from .packets import PacketSource
+from .film_writer import FilmWriter
+from .image_sequence import ImageSequenceWriter
 from .writer import VideoWriter
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-class FilmWriter(Protocol):
-    """Takes frames while they come. Sizes in pixels; `frames` counts what was taken."""
 
-    width: int
-    height: int
-    frames: int
+class FilmOptions(TypedDict, total=False):
+    """Options that `VideoWriter` and `ImageSequenceWriter` share."""
 
-    def start_block(self) -> None:
-        """The next frame can be decoded without those before it."""
-        ...
-
-    def write(self, frames: Tensor | NDArray[np.uint8]) -> None:
-        """The next frames `[T, height, width, 3]`, uint8. Raises ValueError for others, OSError on a full disk."""
-        ...
-
-    def fits(self, reel: PacketSource) -> bool:
-        """Whether `copy` takes this film's frames."""
-        ...
-
-    def copy(self, reel: PacketSource, start: int, stop: int) -> None:
-        """The next frames are [start, stop) of a film made before, to the bit. Raises ValueError where it does not fit.
-
-        `start` is one of its key frames, and so is `stop`, or the film's end.
-        """
-        ...
-
-    def close(self) -> None:
-        """The film is on disk; twice is harmless."""
-        ...
-
-    def __enter__(self) -> FilmWriter: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None: ...
+    fps: int | Fraction
+    audio: Audio | None
+    metadata: Mapping[str, str] | None
 
 
 def open_film(
@@ -61,30 +30,20 @@ def open_film(
     *,
     width: int,
     height: int,
-    fps: int | Fraction = 24,
     codec: str = "h264",
     quality: str = "high",
     crf: int | None = None,
-    audio: Audio | None = None,
-    metadata: Mapping[str, str] | None = None,
+    **options: Unpack[FilmOptions],
 ) -> FilmWriter:
-    """Begins a film in one of `CODECS` at a path that has the codec's extension: a file, or for png a folder.
+    """Open a film for writing: a file, or a folder of pictures if the codec is png.
 
-    Raises what `VideoWriter` and `PictureWriter` do, and ValueError for a path of another extension, before anything
-    is opened.
+    The options are those of `VideoWriter`. `path` must have the extension of the codec (see `film_path`).
+
+    Raises ValueError for another extension, before anything is opened, and the errors of `VideoWriter` and
+    `ImageSequenceWriter`.
     """
     check_path(path, codec)
     if CODECS[codec].encoders:
-        return VideoWriter(
-            path,
-            width=width,
-            height=height,
-            fps=fps,
-            codec=codec,
-            quality=quality,
-            crf=crf,
-            audio=audio,
-            metadata=metadata,
-        )
-    choose_quality(codec, quality, crf)
-    return PictureWriter(path, width=width, height=height, fps=fps, audio=audio, metadata=metadata)
+        return VideoWriter(path, width=width, height=height, codec=codec, quality=quality, crf=crf, **options)
+    choose_quality(codec, quality, crf)  # raises ValueError for an unknown quality or a crf
+    return ImageSequenceWriter(path, width=width, height=height, **options)

@@ -1,27 +1,23 @@
-"""The files of a film that is a folder of pictures."""
+"""File names in a folder that holds a film as numbered pictures."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 
 SOUND = "sound.wav"
-# What is not whole yet; the next film in the same folder removes it.
+# The suffix of a file that is still being written; the next film in the same folder deletes it.
 PARTIAL = ".partial"
-OURS = re.compile(rf"\d{{6,}}\.png|{re.escape(SOUND)}|.*{re.escape(PARTIAL)}")
+FILM_FILE = re.compile(rf"\d{{6,}}\.png|{re.escape(SOUND)}|.*{re.escape(PARTIAL)}")
 
 
-def picture(folder: Path, number: int) -> Path:
-    """Where frame `number`, counted from 0, lies."""
+def picture_path(folder: Path, number: int) -> Path:
+    """Return the path of frame `number`, counted from 0."""
     return folder / f"{number + 1:06}.png"
 
 
-def numbered(folder: Path) -> Iterator[Path]:
-    """The pictures from the first up to the first that is missing."""
-    for number in count():
-        path = picture(folder, number)
-        if not path.is_file():
-            return
-        yield path
+def numbered_pictures(folder: Path, start: int = 0) -> Iterator[Path]:
+    """Iterate over the pictures from frame `start` up to the first missing one."""
+    return takewhile(Path.is_file, (picture_path(folder, number) for number in count(start)))

@@ -1,4 +1,4 @@
-"""A film, whole or torn, back into frames."""
+"""Read the frames of a film, complete or truncated."""
 
 from __future__ import annotations
 
@@ -21,48 +21,49 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .image_folder import numbered
+from .image_folder import numbered_pictures
 
-# What a webm and its clusters begin with. Without a cluster libav takes a header for no film; one at second 0 will do.
-WEBM, CLUSTER, SECOND_0 = bytes.fromhex("1a45dfa3"), bytes.fromhex("1f43b675"), bytes.fromhex("83 e78100")
+# The ids of an EBML header and a cluster, and the size and timestamp (0) of an empty cluster. libav refuses a webm
+# without a cluster, so one is appended to a truncated file.
+WEBM, CLUSTER, AT_ZERO = bytes.fromhex("1a45dfa3"), bytes.fromhex("1f43b675"), bytes.fromhex("83 e78100")
 
 
 def read_video(path: Path | str) -> Tensor:
-    """All frames that a film still plays, `[T, H, W, 3]` uint8; a torn end is left out. T = 0 where there is none.
+    """Return all complete frames of a film, `[T, H, W, 3]` uint8; T is 0 if there is none.
 
     `path` is a file, or a folder of numbered pictures.
     """
     path = Path(path)
     pictures: list[NDArray[np.uint8]] = []
+    height = width = 0
     if path.is_dir():
-        for picture in numbered(path):
+        for picture in numbered_pictures(path):
             with Image.open(picture) as image:
                 pictures.append(np.asarray(image.convert("RGB")))
-        return torch.from_numpy(np.stack(pictures)) if pictures else torch.empty((0, 0, 0, 3), dtype=torch.uint8)
-    with open_torn(path) as container:
-        stream = container.streams.video[0]
-        for frame in _frames(container, stream):
-            bt709 = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709)
-            pictures.append(cast("NDArray[np.uint8]", bt709.to_ndarray()))
-        if not pictures:
-            return torch.empty((0, stream.height, stream.width, 3), dtype=torch.uint8)
-    return torch.from_numpy(np.stack(pictures))
+    else:
+        with open_truncated(path) as container:
+            stream = container.streams.video[0]
+            height, width = stream.height, stream.width
+            for frame in _frames(container, stream):
+                bt709 = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709)
+                pictures.append(cast("NDArray[np.uint8]", bt709.to_ndarray()))
+    return torch.from_numpy(np.stack(pictures) if pictures else np.empty((0, height, width, 3), np.uint8))
 
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     with suppress(InvalidDataError):
         for packet in container.demux(stream):
-            if packet.is_corrupt:  # the torn end of a killed film: decoded, it takes the frames before it along
+            if packet.is_corrupt:  # the truncated end of a film: decoding it would corrupt the frames before it
                 break
             yield from stream.decode(packet)
-    with suppress(InvalidDataError, EndOfFileError):  # what the decoder still holds then; nothing of a whole film
+    with suppress(InvalidDataError, EndOfFileError):  # flush the decoder after the break; a complete film is flushed
         yield from stream.decode(None)
 
 
-def open_torn(path: Path) -> InputContainer:
-    """A film, and one that was cut off where libav refuses it: before its first or in the head of a later fragment.
+def open_truncated(path: Path) -> InputContainer:
+    """Open a film, even if it is truncated where libav refuses it: before the first fragment or in a fragment header.
 
-    Raises OSError, and av's own errors for what is no film.
+    Raises OSError, and av's errors for a file that is not a film.
     """
     try:
         return av.open(str(path))
@@ -72,11 +73,13 @@ def open_torn(path: Path) -> InputContainer:
 
 
 def _whole_clusters(data: bytes) -> bytes:
+    """Remove a truncated cluster id from the end of a webm and append an empty cluster."""
     torn = next((size for size in (3, 2, 1) if data.endswith(CLUSTER[:size])), 0)
-    return data[: len(data) - torn] + CLUSTER + SECOND_0
+    return data[: len(data) - torn] + CLUSTER + AT_ZERO
 
 
 def _whole_boxes(data: bytes) -> bytes:
+    """Remove a truncated box from the end of an mp4 or mov."""
     at = 0
     while at + 8 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")

@@ -1,12 +1,10 @@
-"""Checkpoints and LoRAs: what is in a file, whose it is, the transformer it holds or changes, and other formats
-of it."""
+"""Checkpoints and LoRAs: reads, checks, loads and converts the file formats that Wan transformers come in."""
 
 from .checkpoint import Checkpoint, inspect_checkpoint, load_checkpoint
-from .conversion import Conversion
-from .convert import convert_checkpoint
+from .convert import Conversion, convert_checkpoint
 from .lora import Lora, LoraLayer, read_lora
 from .lora_report import LoraReport
-from .source import CheckpointError, TensorSource, TensorSpec, open_source
+from .tensor_source import CheckpointError, TensorSource, TensorSpec, open_source
 
 __all__ = [
     "Checkpoint",

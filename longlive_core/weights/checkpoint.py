@@ -1,4 +1,4 @@
-"""A transformer from a checkpoint: everything is compared by name and shape before a byte is allocated."""
+"""Loads a transformer from a checkpoint, after all names and shapes have been checked."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..model import CausalWan, WanConfig
 from ..model.linears import Activations, Scratch
-from .fouroversix import as_comfy
-from .metadata import causality, described
-from .names import listed, strip_prefixes
-from .other_models import PATCH, other_model
-from .quantized import TensorRequirement, companions, packed, quantised_layers, unpacked
-from .quantized_linear import quantised_linear
-from .source import CheckpointError, TensorSource, TensorSpec, open_source
+from .fouroversix import as_comfy_nvfp4
+from .layer_formats import TensorRequirement, companion_names, packed_requirements, quantized_layers, unpacked_shapes
+from .metadata import is_causal, read_settings
+from .names import strip_prefixes, summarize_names
+from .other_models import PATCH_EMBEDDING, identify_other_model
+from .quantized_linear import quantized_linear
+from .tensor_source import CheckpointError, TensorSource, TensorSpec, open_source
 
 FLOAT_FORMATS = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
@@ -30,112 +30,121 @@ def load_checkpoint(
     text_len: int = 512,
     activations: Activations = "float",
 ) -> CausalWan:
-    """A causal Wan transformer with the weights of a safetensors file or an official .pt, FourOverSix ones too.
+    """Loads a causal Wan transformer from a safetensors file or an official .pt file, FourOverSix included.
 
-    `dtype` of float weights; None keeps the file's own. Quantised layers stay packed and are decoded as they are used;
-    with `activations` `nvfp4`, the inputs of NVFP4 layers are rounded like their weights. Sizes come from the shapes;
-    heads and `text_len`, which leave no trace there, from the file's metadata if it tells them, else 128 channels a
-    head and `text_len`. The model is in eval mode, without gradients.
-    Raises FileNotFoundError, or CheckpointError for a file that is truncated, no checkpoint, of another model (the
-    ordinary Wan, which is not causal, among them), or whose tensors do not match by name and shape (they are listed).
+    The model is in eval mode, without gradients. Quantised layers stay packed and are dequantised when they run.
+    dtype: the dtype of unquantised weights; None keeps the dtype of the file.
+    text_len: used when the metadata does not give it. The number of heads is read from the metadata as well, with a
+        default of 128 channels a head; all other sizes follow from the shapes.
+    activations: `nvfp4` quantises the inputs of NVFP4 layers as their weights are quantised.
+
+    Raises FileNotFoundError, or CheckpointError for a truncated file, for a file that is not a checkpoint or holds
+    another model (such as the bidirectional Wan), and for tensors of a wrong name or shape, which the message lists.
     """
-    found = inspect_checkpoint(path, text_len=text_len)
-    tensors = found.source.read(found.names.values())
-    dtype = dtype if dtype is not None else tensors[found.names["head.modulation"]].dtype
-    state = {wan: tensors[name].to(device) for wan, name in found.names.items()}
-    skeleton, scratch, linears = found.skeleton, Scratch(), found.linears
-    for layer in found.quantised:
-        linear = quantised_linear(layer, state, linears[layer], scratch, dtype, activations)
-        skeleton.set_submodule(layer, linear)
-    floats = skeleton.state_dict()
-    held = {name: value for name, value in floats.items() if not value.is_meta}
-    skeleton.load_state_dict(
-        {name: held[name] if name in held else state[name].to(dtype) for name in floats}, assign=True
-    )
-    return skeleton.requires_grad_(False).eval()
+    checkpoint = inspect_checkpoint(path, text_len=text_len)
+    names, model = checkpoint.names, checkpoint.skeleton
+    tensors = checkpoint.source.read(names.values())
+    dtype = dtype if dtype is not None else tensors[names["head.modulation"]].dtype
+    state = {wan_name: tensors[name].to(device) for wan_name, name in names.items()}
+    scratch, linears = Scratch(), checkpoint.linears
+    for layer in checkpoint.quantized:
+        linear = quantized_linear(layer, state, linears[layer], scratch, dtype, activations)
+        model.set_submodule(layer, linear)
+    # Quantised layers have their tensors already; everything else is still on the meta device.
+    targets = model.state_dict()
+    loaded = {name: state[name].to(dtype) if target.is_meta else target for name, target in targets.items()}
+    model.load_state_dict(loaded, assign=True)
+    return model.requires_grad_(False).eval()
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checked file: Wan's name of every tensor -> its name in the file, and the model without its weights.
+    """A checkpoint whose names and shapes have been checked, and its model without weights.
 
-    `quantised` is linear layer -> `nvfp4` or `fp8`, for the layers that are. `format` is bf16, fp16, fp32, fp64, fp8 or
-    nvfp4, as the quantised layers are, or where there are none as all linear layers are; else `mixed`.
-    `causal` is None where the file does not tell it.
+    names: Wan's name of each tensor -> its name in the file.
+    skeleton: the model on the meta device.
+    format: bf16, fp16, fp32, fp64, fp8 or nvfp4: the format of the quantised layers, or of all linear layers if none
+        is quantised; `mixed` if they differ.
+    quantized: name of each quantised linear layer -> `nvfp4` or `fp8`.
+    causal: None if the file does not tell.
     """
 
     source: TensorSource
     names: Mapping[str, str]
     skeleton: CausalWan
     format: str
-    quantised: Mapping[str, str]
+    quantized: Mapping[str, str]
     causal: bool | None
 
     @property
     def config(self) -> WanConfig:
+        """The configuration of the model."""
         return self.skeleton.config
 
     @property
     def linears(self) -> dict[str, tuple[int, ...]]:
-        """Every linear layer -> its shape [out, in], unpacked."""
-        return _linears(self.skeleton)
+        """Name of each linear layer -> shape [out, in] of its unpacked weight."""
+        return _linear_shapes(self.skeleton)
 
 
 def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
-    """All that `load_checkpoint` checks, without reading the weights. Raises what it raises."""
-    source = as_comfy(open_source(path))
+    """Makes all checks of `load_checkpoint` without reading the weights, and raises the same errors."""
+    source = as_comfy_nvfp4(open_source(path))
     names = _wan_names(source)
-    specs = {wan: source.specs[name] for wan, name in names.items()}
+    specs = {wan_name: source.specs[name] for wan_name, name in names.items()}
     _check_model(source.path, specs)
-    causal = causality(source)
+    causal = is_causal(source)
     if causal is False:
         raise CheckpointError(
             f"checkpoint {source.path} is the ordinary (bidirectional) Wan2.2 TI2V 5B, by its metadata or its name; "
             "it cannot make films block by block. Get LongLive-2.0-5B"
         )
-    layers = quantised_layers(source, names)
-    config = _config(source, unpacked(specs, layers), text_len)
+    formats = quantized_layers(source, names)
     with torch.device("meta"):
-        skeleton = CausalWan(config)
-    wanted = {name: TensorRequirement(tuple(tensor.shape)) for name, tensor in skeleton.state_dict().items()}
-    linears = _linears(skeleton)
-    quantised_linears = {layer: form for layer, form in layers.items() if layer in linears}
-    for layer, form in quantised_linears.items():
-        wanted |= packed(layer, form, linears[layer])
-    _check_tensors(source.path, specs, wanted, companions(source, names, quantised_linears))
-    return Checkpoint(source, names, skeleton, _format(specs, linears, quantised_linears), quantised_linears, causal)
+        skeleton = CausalWan(_read_config(source, unpacked_shapes(specs, formats), text_len))
+    required = {name: TensorRequirement(tuple(tensor.shape)) for name, tensor in skeleton.state_dict().items()}
+    linears = _linear_shapes(skeleton)
+    # An fp8 tensor outside the linear layers stays in `required` as a float, so that the check refuses it.
+    quantized = {layer: format_ for layer, format_ in formats.items() if layer in linears}
+    for layer, format_ in quantized.items():
+        required |= packed_requirements(layer, format_, linears[layer])
+    _check_tensors(source.path, specs, required, companion_names(source, names, quantized))
+    return Checkpoint(source, names, skeleton, _overall_format(specs, linears, quantized), quantized, causal)
 
 
 def _wan_names(source: TensorSource) -> dict[str, str]:
-    """Wan's name of every tensor -> its name in the file."""
-    stripped = {strip_prefixes(name): name for name in source.specs}
-    if len(stripped) < len(source.specs):
-        twice = sorted(set(source.specs) - set(stripped.values()))
-        raise CheckpointError(f"checkpoint {source.path} holds tensors twice, under two prefixes: {listed(twice)}")
-    return stripped
+    """Maps Wan's name of each tensor to its name in the file."""
+    names = {strip_prefixes(name): name for name in source.specs}
+    if len(names) < len(source.specs):
+        repeated = summarize_names(sorted(set(source.specs) - set(names.values())))
+        raise CheckpointError(f"checkpoint {source.path} holds tensors twice, under two prefixes: {repeated}")
+    return names
 
 
 def _check_model(path: Path, specs: Mapping[str, TensorSpec]) -> None:
-    other = other_model(specs)
+    """Raises CheckpointError if the tensors belong to another model than a Wan transformer of the known layout."""
+    other = identify_other_model(specs)
     if other is not None:
         raise CheckpointError(
             f"checkpoint {path} is {other}; LongLive needs a transformer with the layout of Wan2.2 TI2V 5B, "
             "such as LongLive-2.0-5B"
         )
-    if PATCH not in specs:
+    if PATCH_EMBEDDING not in specs:
         raise CheckpointError(
-            f"checkpoint {path} is not a Wan transformer: it has no '{PATCH}' among its {len(specs)} tensors "
-            f"({listed(specs)})"
+            f"checkpoint {path} is not a Wan transformer: it has no '{PATCH_EMBEDDING}' among its {len(specs)} tensors "
+            f"({summarize_names(specs)})"
         )
 
 
-def _config(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], text_len: int) -> WanConfig:
-    said = described(source)
+def _read_config(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], text_len: int) -> WanConfig:
+    """Reads the model's configuration from the unpacked shapes and the metadata."""
+    settings = read_settings(source)
     try:
         state: Mapping[str, Tensor] = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        told = said.get("text_len", text_len)
-        config = WanConfig.from_state_dict(state, num_heads=said.get("num_heads"), text_len=told)
-        config = replace(config, eps=said.get("eps", config.eps))
+        config = WanConfig.from_state_dict(
+            state, num_heads=settings.get("num_heads"), text_len=settings.get("text_len", text_len)
+        )
+        config = replace(config, eps=settings.get("eps", config.eps))
         if config.num_layers > len(shapes):
             raise ValueError(f"{config.num_layers} layers in {len(shapes)} tensors")
         return config
@@ -143,29 +152,32 @@ def _config(source: TensorSource, shapes: Mapping[str, tuple[int, ...]], text_le
         raise CheckpointError(f"checkpoint {source.path} does not describe a LongLive transformer: {error}") from error
 
 
-def _linears(model: CausalWan) -> dict[str, tuple[int, ...]]:
+def _linear_shapes(model: CausalWan) -> dict[str, tuple[int, ...]]:
     return {n: tuple(layer.weight.shape) for n, layer in model.named_modules() if isinstance(layer, nn.Linear)}
 
 
-def _format(specs: Mapping[str, TensorSpec], linears: Mapping[str, object], quantised: Mapping[str, str]) -> str:
-    floats = {FLOAT_FORMATS[specs[f"{name}.weight"].dtype] for name in linears if name not in quantised}
-    forms = set(quantised.values()) or floats
-    return forms.pop() if len(forms) == 1 else "mixed"
+def _overall_format(
+    specs: Mapping[str, TensorSpec], linears: Mapping[str, object], quantized: Mapping[str, str]
+) -> str:
+    unquantized = {FLOAT_FORMATS[specs[f"{name}.weight"].dtype] for name in linears if name not in quantized}
+    formats = set(quantized.values()) or unquantized
+    return formats.pop() if len(formats) == 1 else "mixed"
 
 
 def _check_tensors(
-    path: Path, found: Mapping[str, TensorSpec], wanted: Mapping[str, TensorRequirement], allowed: set[str]
+    path: Path, specs: Mapping[str, TensorSpec], required: Mapping[str, TensorRequirement], allowed: set[str]
 ) -> None:
-    missing = [name for name in wanted if name not in found]
-    extra = [name for name in found if name not in wanted and name not in allowed]
-    wrong = [(name, want.fault(found[name])) for name, want in wanted.items() if name in found]
-    shapes = [f"{name} {fault}" for name, fault in wrong if fault is not None]
+    """Raises CheckpointError that lists all missing, unknown and wrongly shaped tensors."""
+    missing = [name for name in required if name not in specs]
+    unknown = [name for name in specs if name not in required and name not in allowed]
+    mismatches = {name: required[name].mismatch(specs[name]) for name in required if name in specs}
+    wrong = [f"{name} {mismatch}" for name, mismatch in mismatches.items() if mismatch is not None]
     faults = [
-        f"{len(names)} {what}: {listed(names)}"
-        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
+        f"{len(names)} {kind}: {summarize_names(names)}"
+        for kind, names in (("missing", missing), ("unknown", unknown), ("of another shape", wrong))
         if names
     ]
     if faults:
         raise CheckpointError(
-            f"checkpoint {path} does not match LongLive's transformer ({len(wanted)} tensors); {'; '.join(faults)}"
+            f"checkpoint {path} does not match LongLive's transformer ({len(required)} tensors); {'; '.join(faults)}"
         )

@@ -1,11 +1,11 @@
-"""A checkpoint of any format into one safetensors file in ComfyUI's: bf16, fp8 or nvfp4."""
+"""Converts a checkpoint of any format to a safetensors file in ComfyUI's format: bf16, fp8 or nvfp4."""
 
 from __future__ import annotations
 
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,24 +14,25 @@ import torch
 from torch import Tensor
 
 from ...kernels.nvfp4_format import denominator_of
-from .conversion import Conversion, measure
-from .names import listed
+from .conversion_check import KindErrors, compare_with_source
+from .lora_report import LoraReport
+from .names import summarize_names
 from .packing import Parts, pack, packed_specs
-from .reader import WeightReader, open_weights
-from .source import CheckpointError, TensorSpec
-from .writer import file_size, replacing, write_safetensors
+from .safetensors_writer import file_size, replace_when_complete, write_safetensors
+from .tensor_source import CheckpointError, TensorSpec
+from .weight_reader import WeightReader, open_weights
 
 Format = Literal["bf16", "fp8", "nvfp4"]
 SUFFIXES = (".safetensors", ".sft")
 
 
 class ConversionStopped(Exception):
-    """`should_stop` said so; nothing was left behind."""
+    """Raised after `should_stop` returned true; the conversion left no file."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertProgress:
-    """`name` is next; `done` of `total` weights were written, or read back where `checking`."""
+    """The tensor `name` comes next; `done` of `total` weights were written, or compared if `checking`."""
 
     name: str
     done: int
@@ -39,9 +40,31 @@ class ConvertProgress:
     checking: bool
 
     @property
-    def share(self) -> float:
-        """Of the whole work, 0 to 1."""
+    def fraction(self) -> float:
+        """The finished part of the whole conversion, 0 to 1; writing and checking are one half each."""
         return (self.done / self.total + self.checking) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """The result of a conversion whose file was compared with its source.
+
+    quantized: number of packed layers; `copied` of them were in the format already and are unchanged.
+    unquantized: number of tensors in bf16. bytes_in, bytes_out: sizes of the two files.
+    errors: kind of layer, such as `self_attn.q` -> its errors; all tensors outside the blocks' linear layers are one.
+    """
+
+    source: Path
+    target: Path
+    format: str
+    quantized: int
+    copied: int
+    unquantized: int
+    bytes_in: int
+    bytes_out: int
+    errors: Mapping[str, KindErrors]
+    lora: LoraReport | None = None
+    notes: tuple[str, ...] = ()
 
 
 @torch.no_grad()
@@ -57,30 +80,31 @@ def convert_checkpoint(
     on_progress: Callable[[ConvertProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Conversion:
-    """Writes `target`: the linear layers of the blocks in `format`, all else in bf16, tensor by tensor.
+    """Writes `target`, tensor by tensor: the blocks' linear layers in `format`, all other tensors in bf16.
 
-    `source` may have any format, FourOverSix too. Layers that are in `format` already are taken over bit by bit (fp8
-    and nvfp4 with their scales); others are rounded once, from float32. `lora` is merged before that, W + strength ·
-    alpha / rank · up @ down in float32. `rule` chooses nvfp4's block scales. The file says that it is causal, is read
-    back and compared, and only then gets its name; whatever goes wrong, `target` is as it was.
-    `should_stop` is asked, and `on_progress` told, before each tensor.
+    `source` may have any format, FourOverSix included. Layers that are in `format` already are copied bit by bit,
+    scales included; all others are rounded once, from float32. The file states that its model is causal. It is read
+    again and compared with the source before it gets its name; after any failure `target` is unchanged.
+    lora: merged before rounding, in float32: W + strength · alpha / rank · up @ down.
+    rule: how nvfp4 chooses its block scales, one of `kernels.RULES`.
+    on_progress, should_stop: called before each tensor.
 
-    Raises ConversionStopped; FileExistsError without `overwrite`; ValueError for paths, numbers or room on the disk
-    that cannot be; CheckpointError for a source or LoRA that does not fit or is not finite, and for a LoRA on quantised
+    Raises ConversionStopped; FileExistsError without `overwrite`; ValueError for invalid paths or numbers and for a
+    full disk; CheckpointError for a source or LoRA that does not fit or is not finite, and for a LoRA on quantised
     layers that would be rounded again.
     """
     source, target = Path(source), Path(target)
     _check_choices(format, rule, strength)
     _check_paths(target, [source] if lora is None else [source, Path(lora)], overwrite)
     reader = open_weights(source, lora=lora, strength=strength)
-    plan = _Plan(reader, format, rule)
+    plan = _ConversionPlan(reader, format, rule)
     _check_lora(plan)
-    metadata = _metadata(plan)
+    metadata = _make_metadata(plan)
     size = file_size(plan.specs(), metadata)
-    _check_room(target.parent, size)
+    _check_free_space(target.parent, size)
     total = sum(map(math.prod, reader.shapes.values()))
 
-    def steps(checking: bool) -> Callable[[str], None]:
+    def make_step(checking: bool) -> Callable[[str], None]:
         done = 0
 
         def step(name: str) -> None:
@@ -93,27 +117,27 @@ def convert_checkpoint(
 
         return step
 
-    with replacing(target) as part:
-        write_safetensors(part, plan.specs(), metadata, plan.tensors(steps(False)))
-        errors = measure(part, reader, plan.packed, steps(True))
+    with replace_when_complete(target) as part:
+        write_safetensors(part, plan.specs(), metadata, plan.tensors(make_step(checking=False)))
+        errors = compare_with_source(part, reader, plan.packed, make_step(checking=True))
     return Conversion(
         source,
         target,
         format,
-        quantised=len(plan.packed),
-        taken=sum(map(plan.taken, plan.packed)),
-        kept=len(reader.shapes) - len(plan.packed),
+        quantized=len(plan.packed),
+        copied=sum(map(plan.is_copied, plan.packed)),
+        unquantized=len(reader.shapes) - len(plan.packed),
         bytes_in=source.stat().st_size,
         bytes_out=size,
         errors=errors,
-        lora=None if reader.lora is None else reader.lora.coverage(reader.found.linears),
+        lora=None if reader.lora is None else reader.lora.coverage(reader.checkpoint.linears),
         notes=_notes(plan),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """What becomes of each tensor of the model."""
+class _ConversionPlan:
+    """Decides for each tensor of the model how it is written."""
 
     reader: WeightReader
     format: Format
@@ -121,15 +145,16 @@ class _Plan:
 
     @property
     def packed(self) -> dict[str, str]:
-        """Layer -> the format it is packed in; the linear layers of the blocks."""
-        linears = () if self.format == "bf16" else self.reader.found.linears
+        """Layer -> the format that it is packed in; only the blocks' linear layers are packed."""
+        linears = () if self.format == "bf16" else self.reader.checkpoint.linears
         return {layer: self.format for layer in linears if layer.startswith("blocks.")}
 
-    def taken(self, layer: str) -> bool:
-        """Whether a layer goes over as it is."""
-        return self.reader.found.quantised.get(layer) == self.format
+    def is_copied(self, layer: str) -> bool:
+        """Whether a layer is in the format already."""
+        return self.reader.checkpoint.quantized.get(layer) == self.format
 
     def specs(self) -> dict[str, TensorSpec]:
+        """The tensors of the new file."""
         specs: dict[str, TensorSpec] = {}
         packed = {f"{layer}.weight": layer for layer in self.packed}
         for name, shape in self.reader.shapes.items():
@@ -138,94 +163,103 @@ class _Plan:
                 continue
             layer = packed[name]
             rows, columns = shape
-            parts = self.reader.part_specs(layer) if self.taken(layer) else packed_specs(self.format, (rows, columns))
+            copied = self.is_copied(layer)
+            parts = self.reader.part_specs(layer) if copied else packed_specs(self.format, (rows, columns))
             specs |= {f"{layer}.{part}": spec for part, spec in parts.items()}
         return specs
 
     def tensors(self, step: Callable[[str], None]) -> Iterator[tuple[str, Tensor]]:
-        """The file's tensors; nothing is held here but the parts of one layer that were not given yet."""
+        """Yields the tensors of the new file; holds no more than the remaining parts of one layer."""
         packed = {f"{layer}.weight": layer for layer in self.packed}
         for name in self.reader.shapes:
             step(name)
-            parts = self._parts(packed[name]) if name in packed else {name: self._kept(name)}
+            parts = self._pack(packed[name]) if name in packed else {name: self._to_bf16(name)}
             while parts:
                 yield parts.popitem()
 
-    def _parts(self, layer: str) -> Parts:
-        if self.taken(layer):
-            parts = self.reader.parts(layer)
+    def _pack(self, layer: str) -> Parts:
+        if self.is_copied(layer):
+            parts = self.reader.read_parts(layer)
         else:
-            weight = _finite(self.reader, f"{layer}.weight")
-            parts = pack(weight, self.format, self.rule)
+            parts = pack(_read_finite(self.reader, f"{layer}.weight"), self.format, self.rule)
         return {f"{layer}.{part}": tensor for part, tensor in parts.items()}
 
-    def _kept(self, name: str) -> Tensor:
-        return _finite(self.reader, name).to(torch.bfloat16)
+    def _to_bf16(self, name: str) -> Tensor:
+        return _read_finite(self.reader, name).to(torch.bfloat16)
 
 
-def _finite(reader: WeightReader, name: str) -> Tensor:
-    tensor = reader.floats(name)
+def _read_finite(reader: WeightReader, name: str) -> Tensor:
+    tensor = reader.read_float(name)
     if not torch.stack(torch.aminmax(tensor)).isfinite().all():
         raise CheckpointError(
-            f"checkpoint {reader.found.source.path}: '{name}' holds NaN or infinity; copy it again, or get another"
+            f"checkpoint {reader.checkpoint.source.path}: '{name}' holds NaN or infinity; copy it again, or get another"
         )
     return tensor
 
 
-def _metadata(plan: _Plan) -> dict[str, str]:
-    """Who made the model stays; what shapes do not tell, and that it is causal, is said; and what was done."""
+def _make_metadata(plan: _ConversionPlan) -> dict[str, str]:
+    """Makes the metadata: the author's `modelspec` keys, the settings that shapes do not tell, and the conversion."""
     reader = plan.reader
-    config, source = reader.found.config, reader.found.source
-    done = {"from": source.path.name, "format": plan.format}
-    done |= {"rule": plan.rule} if plan.format == "nvfp4" else {}
-    done |= {"lora": reader.lora.path.name, "strength": str(reader.strength)} if reader.lora is not None else {}
-    told = {"causal": True, "num_heads": config.num_heads, "text_len": config.text_len, "eps": config.eps}
-    kept = {n: text for n, text in source.metadata.items() if n.startswith("modelspec.") and "hash" not in n}
-    return {"format": "pt", **kept, "longlive": json.dumps({**told, "converted": done})}
+    config, source = reader.checkpoint.config, reader.checkpoint.source
+    converted = {"from": source.path.name, "format": plan.format}
+    converted |= {"rule": plan.rule} if plan.format == "nvfp4" else {}
+    converted |= {"lora": reader.lora.path.name, "strength": str(reader.strength)} if reader.lora is not None else {}
+    settings = {"causal": True, "num_heads": config.num_heads, "text_len": config.text_len, "eps": config.eps}
+    # A hash of the old content would be wrong in the new file.
+    modelspec = {n: text for n, text in source.metadata.items() if n.startswith("modelspec.") and "hash" not in n}
+    return {"format": "pt", **modelspec, "longlive": json.dumps({**settings, "converted": converted})}
 
 
-def _notes(plan: _Plan) -> tuple[str, ...]:
-    found = plan.reader.found
-    again = [layer for layer in plan.packed if layer in found.quantised and not plan.taken(layer)]
-    unsaid = "the source does not say that it is causal; the new file says so: it must be LongLive's, not Wan2.2 itself"
-    twice = f"{len(again)} layers were quantised before and are rounded a second time; bf16 makes a better source"
-    return (*((unsaid,) if found.causal is None else ()), *((twice,) if again else ()))
+def _notes(plan: _ConversionPlan) -> tuple[str, ...]:
+    checkpoint = plan.reader.checkpoint
+    requantized = [layer for layer in plan.packed if layer in checkpoint.quantized and not plan.is_copied(layer)]
+    notes: list[str] = []
+    if checkpoint.causal is None:
+        notes.append(
+            "the source does not say that it is causal, and the new file does; make sure that the source is LongLive "
+            "and not Wan2.2"
+        )
+    if requantized:
+        notes.append(
+            f"{len(requantized)} layers were quantised before and are rounded a second time; a bf16 source is better"
+        )
+    return tuple(notes)
 
 
-def _check_choices(format: str, rule: str, strength: float) -> None:
-    if format not in get_args(Format):
-        raise ValueError(f"format {format!r} is unknown: choose one of {', '.join(get_args(Format))}")
-    denominator_of(rule)
+def _check_choices(format_: str, rule: str, strength: float) -> None:
+    if format_ not in get_args(Format):
+        raise ValueError(f"format {format_!r} is unknown: choose one of {', '.join(get_args(Format))}")
+    denominator_of(rule)  # raises ValueError for an unknown rule
     if not math.isfinite(strength):
         raise ValueError(f"strength {strength} must be a finite number; 1 is what a LoRA was trained for")
 
 
 def _check_paths(target: Path, sources: list[Path], overwrite: bool) -> None:
     if target.suffix not in SUFFIXES:
-        raise ValueError(f"{target} would be a safetensors file: let its name end in {SUFFIXES[0]}")
+        raise ValueError(f"{target} has no safetensors extension; use a name that ends in {' or '.join(SUFFIXES)}")
     if not target.parent.is_dir():
-        raise ValueError(f"folder {target.parent} does not exist; make it, or choose another")
+        raise ValueError(f"folder {target.parent} does not exist; create it, or choose another")
     if target.exists() and any(path.exists() and target.samefile(path) for path in sources):
-        raise ValueError(f"{target} is read from and cannot be written to; choose another name")
+        raise ValueError(f"{target} is a source of the conversion and cannot be its target; choose another name")
     if target.exists() and not (overwrite and target.is_file()):
-        raise FileExistsError(f"{target} is there already; choose another name, or allow to overwrite it")
+        raise FileExistsError(f"{target} exists already; choose another name, or allow it to be overwritten")
 
 
-def _check_lora(plan: _Plan) -> None:
-    lora = plan.reader.lora
-    rounded = [layer for layer in plan.packed if lora and layer in lora.layers and layer in plan.reader.found.quantised]
+def _check_lora(plan: _ConversionPlan) -> None:
+    lora, quantized = plan.reader.lora, plan.reader.checkpoint.quantized
+    rounded = [layer for layer in plan.packed if lora and layer in lora.layers and layer in quantized]
     if lora is not None and rounded:
         raise CheckpointError(
-            f"lora {lora.path} cannot be merged into quantised weights ({listed(rounded)}): rounding them again costs "
-            "more than it changes. Start from the bf16 checkpoint, or convert without it and apply it beside the "
-            "layers, as LongLive DMD LoRA does"
+            f"lora {lora.path} cannot be merged into quantised weights ({summarize_names(rounded)}): rounding them "
+            "again loses more than the LoRA changes. Start from the bf16 checkpoint, or convert without the LoRA and "
+            "apply it as a bypass, as LongLive DMD LoRA does"
         )
 
 
-def _check_room(folder: Path, size: int) -> None:
+def _check_free_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise ValueError(
-            f"{folder} has {free / 1e9:.2f} GB free and the file takes {size / 1e9:.2f} GB; make room or choose "
+            f"{folder} has {free / 1e9:.2f} GB free and the file needs {size / 1e9:.2f} GB; free some space or choose "
             "another folder"
         )

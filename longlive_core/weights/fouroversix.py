@@ -1,8 +1,8 @@
-"""FourOverSix checkpoints (the official model_4o6.pt), shown as what they are in ComfyUI's NVFP4.
+"""Presents FourOverSix checkpoints (the official model_4o6.pt) as ComfyUI's NVFP4.
 
-Both have the same 4-bit codes, block scales and swizzle. FourOverSix keeps the even column in the low nibble and the
-largest magnitude of a weight, which stands for 6 · 256 in codes times scales; ComfyUI keeps the even column in the high
-nibble and the quotient of the two. Nothing is rounded but that quotient.
+Both formats have the same 4-bit codes, block scales and swizzle. FourOverSix stores the even column in the low nibble,
+and the largest magnitude (amax) of a weight, which equals 6 · 256 in codes times scales. ComfyUI stores the even column
+in the high nibble, and amax / (6 · 256). Only this quotient is rounded.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ...kernels import swap_nibbles
 from ...kernels.nvfp4_format import BLOCK, denominator_of, padded_shape
-from .names import listed
+from .names import summarize_names
 from .other_models import FOUROVERSIX
-from .packing import note, packed_specs
-from .source import CheckpointError, TensorSource, TensorSpec
+from .packing import encode_settings, packed_specs
+from .tensor_source import CheckpointError, TensorSource, TensorSpec
 
 VALUES, SCALES, AMAX, SIZES = PARTS = (
     ".quantized_weight_values",
@@ -28,10 +28,11 @@ VALUES, SCALES, AMAX, SIZES = PARTS = (
 )
 
 
-def as_comfy(source: TensorSource) -> TensorSource:
-    """The same file with FourOverSix layers as ComfyUI's nvfp4 layers, made as they are read; any other as it is.
+def as_comfy_nvfp4(source: TensorSource) -> TensorSource:
+    """Returns a view of the file in which FourOverSix layers are ComfyUI's nvfp4 layers, converted when they are read.
 
-    Only the sizes of the layers are read. Raises CheckpointError for a layer whose parts are missing or do not fit.
+    A file without such layers is returned unchanged. Reads only the sizes of the layers. Raises CheckpointError for a
+    layer that lacks parts or whose parts do not fit together.
     """
     layers = [name.removesuffix(VALUES) for name in source.specs if name.endswith(VALUES)]
     if not layers:
@@ -39,62 +40,69 @@ def as_comfy(source: TensorSource) -> TensorSource:
     missing = [layer + part for layer in layers for part in PARTS if layer + part not in source.specs]
     if missing:
         raise CheckpointError(
-            f"checkpoint {source.path} has {FOUROVERSIX} layers without {listed(missing)}; copy it again"
+            f"checkpoint {source.path} has {FOUROVERSIX} layers without {summarize_names(missing)}; copy it again"
         )
     specs = {name: spec for name, spec in source.specs.items() if not name.endswith(PARTS)}
-    view = _View(source, {})
-    for layer, shape in _shapes(source, layers).items():
-        for part, spec in packed_specs("nvfp4", shape).items():
-            specs[f"{layer}.{part}"] = spec
-            view.made[f"{layer}.{part}"] = (layer, part, spec)
-    return replace(source, specs=specs, read=view.read)
+    converted = {
+        f"{layer}.{part}": (layer, part, spec)
+        for layer, shape in _read_shapes(source, layers).items()
+        for part, spec in packed_specs("nvfp4", shape).items()
+    }
+    specs |= {name: spec for name, (_, _, spec) in converted.items()}
+    return replace(source, specs=specs, read=_View(source, converted).read)
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """`made`: name -> the FourOverSix layer that the tensor is made of, which part of it, and its spec."""
+    """Reads tensors of a file and converts those of FourOverSix layers.
+
+    converted: name of a tensor -> its FourOverSix layer, the part of ComfyUI's nvfp4 that it is, and its spec.
+    """
 
     source: TensorSource
-    made: dict[str, tuple[str, str, TensorSpec]]
+    converted: Mapping[str, tuple[str, str, TensorSpec]]
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        every = list(names)
-        found = self.source.read(name for name in every if name not in self.made)
-        return {name: self._make(*self.made[name]) if name in self.made else found[name] for name in every}
+        names = list(names)
+        unchanged = self.source.read(name for name in names if name not in self.converted)
+        return {n: self._convert(*self.converted[n]) if n in self.converted else unchanged[n] for n in names}
 
-    def _make(self, layer: str, part: str, spec: TensorSpec) -> Tensor:
+    def _convert(self, layer: str, part: str, spec: TensorSpec) -> Tensor:
         if part == "comfy_quant":
-            return note({"format": "nvfp4"})
+            return encode_settings({"format": "nvfp4"})
         if part == "weight":
             rows, columns = spec.shape
-            return swap_nibbles(self._stored(layer, VALUES)[:rows, :columns])
+            return swap_nibbles(self._read_part(layer, VALUES)[:rows, :columns])
         if part == "weight_scale":
-            return self._stored(layer, SCALES).view(torch.float8_e4m3fn).reshape(spec.shape)
-        amax = self._stored(layer, AMAX).float().reshape(())
+            return self._read_part(layer, SCALES).view(torch.float8_e4m3fn).reshape(spec.shape)
+        amax = self._read_part(layer, AMAX).float().reshape(())
         return amax / amax.new_full((), denominator_of("mse"))
 
-    def _stored(self, layer: str, part: str) -> Tensor:
+    def _read_part(self, layer: str, part: str) -> Tensor:
         return self.source.read([layer + part])[layer + part]
 
 
-def _shapes(source: TensorSource, layers: list[str]) -> Mapping[str, tuple[int, int]]:
-    """Layer -> [N, K]; the file has them beside the padded sizes."""
-    read = source.read(layer + SIZES for layer in layers)
+def _read_shapes(source: TensorSource, layers: list[str]) -> Mapping[str, tuple[int, int]]:
+    """Reads the shape [N, K] of each layer; the file stores it with the padded shape, [N, K, N16, K16]."""
+    tensors = source.read(layer + SIZES for layer in layers)
     shapes: dict[str, tuple[int, int]] = {}
     for layer in layers:
-        sizes = [int(size) for size in read[layer + SIZES].flatten().tolist()]
-        rows, columns = shapes[layer] = (*sizes, 0, 0)[0], (*sizes, 0, 0)[1]
+        sizes = [int(size) for size in tensors[layer + SIZES].flatten().tolist()]
+        # The zeros stand for sizes that a damaged file lacks; the check below refuses them.
+        rows, columns, *_ = (*sizes, 0, 0)
         height, width = padded_shape(rows, columns, swizzled=True)
         values, scales = (source.specs[layer + part] for part in (VALUES, SCALES))
-        fits = (
+        valid = (
             sizes == [rows, columns, height, width]
+            and min(rows, columns) >= 1
             and values == TensorSpec("U8", (height, width // 2))
             and scales.dtype in ("U8", "F8_E4M3")
             and scales.shape in ((height * width // BLOCK,), (height, width // BLOCK))
         )
-        if not fits or min(rows, columns) < 1:
+        if not valid:
             raise CheckpointError(
-                f"checkpoint {source.path}: the parts of '{layer}' do not fit, sizes {sizes}, values "
+                f"checkpoint {source.path}: the parts of '{layer}' do not fit together: sizes {sizes}, values "
                 f"{list(values.shape)}, scales {list(scales.shape)}; copy it again"
             )
+        shapes[layer] = rows, columns
     return shapes

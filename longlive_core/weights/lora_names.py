@@ -1,4 +1,4 @@
-"""Names in LoRA files: whose layer a tensor changes, and which part of the change it is."""
+"""Parses the names of tensors in LoRA files: the layer, and which part of its LoRA the tensor is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from .names import PREFIXES, strip_prefixes
 
 LORA_PREFIXES = ("base_model.model.", "base_model.", "transformer.", "unet.", *PREFIXES)
 
-# How peft, kohya and diffusers end the names of the three tensors of a layer.
-ENDINGS = {
+# Suffixes that peft, kohya and diffusers give to the three tensors of a layer.
+PART_BY_SUFFIX = {
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
     ".lora_A.default.weight": "down",
@@ -23,17 +23,18 @@ ENDINGS = {
     ".alpha": "alpha",
 }
 
-# kohya joins words with underscores: lora_unet_blocks_0_self_attn_q; Wan-Fun's trainer puts two after unet.
-FLAT = re.compile(r"lora_(?:unet|transformer)__?")
-FLAT_LAYERS = (
+# kohya joins the parts of a name with underscores: lora_unet_blocks_0_self_attn_q. Wan-Fun's trainer writes two
+# after unet.
+KOHYA_PREFIX = re.compile(r"lora_(?:unet|transformer)__?")
+KOHYA_NAMES = (
     (re.compile(r"blocks_(\d+)_(self_attn|cross_attn|attn1|attn2)_(\w+)"), r"blocks.\1.\2.\3"),
     (re.compile(r"blocks_(\d+)_ffn_(\d+)"), r"blocks.\1.ffn.\2"),
     (re.compile(r"(text_embedding|time_embedding|time_projection)_(\d+)"), r"\1.\2"),
     (re.compile(r"head_head"), "head.head"),
 )
 
-# Wan's layers as diffusers calls them -> as Wan does.
-DIFFUSERS = (
+# Patterns of diffusers' names -> Wan's names.
+DIFFUSERS_NAMES = (
     (re.compile(r"\.attn1\."), ".self_attn."),
     (re.compile(r"\.attn2\."), ".cross_attn."),
     (re.compile(r"_attn\.to_([qkv])$"), r"_attn.\1"),
@@ -49,22 +50,21 @@ DIFFUSERS = (
 )
 
 
-def lora_part(name: str) -> tuple[str, str] | None:
-    """(Wan's name of the layer, `down` | `up` | `alpha`) of a tensor in a LoRA file; None for any other tensor."""
-    ending = next((end for end in ENDINGS if name.endswith(end)), None)
-    return (wan_layer(name.removesuffix(ending)), ENDINGS[ending]) if ending is not None else None
+def parse_lora_name(name: str) -> tuple[str, str] | None:
+    """Returns Wan's name of the layer, and `down`, `up` or `alpha`; None if the tensor is not part of a LoRA."""
+    suffix = next((suffix for suffix in PART_BY_SUFFIX if name.endswith(suffix)), None)
+    return (wan_layer(name.removesuffix(suffix)), PART_BY_SUFFIX[suffix]) if suffix is not None else None
 
 
 def wan_layer(name: str) -> str:
-    """Wan's name of a layer: `lora_unet_blocks_0_self_attn_q`, `transformer.blocks.0.attn1.to_q` -> its own.
-
-    What no rule knows keeps the rest of its name.
+    """Returns Wan's name of a layer: `lora_unet_blocks_0_self_attn_q` and `transformer.blocks.0.attn1.to_q` are both
+    `blocks.0.self_attn.q`. A name without a known pattern only loses its prefixes.
     """
-    flat = FLAT.match(name)
-    if flat is not None:
-        rest = name[flat.end() :]
-        name = next((form.sub(into, rest) for form, into in FLAT_LAYERS if form.fullmatch(rest)), name)
+    prefix = KOHYA_PREFIX.match(name)
+    if prefix is not None:
+        rest = name[prefix.end() :]
+        name = next((pattern.sub(wan, rest) for pattern, wan in KOHYA_NAMES if pattern.fullmatch(rest)), name)
     name = strip_prefixes(name, LORA_PREFIXES)
-    for form, into in DIFFUSERS:
-        name = form.sub(into, name)
+    for pattern, wan in DIFFUSERS_NAMES:
+        name = pattern.sub(wan, name)
     return name

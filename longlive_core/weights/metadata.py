@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself where shapes say nothing: its heads, its text length, and whether it is causal."""
+"""Reads what shapes do not tell from a checkpoint's metadata: heads, text length, and whether the model is causal."""
 
 from __future__ import annotations
 
@@ -7,52 +7,52 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from .source import CheckpointError, TensorSource
+from .tensor_source import CheckpointError, TensorSource
 
-# Classes that write their own name into `config`: the official trainer's, Wan's and diffusers'.
-CLASSES = {"CausalWanModel": True, "WanModel": False, "WanTransformer3DModel": False}
+# Class names in the metadata `config`: the official trainer's, Wan's and diffusers'.
+CAUSAL_BY_CLASS = {"CausalWanModel": True, "WanModel": False, "WanTransformer3DModel": False}
 
-# The ordinary Wan2.2 5B as it is repackaged: wan2.2_ti2v_5B_fp16, Wan2_2-TI2V-5B_fp8_e4m3fn_scaled_KJ …
-ORDINARY = re.compile(r"wan[-_ ]?2[._]2[-_ ]ti2v[-_ ]5b(?!.*(longlive|causal|forcing))", re.IGNORECASE)
+# Usual names of the bidirectional Wan2.2 5B: wan2.2_ti2v_5B_fp16, Wan2_2-TI2V-5B_fp8_e4m3fn_scaled_KJ and so on.
+ORDINARY_WAN = re.compile(r"wan[-_ ]?2[._]2[-_ ]ti2v[-_ ]5b(?!.*(longlive|causal|forcing))", re.IGNORECASE)
 
-# Where files say their model's name in words.
-TITLES = ("modelspec.architecture", "modelspec.title")
+# Metadata keys that hold the name of the model.
+TITLE_KEYS = ("modelspec.architecture", "modelspec.title")
 
 
-def described(source: TensorSource) -> Mapping[str, Any]:
-    """The settings in a file's metadata: `config`, flat or as core nests it under `transformer`, and `longlive`.
+def read_settings(source: TensorSource) -> Mapping[str, Any]:
+    """Reads the model's settings from the metadata `config` (flat, or nested in `transformer`) and `longlive`.
 
-    Raises CheckpointError where one of them is not a JSON object.
+    Later sources take precedence. Raises CheckpointError if one of them is not a JSON object.
     """
-    config, own = _table(source, "config"), _table(source, "longlive")
+    config, longlive = _json_object(source, "config"), _json_object(source, "longlive")
     nested = config.get("transformer")
-    return {**config, **(cast("dict[str, Any]", nested) if isinstance(nested, dict) else {}), **own}
+    return {**config, **(cast("dict[str, Any]", nested) if isinstance(nested, dict) else {}), **longlive}
 
 
-def causality(source: TensorSource) -> bool | None:
-    """Whether the model was made to see only the past: True or False where the file tells it, else None.
+def is_causal(source: TensorSource) -> bool | None:
+    """Returns whether the model is causal, or None if the file does not tell.
 
-    A causal model and the ordinary one have the same names and shapes. The file's metadata is asked first (`longlive`,
-    core's `causal_ar`, the name of a class), then the wrapper of LongLive's own .pt, then the name of the file.
+    Names and shapes do not tell a causal model from the bidirectional Wan. The metadata decides (`longlive`, ComfyUI's
+    `causal_ar`, a class name), then the wrapper of LongLive's own .pt files, then the file name and title.
     """
-    settings = described(source)
-    for name in ("causal", "causal_ar"):
-        if isinstance(settings.get(name), bool):
-            return settings[name]
-    kind = settings.get("_class_name")
-    if isinstance(kind, str) and kind in CLASSES:
-        return CLASSES[kind]
-    if source.table in ("generator", "generator_ema"):
+    settings = read_settings(source)
+    for key in ("causal", "causal_ar"):
+        if isinstance(settings.get(key), bool):
+            return settings[key]
+    class_name = settings.get("_class_name")
+    if isinstance(class_name, str) and class_name in CAUSAL_BY_CLASS:
+        return CAUSAL_BY_CLASS[class_name]
+    if source.wrapper in ("generator", "generator_ema"):
         return True
-    titles = (source.path.name, *(source.metadata.get(title, "") for title in TITLES))
-    return False if any(ORDINARY.match(title) for title in titles) else None
+    titles = (source.path.name, *(source.metadata.get(key, "") for key in TITLE_KEYS))
+    return False if any(ORDINARY_WAN.match(title) for title in titles) else None
 
 
-def _table(source: TensorSource, name: str) -> dict[str, Any]:
+def _json_object(source: TensorSource, key: str) -> dict[str, Any]:
     try:
-        content = json.loads(source.metadata.get(name, "{}"))
+        content = json.loads(source.metadata.get(key, "{}"))
     except ValueError as error:
-        raise CheckpointError(f"checkpoint {source.path} has damaged metadata '{name}' ({error})") from error
+        raise CheckpointError(f"checkpoint {source.path} has damaged metadata '{key}': {error}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"checkpoint {source.path} has metadata '{name}' that is no JSON object: {content!r:.80}")
+        raise CheckpointError(f"checkpoint {source.path} has metadata '{key}' that is no JSON object: {content!r:.80}")
     return cast("dict[str, Any]", content)

@@ -1,25 +1,26 @@
-"""Names of tensors: Wan's own, whatever trainers and other programs put before them."""
+"""Names of tensors: Wan's names without the prefixes of trainers and other programs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# What trainers and other programs put before Wan's own names, in any order and number.
+# Prefixes that trainers and other programs add to Wan's names, in any order and number.
 PREFIXES = ("model.", "diffusion_model.", "generator.", "generator_ema.", "_fsdp_wrapped_module.", "module.")
 
-LISTED = 8
+# Names that an error message lists at most.
+MAX_NAMES = 8
 
 
 def strip_prefixes(name: str, prefixes: tuple[str, ...] = PREFIXES) -> str:
-    """Wan's own name of a tensor: `model.diffusion_model.blocks.0.…` -> `blocks.0.…`."""
+    """Returns Wan's name of a tensor: `model.diffusion_model.blocks.0.…` becomes `blocks.0.…`."""
     name = name.replace("_fsdp_wrapped_module.", "")
     while (prefix := next((p for p in prefixes if name.startswith(p)), None)) is not None:
         name = name.removeprefix(prefix)
     return name
 
 
-def listed(names: Iterable[str]) -> str:
-    """The first names, and how many more."""
-    every = list(names)
-    shown = ", ".join(every[:LISTED]) or "none"
-    return f"{shown} and {len(every) - LISTED} more" if len(every) > LISTED else shown
+def summarize_names(names: Iterable[str]) -> str:
+    """Joins the first names with commas and counts the others; `none` without names."""
+    names = list(names)
+    first = ", ".join(names[:MAX_NAMES]) or "none"
+    return f"{first} and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else first

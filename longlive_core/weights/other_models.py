@@ -1,15 +1,15 @@
-"""Whose checkpoint is it? Characteristic names and shapes of models that people have beside LongLive."""
+"""Identifies checkpoints of other models by characteristic names and shapes of tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .source import TensorSpec
+from .tensor_source import TensorSpec
 
-PATCH = "patch_embedding.weight"
+PATCH_EMBEDDING = "patch_embedding.weight"
 
-# Wan transformers by the shape of their patch embedding (width, input channels).
+# (width, input channels) of the patch embedding -> Wan transformer.
 WAN_MODELS = {
     (1536, 16): "Wan2.1 1.3B (or LongLive 1.0, which is built on it)",
     (1536, 36): "Wan2.1 Fun 1.3B",
@@ -23,16 +23,17 @@ WAN_MODELS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelSignature:
-    """`model` is told by tensors whose names end with, or contain, each of `parts`."""
+    """A model whose checkpoints have, for each of `name_parts`, a tensor with this part in its name."""
 
     model: str
-    parts: tuple[str, ...]
+    name_parts: tuple[str, ...]
 
-    def fits(self, names: str) -> bool:
-        return all(part in names for part in self.parts)
+    def matches(self, names: str) -> bool:
+        """Whether the names of tensors, joined in one string, contain all parts."""
+        return all(part in names for part in self.name_parts)
 
 
-# The first that fits is the answer: what is more special stands above what is more general.
+# The first match counts, so specific signatures come before general ones.
 MODEL_SIGNATURES = (
     ModelSignature("a LoRA, not a whole model; load it with the LoRA loader", (".lora_A.",)),
     ModelSignature("a LoRA, not a whole model; load it with the LoRA loader", (".lora_down.",)),
@@ -56,11 +57,11 @@ MODEL_SIGNATURES = (
 FOUROVERSIX = "FourOverSix NVFP4"
 
 
-def other_model(specs: Mapping[str, TensorSpec]) -> str | None:
-    """The name of the model these tensors belong to, if it is known and not LongLive's."""
+def identify_other_model(specs: Mapping[str, TensorSpec]) -> str | None:
+    """Returns the name of the model that has these tensors; None for LongLive and for unknown models."""
     names = "\n".join(specs)
-    marked = next((mark.model for mark in MODEL_SIGNATURES if mark.fits(names)), None)
-    if marked is not None:
-        return marked
-    patch = next((spec.shape for name, spec in specs.items() if name.endswith(PATCH)), ())
+    model = next((signature.model for signature in MODEL_SIGNATURES if signature.matches(names)), None)
+    if model is not None:
+        return model
+    patch = next((spec.shape for name, spec in specs.items() if name.endswith(PATCH_EMBEDDING)), ())
     return WAN_MODELS.get(patch[:2]) if len(patch) == 5 else None

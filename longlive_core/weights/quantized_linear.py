@@ -1,4 +1,4 @@
-"""A quantised layer of a checkpoint in ComfyUI's formats, as a layer that computes with its weight where it is."""
+"""Makes linear layers that compute with the quantised weights of a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ..model.linears import Activations, FP8Linear, NVFP4Linear, Scratch
 from .packing import as_nvfp4
-from .source import CheckpointError
+from .tensor_source import CheckpointError
 
 
-def quantised_linear(
+def quantized_linear(
     layer: str,
     state: Mapping[str, Tensor],
     shape: tuple[int, ...],
@@ -20,15 +20,16 @@ def quantised_linear(
     dtype: torch.dtype,
     activations: Activations = "float",
 ) -> nn.Module:
-    """The linear layer `[out, in]` of the tensors that `state` has of it (Wan's names).
+    """Makes the linear layer of shape [out, in] from its tensors in `state`, which has Wan's names.
 
-    dtype: of the bias; activations: of an nvfp4 layer. Raises CheckpointError for a layer whose inputs are scaled too.
+    dtype: dtype of the bias. activations: format of the inputs of an nvfp4 layer.
+    Raises CheckpointError for a layer with a `pre_quant_scale`, because its inputs would have to be scaled.
     """
     parts = {name.removeprefix(f"{layer}."): tensor for name, tensor in state.items() if name.startswith(f"{layer}.")}
     if "pre_quant_scale" in parts:
         raise CheckpointError(
-            f"layer {layer} has a pre_quant_scale, which only ComfyUI computes with; make floats of the checkpoint "
-            "with `longlive convert IN OUT --format bf16`"
+            f"layer {layer} has a pre_quant_scale, which only ComfyUI supports; dequantise the checkpoint with "
+            "`longlive convert IN OUT --format bf16`"
         )
     bias = parts["bias"].to(dtype) if "bias" in parts else None
     if parts["weight"].dtype == torch.uint8:

@@ -25,7 +25,7 @@ from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan
 from longlive.longlive_core.weights import TensorSpec, convert_checkpoint
 from longlive.longlive_core.weights.convert import ConvertProgress
 from longlive.longlive_core.weights.convert_report import report_lines
-from longlive.longlive_core.weights.writer import write_safetensors
+from longlive.longlive_core.weights.safetensors_writer import write_safetensors
 from torch import Tensor
 
 SOURCE = "bench_source.safetensors"

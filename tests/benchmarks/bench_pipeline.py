@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from bench_render import BLOCK_SECONDS, MEMORY, golden_folder, model, red_gates, script
 from longlive.longlive_core.mini import LATENT_SIZE, Mini
-from longlive.longlive_core.pipeline.decode import DEPTH, decode, write
+from longlive.longlive_core.pipeline.decode import QUEUE_DEPTH, decode, write
 from longlive.longlive_core.pipeline.stages import MODES, Mode, Pipeline
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.render.write_film import Progress
@@ -116,7 +116,7 @@ def decode_row(seconds: float, _: Path) -> Row:
     pieces, done = decode(islice(cycle(sample), blocks_of(seconds)), DecodeStream(mini.vae)), 0
     watch = Watch(frames_of(seconds))
     with Pipeline() as line:
-        for piece in line.stage("decoding", pieces, DEPTH):
+        for piece in line.stage("decoding", pieces, QUEUE_DEPTH):
             done += len(piece.frames.wait())
             watch.see(done)
     return watch.row()
@@ -129,7 +129,7 @@ def encode_row(seconds: float, folder: Path) -> Row:
     pieces, done = [first, *islice(cycle(others), 8 * blocks_of(seconds) - 1)], 0
     watch = Watch(frames_of(seconds))
     with VideoWriter(folder / "film.mp4", width=width, height=height) as writer, Pipeline() as line:
-        for _, frames in line.stage("writing", write(pieces, writer), DEPTH):
+        for _, frames in line.stage("writing", write(pieces, writer), QUEUE_DEPTH):
             done += len(frames)
             watch.see(done)
     return watch.row()

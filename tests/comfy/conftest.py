@@ -66,10 +66,10 @@ def page(browser: Browser, comfy: Host) -> Iterator[Front]:
 @pytest.fixture(scope="session")
 def tell() -> Iterator[Callable[[str, str], None]]:
     """Gathers messages and figures in the file LONGLIVE_MESSAGES, for those who want to read them."""
-    said: list[str] = []
-    yield lambda what, message: said.append(f"## {what}\n{message.strip()}\n")
+    notes: list[str] = []
+    yield lambda what, message: notes.append(f"## {what}\n{message.strip()}\n")
     if "LONGLIVE_MESSAGES" in os.environ:
-        Path(os.environ["LONGLIVE_MESSAGES"]).write_text("\n".join(said), "utf-8")
+        Path(os.environ["LONGLIVE_MESSAGES"]).write_text("\n".join(notes), "utf-8")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -93,11 +93,11 @@ def test_ten_cancels_at_any_moment(host: Host, record_property: pytest.RecordPro
         run = host.run(film(MINUTE, 100 + index // 2), 60, on_event=cancel)
         assert run.interrupted
         took.append(cancel.seconds)
-        said = KEPT.findall(host.log.read_bytes()[before:].decode())
-        if len(said) == 0:
+        message = KEPT.findall(host.log.read_bytes()[before:].decode())
+        if len(message) == 0:
             assert cancel.after < 2.0, "a film under way says what it keeps"
             continue
-        ((path, kept, planned),) = said
+        ((path, kept, planned),) = message
         assert 0 < int(kept) < int(planned)
         assert len(read_video(path)) == int(kept)
     record_property("worst_seconds", max(took))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from longlive.longlive_core.evaluation.measures import psnr
 from longlive.longlive_core.script import ShotScript
-from longlive.longlive_core.training.world import Film, Hero, Take, render
+from longlive.longlive_core.training.world import Hero, WorldFilm, WorldShot, render
 from longlive.longlive_core.types import LATENT_CHANNELS
 from longlive.longlive_core.video import VideoWriter, read_video
 
@@ -153,10 +153,10 @@ SCENE = "a big red ring sways on the left in front of a striped navy wall"
 
 def save_clip(host: Host, frames: int = CLIP) -> str:
     """A clip of the world's own renderer, in the input folder as an upload is; returns its name."""
-    take = Take("navy", "striped", "left", "sway", "still", frames)
+    shot = WorldShot("navy", "striped", "left", "sway", "still", frames)
     path = host.base / "input" / f"clip{frames}.mp4"
     with VideoWriter(path, width=128, height=128, fps=24) as writer:
-        writer.write(render(Film(Hero("ring", "red", "big"), (take,))))
+        writer.write(render(WorldFilm(Hero("ring", "red", "big"), (shot,))))
     return path.name
 
 

@@ -9,7 +9,7 @@ import torch
 from longlive.longlive_core.mini import load_mini
 from longlive.longlive_core.model import CausalWan, WanConfig
 from longlive.longlive_core.weights import convert_checkpoint, inspect_checkpoint
-from longlive.longlive_core.weights.reader import open_weights
+from longlive.longlive_core.weights.weight_reader import open_weights
 from safetensors.torch import load_file, save_file
 
 from .graphs import SHORT, Prompt, in_host, latent, latents, node, save_model, say_mini
@@ -73,9 +73,9 @@ def test_core_reads_the_same_weights(comfy: Host, tmp_path: Path, form: str) -> 
     kind = in_host(DEQUANTISE, tmp_path / "new.safetensors", tmp_path / "core.safetensors")
     assert kind.split()[-1] == "WAN22"
     ours, core = open_weights(tmp_path / "new.safetensors"), load_file(tmp_path / "core.safetensors")
-    assert core.keys() == ours.stored.keys()
+    assert core.keys() == ours.part_names.keys()
     for layer, weight in core.items():
-        torch.testing.assert_close(weight, ours.floats(f"{layer}.weight"), rtol=1e-6, atol=0)
+        torch.testing.assert_close(weight, ours.read_float(f"{layer}.weight"), rtol=1e-6, atol=0)
 
 
 def test_a_cancel_leaves_nothing(comfy: Host, folder: Path) -> None:
@@ -92,7 +92,7 @@ def test_nothing_is_replaced(comfy: Host, folder: Path) -> None:
     """A name that is taken ends the run with a remedy; a name with folders in it is not queued."""
     (folder / "taken.safetensors").write_bytes(b"someone's work")
     run = comfy.run(convert("taken"), 60)
-    assert run.error and "is there already; choose another name" in run.error["exception_message"]
+    assert run.error and "exists already; choose another name" in run.error["exception_message"]
     assert (folder / "taken.safetensors").read_bytes() == b"someone's work"
     for name in ("../taken", "/tmp/taken", "a\\b"):
         with pytest.raises(Refused, match="must be a name without folders"):

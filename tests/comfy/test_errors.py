@@ -115,9 +115,9 @@ def test_refused_before_it_runs(
         comfy.queue(prompt())
     tell(f"{what} (refused at the queue)", "\n".join(refused.value.messages))
     assert id in refused.value.node_errors
-    said = "\n".join(line for line in refused.value.messages if line.startswith(id + " "))
+    message = "\n".join(line for line in refused.value.messages if line.startswith(id + " "))
     for part in parts:
-        assert part in said
+        assert part in message
     assert usable(comfy)
 
 

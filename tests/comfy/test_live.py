@@ -43,29 +43,29 @@ def ask(host: Host, path: str, content: object = None, **headers: str) -> tuple[
 
 def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
     """The changed film is the film of the changed script, to the bit; what may not change is refused in words."""
-    said: list[tuple[int, Any]] = []
+    answers_so_far: list[tuple[int, Any]] = []
 
     def change(run: Run, _: Event) -> None:
         states = run.progress[SAMPLER]
-        if said or not states or states[-1]["max"] == 1 or states[-1]["value"] < 1:
+        if answers_so_far or not states or states[-1]["max"] == 1 or states[-1]["value"] < 1:
             return
-        said.append(ask(comfy, TAKES))
-        said.append(ask(comfy, PATH))
+        answers_so_far.append(ask(comfy, TAKES))
+        answers_so_far.append(ask(comfy, PATH))
         for elsewhere in ("https://example.com", "http://127.0.0.1:1", "null"):
-            said.append(ask(comfy, PATH, {"script": CHANGED}, Origin=elsewhere))
-        said.append(ask(comfy, PATH, {"script": CHANGED}, **{"Sec-Fetch-Site": "cross-site"}))
-        said.append(ask(comfy, PATH, {"script": SCRIPT.replace("sways", "hops")}))
-        said.append(ask(comfy, PATH, {"script": CHANGED.replace("(1 block)", "(2 blocks)")}))
-        said.append(ask(comfy, PATH, {"script": "Shot 1: {nobody}"}))
-        said.append(ask(comfy, PATH, {"script": 3}))
+            answers_so_far.append(ask(comfy, PATH, {"script": CHANGED}, Origin=elsewhere))
+        answers_so_far.append(ask(comfy, PATH, {"script": CHANGED}, **{"Sec-Fetch-Site": "cross-site"}))
+        answers_so_far.append(ask(comfy, PATH, {"script": SCRIPT.replace("sways", "hops")}))
+        answers_so_far.append(ask(comfy, PATH, {"script": CHANGED.replace("(1 block)", "(2 blocks)")}))
+        answers_so_far.append(ask(comfy, PATH, {"script": "Shot 1: {nobody}"}))
+        answers_so_far.append(ask(comfy, PATH, {"script": 3}))
         own = comfy.url
-        said.append(ask(comfy, PATH, {"script": CHANGED, "version": 0}, Origin=own))
-        said.append(ask(comfy, PATH, {"script": SCRIPT, "version": 0}, Origin=own))
+        answers_so_far.append(ask(comfy, PATH, {"script": CHANGED, "version": 0}, Origin=own))
+        answers_so_far.append(ask(comfy, PATH, {"script": SCRIPT, "version": 0}, Origin=own))
 
     live = comfy.run(latent(SCRIPT, 41), TIMEOUT_SECONDS, on_event=change)
     assert live.ok, live.error
-    codes, answers = zip(*said, strict=True)
-    assert codes == (200, 200, 403, 403, 403, 403, 409, 400, 400, 400, 200, 409), said
+    codes, answers = zip(*answers_so_far, strict=True)
+    assert codes == (200, 200, 403, 403, 403, 403, 409, 400, 400, 400, 200, 409), answers_so_far
     assert answers[0] == [{"id": SAMPLER, "version": 0, "begun": 1, "shots": 3}]
     assert "{hero} circles in the middle" in answers[1]["script"]
     assert "shot 1 has begun: change shots from 2 on" in answers[6]["error"]

@@ -41,10 +41,10 @@ from longlive.longlive_core.oom import OutOfMemoryError
 from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.types import LatentShape
 
-PromptServer.instance.app[routes.STUDIO] = routes.LiveScripts()
+PromptServer.instance.app[routes.LIVE_SCRIPTS] = routes.LiveScripts()
 previews.get_progress_state = lambda: Some(update_progress=lambda *_: None, finish_progress=lambda *_: None)
 plan = ShotScript.parse("Shot 1 (4 blocks): a ring").plan(24.0)
-film = Film.known(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4))
+film = Film.from_latents(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4))
 model = mini_model(load_mini())
 asked = []
 
@@ -58,13 +58,13 @@ class Unsure(Film):
 
 def stream(film=film, script=None):
     lock = DeviceLock(model.load_device)
-    more = {"live": script, "encode": None}
-    return Stream(film, model, LatentShape(1, 48, 8, 4, 4), 4, DEFAULT_MEMORY, 7, "5", "Sampler", {}, lock, **more)
+    spec = film_specs.FilmSpec(model, {}, plan, LatentShape(1, 48, 8, 4, 4), SamplerSettings((4, 4)), lock)
+    return Stream(film, spec, "5", "Sampler", live=script)
 
 
 def unsure():
     film = Unsure(plan, None)
-    film.adopt(Film.known(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4)).finished_blocks())
+    film.adopt(Film.from_latents(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4)).finished_blocks())
     return film
 """
 
@@ -83,18 +83,18 @@ def test_memory_that_ran_out_is_freed() -> None:
 unloaded = []
 management.unload_all_models = lambda: unloaded.append(True)
 
-def drawn(error, cause=None):
+def unloads(error, cause=None):
     before = len(unloaded)
     with suppress(RuntimeError, ValueError), run_stream.StreamRun(stream()):
         raise error from cause
     return len(unloaded) - before
 
 print(json.dumps([
-    drawn(torch.OutOfMemoryError("CUDA out of memory")),
-    drawn(RuntimeError("Sampler (node 5): no"), torch.OutOfMemoryError("")),
-    drawn(RuntimeError("Sampler (node 5): no"), OutOfMemoryError("no")),
-    drawn(RuntimeError("NaN"), ValueError("no")),
-    drawn(RuntimeError("NaN")),
+    unloads(torch.OutOfMemoryError("CUDA out of memory")),
+    unloads(RuntimeError("Sampler (node 5): no"), torch.OutOfMemoryError("")),
+    unloads(RuntimeError("Sampler (node 5): no"), OutOfMemoryError("no")),
+    unloads(RuntimeError("NaN"), ValueError("no")),
+    unloads(RuntimeError("NaN")),
 ]))
 """
     assert shown(code) == [1, 1, 1, 0, 0]
@@ -103,7 +103,7 @@ print(json.dumps([
 def test_a_preview_without_room_ends_no_film() -> None:
     """It is tried until it runs out of memory, then the latents' colours are shown; the log says so once."""
     code = """
-tried, said, last = [], [], len(plan.blocks) - 1
+tried, notes, last = [], [], len(plan.blocks) - 1
 
 def preview(block):
     tried.append(block.index)
@@ -112,14 +112,14 @@ def preview(block):
     return torch.zeros(8, 4, 4, 3, dtype=torch.uint8)
 
 previews.log.addHandler(logging.Handler())
-previews.log.warning = lambda text, *_: said.append(text)
+previews.log.warning = lambda text, *_: notes.append(text)
 with run_stream.StreamRun(stream(), preview=preview) as one:
     made = [block.index for block in one]
-print(json.dumps([made, tried, said]))
+print(json.dumps([made, tried, notes]))
 """
-    made, tried, said = shown(code)
+    made, tried, notes = shown(code)
     assert made == [0, 1, 2, 3] and tried == [0, 1]
-    assert said == ["LongLive: the preview VAE ran out of memory; the preview shows colours computed from the latents"]
+    assert notes == ["LongLive: the preview VAE ran out of memory; the preview shows colours computed from the latents"]
 
 
 def test_what_is_left_to_make_is_asked_once() -> None:
@@ -168,7 +168,7 @@ text = [spec.text("a"), spec.text("b")]
 sampler_settings.generate = lambda *_, **more: kept.update(more)
 spec(plan, None, None, None)
 kept["free"]()
-lock.forget()
+lock.end_run()
 lock.reload()
 
 taken = []
@@ -216,7 +216,7 @@ async def post(body, **headers):
     async def read():
         return body
     request = Some(match_info={"id": "12:5"}, headers=headers, read=read)
-    with scripts.making({"12:5": wrong}):
+    with scripts.registered({"12:5": wrong}):
         try:
             return (await scripts.change(request)).status
         except web.HTTPException as error:

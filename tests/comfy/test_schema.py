@@ -81,7 +81,7 @@ def other_default(nodes: dict[str, Json]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (dropped, "LongLiveMini is gone"),
         (inserted, "its widgets were"),
@@ -94,11 +94,11 @@ def other_default(nodes: dict[str, Json]) -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_each_break_is_told(change: Callable[[dict[str, Json]], None], said: str) -> None:
+def test_each_break_is_reported(change: Callable[[dict[str, Json]], None], message: str) -> None:
     """A change that saved workflows would not survive is named."""
     changed = copy.deepcopy(NODES)
     change(changed)
-    assert any(said in line for line in breaks(NODES, changed))
+    assert any(message in line for line in breaks(NODES, changed))
 
 
 def test_an_appended_widget_breaks_nothing() -> None:

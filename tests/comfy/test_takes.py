@@ -14,8 +14,7 @@ import torch
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
 from longlive.longlive_core.take.lock import TakeLock
-from longlive.longlive_core.training.world import Film, Hero, render
-from longlive.longlive_core.training.world import Take as Scene
+from longlive.longlive_core.training.world import Hero, WorldFilm, WorldShot, render
 from PIL import Image
 
 from .graphs import MINI, SAMPLER, SHORT, Prompt, kept_latent, latent, latents, node, save_lora, stream
@@ -111,7 +110,7 @@ def survivor(comfy_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
         with pytest.raises(Killed):
             host.run(saved(), TIMEOUT_SECONDS, on_event=when(SAMPLER, 5, kill))
-    kept = Take.load(base / "output" / NAME).made()
+    kept = Take.load(base / "output" / NAME).block_count()
     (base / "custom_nodes" / "longlive").unlink()
     with serve(comfy_path, base) as host:
         run = host.run(saved(), TIMEOUT_SECONDS)
@@ -198,7 +197,8 @@ def test_a_cancelled_retake_goes_on(survivor: Survivor) -> None:
 
 def test_a_chain_is_kept(survivor: Survivor, tmp_path: Path) -> None:
     """A chain of shots that begins with a picture: its take has a script, and its first shot can be retaken."""
-    frame = render(Film(Hero("ring", "red", "big"), (Scene("navy", "striped", "left", "sway", "still", 1),)))[0]
+    film = WorldFilm(Hero("ring", "red", "big"), (WorldShot("navy", "striped", "left", "sway", "still", 1),))
+    frame = render(film)[0]
     Image.fromarray(frame).save(tmp_path / "start.png")
     name = survivor.host.upload_image(tmp_path / "start.png")
     chain = {

@@ -1,4 +1,4 @@
-"""Films of six small blocks in five shots, their takes, and what is asked of them."""
+"""Films of six small blocks in five shots, their takes, and helpers for them."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def make_mini() -> Mini:
     return mini
 
 
-def make_order(folder: Path) -> RenderSettings:
+def make_settings(folder: Path) -> RenderSettings:
     (folder / "script.txt").write_text(SCRIPT)
     return RenderSettings(folder / "script.txt", folder / "film.mp4", size="32x32", steps=2)
 
 
-def make_take(mini: Mini, order: RenderSettings) -> Take:
+def make_take(mini: Mini, settings: RenderSettings) -> Take:
     """A whole film's."""
-    job = Job(order, mini=mini)
+    job = Job(settings, mini=mini)
     assert job.run() and job.take is not None
     return job.take
 
@@ -68,12 +68,12 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> list[bool]:
 
 
 def resume(take: Take, mini: Mini) -> tuple[Job, list[str]]:
-    """The film's rest, and what was said on the way."""
-    said: list[str] = []
-    job = Job(RenderSettings.resumed(take.folder), mini=mini, on_note=said.append)
+    """Resumes the film; returns the job and its notes."""
+    notes: list[str] = []
+    job = Job(RenderSettings.resumed(take.folder), mini=mini, on_note=notes.append)
     assert job.run()
     assert not list(take.partial_files())
-    return job, said
+    return job, notes
 
 
 def remade(take: Take, mini: Mini, number: int, mode: Mode, **change: object) -> Job:

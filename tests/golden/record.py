@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from longlive.kernels import RULES
-from longlive.longlive_core.evaluation.recorded import FORMAT, Recorded
-from longlive.longlive_core.evaluation.replay import case_memory, case_plan
-from longlive.longlive_core.evaluation.vectors import quantised
+from longlive.longlive_core.evaluation.recorded import FORMAT, RecordedRun
+from longlive.longlive_core.evaluation.replay import recorded_memory_config, recorded_plan
+from longlive.longlive_core.evaluation.vectors import quantize_with_rule
 from longlive.longlive_core.memory import BlockKVCache
 from longlive.longlive_core.model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from longlive.longlive_core.sampling.generate import generate
@@ -108,14 +108,14 @@ def record_film(path: Path, model: CausalWan, film: str, run: dict[str, Any], se
     tensors = {"noise": torch.randn(shape, generator=random), "prompt_embeds": embeddings(len(table), random)}
     if run["image_to_video"]:
         tensors["initial_latent"] = torch.randn(shape[0], 1, *shape[2:], generator=random)
-    facts = described("generate", run) | {"prompts": prompts, "prompt_table": table, "cut_prefix": CUT}
-    case = Recorded(path, facts, tensors)
+    metadata = described("generate", run) | {"prompts": prompts, "prompt_table": table, "cut_prefix": CUT}
+    case = RecordedRun(path, metadata, tensors)
     recorder = RecorderModel(model)
     blocks = generate(
         recorder,
-        case_plan(case),
+        recorded_plan(case),
         dict(zip(table, tensors["prompt_embeds"], strict=True)).__getitem__,
-        case_memory(run),
+        recorded_memory_config(run),
         size=SIZE,
         steps=run["steps"],
         shift=run["shift"],
@@ -125,17 +125,17 @@ def record_film(path: Path, model: CausalWan, film: str, run: dict[str, Any], se
         noise=film_noise(tensors["noise"].transpose(1, 2)),
     )
     output = torch.cat([block.latents for block in blocks], dim=2).transpose(1, 2)
-    facts |= {"attended": recorder.attended, "calls": calls(case, recorder)}
-    write(path, tensors | recorder.tensors | {"output": output}, facts)
+    metadata |= {"attended": recorder.attended, "calls": calls(case, recorder)}
+    write(path, tensors | recorder.tensors | {"output": output}, metadata)
 
 
-def calls(case: Recorded, recorder: RecorderModel) -> list[dict[str, Any]]:
+def calls(case: RecordedRun, recorder: RecorderModel) -> list[dict[str, Any]]:
     """What each call was: every step and the clean pass of a block, the prompt's branch before the negative one's."""
-    run = case.facts["run"]
+    run = case.metadata["run"]
     branches = ["cond"] if run["guidance"] == 1 else ["cond", "uncond"]
     passes = [
         (block.start, run["rope_offset"] * block.shot, branch)
-        for block in case_plan(case).blocks
+        for block in recorded_plan(case).blocks
         for _ in range(run["steps"] + 1)
         for branch in branches
     ]
@@ -180,9 +180,9 @@ def record_vae(path: Path, seed: int) -> None:
     tensors = {"video": video, "encoded": vae.encode(video), "latent": latent, "decoded": vae.decode(latent)}
     model = asdict(VAE)
     model["z_dim"] = model.pop("latent_channels")
-    facts = {name: value for name, value in model.items() if name not in ("mean", "std")}
+    metadata = {name: value for name, value in model.items() if name not in ("mean", "std")}
     weights = {f"weights.{name}": value for name, value in vae.state_dict().items()}
-    write(path, tensors | weights, {"format": FORMAT, "kind": "vae", "source": source(), "model": facts})
+    write(path, tensors | weights, {"format": FORMAT, "kind": "vae", "source": source(), "model": metadata})
 
 
 def record_nvfp4(path: Path, seed: int) -> None:
@@ -192,7 +192,7 @@ def record_nvfp4(path: Path, seed: int) -> None:
     x[5, :16] *= 1e-4
     tensors = {"x": x.bfloat16()}
     for rule in (*RULES, "mse2d", "static6_2d"):
-        tensors |= {f"x.{rule}.{part}": value for part, value in quantised(tensors["x"], rule).items()}
+        tensors |= {f"x.{rule}.{part}": value for part, value in quantize_with_rule(tensors["x"], rule).items()}
     write(path, tensors, {"format": FORMAT, "kind": "nvfp4", "source": source()})
 
 
@@ -231,9 +231,9 @@ def source() -> str:
     return "LongLive for ComfyUI, its own engine, random weights, float32, CPU"
 
 
-def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """One safetensors file; its header is sorted, because the library orders metadata anew each time."""
-    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
     data = save({name: value.contiguous() for name, value in tensors.items()}, metadata or None)
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()

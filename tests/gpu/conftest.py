@@ -1,4 +1,4 @@
-"""Tests of this folder need a CUDA device, and are skipped without one."""
+"""Tests in this folder need a CUDA device and are skipped without one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def cuda() -> torch.device:
-    """The device. Skips the test where there is none."""
+    """The CUDA device. Without one, the test is skipped."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return torch.device("cuda")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.cli.main import main
-from longlive.longlive_core.cli.progress_bar import draw
+from longlive.longlive_core.cli.progress_bar import format_progress
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig
 from longlive.longlive_core.render.write_film import Progress
@@ -82,7 +82,7 @@ def test_the_same_seed_makes_the_same_file(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--size", "100x128"], r"size 100x128.*multiples of 32 up to 128; try 96x128"),
         (["--size", "256x128"], r"size 256x128.*up to 128; try 128x128"),
@@ -99,21 +99,21 @@ def test_the_same_seed_makes_the_same_file(
         (["--kv-format", "int3"], r"kv_format 'int3'.*choose one of"),
         (["--threads", "0"], r"--threads 0 must be at least 1"),
         (["--model", "nowhere.safetensors"], r"nowhere\.safetensors does not exist"),
-        (["--resume", "nowhere"], r"nowhere is no take"),
+        (["--resume", "nowhere"], r"nowhere is not a take"),
         (["--resume", "nowhere", "--no-take"], r"leave one of them out"),
         (["-o", "nowhere/film.mp4"], r"folder nowhere does not exist"),
-        (["-o", "film.webm", "--codec", "h264"], r"a film is an mp4; name it film\.mp4"),
+        (["-o", "film.webm", "--codec", "h264"], r"a film in h264 is an mp4; name it film\.mp4"),
         (["-o", "/dev/null/film.mp4"], r"/dev/null does not exist|Not a directory"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_settings_are_one_line_before_any_work(
-    capsys: pytest.CaptureFixture[str], script: Path, folder: Path, tmp_path: Path, words: list[str], said: str
+    capsys: pytest.CaptureFixture[str], script: Path, folder: Path, tmp_path: Path, words: list[str], message: str
 ) -> None:
     film = tmp_path / "film.mp4"
     code, out, err = longlive(capsys, "render", script, "-o", film, "--model", folder, *words)
     assert code == 2
-    assert re.fullmatch(rf"longlive: .*({said}).*\n", err), err
+    assert re.fullmatch(rf"longlive: .*({message}).*\n", err), err
     assert out == ""
     assert not film.exists()
 
@@ -146,7 +146,7 @@ def test_a_transformer_alone_loads_as_a_checkpoint(folder: Path) -> None:
 
 
 def test_traceback_shows_where_an_error_came_from(script: Path, folder: Path) -> None:
-    with pytest.raises(ValueError, match="a film is an mp4"):
+    with pytest.raises(ValueError, match=r"a film in .* is an mp4"):
         main(["--traceback", "render", str(script), "-o", "film.avi", "--model", str(folder)])
 
 
@@ -170,7 +170,7 @@ def children_cpu_seconds() -> float:
 def test_ctrl_c_ends_within_a_second_with_a_playing_film(
     script: Path, folder: Path, tmp_path: Path, root: Path, take: bool
 ) -> None:
-    """The line that says how to resume is typed back, word for word, and makes the rest."""
+    """The printed command that resumes the film, run as it is, makes the rest."""
     total = 29 + 7 * 32
     script.write_text("Shot 1 (8 blocks): the hero\n")
     (tmp_path / "import").mkdir()
@@ -241,7 +241,7 @@ def _metadata(path: Path) -> dict[str, str]:
 
 def test_the_progress_line_tells_shot_block_pace_and_time_left() -> None:
     block = BlockSpec(6, 1, "", False, None, 48, 8)
-    line = draw(Progress(block, blocks=15, shots=4, video_frames=240, total=480, seconds=3.0))
+    line = format_progress(Progress(block, blocks=15, shots=4, video_frames=240, total=480, seconds=3.0))
     assert line.split() == [
         "shot",
         "2/4",
@@ -255,7 +255,7 @@ def test_the_progress_line_tells_shot_block_pace_and_time_left() -> None:
         "left",
     ]
     start = Progress(block, blocks=15, shots=4, video_frames=10, total=720_010, seconds=1.0)
-    assert draw(start).endswith("20:00:00 left")
+    assert format_progress(start).endswith("20:00:00 left")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["render", "--help"], ["verify", "--help"], ["train", "--help"]])

@@ -1,4 +1,4 @@
-"""The runs recorded by this engine, which every clone has: the numbers of today are those of the agreement."""
+"""Runs recorded by this implementation when it agreed with the reference: today's results equal them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from longlive.longlive_core.evaluation.recorded import Recorded, relative_error
+from longlive.longlive_core.evaluation.recorded import RecordedRun, relative_error
 from longlive.longlive_core.evaluation.verify import TOLERANCE, verify_file
 from safetensors.torch import save_file
 
@@ -20,7 +20,7 @@ CASES = [
 
 
 def test_every_file_is_judged_here() -> None:
-    """A file that no test names would not be missed either; together they stay small."""
+    """A test names each file, so that a missing file is noticed, and all files together stay small."""
     files = list(FOLDER.glob("*.safetensors"))
     assert sorted(path.stem for path in files) == sorted([*CASES, WEIGHTS])
     assert sum(path.stat().st_size for path in files) < 1.5e6
@@ -28,14 +28,16 @@ def test_every_file_is_judged_here() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_recorded_run_agrees(name: str) -> None:
+    """Each recorded run agrees with today's implementation, and so do the attended frames of films."""
     result = verify_file(FOLDER / f"{name}.safetensors")
     assert result.verdict == "ok", result
     assert result.attended is (True if name.startswith("generate") else None)
 
 
-def test_the_weights_are_skipped_with_the_reason() -> None:
+def test_weights_are_skipped_with_the_reason() -> None:
+    """A file of weights is skipped, and the note names the reason."""
     result = verify_file(FOLDER / f"{WEIGHTS}.safetensors")
-    assert result.verdict == "skipped" and "read by the cases" in result.note
+    assert result.verdict == "skipped" and "other files read" in result.note
 
 
 @pytest.mark.parametrize(
@@ -51,10 +53,10 @@ def test_the_weights_are_skipped_with_the_reason() -> None:
     ],
 )
 def test_one_altered_number_fails(tmp_path: Path, name: str, tensor: str) -> None:
-    """A run that differs in a single value by 0.01 does not pass."""
-    case = Recorded.load(FOLDER / f"{name}.safetensors")
+    """A file with one value changed by 0.01 fails."""
+    case = RecordedRun.load(FOLDER / f"{name}.safetensors")
     case.tensors[tensor].view(-1)[0] += 0.01
-    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in case.facts.items()}
+    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in case.metadata.items()}
     save_file(case.tensors, tmp_path / case.path.name, metadata)
     weights = FOLDER / f"{WEIGHTS}.safetensors"
     (tmp_path / weights.name).write_bytes(weights.read_bytes())
@@ -62,12 +64,10 @@ def test_one_altered_number_fails(tmp_path: Path, name: str, tensor: str) -> Non
 
 
 def test_recording_again_gives_the_same_runs(tmp_path: Path) -> None:
-    """The script beside the files makes these files: the same facts, and the same numbers within the limit."""
+    """`record.py` writes these files: the same metadata, and the same numbers within the tolerance."""
     runpy.run_path(str(FOLDER / "record.py"))["record"](tmp_path)
     for path in FOLDER.glob("*.safetensors"):
-        kept, made = Recorded.load(path), Recorded.load(tmp_path / path.name)
-        assert made.facts == kept.facts and made.tensors.keys() == kept.tensors.keys()
-        errors = {
-            name: relative_error(value, kept.tensors[name]) for name, value in made.tensors.items() if value.any()
-        }
+        old, new = RecordedRun.load(path), RecordedRun.load(tmp_path / path.name)
+        assert new.metadata == old.metadata and new.tensors.keys() == old.tensors.keys()
+        errors = {name: relative_error(value, old.tensors[name]) for name, value in new.tensors.items() if value.any()}
         assert max(errors.values()) <= TOLERANCE, max(errors, key=errors.__getitem__)

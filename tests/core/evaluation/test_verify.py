@@ -1,4 +1,4 @@
-"""Recorded runs of the reference, and that verification notices what is wrong."""
+"""Verification of recorded runs of the reference: correct files agree and altered files fail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from longlive.longlive_core.evaluation.recorded import Recorded, relative_error
+from longlive.longlive_core.evaluation.recorded import RecordedRun, relative_error
 from longlive.longlive_core.evaluation.verify import TOLERANCE, Result, verify_file
 from longlive.longlive_core.memory import quantized_pool
 from safetensors.torch import save_file
@@ -18,12 +18,13 @@ EXACT = [
     "batch2", "cfg3", "clean_recache", "cut_block1", "i2v", "multishot3", "nosink_roll", "relrope_roll", "roll8",
     "single3", "sink_only_roll", "steps2", "tscale",
 ]  # fmt: skip
-# In bf16, whose rounding depends on the CPU's kernels: the files' own limits on the mean over replayed calls decide.
+# The rounding of bf16 depends on the CPU's kernels, so that the tolerance in each file decides.
 REPLAYED = ("bf16_q", "kvquant", "kvquant_nosmooth", "w4a4", "w4a4_kvquant")
 
 
 @pytest.mark.parametrize("name", EXACT)
 def test_float32_runs_agree_in_every_call(golden: Callable[[str], Path], name: str) -> None:
+    """The film, every model call and the attended frames of a float32 run agree."""
     result = verify_file(golden(f"generate_{name}"))
     assert result.verdict == "ok", result
     assert result.attended is True
@@ -34,20 +35,22 @@ def test_float32_runs_agree_in_every_call(golden: Callable[[str], Path], name: s
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REPLAYED)
 def test_low_precision_agrees_in_replay(golden: Callable[[str], Path], name: str) -> None:
-    """bf16, NVFP4 memory, NVFP4 weights with rounded activations; nearly all codes in memory are the recorded ones."""
+    """Runs in bf16, with an NVFP4 KV cache and with W4A4 agree; nearly all codes in the cache are the recorded ones."""
     result = verify_file(golden(f"generate_{name}"))
     assert result.verdict == "ok", result
     assert ("of the cached codes equal" in result.note) == ("kvquant" in name)
 
 
 def test_nvfp4_is_exact_to_the_bit(golden: Callable[[str], Path]) -> None:
+    """Quantised matrices equal the recorded ones bit for bit."""
     result = verify_file(golden("nvfp4_vectors"))
     assert result.verdict == "ok" and result.note in ("11 vectors bit-exact", "2 vectors bit-exact"), result
 
 
 @pytest.mark.parametrize("part", ["values", "scales_blocked", "amax", "dequant"])
 def test_a_changed_code_is_noticed(golden: Callable[[str], Path], tmp_path: Path, part: str) -> None:
-    case = Recorded.load(golden("nvfp4_vectors"))
+    """One altered number fails and is named."""
+    case = RecordedRun.load(golden("nvfp4_vectors"))
     tensors = {name: value.clone() for name, value in case.tensors.items()}
     tensors[f"tiny.mse.{part}"].view(-1)[0] += 1
     save_file(tensors, tmp_path / "case.safetensors", {"format": "longlive-golden-1", "kind": "nvfp4"})
@@ -55,76 +58,87 @@ def test_a_changed_code_is_noticed(golden: Callable[[str], Path], tmp_path: Path
     assert result.verdict == "failed" and f"tiny.mse.{part}: 1 of" in result.note
 
 
-def test_another_memory_is_noticed(golden: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """NVFP4 keys kept by another scale rule than the recorded ones are other codes."""
+def test_another_scale_rule_of_the_cache_is_noticed(
+    golden: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A KV cache quantised with another scale rule has other codes than the recorded ones."""
     monkeypatch.setattr(quantized_pool, "RULE", "static_6")
     result = verify_file(golden("generate_kvquant_nosmooth"))
     assert result.verdict == "failed"
 
 
 def test_teacher_forcing_agrees(golden: Callable[[str], Path]) -> None:
+    """The teacher-forced pass agrees."""
     result = verify_file(golden("teacher_forcing"))
     assert result.verdict == "ok", result
 
 
 def test_the_vae_agrees(golden: Callable[[str], Path]) -> None:
+    """The VAE agrees."""
     result = verify_file(golden("vae_a"))
     assert result.verdict == "ok", result
 
 
 @pytest.mark.parametrize("name", ["weights_tiny", "weights_4o6"])
 def test_weights_alone_are_skipped_by_name(golden: Callable[[str], Path], name: str) -> None:
+    """A file of weights is skipped, and the note names the reason."""
     result = verify_file(golden(name))
-    assert result.verdict == "skipped" and "read by the cases" in result.note
+    assert result.verdict == "skipped" and "other files read" in result.note
 
 
-def spoilt(
-    golden: Callable[[str], Path], folder: Path, *, facts: dict[str, object] | None = None, tensor: str = ""
+def altered(
+    golden: Callable[[str], Path], folder: Path, *, metadata: dict[str, object] | None = None, tensor: str = ""
 ) -> Result:
-    """The verdict on a copy of a short case with one thing changed."""
-    case = Recorded.load(golden("generate_steps2"))
+    """The result for a copy of a short run with one number or some metadata changed."""
+    case = RecordedRun.load(golden("generate_steps2"))
     tensors = {name: value.clone() for name, value in case.tensors.items()}
     if tensor:
         tensors[tensor].view(-1)[0] += 0.01
-    described = {**case.facts, **(facts or {})}
+    described = {**case.metadata, **(metadata or {})}
     metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()}
     save_file(tensors, folder / "case.safetensors", metadata)
-    weights = folder / str(case.facts["weights"])
+    weights = folder / str(case.metadata["weights"])
     weights.write_bytes(golden(weights.stem).read_bytes())
     return verify_file(folder / "case.safetensors")
 
 
-def test_a_case_may_lie_anywhere(golden: Callable[[str], Path], tmp_path: Path) -> None:
-    assert spoilt(golden, tmp_path).verdict == "ok"
+def test_a_run_may_be_in_any_folder(golden: Callable[[str], Path], tmp_path: Path) -> None:
+    """A run and its weights agree in another folder."""
+    assert altered(golden, tmp_path).verdict == "ok"
 
 
 @pytest.mark.parametrize("tensor", ["output", "call.4.flow", "noise"])
 def test_a_changed_number_fails(golden: Callable[[str], Path], tmp_path: Path, tensor: str) -> None:
-    assert spoilt(golden, tmp_path, tensor=tensor).verdict == "failed"
+    """One altered number of the film, of a call or of the noise fails."""
+    assert altered(golden, tmp_path, tensor=tensor).verdict == "failed"
 
 
 def test_other_attended_frames_fail(golden: Callable[[str], Path], tmp_path: Path) -> None:
-    attended = Recorded.load(golden("generate_steps2")).facts["attended"]
-    result = spoilt(golden, tmp_path, facts={"attended": [*attended[:-1], [0, 1]]})
+    """Other attended frames fail even if all numbers agree."""
+    attended = RecordedRun.load(golden("generate_steps2")).metadata["attended"]
+    result = altered(golden, tmp_path, metadata={"attended": [*attended[:-1], [0, 1]]})
     assert (result.verdict, result.attended) == ("failed", False)
     assert result.output_error is not None and result.output_error <= TOLERANCE
 
 
 def test_another_number_of_steps_fails_with_the_reason(golden: Callable[[str], Path], tmp_path: Path) -> None:
-    run = Recorded.load(golden("generate_steps2")).facts["run"]
-    result = spoilt(golden, tmp_path, facts={"run": {**run, "steps": 3}})
+    """A run with other steps fails, and the note names the reason."""
+    run = RecordedRun.load(golden("generate_steps2")).metadata["run"]
+    result = altered(golden, tmp_path, metadata={"run": {**run, "steps": 3}})
     assert result.verdict == "failed" and "was not recorded" in result.note
 
 
 def test_a_missing_weights_file_is_named(golden: Callable[[str], Path], tmp_path: Path) -> None:
+    """A missing weights file fails and is named."""
     case = tmp_path / "case.safetensors"
     case.write_bytes(golden("generate_steps2").read_bytes())
     result = verify_file(case)
-    assert result.verdict == "failed" and "'weights_tiny.safetensors' must lie beside" in result.note
+    assert result.verdict == "failed" and "'weights_tiny.safetensors' must be in the same folder" in result.note
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
 def test_an_unreadable_file_fails_with_a_reason(tmp_path: Path, content: bytes) -> None:
+    """A file that is not safetensors fails, and the note is not empty."""
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
     result = verify_file(path)
@@ -132,11 +146,13 @@ def test_an_unreadable_file_fails_with_a_reason(tmp_path: Path, content: bytes) 
 
 
 def test_a_file_that_is_not_there_fails_with_a_reason(tmp_path: Path) -> None:
+    """A missing file fails and is named."""
     result = verify_file(tmp_path / "absent.safetensors")
     assert result.verdict == "failed" and "absent" in result.note
 
 
 def test_a_later_kind_is_listed_as_skipped(tmp_path: Path) -> None:
+    """A file of an unknown kind is skipped, and the note names the kind."""
     save_file({"x": torch.zeros(1)}, tmp_path / "new.safetensors", {"format": "longlive-golden-1", "kind": "audio"})
     result = verify_file(tmp_path / "new.safetensors")
     assert (result.verdict, result.kind) == ("skipped", "audio") and "'audio'" in result.note
@@ -147,4 +163,5 @@ def test_a_later_kind_is_listed_as_skipped(tmp_path: Path) -> None:
     [(torch.tensor([torch.nan, 1]), torch.ones(2)), (torch.ones(3), torch.ones(2))],
 )
 def test_nan_and_other_shapes_are_infinitely_wrong(value: Tensor, expected: Tensor) -> None:
+    """The relative error of NaN and of another shape is infinite."""
     assert relative_error(value, expected) == float("inf")

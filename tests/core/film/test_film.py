@@ -1,4 +1,4 @@
-"""A film is made once: drawn again, stopped, or gone on from, it costs only what is missing and comes out the same."""
+"""A film is sampled once: a run that repeats, resumes or continues it samples only missing blocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEPS = 2
 MEMORIES: list[dict[str, Any]] = [{}, {"shot_clean_recache": True}, {"relative_rope": True}, {"kv_format": "bf16"}]
 
 
-class Studio:
+class CountingModel:
     """Begins films, and counts what they ask of the model: `sampled` steps and `clean` passes."""
 
     def __init__(self, tiny: Tiny, memory: MemoryConfig | None = None, **options: Any) -> None:  # noqa: ANN401
@@ -63,10 +63,10 @@ class Studio:
         self.alive += [ref(made), ref(made._cache)]
         return made
 
-    def cost(self, draw: Callable[[], object]) -> tuple[int, int]:
-        """Steps and clean passes that `draw` takes."""
+    def cost(self, run: Callable[[], object]) -> tuple[int, int]:
+        """Steps and clean passes that `run` takes."""
         sampled, clean = self.sampled, self.clean
-        draw()
+        run()
         return self.sampled - sampled, self.clean - clean
 
 
@@ -75,7 +75,7 @@ def joined(blocks: Iterable[Block]) -> Tensor:
 
 
 class Trouble(Exception):
-    """Stands for the host's cancel."""
+    """An error like the host's cancel."""
 
 
 def stop(film: Film, at: int) -> None:
@@ -85,7 +85,7 @@ def stop(film: Film, at: int) -> None:
 
 
 def fail(film: Film, at: int) -> None:
-    """Failed by what is told of the `at`-th step."""
+    """Lets the callback of the `at`-th step fail."""
     steps = iter(range(at + 1))
 
     def on_step(_: Step) -> None:
@@ -97,34 +97,34 @@ def fail(film: Film, at: int) -> None:
 
 
 def close(film: Film, at: int) -> None:
-    """Closed by whoever draws, after `at + 1` blocks or so."""
-    draw = film.run()
+    """Closes the run after `at + 1` blocks or so."""
+    run = film.run()
     for _ in range(at % len(film.plan.blocks) + 1):
-        next(draw)
-    draw.close()
+        next(run)
+    run.close()
 
 
 def test_a_film_drawn_again_is_replayed(tiny: Tiny) -> None:
-    """The second draw gives the very blocks of the first and asks nothing of the model."""
-    studio, plan = Studio(tiny), tiny.plan(SHOTS)
-    film = studio.film(plan)
-    assert (film.finished, film.complete, film.needs_model, studio.begun) == (0, False, True, 0)
+    """The second run yields the same blocks as the first and calls the model for none of them."""
+    model, plan = CountingModel(tiny), tiny.plan(SHOTS)
+    film = model.film(plan)
+    assert (film.finished, film.complete, film.needs_model, model.begun) == (0, False, True, 0)
     first = list(film.run())
     assert (film.finished, film.complete, film.needs_model) == (len(plan.blocks), True, False)
     assert [block.spec for block in first] == list(plan.blocks)
     assert torch.equal(joined(first), tiny.film(SHOTS))
     again: list[Block] = []
-    assert studio.cost(lambda: again.extend(film.run())) == (0, 0)
-    assert studio.begun == 1 and all(one is other for one, other in zip(first, again, strict=True))
+    assert model.cost(lambda: again.extend(film.run())) == (0, 0)
+    assert model.begun == 1 and all(one is other for one, other in zip(first, again, strict=True))
 
 
 def test_nothing_is_made_before_it_is_asked_for(tiny: Tiny) -> None:
-    """A draw begins with its first `next`, and makes one block for each."""
-    studio = Studio(tiny)
-    draw = studio.film(tiny.plan(SHOTS)).run()
-    assert studio.begun == 0
-    next(draw)
-    assert (studio.sampled, studio.clean) == (STEPS, 0)
+    """A run begins with its first `next` and samples one block for each."""
+    model = CountingModel(tiny)
+    run = model.film(tiny.plan(SHOTS)).run()
+    assert model.begun == 0
+    next(run)
+    assert (model.sampled, model.clean) == (STEPS, 0)
 
 
 @pytest.mark.slow
@@ -133,54 +133,54 @@ def test_nothing_is_made_before_it_is_asked_for(tiny: Tiny) -> None:
 def test_an_interrupted_film_goes_on_to_the_bit(
     tiny: Tiny, changes: dict[str, Any], interrupt: Callable[[Film, int], None]
 ) -> None:
-    """Wherever a draw ends, the next one samples only what is missing, and the film is that of one draw."""
+    """Wherever a run ends, the next one samples only missing blocks, and the film equals that of one run."""
     memory, plan = tiny.memory(**changes), tiny.plan(SHOTS)
     whole = tiny.film(SHOTS, memory)
     for at in range(len(plan.blocks) * STEPS):
-        studio = Studio(tiny, memory)
-        film, blocks = studio.film(plan), list[Block]()
+        model = CountingModel(tiny, memory)
+        film, blocks = model.film(plan), list[Block]()
         interrupt(film, at)
         kept = film.finished
         missing = len(plan.blocks) - kept
         expected = (missing * STEPS, len(plan.blocks) - 1) if missing else (0, 0)
-        assert studio.cost(lambda film=film, blocks=blocks: blocks.extend(film.run())) == expected
+        assert model.cost(lambda film=film, blocks=blocks: blocks.extend(film.run())) == expected
         assert torch.equal(joined(blocks), whole)
 
 
 def test_interrupts_add_up_to_one_film(tiny: Tiny) -> None:
-    """A film that is stopped in every draw but the last still samples each finished block once."""
-    studio, plan = Studio(tiny), tiny.plan(SHOTS)
-    film = studio.film(plan)
+    """A film that is stopped in every run but the last samples each block once."""
+    model, plan = CountingModel(tiny), tiny.plan(SHOTS)
+    film = model.film(plan)
     for made in range(len(plan.blocks)):
         assert film.finished == made
-        draw = film.run()
-        assert [next(draw).index for _ in range(made + 1)] == list(range(made + 1))
-        draw.close()
-    assert studio.sampled == len(plan.blocks) * STEPS
+        run = film.run()
+        assert [next(run).index for _ in range(made + 1)] == list(range(made + 1))
+        run.close()
+    assert model.sampled == len(plan.blocks) * STEPS
     assert torch.equal(joined(film.run()), tiny.film(SHOTS))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("interrupt", [stop, fail, close, lambda film, _: list(film.run())])
 def test_no_memory_outlives_a_draw(tiny: Tiny, interrupt: Callable[[Film, int], object]) -> None:
-    """Keys and values, gigabytes in the full model, go when the draw ends, however it ends; the film stays."""
-    studio = Studio(tiny)
-    film = studio.film(tiny.plan(SHOTS))
+    """The KV cache, gigabytes in the full model, is freed when a run ends in any way; the blocks stay."""
+    model = CountingModel(tiny)
+    film = model.film(tiny.plan(SHOTS))
     interrupt(film, 5)
     gc.collect()
-    assert studio.alive and not [one() for one in studio.alive if one() is not None]
+    assert model.alive and not [one() for one in model.alive if one() is not None]
     assert film.finished > 0
 
 
 def test_a_stop_at_once_gives_what_is_kept(tiny: Tiny) -> None:
-    """A draw that may not work shows the finished blocks, and asks nothing of the model."""
-    studio = Studio(tiny)
-    film = studio.film(tiny.plan(SHOTS))
+    """A run that is stopped at once yields the finished blocks without calling the model."""
+    model = CountingModel(tiny)
+    film = model.film(tiny.plan(SHOTS))
     assert list(film.run(should_stop=lambda: True)) == []
     stop(film, 8)
     kept, shown = film.finished, list[Block]()
     assert 0 < kept < 6
-    assert studio.cost(lambda: shown.extend(film.run(should_stop=lambda: True))) == (0, 0)
+    assert model.cost(lambda: shown.extend(film.run(should_stop=lambda: True))) == (0, 0)
     assert [block.index for block in shown] == list(range(kept))
 
 
@@ -190,14 +190,14 @@ def test_a_stop_at_once_gives_what_is_kept(tiny: Tiny) -> None:
 def test_known_latents_stay_when_a_film_is_resumed(tiny: Tiny, given: int, kept: int) -> None:
     """The film begins with its start image, or its known blocks, whether or not it was stopped among them."""
     start, plan = torch.randn(1, 4, given, 4, 6, generator=torch.Generator().manual_seed(1)), tiny.plan(SHOTS)
-    film = Studio(tiny).film(plan, start)
-    draw = film.run()
+    film = CountingModel(tiny).film(plan, start)
+    run = film.run()
     for _ in range(kept):
-        next(draw)
-    del draw
-    drawn = joined(film.run())
-    assert torch.equal(drawn[:, :, :given], start)
-    assert torch.equal(drawn, tiny.film(SHOTS, prefix=start))
+        next(run)
+    del run
+    resumed = joined(film.run())
+    assert torch.equal(resumed[:, :, :given], start)
+    assert torch.equal(resumed, tiny.film(SHOTS, prefix=start))
 
 
 def split(tiny: Tiny) -> tuple[BlockPlan, BlockPlan]:
@@ -208,13 +208,13 @@ def split(tiny: Tiny) -> tuple[BlockPlan, BlockPlan]:
 
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 def test_a_film_goes_on_from_an_earlier_one(tiny: Tiny, changes: dict[str, Any]) -> None:
-    """It begins with the earlier film's very blocks, samples only its own, and equals the joined plan drawn at once."""
+    """It begins with the earlier film's blocks, samples only its own, and equals one film of the joined plan."""
     memory = tiny.memory(**changes)
-    studio, (whole, beginning) = Studio(tiny, memory), split(tiny)
-    earlier = studio.film(beginning)
+    model, (whole, beginning) = CountingModel(tiny, memory), split(tiny)
+    earlier = model.film(beginning)
     before = list(earlier.run())
-    film, blocks = studio.film(whole, earlier=earlier), list[Block]()
-    assert studio.cost(lambda: blocks.extend(film.run())) == (3 * STEPS, 5)
+    film, blocks = model.film(whole, earlier=earlier), list[Block]()
+    assert model.cost(lambda: blocks.extend(film.run())) == (3 * STEPS, 5)
     assert all(one is other for one, other in zip(before, blocks, strict=False))
     assert torch.equal(joined(blocks), tiny.film(SHOTS, memory))
     assert earlier.finished == 3 and film.complete
@@ -223,29 +223,29 @@ def test_a_film_goes_on_from_an_earlier_one(tiny: Tiny, changes: dict[str, Any])
 def test_a_joined_plan_goes_on_from_its_first_film(tiny: Tiny) -> None:
     """`BlockPlan.then` gives the plan of the longer film: its cut is a cut of the whole."""
     first, second = tiny.plan("A A"), tiny.plan("B |C")
-    studio, plan = Studio(tiny), first.then(second)
-    film = studio.film(plan, earlier=studio.film(first))
+    model, plan = CountingModel(tiny), first.then(second)
+    film = model.film(plan, earlier=model.film(first))
     assert torch.equal(joined(film.run()), tiny.film("", plan=plan))
     assert [block.cut for block in plan.blocks] == [False, False, True, True]
 
 
 def test_films_drawn_in_one_go_remember_once(tiny: Tiny) -> None:
-    """The later film goes on in the earlier one's memory: no clean pass is run twice."""
-    studio, beginning = Studio(tiny), tiny.plan("A A |B")
+    """The later film takes over the earlier film's KV cache: no clean pass is run twice."""
+    model, beginning = CountingModel(tiny), tiny.plan("A A |B")
     beginning = beginning.then(tiny.plan("B B"))
     whole = beginning.then(tiny.plan("C C"))
-    film = studio.film(whole, earlier=studio.film(beginning))
+    film = model.film(whole, earlier=model.film(beginning))
     blocks: list[Block] = []
-    assert studio.cost(lambda: blocks.extend(film.run())) == (7 * STEPS, 6)
+    assert model.cost(lambda: blocks.extend(film.run())) == (7 * STEPS, 6)
     assert torch.equal(joined(blocks), tiny.film("", plan=whole))
 
 
 def test_an_earlier_films_image_begins_the_later_one(tiny: Tiny) -> None:
-    """What the earlier film started with needs not be given again, wherever the drawing was stopped."""
+    """The later film begins with the earlier film's start image, wherever a run was stopped."""
     image = torch.randn(1, 4, 1, 4, 6, generator=torch.Generator().manual_seed(2))
     for at in range(12):
-        studio, (whole, beginning) = Studio(tiny), split(tiny)
-        film = studio.film(whole, earlier=studio.film(beginning, image))
+        model, (whole, beginning) = CountingModel(tiny), split(tiny)
+        film = model.film(whole, earlier=model.film(beginning, image))
         stop(film, at)
         assert torch.equal(joined(film.run()), tiny.film(SHOTS, prefix=image))
 
@@ -253,15 +253,15 @@ def test_an_earlier_films_image_begins_the_later_one(tiny: Tiny) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("interrupt", [stop, fail, close])
 def test_an_earlier_film_is_completed_first(tiny: Tiny, interrupt: Callable[[Film, int], None]) -> None:
-    """Stopped in the earlier film or in its own blocks, a later draw makes the rest of both, each block once."""
+    """After a stop in the earlier film or in the later one, the next run samples the rest of both, each block once."""
     for at in range(3 * STEPS):
-        studio, (whole, beginning) = Studio(tiny), split(tiny)
-        earlier = studio.film(beginning)
-        film = studio.film(whole, earlier=earlier)
+        model, (whole, beginning) = CountingModel(tiny), split(tiny)
+        earlier = model.film(beginning)
+        film = model.film(whole, earlier=earlier)
         interrupt(film, at)
         made = max(earlier.finished, film.finished)
         assert film.finished in (0, made) and film.available == made
-        sampled, _ = studio.cost(lambda film=film: list(film.run()))
+        sampled, _ = model.cost(lambda film=film: list(film.run()))
         assert sampled == (6 - made) * STEPS
         assert earlier.complete and film.complete
         assert torch.equal(joined(film.run()), tiny.film(SHOTS))
@@ -269,12 +269,12 @@ def test_an_earlier_film_is_completed_first(tiny: Tiny, interrupt: Callable[[Fil
 
 def test_a_stop_at_once_gives_what_the_earlier_film_kept(tiny: Tiny) -> None:
     """Nothing is made of either film, and an incomplete earlier film is not taken for the whole of it."""
-    studio, (whole, beginning) = Studio(tiny), split(tiny)
-    earlier = studio.film(beginning)
-    film = studio.film(whole, earlier=earlier)
+    model, (whole, beginning) = CountingModel(tiny), split(tiny)
+    earlier = model.film(beginning)
+    film = model.film(whole, earlier=earlier)
     close(earlier, 1)
     shown, once = list[Block](), iter([True])
-    assert studio.cost(lambda: shown.extend(film.run(should_stop=lambda: next(once, False)))) == (0, 0)
+    assert model.cost(lambda: shown.extend(film.run(should_stop=lambda: next(once, False)))) == (0, 0)
     assert [block.index for block in shown] == [0, 1]
     assert film.finished == 2 and not film.complete and not earlier.complete
 
@@ -284,7 +284,7 @@ def test_a_stop_at_once_gives_what_the_earlier_film_kept(tiny: Tiny) -> None:
 def test_the_bytes_of_a_memory_are_told_beforehand(
     tiny: Tiny, kv_format: str, blocks: int, batch: int, guidance: float
 ) -> None:
-    """`MemoryConfig.bytes` is what a film's pools hold when they are full."""
+    """`MemoryConfig.bytes` equals the bytes of a film's full pools."""
     memory = tiny.memory(kv_format=kv_format)
     film = tiny.generate(" ".join("A" * blocks), memory, batch=batch, guidance=guidance)
     list(film)
@@ -302,7 +302,7 @@ def test_a_film_shorter_than_the_window_keeps_less(tiny: Tiny) -> None:
 
 
 def test_the_full_models_memory() -> None:
-    """10.38 GB at 704x1280, as written where it is chosen; lengths that cannot be kept are refused."""
+    """10.38 GB at 704x1280, as the documentation says; a window that is not whole blocks is refused."""
     shape = LatentShape(1, 48, 8, 44, 80)
     assert MemoryConfig().bytes(WAN22_TI2V_5B, shape) / 1e9 == pytest.approx(10.38, abs=0.01)
     with pytest.raises(ValueError, match="not a multiple of the block"):
@@ -314,32 +314,32 @@ def lived(tiny: Tiny, text: str) -> BlockPlan:
 
 
 def test_a_film_follows_its_script_from_the_next_shot_on(tiny: Tiny) -> None:
-    """Changed while shot 1 is made, shot 2 is that of the new script, and nothing is remembered twice."""
+    """A change during shot 1 applies to shot 2, and no clean pass is run twice."""
     text = "Shot 1 (2 blocks): A\nShot 2 (2 blocks): B\nShot 3 (1 block): C @seed=1\n"
     changed = text.replace(": B", ": D").replace("@seed=1", "@seed=2")
     for at in range(2):
-        studio, script = Studio(tiny), ShotScript.parse(text)
-        film = studio.film(plan := lived(tiny, text), live=LiveScript(script, plan))
-        draw, blocks = film.run(), list[Block]()
-        blocks += [next(draw) for _ in range(at + 1)]
+        model, script = CountingModel(tiny), ShotScript.parse(text)
+        film = model.film(plan := lived(tiny, text), live=LiveScript(script, plan))
+        run, blocks = film.run(), list[Block]()
+        blocks += [next(run) for _ in range(at + 1)]
         assert film.live is not None and film.live.change(changed) == 1
-        blocks += draw
+        blocks += run
         assert torch.equal(joined(blocks), tiny.film("", plan=lived(tiny, changed)))
         assert film.plan.blocks == lived(tiny, changed).blocks == tuple(block.spec for block in blocks)
-        assert (studio.sampled, studio.clean) == (5 * STEPS, 4)
+        assert (model.sampled, model.clean) == (5 * STEPS, 4)
 
 
 def test_a_later_film_follows_what_an_earlier_one_became(tiny: Tiny) -> None:
-    """The script of the earlier film changes while both are drawn in one go."""
+    """The script of the earlier film changes while one run makes both films."""
     first, second = "Shot 1 (1 block): A\nShot 2 (1 block): B\n", "Shot 1 (2 blocks): C\n"
     changed = first.replace(": B", ": D")
     plan = lived(tiny, first)
-    studio = Studio(tiny)
-    earlier = studio.film(plan, live=LiveScript(ShotScript.parse(first), plan))
-    film = studio.film(plan.then(lived(tiny, second)), earlier=earlier)
-    draw = film.run()
-    blocks = [next(draw)]
+    model = CountingModel(tiny)
+    earlier = model.film(plan, live=LiveScript(ShotScript.parse(first), plan))
+    film = model.film(plan.then(lived(tiny, second)), earlier=earlier)
+    run = film.run()
+    blocks = [next(run)]
     assert earlier.live is not None and earlier.live.change(changed) == 1
-    blocks += draw
+    blocks += run
     whole = lived(tiny, changed).then(lived(tiny, second))
     assert film.plan.blocks == whole.blocks and torch.equal(joined(blocks), tiny.film("", plan=whole))

@@ -1,4 +1,4 @@
-"""A script that changes while its film is made: what may change, when it holds, and what is refused."""
+"""A script that changes while its film is sampled: what may change, from when on, and what is refused."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_two_writers_do_not_overwrite_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (SCRIPT + "Shot 4 (1 block): more\n", "has 3 shots, this script 4"),
         (SCRIPT.replace("Shot 2 (1 block)", "Shot 2 (2 blocks)"), "shot 2 has another length .* \\(1 blocks\\)"),
@@ -73,9 +73,9 @@ def test_two_writers_do_not_overwrite_each_other() -> None:
         (SCRIPT.replace("Shot 1 (2 blocks)", "Shot 1 (1 block)"), "shot 1 has another length .* \\(2 blocks\\)"),
     ],
 )
-def test_lengths_stay(text: str, said: str) -> None:
+def test_lengths_stay(text: str, message: str) -> None:
     film = live()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         film.change(text)
     assert film.version == 0 and film.script == ShotScript.parse(SCRIPT)
 
@@ -110,7 +110,7 @@ def test_a_film_that_goes_on_counts_its_own_shots(cut: bool) -> None:
 
 
 def test_a_take_says_what_was_used(tiny: Tiny, tmp_path: Path) -> None:
-    """A shot that was written anew while the film was made is a version of its own; loaded, the film is all there."""
+    """A shot that was changed while the film was sampled is a new version; a loaded take has the whole film."""
     text = "Shot 1 (1 block): A\nShot 2 (1 block): B\nShot 3 (1 block): C\n"
     script = ShotScript.parse(text)
     plan = script.plan(block_frames=tiny.block_frames)
@@ -125,10 +125,10 @@ def test_a_take_says_what_was_used(tiny: Tiny, tmp_path: Path) -> None:
     take = Take.new(tmp_path / "film.take", script, settings, {})
     take.save()
     film = stored_film(Film(plan, begin, live=changing), take, changing)
-    draw = film.run()
-    blocks = [next(draw)]
+    run = film.run()
+    blocks = [next(run)]
     changing.change(text.replace(": B", ": D"))
-    blocks += draw
+    blocks += run
     kept = Take.load(take.folder)
     assert [[version.text for version in shot.versions] for shot in kept.shots] == [["A"], ["B", "D"], ["C", "C"]]
     assert [shot.versions[shot.chosen].made for shot in kept.shots] == ["render", "live", "live"]

@@ -1,4 +1,4 @@
-"""A storyboard is seconds of a film that is yet to be made, and the film begins its shots with those very blocks."""
+"""A storyboard has the first block of every shot of a film, and the film begins its shots with these blocks."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from longlive.longlive_core.video import read_video
 from safetensors.torch import load_file
 
 from ..conftest import Tiny
-from ..takes import SCRIPT, after, latents, make_mini, make_order, make_take, remade, resume, same
-from .test_film import STEPS, Studio
+from ..takes import SCRIPT, after, latents, make_mini, make_settings, make_take, remade, resume, same
+from .test_film import STEPS, CountingModel
 
 # Films are rendered by nearly every test here.
 pytestmark = pytest.mark.slow
@@ -36,16 +36,16 @@ LONG = SCRIPT.replace("(1 block)", "(2 blocks)")
 FIRSTS = [0, 2, 4, 6, 8]
 
 
-def make_board(tiny: Tiny, plan: BlockPlan, **more: object) -> tuple[Studio, list[Block]]:
-    """A storyboard as a film of its own, and who made it."""
-    studio = Studio(tiny, noise=storyboard_noise(plan, block_noise(0)))
-    return studio, list(studio.film(storyboard_plan(plan), **more).run())  # type: ignore[arg-type]
+def make_storyboard(tiny: Tiny, plan: BlockPlan, **more: object) -> tuple[CountingModel, list[Block]]:
+    """A storyboard as a film, and the model that counts its calls."""
+    model = CountingModel(tiny, noise=storyboard_noise(plan, block_noise(0)))
+    return model, list(model.film(storyboard_plan(plan), **more).run())  # type: ignore[arg-type]
 
 
-def make_begun(tiny: Tiny, plan: BlockPlan, start: torch.Tensor | None = None) -> tuple[Film, Studio]:
-    """A film that begins with its storyboard, and who makes both."""
-    board, film = Studio(tiny, noise=storyboard_noise(plan, block_noise(0))), Studio(tiny)
-    return Film(plan, film.start, start=start, storyboard=board.film(storyboard_plan(plan), start)), film
+def make_begun(tiny: Tiny, plan: BlockPlan, start: torch.Tensor | None = None) -> tuple[Film, CountingModel]:
+    """A film that begins with its storyboard, and the model of the film."""
+    storyboard, film = CountingModel(tiny, noise=storyboard_noise(plan, block_noise(0))), CountingModel(tiny)
+    return Film(plan, film.start, start=start, storyboard=storyboard.film(storyboard_plan(plan), start)), film
 
 
 # Films.
@@ -53,10 +53,10 @@ def make_begun(tiny: Tiny, plan: BlockPlan, start: torch.Tensor | None = None) -
 
 def test_a_storyboard_has_the_first_block_of_every_shot(tiny: Tiny) -> None:
     plan = tiny.plan(SHOTS, seeds={2: 9})
-    board = storyboard_plan(plan)
+    storyboard = storyboard_plan(plan)
     assert [block.index for block in storyboard_blocks(plan)] == OPENINGS
-    assert [(block.index, block.start) for block in board.blocks] == [(0, 0), (1, 2), (2, 4), (3, 6)]
-    assert [(b.shot, b.prompt, b.cut, b.seed) for b in board.blocks] == [
+    assert [(block.index, block.start) for block in storyboard.blocks] == [(0, 0), (1, 2), (2, 4), (3, 6)]
+    assert [(b.shot, b.prompt, b.cut, b.seed) for b in storyboard.blocks] == [
         (0, "A", False, None),
         (1, "B", True, None),
         (2, "C", True, 9),
@@ -65,7 +65,7 @@ def test_a_storyboard_has_the_first_block_of_every_shot(tiny: Tiny) -> None:
 
 
 def test_a_board_block_has_the_noise_of_the_block_that_it_is(tiny: Tiny) -> None:
-    """By its seeds and its place in the whole film, as every block of a film has."""
+    """A storyboard block has the noise of its seeds and its index in the whole film."""
     plan, shape = tiny.plan(SHOTS, seeds={2: 9}), LatentShape(1, 4, 2, 4, 6)
     source = block_noise(3)
     noise = storyboard_noise(plan, source)
@@ -74,23 +74,23 @@ def test_a_board_block_has_the_noise_of_the_block_that_it_is(tiny: Tiny) -> None
 
 
 def test_a_shot_that_goes_on_has_no_block_of_its_own() -> None:
-    """Its first block must follow the very block before it; the storyboard says that it is not there."""
+    """The first block of a continued shot must follow the block before it, so the storyboard omits it, with a note."""
     script = "Shot 1 (2 blocks): the hero\nShot 2 (1 block, continue): the other\nShot 3 (1 block): the hero\n"
-    board = storyboard_plan(ShotScript.parse(script).plan(24))
-    assert [block.shot for block in board.blocks] == [0, 2]
-    assert board.notes == ("shot 2 continues without a cut: the storyboard has no block of it",)
+    storyboard = storyboard_plan(ShotScript.parse(script).plan(24))
+    assert [block.shot for block in storyboard.blocks] == [0, 2]
+    assert storyboard.notes == ("shot 2 continues without a cut: the storyboard has no block of it",)
 
 
 def test_a_film_begins_its_shots_with_its_storyboard(tiny: Tiny) -> None:
-    """To the bit, and so does the film's own beginning with the plain film's; the rest of a shot follows its board."""
+    """Bit for bit; shot 1 also equals the plain film's, and the later blocks of a shot follow its storyboard block."""
     plan = tiny.plan(SHOTS)
-    _, board = make_board(tiny, plan)
-    film, studio = make_begun(tiny, plan)
+    _, storyboard = make_storyboard(tiny, plan)
+    film, model = make_begun(tiny, plan)
     blocks = list(film.run())
     assert [block.spec for block in blocks] == list(plan.blocks)
-    assert all(same([blocks[i].latents for i in OPENINGS], [block.latents for block in board]))
-    assert studio.sampled == STEPS * (len(plan.blocks) - len(OPENINGS))
-    known = {index: block.latents for index, block in zip(OPENINGS, board, strict=True)}
+    assert all(same([blocks[i].latents for i in OPENINGS], [block.latents for block in storyboard]))
+    assert model.sampled == STEPS * (len(plan.blocks) - len(OPENINGS))
+    known = {index: block.latents for index, block in zip(OPENINGS, storyboard, strict=True)}
     whole = tiny.film(SHOTS, known=lambda spec: known.get(spec.index))
     assert torch.equal(torch.cat([block.latents for block in blocks], dim=2), whole)
     plain = list(tiny.generate(SHOTS))
@@ -99,13 +99,18 @@ def test_a_film_begins_its_shots_with_its_storyboard(tiny: Tiny) -> None:
 
 
 def test_a_storyboard_depends_on_script_and_seeds_alone(tiny: Tiny) -> None:
-    """Later blocks of its shots leave it as it is; a shot's seed changes its board and those made after it."""
+    """Later blocks of a shot do not change its storyboard; a shot's seed changes its block and later blocks."""
     plan = tiny.plan(SHOTS)
-    _, board = make_board(tiny, plan)
-    _, other = make_board(tiny, tiny.plan(SHOTS.replace("B B B", "B X Y")))
-    assert all(same([block.latents for block in board], [block.latents for block in other]))
-    _, other = make_board(tiny, tiny.plan(SHOTS, seeds={2: 5}))
-    assert same([block.latents for block in board], [block.latents for block in other]) == [True, True, False, False]
+    _, storyboard = make_storyboard(tiny, plan)
+    _, other = make_storyboard(tiny, tiny.plan(SHOTS.replace("B B B", "B X Y")))
+    assert all(same([block.latents for block in storyboard], [block.latents for block in other]))
+    _, other = make_storyboard(tiny, tiny.plan(SHOTS, seeds={2: 5}))
+    assert same([block.latents for block in storyboard], [block.latents for block in other]) == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_start_image_begins_the_storyboard(tiny: Tiny) -> None:
@@ -118,49 +123,49 @@ def test_a_start_image_begins_the_storyboard(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("at", range(24))
 def test_a_film_stopped_anywhere_goes_on_to_the_bit(tiny: Tiny, at: int) -> None:
-    """On the storyboard or behind it: a draw that is stopped leaves blocks that the next one does not make again.
+    """A run that is stopped in the storyboard or after it leaves blocks that the next run does not sample again.
 
     It is asked to stop once only, and must not make the film without its storyboard then.
     """
     plan = tiny.plan(SHOTS)
     whole = list(make_begun(tiny, plan)[0].run())
-    film, studio = make_begun(tiny, plan)
+    film, model = make_begun(tiny, plan)
     answers = iter([False] * at + [True])
     shown = list(film.run(should_stop=lambda: next(answers, False)))
     assert film.finished == len(shown)
     assert all(same([block.latents for block in film.run()], [block.latents for block in whole]))
-    assert studio.sampled <= STEPS * (len(plan.blocks) - len(OPENINGS)) + 1
+    assert model.sampled <= STEPS * (len(plan.blocks) - len(OPENINGS)) + 1
 
 
 def test_the_storyboard_of_a_film_that_goes_on_is_of_the_new_shots(tiny: Tiny) -> None:
-    """Behind the earlier film, which is not made again; its shots are nothing that is yet to be judged."""
+    """The storyboard follows the earlier film, which is not sampled again, and has no blocks of its shots."""
     beginning = tiny.plan("A A |B B")
     plan = beginning.then(tiny.plan("C C |D D"))
     assert [block.index for block in storyboard_blocks(plan, 4)] == [0, 1, 2, 3, 4, 6]
     noise = storyboard_noise(plan, block_noise(0), 4)
-    earlier = Studio(tiny).film(beginning)
-    before, studio = list(earlier.run()), Studio(tiny, noise=noise)
-    board = list(studio.film(storyboard_plan(plan, 4), earlier=earlier).run())
-    assert studio.sampled == STEPS * 2
-    own = Studio(tiny)
-    board_film = Studio(tiny, noise=noise).film(storyboard_plan(plan, 4), earlier=earlier)
+    earlier = CountingModel(tiny).film(beginning)
+    before, model = list(earlier.run()), CountingModel(tiny, noise=noise)
+    storyboard = list(model.film(storyboard_plan(plan, 4), earlier=earlier).run())
+    assert model.sampled == STEPS * 2
+    own = CountingModel(tiny)
+    board_film = CountingModel(tiny, noise=noise).film(storyboard_plan(plan, 4), earlier=earlier)
     film = Film(plan, own.start, earlier=earlier, storyboard=board_film)
     blocks = list(film.run())
     assert all(one is other for one, other in zip(before, blocks, strict=False))
-    assert all(same([blocks[i].latents for i in (4, 6)], [block.latents for block in board[4:]]))
+    assert all(same([blocks[i].latents for i in (4, 6)], [block.latents for block in storyboard[4:]]))
     assert own.sampled == STEPS * 2
 
 
 @pytest.mark.parametrize(("kept", "anew"), [(0, 8), (3, 4), (7, 0)])
 def test_a_film_that_is_kept_elsewhere_brings_its_storyboard(tiny: Tiny, kept: int, anew: int) -> None:
-    """Of the storyboard, too, only what is missing is made."""
+    """Only missing blocks of the storyboard are sampled too."""
     plan = tiny.plan(SHOTS)
     whole = list(make_begun(tiny, plan)[0].run())
-    board, film = Studio(tiny, noise=storyboard_noise(plan, block_noise(0))), Studio(tiny)
-    resumed = Film(plan, film.start, storyboard=board.film(storyboard_plan(plan)))
+    storyboard, film = CountingModel(tiny, noise=storyboard_noise(plan, block_noise(0))), CountingModel(tiny)
+    resumed = Film(plan, film.start, storyboard=storyboard.film(storyboard_plan(plan)))
     resumed.adopt(whole[:kept])
     assert all(same([block.latents for block in resumed.run()], [block.latents for block in whole]))
-    assert board.sampled == anew
+    assert storyboard.sampled == anew
 
 
 # Takes.
@@ -172,15 +177,15 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> RenderSettings:
-    made = make_order(tmp_path)
+def settings(tmp_path: Path) -> RenderSettings:
+    made = make_settings(tmp_path)
     (tmp_path / "script.txt").write_text(LONG)
     return made
 
 
-def preview(mini: Mini, order: RenderSettings, take: Take | None = None, calls: int | None = None) -> Job:
+def preview(mini: Mini, settings: RenderSettings, take: Take | None = None, calls: int | None = None) -> Job:
     stop = None if calls is None else after(calls)
-    job = Job(order, mini=mini, take=take, storyboard=True, should_stop=stop)
+    job = Job(settings, mini=mini, take=take, storyboard=True, should_stop=stop)
     assert job.run() or calls is not None
     return job
 
@@ -191,100 +196,102 @@ def taken(job: Job) -> Take:
 
 
 def made_directly(mini: Mini, plan: BlockPlan, known: dict[int, torch.Tensor]) -> list[torch.Tensor]:
-    """The storyboard of a plan, of which some blocks are known."""
+    """The latents of a plan's storyboard, of which some blocks are known."""
     noise = storyboard_noise(plan, block_noise(0))
     hooks = {"noise": noise, "known": lambda spec: known.get(spec.index)}
     made = generate(mini.model, storyboard_plan(plan), mini.encode_text, size=(2, 2), steps=2, **hooks)
     return [block.latents for block in made]
 
 
-def board_of(take: Take) -> list[torch.Tensor]:
-    """Its blocks, straight from the files."""
+def storyboard_latents(take: Take) -> list[torch.Tensor]:
+    """The latents of the storyboard's blocks, read from the files."""
     return [load_file(take.path(spec))["latents"].clone() for spec in storyboard_blocks(take.plan)]
 
 
-def test_a_take_begins_with_its_storyboard(mini: Mini, order: RenderSettings) -> None:
-    """The preview shows every shot; the resumed take keeps those blocks, samples the others, and makes nothing anew."""
-    job = preview(mini, order)
+def test_a_take_begins_with_its_storyboard(mini: Mini, settings: RenderSettings) -> None:
+    """The preview shows every shot; the resumed take reuses these blocks and samples the others."""
+    job = preview(mini, settings)
     take = taken(job)
-    board = board_of(take)
-    assert all(same(board, made_directly(mini, take.plan, {})))
-    assert (take.made(), take.complete) == (5, False)
+    storyboard = storyboard_latents(take)
+    assert all(same(storyboard, made_directly(mini, take.plan, {})))
+    assert (take.block_count(), take.complete) == (5, False)
     assert [shot.versions[0].made for shot in take.shots] == ["preview"] * 5
-    assert len(read_video(order.output.with_name("film.preview.mp4"))) == 29 + 4 * 32
-    assert order.output.with_name("film.preview.png").is_file() and not order.output.exists()
-    film, said = resume(take, mini)
+    assert len(read_video(settings.output.with_name("film.preview.mp4"))) == 29 + 4 * 32
+    assert settings.output.with_name("film.preview.png").is_file() and not settings.output.exists()
+    film, notes = resume(take, mini)
     assert film.film.report is not None and film.film.report.stored == FIRSTS
-    assert not any("anew" in line for line in said)
-    assert all(same(board_of(take), board)) and take.complete
+    assert not any("anew" in line for line in notes)
+    assert all(same(storyboard_latents(take), storyboard)) and take.complete
     again = preview(mini, RenderSettings.resumed(take.folder))
     assert again.film.report is not None and not again.film.report.sampled
 
 
-def test_shot_1_begins_as_in_the_plain_film(mini: Mini, order: RenderSettings) -> None:
-    """To the bit; the other shots do not, since their storyboard was made after other blocks."""
-    take = taken(preview(mini, order))
-    board = board_of(take)
-    plain = make_take(mini, RenderSettings(order.script, order.output.with_name("plain.mp4"), size="32x32", steps=2))
-    assert same(board, board_of(plain)) == [True, False, False, False, False]
+def test_shot_1_begins_as_in_the_plain_film(mini: Mini, settings: RenderSettings) -> None:
+    """Bit for bit; the other shots differ, because their storyboard blocks follow other blocks."""
+    take = taken(preview(mini, settings))
+    storyboard = storyboard_latents(take)
+    plain = make_take(
+        mini, RenderSettings(settings.script, settings.output.with_name("plain.mp4"), size="32x32", steps=2)
+    )
+    assert same(storyboard, storyboard_latents(plain)) == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("calls", [0, 5, 17])
-def test_a_stopped_preview_goes_on_to_the_bit(mini: Mini, order: RenderSettings, calls: int) -> None:
+def test_a_stopped_preview_goes_on_to_the_bit(mini: Mini, settings: RenderSettings, calls: int) -> None:
     whole = taken(
-        preview(mini, RenderSettings(order.script, order.output.with_name("whole.mp4"), size="32x32", steps=2))
+        preview(mini, RenderSettings(settings.script, settings.output.with_name("whole.mp4"), size="32x32", steps=2))
     )
-    stopped = taken(preview(mini, order, calls=calls))
-    made = stopped.made()
+    stopped = taken(preview(mini, settings, calls=calls))
+    made = stopped.block_count()
     assert made < 5
     job = preview(mini, RenderSettings.resumed(stopped.folder))
     assert job.film.report is not None and len(job.film.report.sampled) == 5 - made
-    assert all(same(board_of(stopped), board_of(whole)))
+    assert all(same(storyboard_latents(stopped), storyboard_latents(whole)))
 
 
 @pytest.mark.parametrize("calls", [10, 45])
-def test_the_film_from_a_preview_may_be_stopped(mini: Mini, order: RenderSettings, calls: int) -> None:
-    take = taken(preview(mini, order))
-    board = board_of(take)
+def test_the_film_from_a_preview_may_be_stopped(mini: Mini, settings: RenderSettings, calls: int) -> None:
+    take = taken(preview(mini, settings))
+    storyboard = storyboard_latents(take)
     assert not Job(RenderSettings.resumed(take.folder), mini=mini, should_stop=after(calls)).run()
     resume(take, mini)
     other = taken(
-        preview(mini, RenderSettings(order.script, order.output.with_name("other.mp4"), size="32x32", steps=2))
+        preview(mini, RenderSettings(settings.script, settings.output.with_name("other.mp4"), size="32x32", steps=2))
     )
     resume(other, mini)
-    assert all(same(latents(take), latents(other))) and all(same(board_of(take), board))
+    assert all(same(latents(take), latents(other))) and all(same(storyboard_latents(take), storyboard))
 
 
-def test_another_beginning_of_one_shot_leaves_the_others(mini: Mini, order: RenderSettings) -> None:
-    """To the bit; both beginnings are kept, either can be chosen, and the film begins with the one that is."""
-    take = taken(preview(mini, order))
-    board = board_of(take)
+def test_another_beginning_of_one_shot_leaves_the_others(mini: Mini, settings: RenderSettings) -> None:
+    """Bit for bit; both first blocks stay stored, either can be chosen, and the film begins with the chosen one."""
+    take = taken(preview(mini, settings))
+    storyboard = storyboard_latents(take)
     job = preview(mini, RenderSettings.resumed(take.folder), retake(take, 3, seed=9, storyboard=True).take)
     again = taken(job)
     assert job.film.report is not None and (job.film.report.sampled, job.film.report.stored) == ([2], [0, 1, 3, 4])
-    assert same(board_of(again), board) == [True, True, False, True, True]
+    assert same(storyboard_latents(again), storyboard) == [True, True, False, True, True]
     assert not any(shot.spliced for shot in again.shots)
     assert (again.script.shots[2].seed, [len(shot.versions) for shot in again.shots]) == (9, [1, 1, 2, 1, 1])
     back, _ = choose(again, 3, 0)
-    assert all(same(board_of(back), board))
-    other = board_of(again)
+    assert all(same(storyboard_latents(back), storyboard))
+    other = storyboard_latents(again)
     resume(again, mini)
-    assert again.complete and all(same(board_of(again), other))
+    assert again.complete and all(same(storyboard_latents(again), other))
 
 
-def test_another_beginning_is_made_behind_those_that_are_there(mini: Mini, order: RenderSettings) -> None:
-    """Of shot 4, too, which was made behind an earlier beginning of shot 3."""
-    take = taken(preview(mini, order))
+def test_another_beginning_is_made_behind_those_that_are_there(mini: Mini, settings: RenderSettings) -> None:
+    """This includes shot 4, whose block follows an earlier first block of shot 3."""
+    take = taken(preview(mini, settings))
     again = taken(preview(mini, RenderSettings.resumed(take.folder), retake(take, 3, seed=9, storyboard=True).take))
-    before = board_of(again)
+    before = storyboard_latents(again)
     last = taken(preview(mini, RenderSettings.resumed(take.folder), retake(again, 5, seed=4, storyboard=True).take))
     expected = made_directly(mini, last.plan, dict(enumerate(before[:4])))
-    assert all(same(board_of(last), expected)) and not torch.equal(expected[4], before[4])
+    assert all(same(storyboard_latents(last), expected)) and not torch.equal(expected[4], before[4])
 
 
-def test_a_retake_of_a_previewed_shot_is_one_like_any_other(mini: Mini, order: RenderSettings) -> None:
-    """Its storyboard is not kept to: the shot and those after it are made anew, and the old versions can be chosen."""
-    take = taken(preview(mini, order))
+def test_a_retake_of_a_previewed_shot_is_one_like_any_other(mini: Mini, settings: RenderSettings) -> None:
+    """The retake does not use the storyboard: it samples the shot and later shots, and old versions can be chosen."""
+    take = taken(preview(mini, settings))
     resume(take, mini)
     whole = latents(take)
     job = remade(take, mini, 3, "ripple", seed=9)
@@ -295,29 +302,29 @@ def test_a_retake_of_a_previewed_shot_is_one_like_any_other(mini: Mini, order: R
     assert all(same(latents(back), whole)) and not any(shot.spliced for shot in back.shots)
 
 
-def test_a_film_that_was_begun_can_be_previewed(mini: Mini, order: RenderSettings) -> None:
-    """What is made stays; the shots that are not begin with their storyboard."""
-    stopped = Job(order, mini=mini, should_stop=after(30))
+def test_a_film_that_was_begun_can_be_previewed(mini: Mini, settings: RenderSettings) -> None:
+    """Stored blocks stay; the shots that have none begin with their storyboard."""
+    stopped = Job(settings, mini=mini, should_stop=after(30))
     assert not stopped.run()
     take = taken(stopped)
-    made = take.made()
+    made = take.block_count()
     assert 2 < made < 8
     before = [load_file(take.path(spec))["latents"] for spec in take.plan.blocks[:made]]
     take = taken(preview(mini, RenderSettings.resumed(take.folder)))
-    board = board_of(take)
+    storyboard = storyboard_latents(take)
     resume(take, mini)
-    assert all(same(latents(take)[:made], before)) and all(same(board_of(take), board))
+    assert all(same(latents(take)[:made], before)) and all(same(storyboard_latents(take), storyboard))
 
 
-def test_shots_behind_a_film_can_be_previewed(mini: Mini, order: RenderSettings) -> None:
-    """The storyboard shows all shots; of the film nothing is made again but what begins the new ones."""
-    take = make_take(mini, order)
+def test_shots_behind_a_film_can_be_previewed(mini: Mini, settings: RenderSettings) -> None:
+    """The storyboard shows all shots; only the first blocks of the new shots are sampled."""
+    take = make_take(mini, settings)
     whole = latents(take)
     job = preview(mini, RenderSettings.resumed(take.folder), append(take, "Shot 6 (2 blocks): the other"))
     assert job.film.report.sampled == [5]
-    longer, board = taken(job), board_of(taken(job))
+    longer, storyboard = taken(job), storyboard_latents(taken(job))
     resume(longer, mini)
-    assert all(same(latents(longer)[:-2], whole)) and all(same(board_of(longer), board))
+    assert all(same(latents(longer)[:-2], whole)) and all(same(storyboard_latents(longer), storyboard))
 
 
 def damaged(path: Path) -> None:
@@ -326,57 +333,59 @@ def damaged(path: Path) -> None:
 
 @pytest.mark.parametrize("hurt", [Path.unlink, damaged])
 def test_a_bad_block_of_a_storyboard_is_made_again(
-    mini: Mini, order: RenderSettings, hurt: Callable[[Path], None]
+    mini: Mini, settings: RenderSettings, hurt: Callable[[Path], None]
 ) -> None:
-    take = taken(preview(mini, order))
-    board = board_of(take)
+    take = taken(preview(mini, settings))
+    storyboard = storyboard_latents(take)
     hurt(take.path(take.plan.blocks[4]))
     job = preview(mini, RenderSettings.resumed(take.folder))
     assert job.film.report.sampled == [2]
-    assert all(same(board_of(take), board))
+    assert all(same(storyboard_latents(take), storyboard))
 
 
-def test_what_no_storyboard_can_be_is_refused(mini: Mini, order: RenderSettings) -> None:
+def test_what_no_storyboard_can_be_is_refused(mini: Mini, settings: RenderSettings) -> None:
     with pytest.raises(ValueError, match="leave --no-take out"):
-        Job(RenderSettings(order.script, order.output, take=False), mini=mini, storyboard=True)
-    take = make_take(mini, order)
-    with pytest.raises(ValueError, match="shot 4 is made already, after shot 3 as it is"):
+        Job(RenderSettings(settings.script, settings.output, take=False), mini=mini, storyboard=True)
+    take = make_take(mini, settings)
+    with pytest.raises(ValueError, match="shot 4 was made already, after the present shot 3"):
         retake(take, 3, seed=9, storyboard=True)
     with pytest.raises(FileExistsError, match=r"holds a film that a storyboard would replace"):
-        Job(order, mini=mini, storyboard=True)
+        Job(settings, mini=mini, storyboard=True)
     assert take.complete
     shutil.rmtree(take.folder)
-    (order.output.parent / "script.txt").write_text("Shot 1 (1 block): the hero\nShot 2 (1 block, continue): the other")
-    take = taken(preview(mini, order))
+    (settings.output.parent / "script.txt").write_text(
+        "Shot 1 (1 block): the hero\nShot 2 (1 block, continue): the other"
+    )
+    take = taken(preview(mini, settings))
     with pytest.raises(ValueError, match="shot 2 continues without a cut"):
         retake(take, 2, seed=9, storyboard=True)
-    with pytest.raises(ValueError, match="that very text and seed"):
+    with pytest.raises(ValueError, match="this text and seed already"):
         retake(take, 1, prompt="the hero")
 
 
-def test_a_render_says_that_it_replaces_a_storyboard(mini: Mini, order: RenderSettings) -> None:
-    preview(mini, order)
-    job = Job(order, mini=mini)
+def test_a_render_says_that_it_replaces_a_storyboard(mini: Mini, settings: RenderSettings) -> None:
+    preview(mini, settings)
+    job = Job(settings, mini=mini)
     assert any("storyboard in" in note and "is replaced" in note for note in job.notes)
 
 
 def test_the_command_line_makes_a_preview_and_the_film_from_it(
-    order: RenderSettings, mini: Mini, capsys: pytest.CaptureFixture[str]
+    settings: RenderSettings, mini: Mini, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says how to go on, and every line that it says does what it says."""
-    mini.save(order.output.parent / "mini", torch.float32)
-    film, take = str(order.output), str(order.output.with_suffix(".take"))
-    words = ["--model", str(order.output.parent / "mini"), "--size", "32x32", "--steps", "2", "--threads", "1"]
-    assert main(["render", str(order.script), "-o", film, "--preview", *words]) == 0
-    said = capsys.readouterr().out
-    assert f"longlive render --resume {take} --threads 1\n" in said
-    assert f"longlive retake {take} --shot N --preview\n" in said
+    """Every command that the preview prints works."""
+    mini.save(settings.output.parent / "mini", torch.float32)
+    film, take = str(settings.output), str(settings.output.with_suffix(".take"))
+    words = ["--model", str(settings.output.parent / "mini"), "--size", "32x32", "--steps", "2", "--threads", "1"]
+    assert main(["render", str(settings.script), "-o", film, "--preview", *words]) == 0
+    printed = capsys.readouterr().out
+    assert f"longlive render --resume {take} --threads 1\n" in printed
+    assert f"longlive retake {take} --shot N --preview\n" in printed
     assert main(["retake", take, "--shot", "3", "--seed", "9", "--preview"]) == 0
-    assert "shot 3 is version 1, seed 9\nkept blocks 0 to 1, 3 to 4; sampled block 2" in capsys.readouterr().out
-    board = board_of(Take.load(Path(take)))
+    assert "shot 3 is version 1, seed 9\nreused blocks 0 to 1, 3 to 4; sampled block 2" in capsys.readouterr().out
+    storyboard = storyboard_latents(Take.load(Path(take)))
     assert main(["render", "--resume", take, "--threads", "1"]) == 0
-    assert Path(film).is_file() and all(same(board_of(Take.load(Path(take))), board))
-    assert main(["render", str(order.script), "-o", film, "--preview", "--no-take"]) == 2
+    assert Path(film).is_file() and all(same(storyboard_latents(Take.load(Path(take))), storyboard))
+    assert main(["render", str(settings.script), "-o", film, "--preview", "--no-take"]) == 2
     assert "leave --no-take out" in capsys.readouterr().err
     assert main(["retake", take, "--shot", "5", "--preview", "--mode", "keep"]) == 2
     assert "leave --mode out" in capsys.readouterr().err

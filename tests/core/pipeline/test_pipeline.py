@@ -63,7 +63,7 @@ def bounded(work: Callable[[], Any], seconds: float = 60) -> Any:  # noqa: ANN40
     raise value
 
 
-def finish_clean_pass(count: Callable[[], int]) -> int:
+def settled_count(count: Callable[[], int]) -> int:
     """The count, once it has stood still for a while."""
     last, since = count(), perf_counter()
     while perf_counter() - since < 0.2:
@@ -115,7 +115,7 @@ def test_a_slow_consumer_holds_every_stage_up() -> None:
     with Pipeline() as line:
         third = chain(line, numbers)
         for taken in range(4):
-            assert finish_clean_pass(lambda: numbers.made) <= taken + 3 + 2
+            assert settled_count(lambda: numbers.made) <= taken + 3 + 2
             assert next(third) == 4 * taken
     assert numbers.closed
 
@@ -143,7 +143,7 @@ def test_a_failed_stage_stops_those_before_it_while_nobody_looks() -> None:
     numbers = Numbers()
     with Pipeline() as line:
         chain(line, numbers, bad=1)
-        assert finish_clean_pass(lambda: numbers.made) <= 4 and numbers.closed
+        assert settled_count(lambda: numbers.made) <= 4 and numbers.closed
 
 
 def test_a_system_error_is_told_in_words() -> None:
@@ -262,7 +262,7 @@ def test_what_says_that_memory_is_out(error: Exception, expected: bool) -> None:
 
 
 def test_work_is_done_once_more_after_freeing() -> None:
-    """The first attempt's tensors are gone when memory is freed."""
+    """The first attempt's tensors are freed before the retry frees memory."""
     kept: list[ref[Numbers]] = []
     freed: list[bool] = []
 
@@ -324,7 +324,7 @@ def make(mini: Mini, path: Path, mode: Mode = "async", **options: Any) -> Render
 
 
 def check(render: Render, path: Path, played: Tensor) -> int:
-    """What is in the file is counted, and is the whole film's beginning."""
+    """The frames in the file are counted, and they are the beginning of the whole film."""
     frames = read_video(path)
     assert len(frames) == render.video_frames
     assert torch.equal(frames, played[: len(frames)])
@@ -359,7 +359,7 @@ modes = pytest.mark.parametrize("mode", MODES)
 def test_every_mode_makes_the_same_film(
     mini: Mini, tmp_path: Path, whole: Tensor, played: Tensor, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the bit, before encoding and after; told in order, in the caller's thread."""
+    """Bit for bit, before and after encoding; progress is reported in order, in the caller's thread."""
     pieces: list[Tensor] = []
     write = VideoWriter.write
     monkeypatch.setattr(VideoWriter, "write", lambda self, frames: (pieces.append(frames), write(self, frames))[1])
@@ -480,7 +480,7 @@ def test_a_slow_consumer_bounds_the_blocks_in_flight(mini: Mini, tmp_path: Path,
     thread = threading.Thread(target=lambda: render.run(blocks()), daemon=True)
     thread.start()
     try:
-        assert 1 <= finish_clean_pass(lambda: len(made)) <= 4
+        assert 1 <= settled_count(lambda: len(made)) <= 4
     finally:
         gate.set()
         thread.join(60)
@@ -492,7 +492,7 @@ def test_a_slow_consumer_bounds_the_blocks_in_flight(mini: Mini, tmp_path: Path,
 def test_a_consumer_that_is_gone(
     mini: Mini, tmp_path: Path, played: Tensor, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own error passes as it is, and all that was decoded by then is in the file."""
+    """The error is raised unchanged, and all decoded frames are in the file."""
     decoded: list[int] = []
     copies = DecodeStream.copies
 
@@ -543,7 +543,7 @@ def test_stops_at_random_moments(mini: Mini, tmp_path: Path, played: Tensor, mod
 def test_the_first_latent_frame_is_written_before_its_block_is_decoded(
     mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decoding goes on only when its first frame is in the file."""
+    """Decoding continues only after its first frame is in the file."""
     written = threading.Event()
     write, feed = VideoWriter.write, DecodeStream.feed
     waited: list[bool] = []
@@ -578,13 +578,13 @@ def words(mini: Mini, tmp_path: Path) -> list[str]:
 def test_the_command_line_says_it_in_one_line(
     words: list[str], mode: Mode, played: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Which stage, which file and what to do; and what is kept of the film."""
+    """The message names the stage, the file and the remedy, and how much of the film is in the file."""
     with files_no_larger_than(100_000):
         code = main([*words, "--decode", mode])
-    *_, kept, said = capsys.readouterr().err.splitlines()
+    *_, kept, out = capsys.readouterr().err.splitlines()
     frames = read_video(tmp_path / "film.mp4")
     assert code == 2 and 0 < len(frames) < FRAMES and torch.equal(frames, played[: len(frames)])
-    assert re.fullmatch(r"longlive: writing: \S+film\.mp4: the film stopped growing .*free some space.*", said)
+    assert re.fullmatch(r"longlive: writing: \S+film\.mp4: the film stopped growing .*free some space.*", out)
     assert re.fullmatch(rf"\S+film\.mp4 plays: \d+ of {FRAMES} frames, .*", kept)
 
 

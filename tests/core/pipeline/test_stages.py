@@ -1,4 +1,4 @@
-"""A film drawn ahead by a thread: its order, its bound, its end and its errors."""
+"""A film that a stage samples ahead in a thread: order, bound, end and errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from weakref import ref
 import pytest
 import torch
 from longlive.longlive_core.film.film import Film
-from longlive.longlive_core.pipeline.stages import Make, Pipeline, Stage
+from longlive.longlive_core.pipeline.stages import MakeItems, Pipeline, Stage
 from longlive.longlive_core.sampling.generation import Step
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import Block
@@ -26,7 +26,7 @@ ShouldStop = Callable[[], bool]
 
 
 class Slow:
-    """Draws blocks of two steps of `step` seconds each; `made` counts finished blocks. Fails at block `bad`."""
+    """Yields blocks of two steps of `step` seconds each; `made` counts finished blocks. Fails at block `bad`."""
 
     def __init__(self, plan: BlockPlan, step: float = 0.0, bad: int | None = None) -> None:
         self.plan, self.step, self.bad = plan, step, bad
@@ -50,10 +50,10 @@ class Slow:
 
 
 @contextmanager
-def ahead(draw: Make[Step | Block], depth: int = 1) -> Generator[Events, None, None]:
-    """The draw, in a thread."""
+def ahead(run: MakeItems[Step | Block], depth: int = 1) -> Generator[Events, None, None]:
+    """The run in a stage's thread."""
     with Pipeline() as line:
-        yield line.start("sampling", draw, depth)
+        yield line.start("sampling", run, depth)
 
 
 def events(film: Events) -> Iterator[Step | Block]:
@@ -70,7 +70,7 @@ def samplers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "longlive-sampling"]
 
 
-def finish_clean_pass(count: Callable[[], int]) -> int:
+def settled_count(count: Callable[[], int]) -> int:
     """The count, once it has stood still for four times the sampler's patience."""
     last, since = count(), perf_counter()
     while perf_counter() - since < 0.2:
@@ -82,16 +82,16 @@ def finish_clean_pass(count: Callable[[], int]) -> int:
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_events_come_in_order(tiny: Tiny, depth: int) -> None:
-    """Every block of the film once, each behind its own steps, then the end; the film is that of a plain draw."""
+    """Every block of the film once, each after its steps, then the end; the film equals that of a plain run."""
     film = Film(
         tiny.plan(PLAN),
         lambda _, known, on_step, should_stop: tiny.generate(
             PLAN, known=known, on_step=on_step, should_stop=should_stop
         ),
     )
-    with ahead(film.run, depth) as drawn:
-        got = list(events(drawn))
-        assert drawn.done and drawn.take(0.01) is None
+    with ahead(film.run, depth) as stage:
+        got = list(events(stage))
+        assert stage.done and stage.take(0.01) is None
     told = [(event.block.index, event.index) if isinstance(event, Step) else (event.index, None) for event in got]
     assert told == [(block, step) for block in range(6) for step in (1, 2, None)]
     blocks = [event for event in got if isinstance(event, Block)]
@@ -103,12 +103,12 @@ def test_events_come_in_order(tiny: Tiny, depth: int) -> None:
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_at_most_depth_blocks_wait(tiny: Tiny, depth: int) -> None:
     """While nobody takes, sampling halts with `depth` finished blocks; each block taken makes room for one more."""
-    draw = Slow(tiny.plan(PLAN))
-    with ahead(draw, depth) as film:
-        assert finish_clean_pass(lambda: draw.made) == depth
+    run = Slow(tiny.plan(PLAN))
+    with ahead(run, depth) as film:
+        assert settled_count(lambda: run.made) == depth
         for taken, event in enumerate((event for event in events(film) if isinstance(event, Block)), 1):
             assert event.index == taken - 1
-            assert finish_clean_pass(lambda: draw.made) == min(6, taken + depth)
+            assert settled_count(lambda: run.made) == min(6, taken + depth)
 
 
 def test_nothing_comes_in_time(tiny: Tiny) -> None:
@@ -121,35 +121,35 @@ def test_nothing_comes_in_time(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("taken", [0, 1])
 def test_leaving_early_ends_the_thread(tiny: Tiny, taken: int) -> None:
-    """A slow draw is stopped between two steps and closed; the caller gets control back well under a second."""
-    draw = Slow(tiny.plan(PLAN), step=0.1)
-    with ahead(draw, depth=9) as film:
-        while draw.made < taken:
+    """A slow run is stopped between two steps and closed; the caller continues well under a second later."""
+    run = Slow(tiny.plan(PLAN), step=0.1)
+    with ahead(run, depth=9) as film:
+        while run.made < taken:
             film.take(0.02)
         sleep(0.05)
         left = perf_counter()
     assert perf_counter() - left < 0.5
-    assert draw.stopped and draw.closed and draw.made <= taken + 1
+    assert run.stopped and run.closed and run.made <= taken + 1
     assert not samplers()
 
 
 def test_leaving_while_blocks_wait_ends_the_thread(tiny: Tiny) -> None:
-    """A sampler that waits for room looks up, and closes its draw."""
-    draw = Slow(tiny.plan(PLAN))
-    with ahead(draw) as film:
-        assert finish_clean_pass(lambda: draw.made) and film.take(1) is not None
+    """A stage that waits for its consumer notices a stop and closes its run."""
+    run = Slow(tiny.plan(PLAN))
+    with ahead(run) as film:
+        assert settled_count(lambda: run.made) and film.take(1) is not None
         left = perf_counter()
     assert perf_counter() - left < 0.5
-    assert draw.closed and draw.made < 6 and not samplers()
+    assert run.closed and run.made < 6 and not samplers()
 
 
 def test_an_error_outside_ends_the_thread(tiny: Tiny) -> None:
     """The host's interrupt, raised between two events, passes through and leaves no sampler behind."""
-    draw = Slow(tiny.plan(PLAN), step=0.05)
-    with pytest.raises(KeyboardInterrupt), ahead(draw) as film:
+    run = Slow(tiny.plan(PLAN), step=0.05)
+    with pytest.raises(KeyboardInterrupt), ahead(run) as film:
         film.take(1)
         raise KeyboardInterrupt
-    assert draw.closed and not samplers()
+    assert run.closed and not samplers()
 
 
 @pytest.mark.parametrize("bad", [0, 2])
@@ -164,21 +164,21 @@ def test_an_error_of_the_draw_comes_after_its_blocks(tiny: Tiny, bad: int) -> No
 
 
 def test_what_a_failed_draw_held_goes_with_its_error(tiny: Tiny) -> None:
-    """The error's traceback holds the draw, and with it gigabytes: no cycle may keep them until the next collection."""
+    """The error's traceback refers to the run and its gigabytes: no cycle may keep them until the next collection."""
 
     class Memory:
-        """Stands for keys and values."""
+        """An object in place of keys and values."""
 
     held: list[ref[Memory]] = []
 
-    def draw(_: OnStep, __: ShouldStop) -> Iterator[Block]:
+    def run(_: OnStep, __: ShouldStop) -> Iterator[Block]:
         memory = Memory()
         held.append(ref(memory))
         yield Block(tiny.plan("A").blocks[0], torch.zeros(1))
         raise RuntimeError("went wrong")
 
-    def run() -> None:
-        with ahead(draw) as film:
+    def consume() -> None:
+        with ahead(run) as film:
             try:
                 list(events(film))
             except RuntimeError:
@@ -187,22 +187,22 @@ def test_what_a_failed_draw_held_goes_with_its_error(tiny: Tiny) -> None:
     gc.collect()
     gc.disable()
     try:
-        run()
+        consume()
         assert held and held[0]() is None
     finally:
         gc.enable()
 
 
 def test_the_draw_runs_in_inference_mode(tiny: Tiny) -> None:
-    """In the thread, whatever the caller's mode; the caller's own stays as it is."""
+    """In the stage's thread, whatever the caller's mode; the caller's mode stays unchanged."""
     modes: list[bool] = []
 
-    def draw(on_step: OnStep, should_stop: ShouldStop) -> Iterator[Block]:
+    def run(on_step: OnStep, should_stop: ShouldStop) -> Iterator[Block]:
         modes.append(torch.is_inference_mode_enabled())
         yield from Slow(tiny.plan("A A"))(on_step, should_stop)
         modes.append(torch.is_inference_mode_enabled())
 
-    with ahead(draw) as film:
+    with ahead(run) as film:
         blocks = [event for event in events(film) if isinstance(event, Block)]
     assert modes == [True, True] and all(block.latents.is_inference() for block in blocks)
     assert not torch.is_inference_mode_enabled()

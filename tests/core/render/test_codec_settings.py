@@ -1,4 +1,4 @@
-"""A film is ordered in any codec, its take remembers which, and no block depends on it."""
+"""A film can be written by any codec, its take records which, and no block depends on it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from longlive.longlive_core.cli.render import add_arguments, how_to_resume, render_settings
+from longlive.longlive_core.cli.render import add_arguments, render_settings
+from longlive.longlive_core.cli.run_job import how_to_resume
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
 from longlive.longlive_core.video import read_video
 
-from ..takes import make_mini, make_order
+from ..takes import make_mini, make_settings
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """A film in vp9, made."""
-    order = make_order(tmp_path_factory.mktemp("order"))
-    job = Job(replace(order, output=order.output.with_suffix(".webm"), codec="vp9", quality="best"), mini=make_mini())
+    settings = make_settings(tmp_path_factory.mktemp("order"))
+    job = Job(
+        replace(settings, output=settings.output.with_suffix(".webm"), codec="vp9", quality="best"), mini=make_mini()
+    )
     assert job.run()
     return job
 
@@ -33,7 +36,7 @@ def arguments(*words: str) -> argparse.Namespace:
 
 
 def test_a_take_goes_on_in_the_codec_it_was_begun_with(whole: Job) -> None:
-    """Resumed with no word about it, the same file is written again, and the command to resume says nothing of it."""
+    """A resumed film has the same codec without an option, and the command to resume has no option for it."""
     assert whole.take is not None
     again = RenderSettings.resumed(whole.take.folder)
     assert (again.output, again.codec, again.quality) == (whole.settings.output, "vp9", "best")
@@ -45,14 +48,14 @@ def test_a_take_goes_on_in_the_codec_it_was_begun_with(whole: Job) -> None:
 
 
 def test_the_same_blocks_make_a_film_in_another_codec(whole: Job) -> None:
-    """Nothing is sampled again; the film lies beside the first one, with the extension of its codec."""
+    """Nothing is sampled again; the film is beside the first one, with the extension of its codec."""
     assert whole.take is not None
-    order = RenderSettings.resumed(whole.take.folder, None, {"codec": "png"})
-    assert order.output == whole.settings.output.with_suffix("")
-    job = Job(order, mini=make_mini())
+    settings = RenderSettings.resumed(whole.take.folder, None, {"codec": "png"})
+    assert settings.output == whole.settings.output.with_suffix("")
+    job = Job(settings, mini=make_mini())
     assert job.run()
     assert job.film.report is not None and not job.film.report.sampled
-    pictures, film = read_video(order.output), read_video(whole.settings.output)
+    pictures, film = read_video(settings.output), read_video(whole.settings.output)
     assert pictures.shape == film.shape and pictures.dtype == torch.uint8
     assert torch.allclose(film.float().mean((1, 2)), pictures.float().mean((1, 2)), atol=4)
     assert "--codec png" in how_to_resume(arguments("script.txt"), job)
@@ -60,15 +63,15 @@ def test_the_same_blocks_make_a_film_in_another_codec(whole: Job) -> None:
 
 
 def test_a_film_of_another_extension_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
-    order = replace(make_order(tmp_path), codec="vp9", model=str(tmp_path / "no such model"))
-    with pytest.raises(ValueError, match=r"in vp9 a film is a webm; name it .*film\.webm"):
-        Job(order)
+    settings = replace(make_settings(tmp_path), codec="vp9", model=str(tmp_path / "no such model"))
+    with pytest.raises(ValueError, match=r"a film in vp9 is a webm; name it .*film\.webm"):
+        Job(settings)
 
 
 def test_codec_and_quality_are_words_of_the_command(tmp_path: Path) -> None:
     words = (str(tmp_path / "script.txt"), "-o", "film.mov", "--codec", "prores", "--quality", "best")
-    order = render_settings(arguments(*words))
-    assert (order.codec, order.quality) == ("prores", "best")
+    settings = render_settings(arguments(*words))
+    assert (settings.codec, settings.quality) == ("prores", "best")
     for film, codec in (("film.mp4", "h264"), ("film.mov", "prores"), ("film.webm", "vp9")):  # the name says it
-        order = render_settings(arguments(words[0], "-o", film))
-        assert (order.codec, order.quality) == (codec, "high")
+        settings = render_settings(arguments(words[0], "-o", film))
+        assert (settings.codec, settings.quality) == (codec, "high")

@@ -79,14 +79,14 @@ def test_the_clips_end_is_encoded_as_the_whole_clip() -> None:
 
 
 def test_a_clip_is_a_finished_film() -> None:
-    """Its blocks are the clip's latents, drawn without a model, under one prompt."""
+    """Its blocks are the clip's latents, read without a model, under one prompt."""
     latents = torch.randn(1, 48, 16, 2, 2, generator=torch.Generator().manual_seed(2))
-    film = Film.known(plan_clip(2, "a fox\n  in the snow", 30.0), latents)
+    film = Film.from_latents(plan_clip(2, "a fox\n  in the snow", 30.0), latents)
     assert (film.complete, film.needs_model, film.available, film.plan.fps) == (True, False, 2, 30.0)
     assert torch.equal(torch.cat([block.latents for block in film.run()], dim=2), latents)
     assert {block.prompt for block in film.plan.blocks} == {"a fox in the snow"}
     with pytest.raises(ValueError, match="12 latent frames"):
-        Film.known(film.plan, latents[:, :, :12])
+        Film.from_latents(film.plan, latents[:, :, :12])
 
 
 def test_a_shot_of_its_own_is_planned_as_a_script_of_one() -> None:
@@ -103,7 +103,7 @@ def test_a_shot_of_its_own_is_planned_as_a_script_of_one() -> None:
 
 
 def test_a_film_goes_on_without_a_cut_where_it_is_asked_to() -> None:
-    """`then` announces a cut; without one the scene goes on as a shot of its own under its plain prompt."""
+    """`then` announces a cut; without a cut the scene continues as a new shot under its plain prompt."""
     first, second = (plan_shot(prompt, Length(Decimal(1), "blocks")) for prompt in ("a fox", "a hare"))
     with_cut, without = first.then(second).blocks[-1], first.then(second, cut=False).blocks[-1]
     assert (with_cut.cut, with_cut.prompt, with_cut.shot) == (True, "The scene transitions. a hare", 1)
@@ -128,7 +128,7 @@ def write_video(path: Path, frames: int = FRAMES, fps: int | Fraction = 24) -> P
     return path
 
 
-def order(video: Path, **more: object) -> RenderSettings:
+def settings(video: Path, **more: object) -> RenderSettings:
     return RenderSettings(None, video.with_name("film.mp4"), size="32x32", steps=2, **more)  # type: ignore[arg-type]
 
 
@@ -139,7 +139,7 @@ def extend(
 
 
 def extended(video: Path, mini: Mini, stop: Callable[[], bool] = lambda: False) -> Job:
-    return extend(order(video), video, "{thing}", mini, stop)
+    return extend(settings(video), video, "{thing}", mini, stop)
 
 
 def test_a_clip_at_the_films_rate_is_every_frame(video: Path) -> None:
@@ -184,20 +184,20 @@ def test_a_video_is_the_beginning_of_a_film(video: Path, mini: Mini) -> None:
     assert take.complete and [shot.versions[0].made for shot in take.shots] == ["video", "render", "render"]
     assert take.plan.blocks[0].prompt == "the hero"
     assert len(read_video(take.film)) == take.plan.video_frames
-    again, said = resume(take, mini)
-    assert again.film.report is not None and not again.film.report.sampled and not said
+    again, new_notes = resume(take, mini)
+    assert again.film.report is not None and not again.film.report.sampled and not new_notes
 
 
 @pytest.mark.parametrize("made", [2, 3])
 def test_a_video_is_extended_to_the_bit_after_a_stop(video: Path, mini: Mini, made: int) -> None:
-    """It was stopped when that many blocks were kept, those of the video among them."""
+    """The job was stopped after that many blocks, including those of the video."""
     whole = extended(video, mini)
     assert whole.run() and whole.take is not None
     expected, folder = latents(whole.take), whole.take.folder
     shutil.rmtree(folder)
     stopped = extended(video, mini, stop=lambda: len(list(folder.rglob("block_*.safetensors"))) >= made)
     assert not stopped.run() and stopped.take is not None
-    assert stopped.take.made() == made
+    assert stopped.take.block_count() == made
     job, _ = resume(stopped.take, mini)
     assert job.film.report is not None and len(job.film.report.sampled) == BLOCKS - made
     assert all(same(latents(stopped.take), expected))
@@ -212,17 +212,17 @@ def test_a_stop_before_the_video_is_kept_leaves_nothing(video: Path, mini: Mini,
 
 @pytest.mark.linux
 def test_a_disk_too_full_for_the_video_leaves_nothing(video: Path, mini: Mini) -> None:
-    with files_no_larger_than(5_000), pytest.raises(OSError, match="free some space"):
+    with files_no_larger_than(5_000), pytest.raises(OSError, match="free disk space"):
         extended(video, mini)
     assert [path.name for path in video.parent.iterdir()] == [video.name]
 
 
 def test_another_film_of_that_name_is_not_lost(video: Path, mini: Mini) -> None:
-    """A stop while a video is encoded would leave nothing of it; the very same film may be begun anew."""
+    """A stop while a video is encoded leaves no take; the same film may be begun again."""
     job = extended(video, mini)
     assert job.run() and job.take is not None
-    other = order(video)
-    with pytest.raises(FileExistsError, match=r"holds another film; name this one otherwise"):
+    other = settings(video)
+    with pytest.raises(FileExistsError, match=r"holds another film; give this one another name"):
         extend(other, video, "the other", mini)
     assert job.take.complete
     assert extended(video, mini).run()
@@ -241,16 +241,16 @@ def test_a_given_video_is_not_made_again(video: Path, mini: Mini) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"),
+    ("prompt", "message"),
     [
         (" ", "no prompt"),
         ("the hero | the other", "more than one shot"),
         ("{nobody}", r"the video's prompt: unknown name \{nobody\}"),
     ],
 )
-def test_a_bad_prompt_is_refused_before_anything_is_written(video: Path, mini: Mini, prompt: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        extend(order(video), video, prompt, mini)
+def test_a_bad_prompt_is_refused_before_anything_is_written(video: Path, mini: Mini, prompt: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        extend(settings(video), video, prompt, mini)
     assert [path.name for path in video.parent.iterdir()] == [video.name]
 
 
@@ -265,10 +265,10 @@ def test_the_command_line_extends_a_video(
         assert main([*words, *missing]) == 2
     assert not film.exists() and not film.with_suffix(".take").exists()
     assert main([*words, "-o", str(film), "--prompt", "{thing}"]) == 0
-    said = capsys.readouterr().out
-    assert "kept 2 blocks, sampled 2, of 4" in said
-    assert "shot 2 goes on from shot 1; step across the seam" in said
+    printed = capsys.readouterr().out
+    assert "reused 2 blocks, sampled 2, of 4" in printed
+    assert "shot 2 continues shot 1; step across the seam" in printed
     assert len(read_video(film)) == 29 + 3 * 32
     assert main(["extend", str(film.with_suffix(".take")), str(script)]) == 0
-    assert "kept 4 blocks, sampled 2, of 6" in capsys.readouterr().out
+    assert "reused 4 blocks, sampled 2, of 6" in capsys.readouterr().out
     assert main(["retake", str(film.with_suffix(".take")), "--shot", "1"]) == 2

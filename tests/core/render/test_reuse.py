@@ -40,14 +40,14 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> RenderSettings:
+def settings(tmp_path: Path) -> RenderSettings:
     (tmp_path / "script.txt").write_text(SCRIPT)
     return RenderSettings(tmp_path / "script.txt", tmp_path / "film.mp4", size="32x32", steps=1)
 
 
 @pytest.fixture
-def take(mini: Mini, order: RenderSettings) -> Take:
-    job = Job(order, mini=mini)
+def take(mini: Mini, settings: RenderSettings) -> Take:
+    job = Job(settings, mini=mini)
     assert job.run() and job.take is not None and job.render.copied == 0
     return job.take
 
@@ -94,7 +94,7 @@ def test_going_back_to_an_earlier_version_is_the_film_it_was(mini: Mini, take: T
 
 
 def test_another_file_is_cut_from_the_takes_own(mini: Mini, take: Take) -> None:
-    """With `-o` the film stays where it is, and what is the same in the new one comes from it."""
+    """With `-o` the old film stays in place, and equal blocks of the new film are copied from it."""
     before = take.film.read_bytes()
     job = run(retake(take, 3, seed=9).take, mini, output=take.folder.parent / "other.mp4")
     assert job.render.copied == 8 and take.film.read_bytes() == before
@@ -149,7 +149,7 @@ def test_the_decoder_reaches_as_far_as_it_says(blocks: int) -> None:
 
 
 def test_a_film_of_the_same_name_elsewhere_is_another_film(mini: Mini, take: Take) -> None:
-    """A retake written to `other/film.mp4` leaves the film beside the take what it is, and what is known of it."""
+    """A retake written to `other/film.mp4` changes neither the film beside the take nor its index."""
     other = take.folder.parent / "other"
     other.mkdir()
     job = run(retake(take, 3, seed=9).take, mini, output=other / "film.mp4")
@@ -159,17 +159,17 @@ def test_a_film_of_the_same_name_elsewhere_is_another_film(mini: Mini, take: Tak
     assert take.film.read_bytes() == (other / "film.mp4").read_bytes()
 
 
-def test_a_foreign_film_at_the_same_place_is_not_taken_for_ours(mini: Mini, order: RenderSettings, take: Take) -> None:
+def test_a_foreign_film_of_that_name_is_not_taken_for_ours(mini: Mini, settings: RenderSettings, take: Take) -> None:
     """One that was made meanwhile without the take, equal in every setting of its encoder."""
     before = take.film.read_bytes()
-    foreign = Job(replace(order, seed=5, take=False), mini=mini)
+    foreign = Job(replace(settings, seed=5, take=False), mini=mini)
     assert foreign.run() and take.film.read_bytes() != before
     assert run(take, mini).render.copied == 0
     assert take.film.read_bytes() == before
 
 
 def test_a_film_that_cannot_be_moved_is_made_whole(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a player holds it open on Windows, or the take lies on another disk: never copied from itself."""
+    """For example if a player holds it open on Windows or the take is on another disk: it is not copied from itself."""
     before = take.film.read_bytes()
 
     def refuse(source: Path, target: Path) -> None:

@@ -45,7 +45,7 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> RenderSettings:
+def settings(tmp_path: Path) -> RenderSettings:
     (tmp_path / "script.txt").write_text(SCRIPT)
     return RenderSettings(tmp_path / "script.txt", tmp_path / "film.mp4", size="64x64", steps=2)
 
@@ -94,9 +94,9 @@ def test_the_file_holds_the_film_that_decoding_whole_gives(mini: Mini, whole: Te
     assert ((whole.float() - pixels) @ weights).abs().mean() < 4
 
 
-def test_progress_tells_every_piece(mini: Mini, order: RenderSettings) -> None:
+def test_progress_tells_every_piece(mini: Mini, settings: RenderSettings) -> None:
     seen: list[tuple[int, int, int]] = []
-    Job(order, mini=mini, on_progress=lambda p: seen.append((p.block.shot, p.block.index, p.video_frames))).run()
+    Job(settings, mini=mini, on_progress=lambda p: seen.append((p.block.shot, p.block.index, p.video_frames))).run()
     assert [frames for _, _, frames in seen] == [1 + 4 * i for i in range(8 * BLOCKS)]
     assert [block for _, block, _ in seen] == [i // 8 for i in range(8 * BLOCKS)]
     assert {(shot, block) for shot, block, _ in seen} == {(0, 0), (0, 1), (1, 2), (2, 3), (2, 4)}
@@ -105,11 +105,11 @@ def test_progress_tells_every_piece(mini: Mini, order: RenderSettings) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 1, 7, 20, 41])
 def test_a_stopped_film_is_the_beginning_of_the_whole(
-    mini: Mini, order: RenderSettings, whole: Tensor, calls: int
+    mini: Mini, settings: RenderSettings, whole: Tensor, calls: int
 ) -> None:
-    job = Job(replace(order, contact_sheet=True), mini=mini, should_stop=after(calls))
+    job = Job(replace(settings, contact_sheet=True), mini=mini, should_stop=after(calls))
     assert not job.run()
-    played = read_video(order.output)
+    played = read_video(settings.output)
     assert len(played) == job.render.video_frames < FRAMES
     assert torch.equal(played, whole[: len(played)])
     assert job.sheet_path.exists() == (len(played) > 0)
@@ -131,27 +131,27 @@ class Breaking(CausalWan):
 @pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nan_stops_at_its_block_and_keeps_the_rest(
-    mini: Mini, order: RenderSettings, whole: Tensor, value: float
+    mini: Mini, settings: RenderSettings, whole: Tensor, value: float
 ) -> None:
     model = Breaking(MODEL).requires_grad_(False)
     model.load_state_dict(mini.model.state_dict())
     model.bad_from, model.value = 7, value  # 2 steps a block: the fourth block's second step
-    job = Job(order, mini=replace(mini, model=model))
+    job = Job(settings, mini=replace(mini, model=model))
     with pytest.raises(StageError, match=r"^sampling: block 3 \(shot 3.*NaN or infinite") as raised:
         job.run()
     assert isinstance(raised.value.__cause__, NotFiniteError)
-    played = read_video(order.output)
+    played = read_video(settings.output)
     assert len(played) == job.render.video_frames == 29 + 2 * 32
     assert torch.equal(played, whole[: len(played)])
 
 
 @pytest.mark.linux
-def test_a_full_disk_in_mid_film_leaves_what_was_written(mini: Mini, order: RenderSettings, whole: Tensor) -> None:
-    job = Job(order, mini=mini)
+def test_a_full_disk_in_mid_film_leaves_what_was_written(mini: Mini, settings: RenderSettings, whole: Tensor) -> None:
+    job = Job(settings, mini=mini)
     with files_no_larger_than(100_000), pytest.raises(StageError, match=r"^writing: .*stopped growing") as raised:
         job.run()
     assert isinstance(raised.value.__cause__, OSError)
-    played = read_video(order.output)
+    played = read_video(settings.output)
     assert 0 < len(played) < FRAMES
     assert torch.equal(played, whole[: len(played)])
 

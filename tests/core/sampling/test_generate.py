@@ -11,6 +11,7 @@ import torch
 from longlive.longlive_core.model import KeyValue, KVCache, TextKVCache
 from longlive.longlive_core.oom import OutOfMemoryError
 from longlive.longlive_core.sampling.generate import NotFiniteError, Step
+from longlive.longlive_core.sampling.noise import block_noise
 from longlive.longlive_core.sampling.snapshot import Snapshot
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import Block, BlockSpec
@@ -517,3 +518,10 @@ def test_a_bf16_kv_cache_is_close_to_float32(tiny: Tiny) -> None:
     exact, rounded = tiny.film(SHOTS), tiny.film(SHOTS, tiny.memory(kv_format="bf16"))
     assert not torch.equal(exact, rounded)
     assert float((exact - rounded).norm() / exact.norm()) < 0.02
+
+
+def test_noise_comes_from_a_seed_or_a_source(tiny: Tiny) -> None:
+    """Both at once are refused; a source of the seed's noise makes the same film as the seed."""
+    with pytest.raises(ValueError, match="seed 3 and a source of noise are both given"):
+        tiny.generate("A", seed=3, noise=block_noise(3))
+    assert torch.equal(tiny.film("A |B", seed=3), tiny.film("A |B", noise=block_noise(3)))

@@ -29,7 +29,7 @@ CASES = [
     ("Shot 1 (4s, 5s): a", 1, 13, "a second length in one header"),
     ("Shot 1 (4s: a", 1, 8, "'(' is never closed"),
     ("[4s-9s: a", 1, 1, "'[' is never closed"),
-    ("  [9s-4s]: a", 1, 4, "'9s-4s' ends before it has begun"),
+    ("  [9s-4s]: a", 1, 4, "'9s-4s' ends before it starts"),
     ("[4s-96f]: a", 1, 2, "mixes seconds and video frames"),
     ("a | b {", 1, 7, "unbalanced brackets: '{' is never closed"),
     ("a (b]", 1, 5, "unbalanced brackets: ']' is never opened"),

@@ -15,7 +15,7 @@ from longlive.longlive_core.script import ScriptError, ShotScript
 from longlive.longlive_core.take import Take, lock_shot
 from longlive.longlive_core.take.append import append
 
-from ..takes import BLOCKS, SCRIPT, latents, make_mini, make_order, make_take, remade, resume, same
+from ..takes import BLOCKS, SCRIPT, latents, make_mini, make_settings, make_take, remade, resume, same
 
 # Films are rendered by nearly every test here.
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def mini() -> Mini:
 
 @pytest.fixture
 def take(mini: Mini, tmp_path: Path) -> Take:
-    return make_take(mini, make_order(tmp_path))
+    return make_take(mini, make_settings(tmp_path))
 
 
 def a_take(script: str) -> Take:
@@ -70,13 +70,13 @@ def test_versions_choices_locks_and_splices_stay(mini: Mini, take: Take) -> None
 
 def test_nothing_is_saved_by_appending(take: Take) -> None:
     before = (take.folder / "take.json").read_bytes()
-    assert append(take, MORE).made() == BLOCKS
+    assert append(take, MORE).block_count() == BLOCKS
     assert (take.folder / "take.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("made", [BLOCKS, BLOCKS + 1, BLOCKS + 2])
 def test_an_extension_that_was_stopped_goes_on_to_the_bit(mini: Mini, take: Take, made: int) -> None:
-    """It was stopped when that many blocks were kept."""
+    """The job was stopped after that many blocks."""
     old = (take.folder / "take.json").read_bytes()
     expected = latents(extended(mini, take).take or take)
     (take.folder / "take.json").write_bytes(old)
@@ -88,7 +88,7 @@ def test_an_extension_that_was_stopped_goes_on_to_the_bit(mini: Mini, take: Take
 
     stopped = Job(RenderSettings.resumed(take.folder), take=append(take, MORE), mini=mini, should_stop=stop)
     assert not stopped.run() and stopped.take is not None
-    assert stopped.take.made() == made
+    assert stopped.take.block_count() == made
     job, _ = resume(take, mini)
     assert all(same(latents(job.take or take), expected))
 
@@ -136,9 +136,9 @@ def test_names_and_style_hold_for_the_shots_behind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("\nstyle: oil\na hare", "line 2, column 1: another style: the film's is 'ink'"),
+        ("\nstyle: oil\na hare", "line 2, column 1: another style: the style of the film is 'ink'"),
         ("# two\nhero: a hare\n{hero} sits", "line 2, column 1: 'hero' is 'a red fox' in the film already"),
         ("a hare\n\n{nobody} sits", r"line 3, column 1: unknown name \{nobody\}"),
         ("a hare\nShot 2 (0.1s): a hawk", "line 2, column 1: shot 3 asks for 0.1 s"),
@@ -147,28 +147,28 @@ def test_names_and_style_hold_for_the_shots_behind() -> None:
         ("a hare\n" * 1000, "line 1000, column 1: with these the film has 1,001 shots"),
     ],
 )
-def test_errors_point_into_the_added_text(text: str, said: str) -> None:
+def test_errors_point_into_the_added_text(text: str, message: str) -> None:
     take = a_take("style: ink\nhero: a red fox\n\n\n{hero} runs\n")
-    with pytest.raises(ScriptError, match=said):
+    with pytest.raises(ScriptError, match=message):
         append(take, text)
 
 
 def test_a_style_where_the_film_has_none_is_refused() -> None:
-    with pytest.raises(ScriptError, match="another style: the film has none"):
+    with pytest.raises(ScriptError, match="another style: the film has no style"):
         append(a_take("a fox"), "style: oil\na hare")
 
 
 def test_the_command_line_extends_a_take(capsys: pytest.CaptureFixture[str], mini: Mini, tmp_path: Path) -> None:
     mini.save(tmp_path / "mini", torch.float32)
-    order = replace(make_order(tmp_path), model=str(tmp_path / "mini"))
-    assert Job(order).run()
+    settings = replace(make_settings(tmp_path), model=str(tmp_path / "mini"))
+    assert Job(settings).run()
     take, more = Take.load(tmp_path / "film.take"), tmp_path / "more.txt"
     whole = latents(take)
     more.write_text(MORE)
     assert main(["extend", str(take.folder), str(more)]) == 0
-    said = capsys.readouterr().out
-    assert "kept 6 blocks, sampled 3, of 9" in said
-    assert "shot 6 goes on from shot 5; step across the seam" in said
+    printed = capsys.readouterr().out
+    assert "reused 6 blocks, sampled 3, of 9" in printed
+    assert "shot 6 continues shot 5; step across the seam" in printed
     longer = Take.load(take.folder)
     assert longer.complete and all(same(latents(longer)[:BLOCKS], whole))
     kept = (take.folder / "take.json").read_bytes()

@@ -19,7 +19,7 @@ from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
 from longlive.longlive_core.take.lock import TakeLock
 
-from ..takes import BLOCKS, after, make_mini, make_order
+from ..takes import BLOCKS, after, make_mini, make_settings
 
 HOLD = """
     import sys, time, types
@@ -39,17 +39,17 @@ HOLD = """
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> RenderSettings:
+def settings(tmp_path: Path) -> RenderSettings:
     make_mini().save(tmp_path / "mini", torch.float32)
-    return make_order(tmp_path)
+    return make_settings(tmp_path)
 
 
 @pytest.fixture
-def holder(order: RenderSettings, root: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(settings: RenderSettings, root: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process with a job on the very film."""
-    program = order.output.with_name("hold.py")
+    program = settings.output.with_name("hold.py")
     program.write_text(textwrap.dedent(HOLD))
-    words = [sys.executable, str(program), str(root), str(order.output), str(order.output.with_name("mini"))]
+    words = [sys.executable, str(program), str(root), str(settings.output), str(settings.output.with_name("mini"))]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stdout.readline() == "holds\n"
@@ -60,43 +60,45 @@ def holder(order: RenderSettings, root: Path) -> Iterator[subprocess.Popen[str]]
 
 
 @pytest.mark.slow
-def test_a_second_process_is_refused_until_the_first_dies(order: RenderSettings, holder: subprocess.Popen[str]) -> None:
-    mini, take = load_mini(order.output.with_name("mini")), order.output.with_suffix(".take")
-    said = "film.take is being made by another process; wait for it or stop it"
+def test_another_process_is_refused_until_the_first_dies(
+    settings: RenderSettings, holder: subprocess.Popen[str]
+) -> None:
+    mini, take = load_mini(settings.output.with_name("mini")), settings.output.with_suffix(".take")
+    message = "film.take is being made by another process; wait for it or stop it"
     before = (take / "take.json").read_bytes()
     attempts: tuple[Callable[[], object], ...] = (
-        lambda: Job(order, mini=mini),
+        lambda: Job(settings, mini=mini),
         lambda: Job(RenderSettings.resumed(take), mini=mini),
         lambda: list(takes_lines(Namespace(what="prune", take=take, memory=False))),
     )
     for attempt in attempts:
-        with pytest.raises(BlockingIOError, match=said):
+        with pytest.raises(BlockingIOError, match=message):
             attempt()
     assert main(["render", "--resume", str(take)]) == 2
     assert (take / "take.json").read_bytes() == before
     holder.kill()
     holder.wait(timeout=20)
-    assert Job(RenderSettings.resumed(take), mini=mini).run() and Take.load(take).made() == BLOCKS
+    assert Job(RenderSettings.resumed(take), mini=mini).run() and Take.load(take).block_count() == BLOCKS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 9])
-def test_a_job_that_ended_or_never_began_lets_go(order: RenderSettings, calls: int) -> None:
-    mini, take = load_mini(order.output.with_name("mini")), order.output.with_suffix(".take")
-    assert not Job(order, mini=mini, should_stop=after(calls)).run()
-    order.output.unlink()
-    order.output.mkdir()  # nothing can be written there
+def test_a_job_that_ended_or_never_began_lets_go(settings: RenderSettings, calls: int) -> None:
+    mini, take = load_mini(settings.output.with_name("mini")), settings.output.with_suffix(".take")
+    assert not Job(settings, mini=mini, should_stop=after(calls)).run()
+    settings.output.unlink()
+    settings.output.mkdir()  # nothing can be written there
     with pytest.raises(OSError, match="is a folder"):
         Job(RenderSettings.resumed(take), mini=mini)
-    order.output.rmdir()
+    settings.output.rmdir()
     assert Job(RenderSettings.resumed(take), mini=mini).run()
 
 
-def test_a_film_that_is_refused_leaves_no_folder(order: RenderSettings) -> None:
-    mini = load_mini(order.output.with_name("mini"))
+def test_a_film_that_is_refused_leaves_no_folder(settings: RenderSettings) -> None:
+    mini = load_mini(settings.output.with_name("mini"))
     with pytest.raises(ValueError, match="size"):
-        Job(RenderSettings(order.script, order.output, size="33x33"), mini=mini)
-    assert not order.output.with_suffix(".take").exists()
+        Job(RenderSettings(settings.script, settings.output, size="33x33"), mini=mini)
+    assert not settings.output.with_suffix(".take").exists()
 
 
 def test_a_disk_without_locks_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +108,7 @@ def test_a_disk_without_locks_is_said_to_be_one(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("longlive.longlive_core.take.lock._lock", refuse)
-    with pytest.raises(OSError, match=r"cannot keep two processes apart \(No locks available\)"):
+    with pytest.raises(OSError, match=r"has no file locks \(No locks available\)"):
         TakeLock(tmp_path)
 
 

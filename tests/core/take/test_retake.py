@@ -12,7 +12,7 @@ from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, choose, lock_shot, prune, retake
 from longlive.longlive_core.take.retake import Mode
 
-from ..takes import SCRIPT, after, latents, make_mini, make_order, make_take, remade, resume, same
+from ..takes import SCRIPT, after, latents, make_mini, make_settings, make_take, remade, resume, same
 
 # Films are rendered by nearly every test here.
 pytestmark = pytest.mark.slow
@@ -24,13 +24,13 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> RenderSettings:
-    return make_order(tmp_path)
+def settings(tmp_path: Path) -> RenderSettings:
+    return make_settings(tmp_path)
 
 
 @pytest.fixture
-def take(mini: Mini, order: RenderSettings) -> Take:
-    return make_take(mini, order)
+def take(mini: Mini, settings: RenderSettings) -> Take:
+    return make_take(mini, settings)
 
 
 def test_a_ripple_changes_its_shot_and_those_after(mini: Mini, take: Take) -> None:
@@ -61,11 +61,11 @@ def test_keep_changes_its_shot_only(mini: Mini, take: Take) -> None:
 
 
 def test_a_retake_begins_from_the_memory_of_its_shot(mini: Mini, take: Take) -> None:
-    """With it nothing is remembered anew; without, or where it is damaged or of other blocks, everything is: the film
-    is the same to the bit."""
-    memories = take.memories()
-    assert [path.name[:12] for path in memories] == [f"before_{index:05}" for index in (2, 3, 4, 5)]
-    kept = {path: path.read_bytes() for path in memories}
+    """With the snapshot no clean pass is replayed; without it, or if it is damaged or of other blocks, all are. The
+    film is the same bit for bit."""
+    snapshot_paths = take.snapshot_paths()
+    assert [path.name[:12] for path in snapshot_paths] == [f"before_{index:05}" for index in (2, 3, 4, 5)]
+    kept = {path: path.read_bytes() for path in snapshot_paths}
 
     def made(replayed: int) -> list[torch.Tensor]:
         job = remade(Take.load(take.folder), mini, 4, "ripple", seed=9)
@@ -77,11 +77,11 @@ def test_a_retake_begins_from_the_memory_of_its_shot(mini: Mini, take: Take) -> 
         return film
 
     expected = made(0)
-    memories[2].write_bytes(kept[memories[2]][:-9])
+    snapshot_paths[2].write_bytes(kept[snapshot_paths[2]][:-9])
     assert all(same(made(1), expected))  # from the memory of the shot before, and its block
-    for path in memories:
+    for path in snapshot_paths:
         path.unlink(missing_ok=True)
-    memories[2].with_name(memories[2].name.replace(".", ".0", 1)).write_bytes(kept[memories[2]])
+    snapshot_paths[2].with_name(snapshot_paths[2].name.replace(".", ".0", 1)).write_bytes(kept[snapshot_paths[2]])
     assert all(same(made(4), expected))
 
 
@@ -114,8 +114,8 @@ def test_an_earlier_version_brings_those_that_follow_it(mini: Mini, take: Take) 
     changed = Take.load(take.folder)
     assert [shot.chosen for shot in changed.shots] == [0, 0, 1, 1, 1]
     assert changed.shots[2].versions[1].seed == 1
-    back, said = choose(changed, 3, 0)
-    assert [shot.chosen for shot in back.shots] == [0] * 5 and len(said) == 2
+    back, notes = choose(changed, 3, 0)
+    assert [shot.chosen for shot in back.shots] == [0] * 5 and len(notes) == 2
     with pytest.raises(ValueError, match="version 1 of shot 5 was made after other blocks"):
         choose(back, 5, 1)
     with pytest.raises(ValueError, match="shot 3 has no version 2; it has 2"):
@@ -124,7 +124,7 @@ def test_an_earlier_version_brings_those_that_follow_it(mini: Mini, take: Take) 
     for number in (4, 5):
         for path in take.shot_folder(number - 1, 0).iterdir():
             path.unlink()
-    with pytest.raises(ValueError, match="shot 4 was made after other blocks"):
+    with pytest.raises(ValueError, match="shot 4 has no version that was made after these"):
         choose(changed, 3, 0)
 
 
@@ -133,17 +133,17 @@ def test_a_spliced_shot_stays_where_versions_are_chosen(mini: Mini, take: Take) 
     spliced = Take.load(take.folder)
     plain, _ = choose(spliced, 3, 0)
     assert not any(shot.spliced for shot in plain.shots)
-    again, said = choose(plain, 3, 1)
-    assert again == spliced and len(said) == 2
+    again, notes = choose(plain, 3, 1)
+    assert again == spliced and len(notes) == 2
 
 
 def test_a_version_chosen_behind_other_blocks_is_marked_as_a_splice(mini: Mini, take: Take) -> None:
     """A spliced shot stays spliced when its version is chosen again; without the mark its blocks would be resampled."""
     remade(take, mini, 3, "keep", seed=9)
     spliced = Take.load(take.folder)
-    chosen, said = choose(spliced, 4, 0)
+    chosen, notes = choose(spliced, 4, 0)
     assert [shot.spliced for shot in chosen.shots] == [False, False, False, True, True]
-    assert said == ("shot 5 stays unchanged, spliced: it was made after other blocks",)
+    assert notes == ("shot 5 stays unchanged, spliced: it was made after other blocks",)
     chosen.save()
     job, _ = resume(chosen, mini)
     assert not job.film.report.sampled
@@ -164,27 +164,27 @@ def test_prune_removes_what_is_not_in_the_film(mini: Mini, take: Take) -> None:
     assert job.settings.output.read_bytes() == film
 
 
-def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, order: RenderSettings, take: Take) -> None:
+def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, settings: RenderSettings, take: Take) -> None:
     before = (take.folder / "take.json").read_bytes()
-    for number, change, said in (
+    for number, change, message in (
         (9, {"seed": 1}, "shot 9: this film has 5"),
         (0, {"seed": 1}, "shot 0: this film has 5"),
-        (3, {"seed": 4}, "very text and seed"),
+        (3, {"seed": 4}, "this text and seed already"),
         (3, {"seed": -1}, "seed -1 is outside"),
         (3, {"prompt": "the | hero"}, "more than one shot"),
         (3, {"prompt": ""}, "without text"),
         (3, {"prompt": "{nobody}"}, "nobody"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             retake(take, number, **change)  # type: ignore[arg-type]
     assert (take.folder / "take.json").read_bytes() == before
     remade(take, mini, 5, "ripple")
-    with pytest.raises(FileExistsError, match="holds retakes that a new render would lose"):
-        Job(order, mini=mini)
+    with pytest.raises(FileExistsError, match="has retakes that a new render would remove"):
+        Job(settings, mini=mini)
 
 
 def test_the_command_line_from_render_to_prune(
-    capsys: pytest.CaptureFixture[str], mini: Mini, order: RenderSettings, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], mini: Mini, settings: RenderSettings, tmp_path: Path
 ) -> None:
     mini.save(tmp_path / "mini", torch.float32)
     folder = tmp_path / "film.take"
@@ -194,23 +194,23 @@ def test_the_command_line_from_render_to_prune(
         return capsys.readouterr().out
 
     common = ("--model", tmp_path / "mini", "--size", "32x32", "--steps", "1")
-    longlive("render", order.script or "", "-o", order.output, *common)
+    longlive("render", settings.script or "", "-o", settings.output, *common)
     assert "film.take: 5 shots, 7.9 s, complete" in longlive("takes", "list", tmp_path)
-    said = longlive("retake", folder, "--shot", "3", "--seed", "9", "--mode", "keep", "-o", tmp_path / "b.mp4")
-    assert "kept blocks 0 to 2, 4 to 5; sampled block 3: 1 of 6 blocks, 17% of a whole" in said
-    assert "shot 4 is spliced behind shot 3; step across the seam" in said and "(before the retake" in said
-    assert (tmp_path / "b.mp4").read_bytes() != order.output.read_bytes()
+    printed = longlive("retake", folder, "--shot", "3", "--seed", "9", "--mode", "keep", "-o", tmp_path / "b.mp4")
+    assert "reused blocks 0 to 2, 4 to 5; sampled block 3: 1 of 6 blocks, 17% of a whole" in printed
+    assert "shot 4 is spliced after shot 3; step across the seam" in printed and "(before the retake" in printed
+    assert (tmp_path / "b.mp4").read_bytes() != settings.output.read_bytes()
     assert "* version 1: seed 9, 1 of 1 blocks" in longlive("takes", "show", folder)
     assert "shot 3 is version 0" in longlive("takes", "choose", folder, "--shot", "3", "--version", "0")
     longlive("render", "--resume", folder, "-o", tmp_path / "c.mp4")
-    assert (tmp_path / "c.mp4").read_bytes() == order.output.read_bytes()
-    assert "memory at the beginning of shots: 4 files" in longlive("takes", "show", folder)
-    assert "freed" in longlive("takes", "prune", folder) and len(Take.load(folder).memories()) == 4
-    assert "freed" in longlive("takes", "prune", folder, "--memory") and not Take.load(folder).memories()
+    assert (tmp_path / "c.mp4").read_bytes() == settings.output.read_bytes()
+    assert "snapshots of the KV cache before shots: 4 files" in longlive("takes", "show", folder)
+    assert "freed" in longlive("takes", "prune", folder) and len(Take.load(folder).snapshot_paths()) == 4
+    assert "freed" in longlive("takes", "prune", folder, "--memory") and not Take.load(folder).snapshot_paths()
     assert "shot 5 is locked" in longlive("takes", "lock", folder, "--shot", "5")
     assert "shot 5, locked" in longlive("takes", "show", folder)
     longlive("takes", "unlock", folder, "--shot", "5")
-    said = longlive("retake", folder, "--shot", "1", "--mode", "keep")
-    assert "sampled blocks 0 to 1" in said and "is not there" not in said
+    printed = longlive("retake", folder, "--shot", "1", "--mode", "keep")
+    assert "sampled blocks 0 to 1" in printed and "is not there" not in printed
     assert main(["retake", str(folder), "--shot", "9"]) == 2
     assert "this film has 5" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A film that was stopped anywhere goes on to the bit; what is damaged or foreign is said and made again."""
+"""A film that was stopped anywhere resumes bit for bit; damaged or foreign blocks are reported and made again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,20 @@ from longlive.longlive_core.video import read_video
 from safetensors.torch import load_file
 
 from ..full_disk import files_no_larger_than
-from ..takes import BLOCKS, MODEL, SCRIPT, VAE, after, latents, make_mini, make_order, make_take, remade, resume, same
+from ..takes import (
+    BLOCKS,
+    MODEL,
+    SCRIPT,
+    VAE,
+    after,
+    latents,
+    make_mini,
+    make_settings,
+    make_take,
+    remade,
+    resume,
+    same,
+)
 
 NO_SETTINGS = json.dumps(
     {
@@ -41,13 +54,13 @@ def mini() -> Mini:
 
 
 @pytest.fixture
-def order(tmp_path: Path) -> RenderSettings:
-    return make_order(tmp_path)
+def settings(tmp_path: Path) -> RenderSettings:
+    return make_settings(tmp_path)
 
 
 @pytest.fixture
-def take(mini: Mini, order: RenderSettings) -> Take:
-    return make_take(mini, order)
+def take(mini: Mini, settings: RenderSettings) -> Take:
+    return make_take(mini, settings)
 
 
 def test_a_take_says_what_the_film_is(take: Take) -> None:
@@ -57,17 +70,17 @@ def test_a_take_says_what_the_film_is(take: Take) -> None:
     assert kept["script"] == take.script.format()
     assert kept["settings"].items() >= {"seed": 0, "steps": 2, "size": "32x32", "window": 32, "fps": 24}.items()
     assert Take.load(take.folder) == replace(take, machine=kept["machine"])
-    assert take.complete and take.made(2) == 1
+    assert take.complete and take.block_count(2) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 9, 30, 51])
-def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, order: RenderSettings, take: Take, calls: int) -> None:
-    whole, film = latents(take), read_video(order.output)
+def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, settings: RenderSettings, take: Take, calls: int) -> None:
+    whole, film = latents(take), read_video(settings.output)
     # In turn, so that as many questions are as many blocks in every run.
-    stopped = Job(replace(order, decode="sequential"), mini=mini, should_stop=after(calls))
+    stopped = Job(replace(settings, decode="sequential"), mini=mini, should_stop=after(calls))
     assert not stopped.run()
-    made = take.made()
+    made = take.block_count()
     assert made < BLOCKS
     for name in ("take.partial", f"shots/001/v0/block_{made:05}.partial"):  # as a kill may leave them
         (take.folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -75,16 +88,16 @@ def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, order: RenderSettings, ta
     job, _ = resume(take, mini)
     assert job.film.report is not None and len(job.film.report.sampled) == BLOCKS - made
     assert all(same(latents(take), whole))
-    assert torch.equal(read_video(order.output), film)
+    assert torch.equal(read_video(settings.output), film)
 
 
 @pytest.mark.slow
-def test_a_complete_take_is_written_again_without_sampling(mini: Mini, order: RenderSettings, take: Take) -> None:
-    film = order.output.read_bytes()
-    order.output.unlink()
-    job, said = resume(take, mini)
-    assert job.film.report is not None and not job.film.report.sampled and not said
-    assert order.output.read_bytes() == film
+def test_a_complete_take_is_written_again_without_sampling(mini: Mini, settings: RenderSettings, take: Take) -> None:
+    film = settings.output.read_bytes()
+    settings.output.unlink()
+    job, notes = resume(take, mini)
+    assert job.film.report is not None and not job.film.report.sampled and not notes
+    assert settings.output.read_bytes() == film
 
 
 def damage(path: Path) -> None:
@@ -100,17 +113,17 @@ def damage(path: Path) -> None:
         (Path.unlink, "is missing"),
         (lambda path: path.write_bytes(path.read_bytes()[:500]), "damaged"),
         (lambda path: path.write_bytes(b""), "damaged"),
-        (damage, "damaged (its latents are not those"),
+        (damage, "damaged (the checksum of its latents differs"),
     ],
 )
 def test_a_bad_block_is_said_and_made_again_to_the_bit(
     mini: Mini, take: Take, hurt: Callable[[Path], None], word: str
 ) -> None:
-    """One bit is enough; blocks after it are kept, because they were made after the very block that is made again."""
+    """One bit is enough; later blocks are reused, because the block that is made again equals the original."""
     whole = latents(take)
     hurt(take.path(take.plan.blocks[2]))
-    job, said = resume(take, mini)
-    assert word in said[0]
+    job, notes = resume(take, mini)
+    assert word in notes[0]
     assert job.film.report.sampled == [2]
     assert all(same(latents(take), whole))
 
@@ -124,29 +137,29 @@ def test_blocks_made_after_others_are_made_anew(mini: Mini, take: Take) -> None:
     spec = take.plan.blocks[4]
     changed.path(spec).write_bytes(take.path(spec).read_bytes())
     expected = latents(changed)
-    job, said = resume(changed, mini)
-    assert "was made after other blocks" in said[0]
+    job, notes = resume(changed, mini)
+    assert "was made after other blocks" in notes[0]
     assert job.film.report.sampled == [4]
     assert not any(same(expected[:2], whole[:2])) and same([latents(changed)[4]], [whole[4]]) == [False]
 
 
-def test_a_take_goes_on_with_its_own_settings_only(order: RenderSettings, take: Take) -> None:
-    for given, said in (({"seed": 3}, "seed was 0, now 3"), ({"window": 24, "steps": 4}, "steps was 2, now 4")):
-        with pytest.raises(ValueError, match=said):
+def test_a_take_goes_on_with_its_own_settings_only(settings: RenderSettings, take: Take) -> None:
+    for given, message in (({"seed": 3}, "seed was 0, now 3"), ({"window": 24, "steps": 4}, "steps was 2, now 4")):
+        with pytest.raises(ValueError, match=message):
             RenderSettings.resumed(take.folder, given=given)
     assert RenderSettings.resumed(take.folder, given={"seed": 0}).seed == 0
     other = Mini.random(3, ["the", "hero", "other"], MODEL, VAE)
     with pytest.raises(ValueError, match="weights was"):
         Job(RenderSettings.resumed(take.folder), mini=other)
-    order.script.write_text(SCRIPT.replace("the other", "the hero"))  # type: ignore[union-attr]
-    assert main(["render", str(order.script), "--resume", str(take.folder)]) == 2
+    settings.script.write_text(SCRIPT.replace("the other", "the hero"))  # type: ignore[union-attr]
+    assert main(["render", str(settings.script), "--resume", str(take.folder)]) == 2
 
 
 @pytest.mark.parametrize(
     "text", ["", "{}", '{"format": "longlive-take-9"}', "[1]", '{"format": "longlive-take-1"}', NO_SETTINGS]
 )
 def test_what_is_no_take_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no take: it has no take\.json"):
+    with pytest.raises(FileNotFoundError, match=r"not a take: it has no take\.json"):
         Take.load(tmp_path)
     (tmp_path / "take.json").write_text(text)
     with pytest.raises(ValueError, match="cannot be read as a take"):
@@ -155,9 +168,9 @@ def test_what_is_no_take_is_refused(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.slow
 def test_a_stop_while_memory_is_rebuilt_keeps_no_wrong_block(mini: Mini, take: Take) -> None:
-    """Without the memory of its shot, four blocks are remembered first; a stop is asked for once, and then no more."""
+    """Without a snapshot, four blocks are replayed first; `should_stop` is true once, and then no more."""
     whole, path, stopped = latents(take), take.path(take.plan.blocks[4]), 0
-    for memory in take.memories():
+    for memory in take.snapshot_paths():
         memory.unlink()
     for calls in range(12):
         path.unlink(missing_ok=True)
@@ -170,26 +183,26 @@ def test_a_stop_while_memory_is_rebuilt_keeps_no_wrong_block(mini: Mini, take: T
     assert all(same(latents(take), whole))
 
 
-def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, order: RenderSettings, take: Take) -> None:
-    order.script.write_text("Shot 1 (1 block): the hero\n")  # type: ignore[union-attr]
-    assert Job(order, mini=mini).run()
+def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, settings: RenderSettings, take: Take) -> None:
+    settings.script.write_text("Shot 1 (1 block): the hero\n")  # type: ignore[union-attr]
+    assert Job(settings, mini=mini).run()
     names = [path.name for path in take.folder.rglob("*") if path.is_file()]
     assert sorted(names) == ["block_00000.safetensors", "film.mp4.txt", "in_use", "take.json"]
 
 
 @pytest.mark.linux
-def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, order: RenderSettings) -> None:
-    job = Job(order, mini=mini)
-    with files_no_larger_than(5_000), pytest.raises(StageError, match=r"cannot keep .*block_00000.*free some space"):
+def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, settings: RenderSettings) -> None:
+    job = Job(settings, mini=mini)
+    with files_no_larger_than(5_000), pytest.raises(StageError, match=r"cannot write .*block_00000.*free disk space"):
         job.run()
     assert job.take is not None and not list(job.take.folder.rglob("*_00000*"))
 
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_keeps_what_is_there(
-    mini: Mini, order: RenderSettings, take: Take, monkeypatch: pytest.MonkeyPatch
+    mini: Mini, settings: RenderSettings, take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, film = latents(take), order.output.read_bytes()
+    whole, film = latents(take), settings.output.read_bytes()
 
     def full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         if "block_00003" in path.name:
@@ -200,13 +213,13 @@ def test_a_disk_that_fills_up_keeps_what_is_there(
     blocks = "longlive.longlive_core.take.block_file"
     save = sys.modules[blocks].save_file
     monkeypatch.setattr(sys.modules[blocks], "save_file", full)
-    with pytest.raises(StageError, match=r"^sampling: .*block_00003.*No space left.*free some space"):
-        Job(order, mini=mini).run()
-    assert take.made() == 3 and not list(take.partial_files())
-    assert len(read_video(order.output)) == 29 + 2 * 32
+    with pytest.raises(StageError, match=r"^sampling: .*block_00003.*No space left.*free disk space"):
+        Job(settings, mini=mini).run()
+    assert take.block_count() == 3 and not list(take.partial_files())
+    assert len(read_video(settings.output)) == 29 + 2 * 32
     monkeypatch.undo()
     resume(take, mini)
-    assert all(same(latents(take), whole)) and order.output.read_bytes() == film
+    assert all(same(latents(take), whole)) and settings.output.read_bytes() == film
 
 
 KILLED = """
@@ -265,7 +278,7 @@ def files(take: Take) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_at_random_moments_every_film_goes_on_to_the_bit(tmp_path: Path, root: Path) -> None:
-    """Eight renders end by SIGKILL, and half of those that go on from them; then each is completed."""
+    """Eight renders end by SIGKILL, and half of the resumed ones too; then each is completed."""
     make_mini().save(tmp_path / "mini", torch.float32)
     (tmp_path / "script.txt").write_text(SCRIPT)
     rng = random.Random(7)

@@ -1,4 +1,4 @@
-"""Training sees what inference sees, block for block."""
+"""Teacher forcing: a block attends to what it attends to at inference."""
 
 from __future__ import annotations
 
@@ -13,53 +13,56 @@ from torch import Tensor
 
 from ..conftest import Tiny
 
-BLOCKS, FRAMES = 5, 10
+FILM_BLOCKS, FRAMES = 5, 10
 POSITIONS = torch.tensor([0, 1, 2, 3, 104.5, 105.5, 114.5, 115.5, 118.5, 119.5])
 PROMPTS = torch.tensor([[0, 0, 1, 1, 1], [2, 2, 2, 0, 0]])
 
 
 @pytest.fixture(scope="module")
 def batch() -> dict[str, Tensor]:
+    """Random inputs of two films with three noisy copies each."""
     torch.manual_seed(1)
     return {
         "clean": torch.randn(2, 4, FRAMES, 4, 6),
         "noisy": torch.randn(2, 3, 4, FRAMES, 4, 6),
-        "t": torch.rand(2, 3, BLOCKS).mul(1000).repeat_interleave(2, dim=-1),
+        "t": torch.rand(2, 3, FILM_BLOCKS).mul(1000).repeat_interleave(2, dim=-1),
         "text": torch.randn(3, 4, 16),
     }
 
 
 def forced(tiny: Tiny, batch: dict[str, Tensor], **options: object) -> Tensor:
+    """The teacher-forced flow of the batch, with some arguments replaced."""
     given = {**batch, "prompts": PROMPTS, "positions": POSITIONS, "block_frames": 2, **options}
     return teacher_forced_flow(tiny.model, **given)  # pyright: ignore[reportArgumentType]
 
 
 def cached(tiny: Tiny, batch: dict[str, Tensor], film: int, copy: int, memory: MemoryConfig, cuts: set[int]) -> Tensor:
-    """The same flows from the memory of inference: clean passes before, one noisy pass of each block."""
+    """The same flows computed as at inference: one noisy pass and one clean pass of each block, with a KV cache."""
     names = ["0", "1", "2"]
-    kept = FilmKVCache(
+    cache = FilmKVCache(
         tiny.model,
         memory,
         LatentShape(1, 4, 2, 4, 6),
-        BLOCKS,
+        FILM_BLOCKS,
         lambda name: batch["text"][int(name)],
         torch_attention,
     )
     flows: list[Tensor] = []
-    plan = tiny.plan(" ".join(("|" if b in cuts else "") + names[int(PROMPTS[film, b])] for b in range(BLOCKS)))
+    plan = tiny.plan(" ".join(("|" if b in cuts else "") + names[int(PROMPTS[film, b])] for b in range(FILM_BLOCKS)))
     for block in plan.blocks:
         rows = slice(block.start, block.start + 2)
-        kept.begin(block)
-        (words, kv), *_ = kept.calls(block, clean=False)
+        cache.begin(block)
+        (text, kv), *_ = cache.calls(block, clean=False)
         noisy, t = batch["noisy"][film, copy][None, :, rows], batch["t"][film, copy, rows][None]
-        flows.append(tiny.model(noisy, t, words, kv, POSITIONS[rows]))
-        (words, kv), *_ = kept.calls(block, clean=True)
-        tiny.model.write_kv(batch["clean"][film][None, :, rows], torch.zeros(1, 2), words, kv, POSITIONS[rows])
-        kept.end(block)
+        flows.append(tiny.model(noisy, t, text, kv, POSITIONS[rows]))
+        (text, kv), *_ = cache.calls(block, clean=True)
+        tiny.model.write_kv(batch["clean"][film][None, :, rows], torch.zeros(1, 2), text, kv, POSITIONS[rows])
+        cache.end(block)
     return torch.cat(flows, dim=2)[0]
 
 
 def test_flow_equals_cached_inference(tiny: Tiny, batch: dict[str, Tensor]) -> None:
+    """With a window that holds the whole film, flows equal those of inference with a KV cache."""
     flow = forced(tiny, batch)
     assert flow.shape == batch["noisy"].shape
     for film, copy in ((0, 0), (1, 2)):
@@ -67,8 +70,12 @@ def test_flow_equals_cached_inference(tiny: Tiny, batch: dict[str, Tensor]) -> N
         torch.testing.assert_close(flow[film, copy], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_history_equals_inference_that_forgot(tiny: Tiny, batch: dict[str, Tensor]) -> None:
-    """Clean keys depend on what was seen when they were made, so the two agree where every history is inherited."""
+def test_a_history_equals_inference_with_a_window(tiny: Tiny, batch: dict[str, Tensor]) -> None:
+    """With the history of a window of 3 blocks, flows equal those of inference with that window.
+
+    Clean keys depend on what their block attended to. So the two agree if each block's history contains the histories
+    of the blocks in it.
+    """
     history = [[], [0], [0, 1], [0, 2], [0, 2]]  # window of 3 blocks, cut at block 2
     flow = forced(tiny, batch, history=history)
     expected = cached(tiny, batch, 1, 1, tiny.memory(window=6), {2})
@@ -77,11 +84,13 @@ def test_a_history_equals_inference_that_forgot(tiny: Tiny, batch: dict[str, Ten
 
 
 def test_copies_do_not_see_each_other(tiny: Tiny, batch: dict[str, Tensor]) -> None:
+    """The flow of one noisy copy does not depend on the other copies."""
     alone = forced(tiny, {**batch, "noisy": batch["noisy"][:, 1:2], "t": batch["t"][:, 1:2]})
     torch.testing.assert_close(forced(tiny, batch)[:, 1:2], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_a_block_sees_nothing_later_and_no_noisy_neighbour(tiny: Tiny, batch: dict[str, Tensor]) -> None:
+    """A block attends to earlier clean blocks and to itself only."""
     base = forced(tiny, batch)
     clean, noisy = batch["clean"].clone(), batch["noisy"].clone()
     clean[:, :, 4:] += 1  # blocks 2 …
@@ -92,7 +101,7 @@ def test_a_block_sees_nothing_later_and_no_noisy_neighbour(tiny: Tiny, batch: di
 
 
 def test_each_block_reads_its_own_prompt(tiny: Tiny, batch: dict[str, Tensor]) -> None:
-    """Only block 4's prompt changes: earlier flows stay. (A changed prompt earlier reaches later blocks by memory.)"""
+    """Another prompt of the last block changes the flow of that block only."""
     prompts = PROMPTS.clone()
     prompts[:, 4] = 2
     base, changed = forced(tiny, batch), forced(tiny, batch, prompts=prompts)
@@ -101,6 +110,7 @@ def test_each_block_reads_its_own_prompt(tiny: Tiny, batch: dict[str, Tensor]) -
 
 
 def test_positions_may_differ_between_films(tiny: Tiny, batch: dict[str, Tensor]) -> None:
+    """Positions of one film do not influence another film of the batch."""
     both = torch.stack((POSITIONS, torch.arange(FRAMES).float()))
     flow = forced(tiny, batch, positions=both)
     torch.testing.assert_close(flow[:1], forced(tiny, batch)[:1], rtol=1e-4, atol=1e-5)
@@ -108,6 +118,7 @@ def test_positions_may_differ_between_films(tiny: Tiny, batch: dict[str, Tensor]
 
 
 def test_one_block_needs_no_history(tiny: Tiny, batch: dict[str, Tensor]) -> None:
+    """For a single block, the teacher-forced and the plain flow are equal."""
     first = {**batch, "clean": batch["clean"][:, :, :2], "noisy": batch["noisy"][:, :, :, :2], "t": batch["t"][..., :2]}
     given = {"prompts": PROMPTS[:, :1], "positions": POSITIONS[:2]}
     flow = forced(tiny, first, **given)
@@ -118,6 +129,7 @@ def test_one_block_needs_no_history(tiny: Tiny, batch: dict[str, Tensor]) -> Non
 
 
 def test_gradients_match_finite_differences(tiny: Tiny, batch: dict[str, Tensor]) -> None:
+    """The gradient of a key projection equals its finite difference."""
     weight = tiny.model.blocks[0].self_attn.k.weight
     direction = torch.randn_like(weight)
 
@@ -144,19 +156,21 @@ def test_gradients_match_finite_differences(tiny: Tiny, batch: dict[str, Tensor]
     ("change", "message"),
     [
         ({"block_frames": 3}, "10 latent frames are not whole blocks of 3"),
-        ({"history": [[], [0]]}, "history names 2 blocks, the film has 5"),
+        ({"history": [[], [0]]}, "history has 2 entries, but must have one for each of the 5 blocks"),
         ({"history": [[], [1], [], [], []]}, "history of block 1 .* earlier blocks only"),
-        ({"prompts": PROMPTS[:, :4]}, "prompts .* must name one text row"),
+        ({"prompts": PROMPTS[:, :4]}, "prompts of shape .* must have the shape .2, 5."),
     ],
 )
-def test_what_cannot_be_trained_is_refused(
+def test_wrong_shapes_and_histories_are_refused(
     tiny: Tiny, batch: dict[str, Tensor], change: dict[str, object], message: str
 ) -> None:
+    """Part of a block, a history of another length or with a later block, and missing prompts raise an error."""
     with pytest.raises(ValueError, match=message):
         forced(tiny, batch, **change)
 
 
 def test_the_timestep_table() -> None:
+    """The table has its documented range, weights and nearest indices."""
     table = TimestepTable.shifted()
     assert table.timesteps[0] == 1000 and table.sigmas[0] == 1
     assert float(table.weights.mean()) == pytest.approx(1) and float(table.weights.min()) == 0
@@ -169,6 +183,7 @@ def test_the_timestep_table() -> None:
 
 
 def test_noise_and_flow_are_inverse() -> None:
+    """The flow noise − clean leads from noisy back to clean latents."""
     clean, noise, sigma = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([[0.3], [0.9]])
     noisy = add_noise(clean, noise, sigma)
     torch.testing.assert_close(clean_from_flow(noisy, noise - clean, sigma), clean)

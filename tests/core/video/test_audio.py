@@ -68,7 +68,7 @@ def test_no_sound_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("waveform", "rate", "told"),
+    ("waveform", "rate", "message"),
     [
         (torch.zeros(6, 100), 48_000, r"\[6, 100\]; a film takes float32 \[1 or 2 channels"),
         (torch.zeros(100), 48_000, r"\[100\]; a film takes"),
@@ -77,9 +77,9 @@ def test_no_sound_is_no_error(tmp_path: Path) -> None:
         (torch.zeros(1, 100), 0, "rate 0 must be positive"),
     ],
 )
-def test_sound_of_another_kind_is_refused(waveform: Tensor, rate: int, told: str) -> None:
+def test_sound_of_another_kind_is_refused(waveform: Tensor, rate: int, message: str) -> None:
     """What AAC in mp4 cannot take is an error before there is a film."""
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         Audio(waveform, rate)
 
 

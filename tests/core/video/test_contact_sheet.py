@@ -22,7 +22,7 @@ def test_a_contact_sheet_shows_the_middle_of_every_shot() -> None:
     for block in blocks:
         numbers = torch.arange(block.video_start, block.video_start + block.video_frames, dtype=torch.uint8)
         sheet.add(block.video_start, numbers.view(-1, 1, 1, 1).expand(-1, SIZE, SIZE, 3).contiguous())
-    picture = sheet.run()
+    picture = sheet.draw()
     columns = (picture.width - MARGIN) // (STILL_WIDTH + MARGIN)
     middles = [61 // 2, (61 + 93) // 2, (93 + 189) // 2]
     rows = -(-3 // columns)
@@ -36,7 +36,7 @@ def test_long_captions_wrap_inside_their_column() -> None:
     """Nothing is drawn beyond the margin, not even a word longer than the still is wide."""
     sheet = ContactSheet(shots(1), ["w" * 150 + " and then " * 60])
     sheet.add(0, torch.zeros(29, SIZE, SIZE, 3, dtype=torch.uint8))
-    picture = sheet.run()
+    picture = sheet.draw()
     edge = picture.crop((MARGIN + STILL_WIDTH, 0, picture.width, picture.height))
     assert len(edge.getcolors() or []) == 1
     bottom = picture.crop((0, picture.height - MARGIN, picture.width, picture.height))
@@ -46,7 +46,7 @@ def test_long_captions_wrap_inside_their_column() -> None:
 def test_a_stopped_film_has_a_still_of_the_shot_it_stopped_in() -> None:
     sheet = ContactSheet(shots(2, 2), ["one", "two"])
     with pytest.raises(ValueError, match="at least one frame"):
-        sheet.run()
+        sheet.draw()
     sheet.add(0, torch.zeros(29, SIZE, SIZE, 3, dtype=torch.uint8))
     sheet.add(61, torch.zeros(4, SIZE, SIZE, 3, dtype=torch.uint8))
-    assert sheet.run().width == 2 * (STILL_WIDTH + MARGIN) + MARGIN or sheet.run().height > 2 * STILL_WIDTH
+    assert sheet.draw().width == 2 * (STILL_WIDTH + MARGIN) + MARGIN or sheet.draw().height > 2 * STILL_WIDTH

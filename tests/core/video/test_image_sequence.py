@@ -65,11 +65,11 @@ def test_a_full_disk_leaves_whole_pictures(tmp_path: Path) -> None:
     film[2] = moving(1)[0]
     with (
         files_no_larger_than(4_000),
-        pytest.raises(OSError, match=r"stopped growing at 2 pictures.*free some space") as told,
+        pytest.raises(OSError, match=r"stopped growing at 2 pictures.*free some space") as caught,
         open_film(path, width=SIZE, height=SIZE, codec="png") as writer,
     ):
         writer.write(film)
-    assert told.value.filename == str(path)
+    assert caught.value.filename == str(path)
     assert torch.equal(read_video(path), film[:2])
     assert len(list(path.iterdir())) == 2
 
@@ -96,9 +96,9 @@ def test_a_process_killed_in_a_picture_leaves_it_out(tmp_path: Path, monkeypatch
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nowhere" / "film", tmp_path / "file"):
-        with pytest.raises(OSError, match=r"cannot write the film.*choose another path") as told:
+        with pytest.raises(OSError, match=r"cannot write the film.*choose another path") as caught:
             open_film(path, width=SIZE, height=SIZE, codec="png")
-        assert told.value.filename == str(path)
+        assert caught.value.filename == str(path)
 
 
 def test_frames_of_another_kind_are_refused(tmp_path: Path) -> None:

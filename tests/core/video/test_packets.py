@@ -29,15 +29,15 @@ def make(path: Path, codec: str, quality: str = "high") -> Path:
 def test_a_film_with_one_block_made_anew_has_the_others_to_the_bit(tmp_path: Path, codec: str) -> None:
     """Blocks 0, 1, 3 and 4 are copied, 2 is encoded: every frame in its place, and sound over all of them."""
     old = make(tmp_path / "old" / film_name(codec), codec)
-    path, anew, reel = tmp_path / film_name(codec), gliding(BLOCK, phase=2.0), PacketSource(old)
-    assert reel.frames == BLOCK * BLOCKS
-    assert set(reel.keys) >= {0, 12, 24, 36, 48}
+    path, anew, packets = tmp_path / film_name(codec), gliding(BLOCK, phase=2.0), PacketSource(old)
+    assert packets.frames == BLOCK * BLOCKS
+    assert set(packets.keys) >= {0, 12, 24, 36, 48}
     with open_film(path, width=SIZE, height=SIZE, codec=codec, audio=tone(9.0, 48_000, 1, at=1.5)) as writer:
-        assert writer.fits(reel)
-        writer.copy(reel, 0, 24)
+        assert writer.fits(packets)
+        writer.copy(packets, 0, 24)
         writer.start_block()
         writer.write(anew)
-        writer.copy(reel, 36, 60)
+        writer.copy(packets, 36, 60)
         assert writer.frames == 60
     before, after = read_video(old), read_video(path)
     assert torch.equal(after[:24], before[:24])
@@ -60,13 +60,13 @@ def test_a_film_with_one_block_made_anew_has_the_others_to_the_bit(tmp_path: Pat
 def test_a_film_with_copied_frames_plays_wherever_it_was_cut_off(tmp_path: Path, codec: str) -> None:
     """What was copied is on disk as soon as what was encoded, and torn films play to their last whole fragment."""
     old = make(tmp_path / "old" / film_name(codec), codec)
-    path, torn, reel = tmp_path / film_name(codec), tmp_path / ("torn-" + film_name(codec)), PacketSource(old)
+    path, torn, packets = tmp_path / film_name(codec), tmp_path / ("torn-" + film_name(codec)), PacketSource(old)
     with open_film(path, width=SIZE, height=SIZE, codec=codec) as writer:
         header = path.stat().st_size
-        writer.copy(reel, 0, 24)
+        writer.copy(packets, 0, 24)
         assert sum(frames for _, frames in whole_pieces(path.read_bytes())) >= 24 - 7
         writer.write(gliding(BLOCK))
-        writer.copy(reel, 36, 60)
+        writer.copy(packets, 36, 60)
         assert sum(frames for _, frames in whole_pieces(path.read_bytes())) >= 60 - 7
         writer.write(gliding(4))  # no block begins, yet what is encoded cannot build on what was copied
     assert 60 in PacketSource(path).keys
@@ -85,31 +85,31 @@ def test_a_torn_film_gives_its_whole_frames(tmp_path: Path, codec: str) -> None:
     old = make(tmp_path / "old" / film_name(codec), codec)
     data = old.read_bytes()
     old.write_bytes(data[: int(len(data) * 0.8)])
-    reel, path = PacketSource(old), tmp_path / film_name(codec)
-    assert sum(frames for _, frames in whole_pieces(old.read_bytes())) <= reel.frames < BLOCK * BLOCKS
+    packets, path = PacketSource(old), tmp_path / film_name(codec)
+    assert sum(frames for _, frames in whole_pieces(old.read_bytes())) <= packets.frames < BLOCK * BLOCKS
     with open_film(path, width=SIZE, height=SIZE, codec=codec) as writer:
-        writer.copy(reel, 0, reel.frames)
+        writer.copy(packets, 0, packets.frames)
         writer.start_block()
         writer.write(gliding(BLOCK))
     played = read_video(path)
-    assert len(played) == reel.frames + BLOCK
-    assert torch.equal(played[: reel.frames], read_video(old)[: reel.frames])
-    assert psnr(played[reel.frames :], gliding(BLOCK)) > 30
+    assert len(played) == packets.frames + BLOCK
+    assert torch.equal(played[: packets.frames], read_video(old)[: packets.frames])
+    assert psnr(played[packets.frames :], gliding(BLOCK)) > 30
 
 
 def test_frames_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     """Codec, size, rate and the encoder's settings are named; the film goes on as if nobody had asked."""
-    reel, path = PacketSource(make(tmp_path / "old" / "film.mp4", "h264")), tmp_path / "film.mp4"
-    for choice, told in (
+    packets, path = PacketSource(make(tmp_path / "old" / "film.mp4", "h264")), tmp_path / "film.mp4"
+    for choice, message in (
         ({"codec": "h265"}, r"codec h264 \(this film: h265\)"),
         ({"width": 32}, r"size 64x64 \(this film: 32x64\)"),
-        ({"fps": 25}, r"frames a second 24 \(this film: 25\)"),
-        ({"quality": "small"}, "other settings of the encoder"),
+        ({"fps": 25}, r"frames per second 24 \(this film: 25\)"),
+        ({"quality": "small"}, "other encoder settings"),
     ):
         with open_film(path, **{"width": SIZE, "height": SIZE, **choice}) as writer:
-            assert not writer.fits(reel)
-            with pytest.raises(ValueError, match=f"film.mp4 has {told}.*encode them again"):
-                writer.copy(reel, 0, 12)
+            assert not writer.fits(packets)
+            with pytest.raises(ValueError, match=f"film.mp4 has {message}.*encode them again"):
+                writer.copy(packets, 0, 12)
             assert writer.frames == 0
     pictures = PacketSource(make(tmp_path / "old" / "film", "png"))
     with open_film(path, width=SIZE, height=SIZE) as writer, pytest.raises(ValueError, match="codec png"):
@@ -119,12 +119,12 @@ def test_frames_that_do_not_fit_are_refused_before_anything_is_written(tmp_path:
 @pytest.mark.parametrize(("start", "stop"), [(1, 12), (0, 13), (-12, 12), (0, 72), (24, 12)])
 def test_copying_begins_and_ends_at_key_frames(tmp_path: Path, start: int, stop: int) -> None:
     """A run of frames that cannot be decoded alone is refused at once."""
-    reel = PacketSource(make(tmp_path / "old" / "film.mp4", "h264"))
+    packets = PacketSource(make(tmp_path / "old" / "film.mp4", "h264"))
     with (
         open_film(tmp_path / "film.mp4", width=SIZE, height=SIZE) as writer,
         pytest.raises(ValueError, match=f"frames {start} to {stop}"),
     ):
-        writer.copy(reel, start, stop)
+        writer.copy(packets, start, stop)
     assert len(read_video(tmp_path / "film.mp4")) == 0
 
 

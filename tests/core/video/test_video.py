@@ -94,12 +94,12 @@ def test_a_full_disk_costs_only_the_fragment_that_did_not_fit(tmp_path: Path, co
     path = tmp_path / film_name(codec)
     with (
         files_no_larger_than(60_000),
-        pytest.raises(OSError, match=r"stopped growing at [\d,]+ bytes.*free some space") as told,
+        pytest.raises(OSError, match=r"stopped growing at [\d,]+ bytes.*free some space") as caught,
         open_film(path, width=SIZE, height=SIZE, codec=codec) as writer,
     ):
         for piece in moving(120).split(4):
             writer.write(piece)
-    assert told.value.filename == str(path)
+    assert caught.value.filename == str(path)
     data = path.read_bytes()
     ends = whole_pieces(data)
     assert ends[-1][0] == len(data) <= 60_000
@@ -115,9 +115,9 @@ def test_a_full_disk_at_the_start_is_an_error_at_the_start() -> None:
 def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nowhere" / "film.mp4", tmp_path / "file" / "film.mp4", tmp_path):
-        with pytest.raises(OSError, match=r"cannot write the film.*choose another path") as told:
+        with pytest.raises(OSError, match=r"cannot write the film.*choose another path") as caught:
             VideoWriter(path, width=SIZE, height=SIZE)
-        assert told.value.filename == str(path)
+        assert caught.value.filename == str(path)
 
 
 @pytest.mark.parametrize("frames", [torch.zeros(4, SIZE, SIZE, 3), torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8)])
@@ -224,43 +224,43 @@ def test_better_qualities_make_larger_and_truer_films(tmp_path: Path, codec: str
 
 
 @pytest.mark.parametrize(
-    ("choice", "told"),
+    ("choice", "message"),
     [
         ({"codec": "divx"}, "'divx' is unknown; choose one of " + ", ".join(OFFERED)),
         ({"quality": "superb"}, "'superb' is unknown; choose one of best, high, medium, small"),
-        ({"crf": 52}, r"crf 52 is off the scale of h264; choose 0 \(best\) to 51"),
+        ({"crf": 52}, r"crf 52 is out of range for h264; choose 0 \(best\) to 51"),
         ({"codec": "prores", "crf": 20}, "crf 20: prores has no crf, it has qualities: best, high, medium, small"),
-        ({"codec": "png", "crf": 20}, "crf 20: png has no crf, it loses nothing; leave crf out"),
+        ({"codec": "png", "crf": 20}, "crf 20: png has no crf, it is lossless; leave crf out"),
     ],
 )
 def test_a_wrong_choice_names_the_right_ones_before_a_file_is_made(
-    tmp_path: Path, choice: dict[str, str | int], told: str
+    tmp_path: Path, choice: dict[str, str | int], message: str
 ) -> None:
-    """Who mistypes a codec, quality or crf is told what there is, and keeps the file that was there."""
+    """Who mistypes a codec, quality or crf gets a list of the choices, and the existing file is kept."""
     path = tmp_path / film_name(codec if (codec := str(choice.get("codec"))) in CODECS else "h264")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         open_film(path, width=SIZE, height=SIZE, **choice)
     assert not path.exists()
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "told"),
+    ("name", "codec", "message"),
     [
-        ("film.webm", "h264", r"in h264 a film is an mp4; name it .*film\.mp4"),
-        ("film", "vp9", r"in vp9 a film is a webm; name it .*film\.webm"),
-        ("film.mp4", "prores", r"in prores a film is a mov; name it .*film\.mov"),
-        ("film.mov", "png", r"in png a film is a folder of numbered pictures; name it .*film$"),
+        ("film.webm", "h264", r"a film in h264 is an mp4; name it .*film\.mp4"),
+        ("film", "vp9", r"a film in vp9 is a webm; name it .*film\.webm"),
+        ("film.mp4", "prores", r"a film in prores is a mov; name it .*film\.mov"),
+        ("film.mov", "png", r"a film in png is a folder of numbered pictures; name it .*film$"),
         ("film.2.mp4", "vp9", r"name it .*film\.2\.webm"),
     ],
 )
-def test_a_path_has_the_extension_of_its_codec(tmp_path: Path, name: str, codec: str, told: str) -> None:
+def test_a_path_has_the_extension_of_its_codec(tmp_path: Path, name: str, codec: str, message: str) -> None:
     """A file that says mp4 is one: another name is refused, with the right one, before anything is made."""
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         open_film(tmp_path / name, width=SIZE, height=SIZE, codec=codec)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_codec_that_av_lacks_is_told_with_the_ones_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_codec_that_av_lacks_is_named_with_the_ones_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build of av without an encoder says which one is missing and what else would do."""
     monkeypatch.setattr(av, "codecs_available", {"libx264", "libaom-av1"})
     with pytest.raises(ValueError, match=r"'h265' needs libx265, which this av lacks; choose one of h264, av1"):

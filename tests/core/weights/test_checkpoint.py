@@ -221,7 +221,7 @@ def test_the_float_format_is_told(tmp_path: Path, weights: Tensors) -> None:
     save_file(half, tmp_path / "bf16.safetensors")
     save_file({**half, "blocks.0.ffn.0.weight": weights["blocks.0.ffn.0.weight"]}, tmp_path / "two.safetensors")
     found = inspect_checkpoint(tmp_path / "bf16.safetensors")
-    assert (found.format, found.quantised, found.causal) == ("bf16", {}, None)
+    assert (found.format, found.quantized, found.causal) == ("bf16", {}, None)
     assert found.linears["blocks.1.ffn.0"] == (64, 128)
     assert inspect_checkpoint(tmp_path / "two.safetensors").format == "mixed"
 
@@ -261,7 +261,7 @@ def test_nvfp4_files_load_as_they_are(tmp_path: Path, weights: Tensors) -> None:
     found = inspect_checkpoint(path)
     assert found.config == CONFIG
     assert found.format == "nvfp4"
-    assert found.quantised == {"blocks.0.ffn.2": "nvfp4", "text_embedding.0": "nvfp4"}
+    assert found.quantized == {"blocks.0.ffn.2": "nvfp4", "text_embedding.0": "nvfp4"}
     assert found.linears["blocks.0.ffn.2"] == (128, 64)
     model = load_checkpoint(path)
     assert isinstance(model.get_submodule("blocks.0.ffn.2"), NVFP4Linear)
@@ -287,7 +287,7 @@ def test_every_layout_of_fp8_passes(tmp_path: Path, weights: Tensors, layout: st
         state["scaled_fp8"] = torch.zeros(2).to(torch.float8_e4m3fn)
     save_file({f"model.diffusion_model.{k}": v for k, v in state.items()}, tmp_path / "m.safetensors", metadata)
     found = inspect_checkpoint(tmp_path / "m.safetensors")
-    assert (found.format, found.quantised) == ("fp8", {layer: "fp8"})
+    assert (found.format, found.quantized) == ("fp8", {layer: "fp8"})
     loaded = load_checkpoint(tmp_path / "m.safetensors").get_submodule(layer)
     assert isinstance(loaded, FP8Linear)
     factor = 0.5 if layout in ("comfy_quant", "metadata") else 1.0
@@ -311,7 +311,7 @@ def test_two_quantised_formats_are_mixed(tmp_path: Path, weights: Tensors) -> No
     save_file(state, tmp_path / "m.safetensors")
     found = inspect_checkpoint(tmp_path / "m.safetensors")
     assert found.format == "mixed"
-    assert found.quantised == {"blocks.0.ffn.0": "nvfp4", "blocks.0.ffn.2": "fp8"}
+    assert found.quantized == {"blocks.0.ffn.0": "nvfp4", "blocks.0.ffn.2": "fp8"}
 
 
 @pytest.mark.parametrize(
@@ -323,8 +323,8 @@ def test_two_quantised_formats_are_mixed(tmp_path: Path, weights: Tensors) -> No
         ({"weight_scale_2": None}, r"1 missing: blocks\.0\.ffn\.0\.weight_scale_2"),
         ({"weight_zero": torch.zeros(1)}, r"1 unknown: blocks\.0\.ffn\.0\.weight_zero"),
         ({"comfy_quant": None}, r"2 unknown: blocks\.0\.ffn\.0\.weight_scale"),
-        ({"comfy_quant": note("int8_tensorwise")}, r"ffn\.0 \(int8_tensorwise\); it takes nvfp4"),
-        ({"comfy_quant": torch.tensor([123], dtype=torch.uint8)}, "damaged note on its formats"),
+        ({"comfy_quant": note("int8_tensorwise")}, r"ffn\.0 \(int8_tensorwise\); supported are nvfp4"),
+        ({"comfy_quant": torch.tensor([123], dtype=torch.uint8)}, "damaged quantisation settings"),
         ({"bias": torch.zeros(64).to(torch.float8_e4m3fn)}, r"bias F8_E4M3 instead of BF16 or"),
     ],
     ids=["width", "float", "scales", "no scale", "unknown", "no note", "other format", "damaged", "fp8 bias"],
@@ -425,5 +425,5 @@ def test_recorded_weights_load(golden: Callable[[str], Path]) -> None:
     """The tiny reference weights, whose names are Wan's, and FourOverSix ones, which stay in four bits."""
     assert load_checkpoint(golden("weights_tiny")).config.dim > 0
     found = inspect_checkpoint(golden("weights_4o6"))
-    assert found.format == "nvfp4" and len(found.quantised) == 20
+    assert found.format == "nvfp4" and len(found.quantized) == 20
     assert isinstance(load_checkpoint(golden("weights_4o6")).get_submodule("blocks.1.ffn.0"), NVFP4Linear)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from longlive.kernels import NVFP4, dequantize_nvfp4, quantize_nvfp4, swap_nibbles
+from longlive.longlive_core.cli.convert import add_arguments, convert_lines
 from longlive.longlive_core.model import CausalWan, WanConfig
 from longlive.longlive_core.weights import (
     CheckpointError,
@@ -29,9 +30,9 @@ from longlive.longlive_core.weights import (
     read_lora,
 )
 from longlive.longlive_core.weights.convert import ConversionStopped, ConvertProgress
-from longlive.longlive_core.weights.convert_report import add_arguments, convert_lines, progress_line, report_lines
-from longlive.longlive_core.weights.reader import open_weights
-from longlive.longlive_core.weights.writer import file_size, write_safetensors
+from longlive.longlive_core.weights.convert_report import progress_line, report_lines
+from longlive.longlive_core.weights.safetensors_writer import file_size, write_safetensors
+from longlive.longlive_core.weights.weight_reader import open_weights
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -78,7 +79,7 @@ def block_linears(weights: Tensors) -> list[str]:
 def floats(path: Path) -> Tensors:
     """Every tensor of the model, dequantised."""
     read = open_weights(path)
-    return {name: read.floats(name).float() for name in read.shapes}
+    return {name: read.read_float(name).float() for name in read.shapes}
 
 
 def far(a: Tensor, b: Tensor) -> float:
@@ -103,11 +104,15 @@ def test_a_converted_file_is_the_same_model(tmp_path: Path, weights: Tensors, so
     found = inspect_checkpoint(tmp_path / "new.safetensors")
     layers = block_linears(weights)
     assert (found.config, found.format, found.causal) == (CONFIG, form, True)
-    assert found.quantised == ({} if form == "bf16" else dict.fromkeys(layers, form))
-    assert (done.quantised, done.taken, done.kept) == (len(found.quantised), 0, len(weights) - len(found.quantised))
+    assert found.quantized == ({} if form == "bf16" else dict.fromkeys(layers, form))
+    assert (done.quantized, done.copied, done.unquantized) == (
+        len(found.quantized),
+        0,
+        len(weights) - len(found.quantized),
+    )
     assert done.bytes_out == (tmp_path / "new.safetensors").stat().st_size
     for name, value in floats(tmp_path / "new.safetensors").items():
-        if name.removesuffix(".weight") in found.quantised:
+        if name.removesuffix(".weight") in found.quantized:
             assert 0 < far(value, weights[name]) < COSTS[form], name
         else:
             assert torch.equal(value, weights[name].float()), name
@@ -175,9 +180,9 @@ def test_fouroversix_loses_nothing(tmp_path: Path, golden: Callable[[str], Path]
     else:
         shutil.copy(golden("weights_4o6"), path)
     done = convert_checkpoint(path, tmp_path / "new.safetensors", format="nvfp4")
-    assert done.taken == done.quantised == 20
+    assert done.copied == done.quantized == 20
     new, read = load_file(tmp_path / "new.safetensors"), floats(tmp_path / "new.safetensors")
-    for layer in inspect_checkpoint(tmp_path / "new.safetensors").quantised:
+    for layer in inspect_checkpoint(tmp_path / "new.safetensors").quantized:
         values, scales, amax = (
             stored[f"model.{layer}.quantized_weight_{part}"] for part in ("values", "scale_factors", "amax")
         )
@@ -228,7 +233,7 @@ def test_layers_that_are_in_the_format_are_taken_over(tmp_path: Path, source: Pa
     packed, again, bf16 = (tmp_path / f"{name}.safetensors" for name in ("packed", "again", "bf16"))
     convert_checkpoint(source, packed, format=form)
     done = convert_checkpoint(packed, again, format=form, rule="static_4")
-    assert done.taken == done.quantised == 20
+    assert done.copied == done.quantized == 20
     assert same_bytes(load_file(packed), load_file(again))
     convert_checkpoint(packed, bf16, format="bf16")
     assert all(torch.equal(value.bfloat16(), load_file(bf16)[name]) for name, value in floats(packed).items())
@@ -251,7 +256,7 @@ def test_every_layout_of_fp8_becomes_todays(tmp_path: Path, weights: Tensors, la
         metadata["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": notes})
     save_file(state, tmp_path / "old.safetensors", metadata)
     done = convert_checkpoint(tmp_path / "old.safetensors", tmp_path / "new.safetensors", format="fp8")
-    assert done.taken == done.quantised == 20
+    assert done.copied == done.quantized == 20
     new = load_file(tmp_path / "new.safetensors")
     for layer in layers:
         assert new[f"{layer}.weight"].dtype == dtype
@@ -376,10 +381,10 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: {**t, "note": torch.zeros(19)}, r"'note'.*not announced"),
-        (lambda t: {**t, "note": torch.zeros(18, dtype=torch.uint8)}, r"'note'.*not announced"),
-        (lambda t: {**t, "more": torch.zeros(1)}, r"'more'.*not announced"),
-        (lambda t: {n: v for n, v in t.items() if n != "wide"}, r"1 tensors did not come: wide"),
+        (lambda t: {**t, "note": torch.zeros(19)}, r"'note'.*differs from the header"),
+        (lambda t: {**t, "note": torch.zeros(18, dtype=torch.uint8)}, r"'note'.*differs from the header"),
+        (lambda t: {**t, "more": torch.zeros(1)}, r"'more'.*differs from the header"),
+        (lambda t: {n: v for n, v in t.items() if n != "wide"}, r"1 tensors are missing: wide"),
     ],
     ids=["dtype", "shape", "unknown", "missing"],
 )
@@ -444,8 +449,8 @@ def test_an_interrupted_conversion_leaves_nothing(
     before, now = files(tmp_path), [0.0]
 
     def watch(progress: ConvertProgress) -> None:
-        now[0] = progress.share
-        if how == "interrupt" and progress.share >= share:
+        now[0] = progress.fraction
+        if how == "interrupt" and progress.fraction >= share:
             raise KeyboardInterrupt
 
     with pytest.raises(ConversionStopped if how == "asked" else KeyboardInterrupt):
@@ -465,7 +470,7 @@ def test_progress_rises_over_both_halves(tmp_path: Path, source: Path, weights: 
     told: list[ConvertProgress] = []
     convert_checkpoint(source, tmp_path / "new.safetensors", format="fp8", on_progress=told.append)
     assert [progress.name for progress in told] == [*weights, *weights]
-    shares = [progress.share for progress in told]
+    shares = [progress.fraction for progress in told]
     assert shares == sorted(shares) and shares[0] == 0 and shares[len(weights)] == 0.5 and shares[-1] < 1
     assert progress_line(told[-1]).startswith("checking head.")
 
@@ -488,7 +493,9 @@ def test_a_packed_layer_with_nan_is_not_taken_over(tmp_path: Path, source: Path)
     state = load_file(tmp_path / "packed.safetensors")
     state["blocks.0.ffn.0.weight"].view(torch.uint8)[3, 3] = 0x7F
     save_file(state, tmp_path / "packed.safetensors", SAYS)
-    with pytest.raises(CheckpointError, match=r"'blocks\.0\.ffn\.0\.weight'.* is nan of its size away.*damaged"):
+    with pytest.raises(
+        CheckpointError, match=r"'blocks\.0\.ffn\.0\.weight'.* has a relative error of nan in fp8.*damaged"
+    ):
         convert_checkpoint(tmp_path / "packed.safetensors", tmp_path / "new.safetensors", format="fp8")
     assert not list(tmp_path.glob("new*"))
 
@@ -502,7 +509,9 @@ def test_what_was_written_wrongly_is_not_kept(tmp_path: Path, source: Path, monk
 
     monkeypatch.setattr(packing, "quantize_nvfp4", wrong)
     before = files(tmp_path)
-    with pytest.raises(CheckpointError, match=r"'blocks\.0\.self_attn\.q\.weight'.* away from itself in nvfp4"):
+    with pytest.raises(
+        CheckpointError, match=r"'blocks\.0\.self_attn\.q\.weight'.* has a relative error of .* in nvfp4"
+    ):
         convert_checkpoint(source, tmp_path / "new.safetensors", format="nvfp4")
     assert files(tmp_path) == before
 
@@ -522,13 +531,21 @@ def test_a_layer_of_zeros_stays_zero(tmp_path: Path, weights: Tensors) -> None:
         ({"format": "int4"}, ValueError, "format 'int4' is unknown: choose one of bf16, fp8, nvfp4"),
         ({"rule": "best"}, ValueError, "rule 'best' is unknown"),
         ({"strength": float("nan")}, ValueError, "strength nan must be a finite number"),
-        ({"target": "new.pt"}, ValueError, r"let its name end in \.safetensors"),
-        ({"target": "no/new.safetensors"}, ValueError, r"folder .*no does not exist; make it"),
-        ({"target": "source.safetensors", "overwrite": True}, ValueError, "is read from and cannot be written to"),
-        ({"target": "lora.safetensors", "overwrite": True}, ValueError, "is read from and cannot be written to"),
-        ({"target": "old.safetensors"}, FileExistsError, "is there already; choose another name, or allow"),
-        ({"target": "folder.safetensors", "overwrite": True}, FileExistsError, "is there already"),
-        ({"target": "busy.safetensors"}, FileExistsError, r"busy\.safetensors\.part is there.*delete it"),
+        ({"target": "new.pt"}, ValueError, r"use a name that ends in \.safetensors"),
+        ({"target": "no/new.safetensors"}, ValueError, r"folder .*no does not exist; create it"),
+        (
+            {"target": "source.safetensors", "overwrite": True},
+            ValueError,
+            "is a source of the conversion and cannot be its target",
+        ),
+        (
+            {"target": "lora.safetensors", "overwrite": True},
+            ValueError,
+            "is a source of the conversion and cannot be its target",
+        ),
+        ({"target": "old.safetensors"}, FileExistsError, "exists already; choose another name, or allow"),
+        ({"target": "folder.safetensors", "overwrite": True}, FileExistsError, "exists already"),
+        ({"target": "busy.safetensors"}, FileExistsError, r"busy\.safetensors\.part exists.*delete it"),
         ({"source": "none.safetensors"}, FileNotFoundError, r"none\.safetensors does not exist"),
         ({"source": "lora.safetensors"}, CheckpointError, "is a LoRA, not a whole model"),
         ({"lora": "none.safetensors"}, FileNotFoundError, r"none\.safetensors does not exist"),
@@ -560,7 +577,7 @@ def test_a_full_disk_is_told_before_any_work(tmp_path: Path, source: Path, monke
     """The size of the new file is known beforehand and compared with what is free."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     before = files(tmp_path)
-    with pytest.raises(ValueError, match=r"has 0\.00 GB free and the file takes 0\.00 GB; make room"):
+    with pytest.raises(ValueError, match=r"has 0\.00 GB free and the file needs 0\.00 GB; free some space"):
         convert_checkpoint(source, tmp_path / "new.safetensors", format="nvfp4")
     assert files(tmp_path) == before
 

@@ -167,8 +167,8 @@ def test_an_alpha_pattern_matches_whole_parts_of_a_name(
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
-        ({"lora_alpha": "loud"}, "alpha 'loud', which is no finite number"),
-        ({"lora_alpha": "nan"}, "no finite number"),
+        ({"lora_alpha": "loud"}, "alpha 'loud', which is not a finite number"),
+        ({"lora_alpha": "nan"}, "not a finite number"),
         ({"adapter_config": json.dumps({"lora_alpha": 8, "use_rslora": True})}, "use_rslora"),
     ],
 )
@@ -207,7 +207,7 @@ def test_coverage_counts_applied_missing_and_unused(
         "diffusion_model.blocks.0.norm3.diff",
         "diffusion_model.blocks.1.ffn.2.lora_A.weight",
     }
-    assert report.text().startswith("18 of 20 layers; rank 2 to 4, alpha 1 to 4; without change: blocks.")
+    assert report.text().startswith("18 of 20 layers; rank 2 to 4, alpha 1 to 4; unchanged: blocks.")
 
 
 def test_coverage_takes_a_checkpoints_linears(tmp_path: Path, weights: Tensors, halves: Halves) -> None:
@@ -247,7 +247,7 @@ def test_a_lora_that_fits_nothing_is_an_error(tmp_path: Path, linears: dict[str,
         {f"{layer}.lora_down.weight": torch.zeros(1, 8), f"{layer}.lora_up.weight": torch.zeros(8, 1)},
         tmp_path / "l.safetensors",
     )
-    said = rf"l\.safetensors fits none of the model's {len(linears)} layers.*first names {layer}"
+    said = rf"l\.safetensors fits none of the model's {len(linears)} layers.*first names: {layer}"
     with pytest.raises(CheckpointError, match=said):
         read_lora(tmp_path / "l.safetensors").coverage(linears)
 
@@ -259,7 +259,7 @@ def test_what_is_no_lora_is_an_error(tmp_path: Path, weights: Tensors, halves: H
         read_lora(tmp_path / "model.safetensors")
     broken = {"blocks.0.ffn.0": (torch.zeros(4, 128), torch.zeros(64, 3))}
     save_file(named(broken, "{0}", ".lora_A.weight", ".lora_B.weight"), tmp_path / "broken.safetensors")
-    with pytest.raises(CheckpointError, match=r"halves of 'blocks\.0\.ffn\.0' do not fit"):
+    with pytest.raises(CheckpointError, match=r"halves of 'blocks\.0\.ffn\.0' do not fit together"):
         read_lora(tmp_path / "broken.safetensors")
     twice = named(halves, "{0}", ".lora_A.weight", ".lora_B.weight")
     twice |= named(halves, "transformer.{0}", ".lora_A.weight", ".lora_B.weight")
@@ -298,7 +298,7 @@ def test_a_lora_beside_the_layers_is_the_merged_one(tmp_path: Path, weights: Ten
     lora, model = read_lora(tmp_path / "l.safetensors"), CausalWan(CONFIG).requires_grad_(False)
     model.load_state_dict(weights)
     merged = lora.merge(weights, strength=0.5)
-    assert set(lora.beside(model, strength=0.5).applied) == halves.keys()
+    assert set(lora.add_bypass(model, strength=0.5).applied) == halves.keys()
     for name, (down, _) in halves.items():
         x = torch.randn(3, down.shape[1])
         expected = torch.nn.functional.linear(x, merged[f"{name}.weight"], weights[f"{name}.bias"])
@@ -309,7 +309,7 @@ def test_quantised_weights_are_not_merged(tmp_path: Path, weights: Tensors, halv
     """Rounding again would cost more than the LoRA changes."""
     save_file(named(halves, "{0}", ".lora_A.weight", ".lora_B.weight"), tmp_path / "l.safetensors")
     state = {**weights, "blocks.0.ffn.0.weight": weights["blocks.0.ffn.0.weight"].to(torch.float8_e4m3fn)}
-    with pytest.raises(CheckpointError, match=r"quantised weights \(blocks\.0\.ffn\.0.*beside the layers"):
+    with pytest.raises(CheckpointError, match=r"quantised weights \(blocks\.0\.ffn\.0.*as a bypass"):
         read_lora(tmp_path / "l.safetensors").merge(state, 1.0)
 
 
@@ -321,7 +321,7 @@ def test_comfy_names_read_back_as_the_same_lora(tmp_path: Path, halves: Halves) 
         {"lora_alpha": "2.5"},
     )
     lora = read_lora(tmp_path / "l.safetensors")
-    tensors = lora.for_comfy()
+    tensors = lora.comfy_tensors()
     assert tensors["diffusion_model.blocks.0.self_attn.q.alpha"].item() == 2.5
     assert tensors["diffusion_model.blocks.0.ffn.0.lora_A.weight"].shape == (RANK, 128)
     save_file(tensors, tmp_path / "comfy.safetensors")

@@ -1,0 +1,67 @@
+"""The arguments that the commands `render`, `retake` and `extend` share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..memory import KV_FORMATS
+from ..pipeline.stages import MODES
+from ..render.settings import FILE_SETTINGS, MEMORY_SETTINGS, OUTPUT_SETTINGS
+from ..video import CODECS, QUALITIES
+from ..video.codecs import codec_named
+
+SAMPLING_SETTINGS = ("strength", "fp8", "seed", "steps", "size", "guidance", "negative")
+SETTINGS = (*FILE_SETTINGS, *SAMPLING_SETTINGS, *MEMORY_SETTINGS, *OUTPUT_SETTINGS)
+
+
+def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the settings of a new film. A setting that is not given is absent, because a take has its own."""
+    group = parser.add_argument_group("settings, recorded in the take")
+
+    def add(name: str, text: str, **options: Any) -> None:  # noqa: ANN401
+        group.add_argument(name, default=argparse.SUPPRESS, help=text, **options)
+
+    add("--model", "mini (the default), a folder that `train mini` made, or a checkpoint")
+    add("--lora", "a LoRA, run beside the layers", type=Path, metavar="FILE")
+    add("--strength", "strength of the LoRA (1)", type=float)
+    add("--fp8", "run linear layers with FP8 weights and activations, scaled by row", action="store_true")
+    add("--seed", "seed of the film (0)", type=int)
+    add("--steps", "denoising steps per block; distilled models use 2, 3 or 4 (4)", type=int)
+    add("--size", "height and width in pixels, multiples of 32 (the model's largest)", metavar="HxW")
+    add("--window", "latent frames in the KV cache, including the sinks (32)", type=int)
+    add("--sink", "latent frames at the film's start that are never evicted (8)", type=int)
+    add("--no-shot-sink", "do not pin the first block of the current shot", action="store_false", dest="shot_sink")
+    add("--rope-offset", "latent frames that a cut adds to the time position (8)", type=float)
+    add("--kv-format", f"format of the KV cache: {', '.join(KV_FORMATS)} (bf16)")
+    add("--guidance", "classifier-free guidance away from --negative; 1 turns it off (1)", type=float)
+    add("--negative", "the negative prompt", metavar="TEXT")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the settings of the film's file and of the run."""
+    parser.add_argument("-o", "--output", type=Path, metavar="FILM.mp4", help="the film's file (of a take: beside it)")
+    codecs = "h264, h265, av1 (FILM.mp4), vp9 (FILM.webm), prores (FILM.mov), png (a folder FILM of pictures)"
+    codecs = f"{codecs} (by FILM's extension, else h264)"
+    parser.add_argument("--codec", choices=list(CODECS), default=argparse.SUPPRESS, help=codecs)
+    parser.add_argument("--quality", choices=list(QUALITIES), default=argparse.SUPPRESS, help="of the file (high)")
+    preview = "make only a storyboard, the first block of every shot (FILM.preview.mp4, .png), which the film can reuse"
+    parser.add_argument("--preview", action="store_true", help=preview)
+    parser.add_argument("--contact-sheet", action="store_true", help="also write one still per shot (FILM.png)")
+    modes = "async: decode during sampling; sequential: after each block; off: after the whole film (async)"
+    parser.add_argument("--decode", choices=MODES, default="async", help=modes)
+    parser.add_argument("--threads", type=int, help="number of CPU threads (torch's default)")
+
+
+def given_settings(args: argparse.Namespace, names: Sequence[str] = SETTINGS) -> dict[str, Any]:
+    """Returns the settings that the user gave; the extension of the film's file may give the codec."""
+    codec = None if args.output is None else codec_named(args.output)
+    named = {} if codec is None else {"codec": codec}
+    return {**named, **{name: getattr(args, name) for name in names if hasattr(args, name)}}
+
+
+def unrecorded_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings that a take does not record."""
+    return {"contact_sheet": args.contact_sheet, "decode": args.decode}

@@ -1,0 +1,80 @@
+"""The base class of film writers: a film is written block by block, encoded from frames or copied from packets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .packets import EncodedFrame, Format, PacketSource, differences
+
+
+class FilmWriter(ABC):
+    """Writes frames as they arrive. `width` and `height` are in pixels; `frames` counts the frames written so far."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height, self.frames = width, height, 0
+
+    @abstractmethod
+    def start_block(self) -> None:
+        """Make the next frame decodable without the frames before it."""
+
+    def write(self, frames: Tensor | NDArray[np.uint8]) -> None:
+        """Append frames `[T, height, width, 3]` uint8.
+
+        Raises ValueError for another shape or dtype, and OSError when the disk is full: frames already written stay
+        playable.
+        """
+        pixels = frames.cpu().numpy() if isinstance(frames, Tensor) else frames
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (self.height, self.width, 3):
+            expected = f"uint8 [T, {self.height}, {self.width}, 3]"
+            raise ValueError(f"frames are {pixels.dtype} {list(pixels.shape)}; this film takes {expected}")
+        for picture in pixels:
+            self._encode(np.ascontiguousarray(picture))
+
+    def fits(self, packets: PacketSource) -> bool:
+        """Return whether `copy` accepts the frames of this film."""
+        return not differences(packets.format, self._format)
+
+    def copy(self, packets: PacketSource, start: int, stop: int) -> None:
+        """Append frames [start, stop) of a finished film, bit for bit, without decoding them.
+
+        `start` must be a key frame; `stop` must be a key frame or the end of the film. Sound is not copied.
+
+        Raises ValueError, before anything is written, if the codec, size, frame rate or encoder settings differ, and
+        OSError as `write` does.
+        """
+        if found := differences(packets.format, self._format):
+            raise ValueError(f"{packets.path} has {', '.join(found)}: its frames cannot be copied; encode them again")
+        first = self.frames
+        for frame in packets.pieces(start, stop):
+            self._copy(frame)
+        if self.frames - first != stop - start:
+            copied = f"{self.frames - first} of {stop - start} frames"
+            raise OSError(f"only {copied} could be copied: {packets.path} changed meanwhile; render the film again")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish the film on disk. Closing twice is harmless. Raises OSError as `write` does."""
+
+    def __enter__(self) -> FilmWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    @abstractmethod
+    def _format(self) -> Format:
+        """The format that the packets of another film must have to be copied."""
+
+    @abstractmethod
+    def _encode(self, picture: NDArray[np.uint8]) -> None:
+        """Encode and append one frame `[height, width, 3]`."""
+
+    @abstractmethod
+    def _copy(self, frame: EncodedFrame) -> None:
+        """Append one frame that is already encoded."""
