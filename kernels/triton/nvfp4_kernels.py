@@ -20,6 +20,7 @@ def find_amax(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
+    """Takes the maximum of the matrix's magnitudes into `bits`, the int32 view of amax, which must be 0 before."""
     batch = tl.program_id(2).to(tl.int64)
     value = _load(x + batch * x_batch, rows, columns, x_row, x_column, ROWS, COLUMNS)
     # Magnitudes have the order of their bits, with NaN above all, so the integer maximum keeps a NaN.
@@ -52,6 +53,7 @@ def quantize(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
+    """Quantises with the amax of `find_amax`; GROUP rows share a scale."""
     batch = tl.program_id(2).to(tl.int64)
     value = _load(x + batch * x_batch, rows, columns, x_row, x_column, ROWS, COLUMNS)
     largest = tl.load(amax + batch * amax_batch)
@@ -98,6 +100,7 @@ def dequantize(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
+    """Dequantises the slots whose bit is set in `slot_mask`."""
     batch = (tl.program_id(2) // slots).to(tl.int64)
     slot = (tl.program_id(2) % slots).to(tl.int64)
     if (slot_mask.to(tl.int64) >> slot) & 1 == 0:
