@@ -85,7 +85,7 @@ MUTANTS = (
     # script/
     Mutant("half a block is rounded down", "floor(blocks + Fraction(1, 2))", "ceil(blocks - Fraction(1, 2))", SCRIPT),
     Mutant("the first block is a cut", "requested.number > 1 and not requested.shot.continues", "not requested.shot.continues", SCRIPT),
-    Mutant("half a block is too short", "asked * 2 < 1", "asked * 2 <= 1", SCRIPT),
+    Mutant("half a block is too short", "blocks * 2 < 1", "blocks * 2 <= 1", SCRIPT),
     Mutant("a moment in blocks forgets the first frame", "max(frames - (TIME_FACTOR - 1), Fraction(0))", "max(frames, Fraction(0))", SCRIPT),
 )
 # fmt: on

@@ -1,4 +1,4 @@
-"""Append the shots of a second text to a script."""
+"""Appends the shots of a second text to a script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .source import Line, ScriptError
 
 
 def append_shots(script: ShotScript, text: str) -> ShotScript:
-    """Return the script followed by the shots of `text`, which may use the names of the script and define others.
+    """Returns the script followed by the shots of `text`, which may use the names of the script and define others.
 
     Raises ScriptError, with line and column of `text`, if it is not a script, has no shots, or defines the style or a
     name differently from the script.
@@ -33,7 +33,7 @@ def append_shots(script: ShotScript, text: str) -> ShotScript:
 
 
 def _new(definitions: list[Entry], script: ShotScript) -> Iterator[Entry]:
-    """Iterate over the definitions that the script lacks. Raises ScriptError for one that differs from the script's."""
+    """Yields the definitions that the script lacks. Raises ScriptError for one that differs from the script's."""
     existing = {name.casefold(): text for name, text in script.names} | {STYLE: script.style}
     for entry in definitions:
         text = existing.get(entry.name.casefold())

@@ -1,4 +1,4 @@
-"""Plan shots as whole blocks; every rounding is reported in a note."""
+"""Plans shots as whole blocks; every rounding is reported in a note."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class BlockPlan:
         return self.blocks[-1].shot + 1
 
     def with_first_blocks(self, blocks: tuple[BlockSpec, ...]) -> BlockPlan:
-        """Return this plan with its first blocks replaced by finished ones."""
+        """Returns this plan with its first blocks replaced by finished ones."""
         return replace(self, blocks=(*blocks, *self.blocks[len(blocks) :]))
 
     def begins_shot(self, block: BlockSpec) -> bool:
-        """Return whether a block is the first of its shot, with or without a cut."""
+        """Returns whether a block is the first of its shot, with or without a cut."""
         return block.index == 0 or self.blocks[block.index - 1].shot != block.shot
 
     def text(self) -> str:
-        """Return the plan as text: a line for the film, a line for each shot, then the notes."""
+        """Returns the plan as text: a line for the film, a line for each shot, then the notes."""
         grid = Grid(Fraction(self.fps), self.block_frames)
         lines = [f"{self.shots} shots, {len(self.blocks)} blocks, {self.video_frames} frames, {self.seconds:.2f} s"]
         for shot, blocks in groupby(self.blocks, key=lambda block: block.shot):
@@ -70,7 +70,7 @@ class BlockPlan:
         return "\n".join([*lines, *self.notes])
 
     def then(self, other: BlockPlan, cut: bool = True) -> BlockPlan:
-        """Return one plan with this film followed by `other`, with a cut between them unless `cut` is false.
+        """Returns one plan with this film followed by `other`, with a cut between them unless `cut` is false.
 
         Raises ValueError if the frame rates or block lengths differ.
         """
@@ -109,16 +109,16 @@ class Grid:
         return self.block_frames * TIME_FACTOR
 
     def frame_at(self, time: Length) -> Fraction:
-        """Convert a time from the start of the film to video frames."""
+        """Converts a time from the start of the film to video frames."""
         frames = time.frames(self.fps, self.unit)
         return max(frames - (TIME_FACTOR - 1), Fraction(0)) if time.unit == "blocks" else frames
 
     def blocks(self, frames: Fraction) -> Fraction:
-        """Return the number of blocks, as a fraction, in the first `frames` video frames of the film."""
+        """Returns the number of blocks, as a fraction, in the first `frames` video frames of the film."""
         return (frames + TIME_FACTOR - 1) / self.unit if frames else Fraction(0)
 
     def seconds(self, first: int, last: int) -> Fraction:
-        """Return the length of blocks [first, last) in seconds."""
+        """Returns the length of blocks [first, last) in seconds."""
         return (video_frames(last * self.block_frames) - video_frames(first * self.block_frames)) / self.fps
 
 
@@ -137,18 +137,18 @@ class RequestedShot:
     unspecified: bool = False
 
     def blocks(self, grid: Grid) -> Fraction:
-        """Return the requested length in blocks, as a fraction."""
+        """Returns the requested length in blocks, as a fraction."""
         return grid.blocks(self.end) - grid.blocks(self.start)
 
     def seconds(self, grid: Grid) -> Fraction:
-        """Return the requested length in seconds."""
+        """Returns the requested length in seconds."""
         return (self.end - self.start) / grid.fps
 
 
 def make_plan(
     shots: Sequence[Shot], fps: float, block_frames: int, notes: Sequence[str], default_seconds: float
 ) -> BlockPlan:
-    """Plan the shots in whole blocks; see `ShotScript.plan`."""
+    """Plans the shots in whole blocks; see `ShotScript.plan`."""
     if not (isfinite(fps) and fps > 0 and block_frames > 0):
         raise ValueError(f"fps is {fps:g} and block_frames {block_frames}; both must be numbers above zero")
     if not 0 < default_seconds <= MAX_SECONDS:
@@ -171,7 +171,7 @@ def make_plan(
 
 
 def _requested_shots(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction) -> Iterator[RequestedShot]:
-    """Iterate over the requested shots. One without a length lasts until the start time of the next one, if it has one.
+    """Yields the requested shots. A shot without a length lasts until the start time of the next shot, if that has one.
 
     Appends to `notes` each start time that is moved.
     """
@@ -196,7 +196,7 @@ def _requested_shots(shots: Sequence[Shot], grid: Grid, notes: list[str], defaul
 
 
 def _check_start(shot: Shot, number: int, start: Fraction, clock: Fraction, grid: Grid, notes: list[str]) -> None:
-    """Compare a start time with the end of the shot before: an error beyond half a block, else a note."""
+    """Compares a start time with the end of the shot before: an error beyond half a block, else a note."""
     if start == clock:
         return
     before = (
@@ -209,9 +209,9 @@ def _check_start(shot: Shot, number: int, start: Fraction, clock: Fraction, grid
 
 
 def _count(requested: RequestedShot, grid: Grid, first: int, shots: int) -> int:
-    """Return the number of blocks, rounded. With absolute times both ends are rounded, so that errors do not add up."""
-    asked = requested.blocks(grid)
-    if asked * 2 < 1 and not requested.unspecified:
+    """Rounds the length to whole blocks. With absolute times both ends are rounded, so that errors do not add up."""
+    blocks = requested.blocks(grid)
+    if blocks * 2 < 1 and not requested.unspecified:
         shortest = grid.seconds(first, first + 1)
         neighbour = requested.number - 1 if requested.number > 1 else 2
         merge = f" or merge it with shot {neighbour}" if shots > 1 else ""
@@ -222,11 +222,11 @@ def _count(requested: RequestedShot, grid: Grid, first: int, shots: int) -> int:
         )
     if requested.absolute:
         return max(1, _nearest(grid.blocks(requested.end)) - _nearest(grid.blocks(requested.start)))
-    return max(1, _nearest(asked))
+    return max(1, _nearest(blocks))
 
 
 def _specs(requested: RequestedShot, indices: range, block_frames: int) -> Iterator[BlockSpec]:
-    """Iterate over the blocks of a shot. After a cut, the prompt of the first block has the cut prefix."""
+    """Yields the blocks of a shot. After a cut, the prompt of the first block has the cut prefix."""
     cuts = requested.number > 1 and not requested.shot.continues
     for index in indices:
         cut = cuts and index == indices[0]
@@ -251,7 +251,7 @@ def _nearest(blocks: Fraction) -> int:
 
 
 def _requested_length(requested: RequestedShot, grid: Grid) -> str:
-    """Format the requested length, in the unit of the script and in seconds."""
+    """Formats the requested length, in the unit of the script and in seconds."""
     seconds = _format_seconds(requested.seconds(grid))
     length = requested.shot.duration
     return seconds if length is None or length.unit == "s" else f"{length} ({seconds})"

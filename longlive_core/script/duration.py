@@ -1,4 +1,4 @@
-"""Parse lengths and times: 4s, 96f, 3 blocks, 0:12, 4s-9s."""
+"""Parses lengths and times: 4s, 96f, 3 blocks, 0:12, 4s-9s."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Length:
         return number + (self.unit if self.unit != "blocks" else " block" if self.value == 1 else " blocks")
 
     def __add__(self, other: Length) -> Length:
-        """Add two lengths. Raises ValueError if their units differ."""
+        """Adds two lengths. Raises ValueError if their units differ."""
         if other.unit != self.unit:
             raise ValueError(f"{self} and {other} are in different units")
         return Length(self.value + other.value, self.unit)
 
     def frames(self, fps: Fraction, block_video_frames: int) -> Fraction:
-        """Convert to video frames, with `block_video_frames` per block."""
+        """Converts to video frames, with `block_video_frames` per block."""
         per_unit = {"s": fps, "f": Fraction(1), "blocks": Fraction(block_video_frames)}
         return Fraction(self.value) * per_unit[self.unit]
 
@@ -64,7 +64,7 @@ class Timing:
 
 
 def parse_timing(source: Line, single_is_start: bool) -> Timing:
-    """Parse one time, `4s`, or a range, `4s-9s`. One time is a start in `[4s]` and a duration in `(4s)`.
+    """Parses one time, `4s`, or a range, `4s-9s`. One time is a start in `[4s]` and a duration in `(4s)`.
 
     Raises ScriptError for other text and for a length that is zero, negative or beyond 24 h.
     """
@@ -82,7 +82,7 @@ def parse_timing(source: Line, single_is_start: bool) -> Timing:
 
 
 def _parse_range(source: Line, first: Line, last: Line) -> Timing:
-    """Parse `4s-9s`; an end without a unit has the unit of the other."""
+    """Parses `4s-9s`; an end without a unit has the unit of the other."""
     written = TIME.fullmatch(last.text)
     start = _parse_time(first, UNITS.get(written["unit"].lower()) if written else None)
     end = _parse_time(last, start.unit)
@@ -96,18 +96,18 @@ def _parse_range(source: Line, first: Line, last: Line) -> Timing:
 
 
 def _parse_time(source: Line, default_unit: str | None) -> Length:
-    """Parse one time. A clock such as 0:12 is in seconds; zero needs no unit."""
-    found = TIME.fullmatch(source.text)
-    if found is None:
+    """Parses one time. A clock such as 0:12 is in seconds; zero needs no unit."""
+    match = TIME.fullmatch(source.text)
+    if match is None:
         raise source.error(f"'{shorten(source.text)}' is not a length", USAGE)
-    value = _value(found["clock"] or found["number"], source)
-    if found["sign"] not in ("", "+") and value:
+    value = _value(match["clock"] or match["number"], source)
+    if match["sign"] not in ("", "+") and value:
         raise source.error(f"'{shorten(source.text)}' is negative", f"a time is zero or more: {USAGE}")
-    unit = "s" if found["clock"] else default_unit
-    if found["unit"]:
-        unit = UNITS.get(found["unit"].lower())
-        if unit is None or (found["clock"] and unit != "s"):
-            raise source.error(f"'{shorten(source.text)}' has the unknown unit '{shorten(found['unit'])}'", USAGE)
+    unit = "s" if match["clock"] else default_unit
+    if match["unit"]:
+        unit = UNITS.get(match["unit"].lower())
+        if unit is None or (match["clock"] and unit != "s"):
+            raise source.error(f"'{shorten(source.text)}' has the unknown unit '{shorten(match['unit'])}'", USAGE)
     if unit is None and value:
         raise source.error(f"'{shorten(source.text)}' has no unit", USAGE)
     length = Length(value, unit or "s")
@@ -118,7 +118,7 @@ def _parse_time(source: Line, default_unit: str | None) -> Length:
 
 
 def _value(written: str, source: Line) -> Decimal:
-    """Parse `12`, `1.5`, or a clock such as `1:02:03.5`, in seconds."""
+    """Parses `12`, `1.5`, or a clock such as `1:02:03.5`, in seconds."""
     total = Decimal(0)
     for part in written.split(":"):
         if len(part) > MAX_DIGITS:
@@ -128,5 +128,5 @@ def _value(written: str, source: Line) -> Decimal:
 
 
 def shorten(text: str) -> str:
-    """Shorten `text` to 40 characters for an error message."""
+    """Shortens `text` to 40 characters for an error message."""
     return text if len(text) <= 40 else text[:39] + "…"

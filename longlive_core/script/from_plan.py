@@ -1,4 +1,4 @@
-"""Write a script for a block plan that was not made from one."""
+"""Writes a script for a block plan that was not made from one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPECIAL_CHARACTERS = re.compile(r"[\\|{}\[\]()@]")
 
 
 def script_of(plan: BlockPlan) -> ShotScript:
-    """Return a script whose plan has the same blocks, at the frame rate and block length of `plan`.
+    """Returns a script whose plan has the same blocks, at the frame rate and block length of `plan`.
 
     Raises ValueError if no script has these blocks: several prompts or seeds in a shot, repeated white space, a control
     character, or more than 1,000 shots.

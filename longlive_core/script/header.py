@@ -1,4 +1,4 @@
-"""Parse the header of a shot: `Shot 1 (4s):`, `Scene 2:`, `[4s-9s]:`, `[0s: …]`, `(4s)`, `continue:`."""
+"""Parses the header of a shot: `Shot 1 (4s):`, `Scene 2:`, `[4s-9s]:`, `[0s: …]`, `(4s)`, `continue:`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Header:
 
 
 def parse_header(line: Line) -> Header | None:
-    """Parse the header at the start of `line`; None if the line has no header.
+    """Parses the header at the start of `line`; None if the line has no header.
 
     Raises ScriptError for an incomplete or invalid header.
     """
@@ -57,7 +57,7 @@ def parse_header(line: Line) -> Header | None:
 
 
 def _after_word(line: Line, word: re.Match[str]) -> Header | None:
-    """Parse the rest after `Shot 1`: an optional group in brackets, `continue` and a colon."""
+    """Parses the rest after `Shot 1`: an optional group in brackets, `continue` and a colon."""
     bracket = line.text[word.end() : word.end() + 1]
     if bracket in ("(", "[") and (word["number"] or LOOKS_TIMED.match(line.text, word.end() + 1)):
         return _after_group(line, word.end())
@@ -70,7 +70,7 @@ def _after_word(line: Line, word: re.Match[str]) -> Header | None:
 
 
 def _after_group(line: Line, opening: int) -> Header:
-    """Parse `(4s)`, `[4s-9s]` or `(8 blocks, continue)` at `opening`, then an optional `continue`, colon and text."""
+    """Parses `(4s)`, `[4s-9s]` or `(8 blocks, continue)` at `opening`, then an optional `continue`, colon and text."""
     if (closing := closing_bracket(line.text, opening)) is None:
         raise line.error(f"'{line.text[opening]}' is never closed", "close the bracket of the header", opening)
     timing, inside = _parse_group(line.slice(opening + 1, closing), line.text[opening] == "[")
@@ -83,7 +83,7 @@ def _after_group(line: Line, opening: int) -> Header:
 
 
 def _around_text(line: Line, colon: int) -> Header:
-    """Parse `[0s: the text]`, where the text is inside the bracket."""
+    """Parses `[0s: the text]`, where the text is inside the bracket."""
     if (closing := closing_bracket(line.text, 0)) is None:
         raise line.error(
             "'[' is never closed", "close it after the text of the shot, or before the colon as in [4s-9s]:"
@@ -97,9 +97,9 @@ def _around_text(line: Line, colon: int) -> Header:
 
 
 def _parse_group(group: Line, single_is_start: bool) -> tuple[Timing, bool]:
-    """Parse the inside of a bracket: at most one time, and whether it says `continue`."""
+    """Parses the inside of a bracket: at most one time, and whether it says `continue`."""
     timing, continues, start = Timing(), False, 0
-    for end in [*(found.start() for found in ITEM_SEPARATOR.finditer(group.text)), len(group.text)]:
+    for end in [*(separator.start() for separator in ITEM_SEPARATOR.finditer(group.text)), len(group.text)]:
         item = group.slice(start, end)
         if item.text.lower() == "continue":
             continues = True

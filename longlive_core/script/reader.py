@@ -1,4 +1,4 @@
-"""Sort the lines of a script into definitions (style and names) and shots, with their positions."""
+"""Sorts the lines of a script into definitions (style and names) and shots, with their positions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Reader:
         self._below_text = False
 
     def read(self, text: str) -> None:
-        """Read a whole script. Raises ScriptError."""
+        """Reads a whole script. Raises ScriptError."""
         if len(text) > MAX_SCRIPT_CHARACTERS:
             raise ScriptError(
                 f"a script of {len(text):,} characters; the limit is {MAX_SCRIPT_CHARACTERS:,}",
@@ -89,13 +89,13 @@ class Reader:
                 self._read_piece(piece, indented and start == 0, start > 0)
 
     def _read_definition(self, line: Line, indented: bool) -> bool:
-        """Read a definition or a continuation of one. Return False if the line is neither."""
+        """Reads a definition or a continuation of one. Returns False if the line is neither."""
         if indented and self._open is not None:
             self._open.lines.append(line)
             return True
-        if (found := DEFINITION.fullmatch(line.text)) is None:
+        if (match := DEFINITION.fullmatch(line.text)) is None:
             return False
-        self._open = Entry(line, [line.slice(found.start("text"))], found["name"])
+        self._open = Entry(line, [line.slice(match.start("text"))], match["name"])
         self.definitions.append(self._open)
         return True
 
@@ -111,8 +111,8 @@ class Reader:
         self._start(piece, header)
 
     def _start(self, piece: Line, header: Header | None) -> None:
-        found = DEFINITION.fullmatch(piece.text) if header is None else None
-        if found and found["name"].casefold() == STYLE:
+        match = DEFINITION.fullmatch(piece.text) if header is None else None
+        if match and match["name"].casefold() == STYLE:
             raise piece.error("a style below the first shot", "move it above the first shot: it applies to all shots")
         if len(self.shots) == MAX_SHOTS:
             raise piece.error(
@@ -125,6 +125,6 @@ class Reader:
 
 
 def _indent(line: Line) -> int:
-    """Return the indentation in columns, with tab stops every 4 columns."""
+    """Returns the indentation in columns, with tab stops every 4 columns."""
     expanded = line.text.expandtabs(4)
     return len(expanded) - len(expanded.lstrip())

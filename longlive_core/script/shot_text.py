@@ -1,4 +1,4 @@
-"""Parse the text of a shot: brackets, escapes, {names} and @directives."""
+"""Parses the text of a shot: brackets, escapes, {names} and @directives."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ShotText:
 
 
 def closing_bracket(text: str, opening: int) -> int | None:
-    """Return the offset of the bracket that closes the one at `opening`, or None."""
+    """Returns the offset of the bracket that closes the one at `opening`, or None."""
     depth = 0
     for token in TOKEN.finditer(text, opening):
         depth += DEPTH_CHANGE.get(token[0], 0)
@@ -40,7 +40,7 @@ def closing_bracket(text: str, opening: int) -> int | None:
 
 
 def split_bars(text: str) -> list[tuple[int, int]]:
-    """Return (start, end) of the parts of `text` between `|` signs that are outside brackets and not escaped."""
+    """Returns (start, end) of the parts of `text` between `|` signs that are outside brackets and not escaped."""
     parts: list[tuple[int, int]] = []
     depth, start = 0, 0
     for token in TOKEN.finditer(text):
@@ -52,12 +52,12 @@ def split_bars(text: str) -> list[tuple[int, int]]:
 
 
 def only_directives(text: str) -> bool:
-    """Return whether a line consists of directives only."""
+    """Returns whether a line consists of directives only."""
     return "@" in text and not DIRECTIVE.sub("", text).strip()
 
 
 def parse_text(source_text: SourceText, in_shot: bool = True) -> ShotText:
-    """Check the brackets, extract the directives and escape plain `|` signs.
+    """Checks the brackets, extracts the directives and escapes plain `|` signs.
 
     Raises ScriptError at an unbalanced bracket, an unknown or misplaced directive, and an invalid seed.
     """
@@ -87,7 +87,7 @@ def parse_text(source_text: SourceText, in_shot: bool = True) -> ShotText:
 
 
 def expand(text: str, names: dict[str, str], source_text: SourceText) -> str:
-    """Replace every {name} in `text` and remove the escapes; `names` maps case-folded names to their full texts.
+    """Replaces every {name} in `text` and removes the escapes; `names` maps case-folded names to their full texts.
 
     Raises ScriptError for an undefined name and for a result longer than MAX_CHARACTERS.
     """
@@ -107,7 +107,7 @@ def expand(text: str, names: dict[str, str], source_text: SourceText) -> str:
 
 
 def check_size(characters: int, source_text: SourceText) -> None:
-    """Raise ScriptError if the prompt of a shot, with style and names, is longer than MAX_CHARACTERS."""
+    """Raises ScriptError if the prompt of a shot, with style and names, is longer than MAX_CHARACTERS."""
     if characters > MAX_CHARACTERS:
         raise source_text.error(
             f"a text of {characters:,} characters, style and names included; the limit is {MAX_CHARACTERS:,}",
@@ -116,7 +116,7 @@ def check_size(characters: int, source_text: SourceText) -> None:
 
 
 def _seed(source_text: SourceText, token: re.Match[str]) -> int:
-    """Read a directive, which must be a seed. Raises ScriptError."""
+    """Reads a directive, which must be a seed. Raises ScriptError."""
     if token["name"] not in DIRECTIVES:
         known = ", ".join(f"@{name}=…" for name in DIRECTIVES)
         remedy = f"known directives: {known}; write \\@ for a plain character"
@@ -137,8 +137,10 @@ def _unbalanced(source_text: SourceText, token: re.Match[str]) -> ScriptError:
 
 
 def _unknown_name(source_text: SourceText, name: str, names: dict[str, str]) -> ScriptError:
-    found = (token for token in REFERENCE.finditer(source_text.text) if token[1] and token[1].split() == name.split())
-    at = next((token.start() for token in found), 0)
+    references = (
+        token for token in REFERENCE.finditer(source_text.text) if token[1] and token[1].split() == name.split()
+    )
+    at = next((token.start() for token in references), 0)
     known = ", ".join(f"{{{shorten(known)}}}" for known in list(names)[:20]) or "none"
     remedy = (
         f"define it above the first shot, as in 'hero: a red fox', or write \\{{ for a plain bracket (known: {known})"

@@ -31,7 +31,7 @@ class Shot:
     source: Line = field(default=Line("", 1), compare=False, repr=False)
 
     def format(self, number: int) -> str:
-        """Return the canonical line of this shot, with its number in the script."""
+        """Returns the canonical line of this shot, with its number in the script."""
         time = f" ({self.duration})" if self.duration else ""
         if self.start:
             time = f" [{self.start}-{self.start + self.duration}]" if self.duration else f" [{self.start}]"
@@ -53,7 +53,7 @@ class ShotScript:
 
     @classmethod
     def parse(cls, text: str) -> ShotScript:
-        """Parse a script. Raises ScriptError, with line, column and remedy, at the first error."""
+        """Parses a script. Raises ScriptError, with line, column and remedy, at the first error."""
         reader = Reader()
         reader.read(text)
         if not reader.shots:
@@ -64,18 +64,18 @@ class ShotScript:
 
     @classmethod
     def read(cls, path: str | Path) -> ShotScript:
-        """Parse a UTF-8 text file. Raises ScriptError as `parse` does, and if it cannot be read."""
+        """Parses a UTF-8 text file. Raises ScriptError as `parse` does, and if it cannot be read."""
         return cls.parse(read_text(path))
 
     def format(self) -> str:
-        """Return the script as canonical text; parsing it gives an equal script."""
+        """Returns the script as canonical text; parsing it gives an equal script."""
         head = [f"{STYLE}: {self.style}"] if self.style else []
         head += [f"{name}: {text}" for name, text in self.names]
         body = [shot.format(number) for number, shot in enumerate(self.shots, 1)]
         return "\n".join([*head, "", *body] if head else body) + "\n"
 
     def plan(self, fps: float = 24, block_frames: int = 8, default_seconds: float = DEFAULT_SECONDS) -> BlockPlan:
-        """Plan the film in whole blocks of `block_frames` latent frames, at `fps` video frames per second.
+        """Plans the film in whole blocks of `block_frames` latent frames, at `fps` video frames per second.
 
         `default_seconds` is the length of a shot without a length. Lengths are rounded to the nearest block, and the
         notes of the plan say so. Raises ScriptError for a shot shorter than half a block, for contradictory times and
@@ -84,9 +84,9 @@ class ShotScript:
         return make_plan(self.shots, fps, block_frames, self._notes(), default_seconds)
 
     def _notes(self) -> list[str]:
-        """Return notes on parts of the script that have no effect."""
+        """Returns notes on parts of the script that have no effect."""
         texts = [self.style, *(text for _, text in self.names), *(shot.text for shot in self.shots)]
-        used = {found[1].strip().casefold() for text in texts for found in REFERENCE.finditer(text) if found[1]}
+        used = {name[1].strip().casefold() for text in texts for name in REFERENCE.finditer(text) if name[1]}
         unused = [name for name, _ in self.names if name.casefold() not in used]
         notes = [f"'{shorten(name)}: …' is a named thing, but no shot uses {{{shorten(name)}}}" for name in unused]
         if self.shots[0].continues:
@@ -105,7 +105,7 @@ class Definitions:
 
 
 def read_definitions(entries: list[Entry]) -> Definitions:
-    """Read the style and the names. A name may use the names defined above it.
+    """Reads the style and the names. A name may use the names defined above it.
 
     Raises ScriptError for a second definition of a name, and for a definition without text.
     """
@@ -134,7 +134,7 @@ def read_definitions(entries: list[Entry]) -> Definitions:
 
 
 def read_shot(entry: Entry, definitions: Definitions) -> Shot:
-    """Read one shot. Raises ScriptError, for example for an unknown name or a shot without text."""
+    """Reads one shot. Raises ScriptError, for example for an unknown name or a shot without text."""
     source_text = entry.source_text
     parsed = parse_text(source_text)
     if not parsed.text:
@@ -148,7 +148,7 @@ def read_shot(entry: Entry, definitions: Definitions) -> Shot:
 
 
 def _styled(prompt: str, style: str) -> str:
-    """Append the style, after a comma if the prompt does not end with punctuation."""
+    """Appends the style, after a comma if the prompt does not end with punctuation."""
     return prompt + (" " if prompt.endswith(SENTENCE_ENDS) else ", ") + style
 
 
@@ -160,7 +160,7 @@ def plan_shot(
     fps: float = 24,
     block_frames: int = 8,
 ) -> BlockPlan:
-    """Plan a film of one shot. Prompt and style are plain text: no character has a special meaning.
+    """Plans a film of one shot. Prompt and style are plain text: no character has a special meaning.
 
     Raises ValueError for an empty prompt, for more than 10,000 characters, and as `ShotScript.plan` does.
     """

@@ -27,13 +27,13 @@ class Line:
     column: int = 1
 
     def slice(self, start: int, end: int | None = None) -> Line:
-        """Return `text[start:end]` as a piece with its column, without surrounding white space."""
+        """Returns `text[start:end]` as a piece with its column, without surrounding white space."""
         piece = self.text[start:end]
         lead = len(piece) - len(piece.lstrip())
         return Line(piece.strip(), self.line, self.column + start + lead)
 
     def error(self, message: str, remedy: str = "", at: int = 0) -> ScriptError:
-        """Return an error at offset `at` of this piece."""
+        """Returns an error at offset `at` of this piece."""
         return ScriptError(message, self.line, self.column + at, remedy)
 
 
@@ -49,7 +49,7 @@ class SourceText:
         return " ".join(line.text for line in self.lines)
 
     def error(self, message: str, remedy: str = "", at: int = 0) -> ScriptError:
-        """Return an error at offset `at` of `text`."""
+        """Returns an error at offset `at` of `text`."""
         for line in self.lines[:-1]:
             if at <= len(line.text):
                 return line.error(message, remedy, at)
@@ -58,7 +58,7 @@ class SourceText:
 
 
 def split_lines(text: str) -> list[Line]:
-    """Split a script at the line ends of any platform. Raises ScriptError at a control character."""
+    """Splits a script at the line ends of any platform. Raises ScriptError at a control character."""
     texts = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     lines = [Line(line, number) for number, line in enumerate(texts, 1)]
     for line in lines:
@@ -70,7 +70,7 @@ def split_lines(text: str) -> list[Line]:
 
 
 def read_text(path: str | Path) -> str:
-    """Read the file of a script. Raises ScriptError if it cannot be read, is too large or is not UTF-8 text."""
+    """Reads the file of a script. Raises ScriptError if it cannot be read, is too large or is not UTF-8 text."""
     try:
         with Path(path).open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)

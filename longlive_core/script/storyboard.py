@@ -12,7 +12,7 @@ from .block_plan import BlockPlan
 
 
 def storyboard_blocks(film: BlockPlan, after: int = 0) -> tuple[BlockSpec, ...]:
-    """Return the blocks of the storyboard, numbered as in the film: block 0 and the first block after every cut.
+    """Returns the blocks of the storyboard, numbered as in the film: block 0 and the first block after every cut.
 
     after: include all of the first `after` blocks, which belong to an earlier film.
     """
@@ -20,7 +20,7 @@ def storyboard_blocks(film: BlockPlan, after: int = 0) -> tuple[BlockSpec, ...]:
 
 
 def storyboard_plan(film: BlockPlan, after: int = 0) -> BlockPlan:
-    """Return the `storyboard_blocks` as a plan, numbered from 0, with the same shots, prompts, seeds and cuts.
+    """Returns the `storyboard_blocks` as a plan, numbered from 0, with the same shots, prompts, seeds and cuts.
 
     A note names each shot that is left out.
     """

@@ -1,4 +1,4 @@
-"""Write films while they are rendered, read them, and copy encoded frames from one film to another."""
+"""Writes films while they are rendered, reads them, and copies encoded frames from one film to another."""
 
 from .audio import Audio
 from .codecs import CODECS, QUALITIES, check_path, film_path

@@ -45,7 +45,7 @@ class AudioTrack:
     """The sound of one film in the codec of its container. Packets are encoded on demand."""
 
     def __init__(self, container: OutputContainer, audio: Audio, codec: str = "aac") -> None:
-        """Add an audio stream to a container that has not started to encode.
+        """Adds an audio stream to a container that has not started to encode.
 
         codec: "aac", "libopus" or "pcm_s16le". Opus has a few rates only: other sound is resampled to 48 kHz.
         """
@@ -68,7 +68,7 @@ class AudioTrack:
         self._rate, self._started = rate, False
 
     def between(self, start: Fraction, end: Fraction) -> Iterator[Packet[AudioStream]]:
-        """Iterate over the packets before `end` that were not returned yet; [start, end) is one picture's time in s.
+        """Yields the packets before `end` that were not returned yet; [start, end) is one picture's time in s.
 
         The muxer delays a picture until a packet of sound at least as late arrives. If none starts during the picture,
         an empty packet is added, which the muxer does not store; in webm, the next packet is returned early.
@@ -88,7 +88,7 @@ class AudioTrack:
 
 
 def _encode(stream: AudioStream, audio: Audio, chunk: int, endless: bool) -> Iterator[Packet[AudioStream]]:
-    """Encode the sound; `endless` appends silence without end."""
+    """Encodes the sound; `endless` appends silence without end."""
     samples = audio.waveform.shape[1]
     for start in count(0, chunk) if endless else range(0, samples, chunk):
         piece = audio.waveform[:, start : start + chunk].clamp(-1, 1).cpu()

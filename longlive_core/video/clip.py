@@ -1,4 +1,4 @@
-"""Read a video file of any format as frames at the rate of a film, piece by piece."""
+"""Reads a video file of any format as frames at the rate of a film, piece by piece."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Clip:
     """
 
     def __init__(self, path: Path, fps: int, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Decode the video once to read the times of its frames. `should_stop` is called for every frame.
+        """Decodes the video once to read the times of its frames. `should_stop` is called for every frame.
 
         Raises FileNotFoundError, ValueError for a file that is not a video, and ClipStopped.
         """
@@ -52,7 +52,7 @@ class Clip:
         return len(self._sources)
 
     def pieces(self, start: int = 0) -> Iterator[Tensor]:
-        """Iterate over `[T, H, W, 3]` uint8 from frame `start` to the end: T is 1, then 4 (the last may be shorter)."""
+        """Yields `[T, H, W, 3]` uint8 from frame `start` to the end: T is 1, then 4 (the last may be shorter)."""
         frames = self._frames(start)
         size = 1
         while piece := list(islice(frames, size)):
@@ -81,22 +81,22 @@ class Clip:
 
 
 def _nearest(times: list[float], fps: int) -> list[int]:
-    """Return the index of the nearest source frame for each frame at `fps`; the last source frame lasts as long as the
+    """Returns the index of the nearest source frame for each frame at `fps`; the last source frame lasts as long as the
     one before it."""
     if not times:
         return []
     last = times[-1] - times[-2] if len(times) > 1 else 1 / fps
-    found: list[int] = []
+    indices: list[int] = []
     for number in range(max(1, round((times[-1] + last - times[0]) * fps))):
         time = times[0] + number / fps
         after = min(bisect_left(times, time), len(times) - 1)
         before = max(0, after - 1)
-        found.append(before if time - times[before] <= times[after] - time else after)
-    return found
+        indices.append(before if time - times[before] <= times[after] - time else after)
+    return indices
 
 
 def _rgb(frame: VideoFrame) -> Tensor:
-    """Convert a frame to RGB `[H, W, 3]` uint8 and apply its rotation."""
+    """Converts a frame to RGB `[H, W, 3]` uint8 and applies its rotation."""
     high = frame.colorspace == BT709 or (frame.colorspace == UNSPECIFIED and frame.height >= HIGH_DEFINITION)
     colours = Colorspace.ITU709 if high else Colorspace.ITU601
     picture = torch.from_numpy(frame.reformat(format="rgb24", src_colorspace=colours).to_ndarray())

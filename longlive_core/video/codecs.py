@@ -95,7 +95,7 @@ X265_SMALL_SIDE = 64
 
 
 def film_path(path: Path | str, codec: str) -> Path:
-    """Return the path with the extension of the codec. Raises ValueError for a codec that is unknown or not in av."""
+    """Returns the path with the extension of the codec. Raises ValueError for a codec that is unknown or not in av."""
     _check_codec(codec)
     path, known = Path(path), (".png", *(choice.extension for choice in CODECS.values()))
     bare = path.with_suffix("") if path.suffix.lower() in known else path
@@ -103,21 +103,21 @@ def film_path(path: Path | str, codec: str) -> Path:
 
 
 def codec_named(path: Path | str) -> str | None:
-    """Return the only codec with the extension of the path, such as vp9 for `.webm`; None if several have it."""
+    """Returns the only codec with the extension of the path, such as vp9 for `.webm`; None if several have it."""
     extension = Path(path).suffix.lower()
     named = [codec for codec, choice in CODECS.items() if extension and choice.extension == extension]
     return named[0] if len(named) == 1 else None
 
 
 def check_path(path: Path | str, codec: str) -> None:
-    """Check the extension of a path. Raises ValueError if it is not the codec's, and as `film_path` does."""
+    """Checks the extension of a path. Raises ValueError if it is not the codec's, and as `film_path` does."""
     path, named = Path(path), film_path(path, codec)
     if path.suffix.lower() != named.suffix.lower():
         raise ValueError(f"output {path}: a film in {codec} is {CODECS[codec].kind}; name it {named}")
 
 
 def choose_encoder(codec: str) -> str:
-    """Return the name of the encoder for `codec`.
+    """Returns the name of the encoder for `codec`.
 
     Raises ValueError for a codec that is unknown, that av cannot encode, or that is not a file (png).
     """
@@ -128,7 +128,7 @@ def choose_encoder(codec: str) -> str:
 
 
 def encoder_options(codec: str, encoder: str, width: int, height: int) -> Mapping[str, str]:
-    """Return the options of an encoder for a film of this size in pixels."""
+    """Returns the options of an encoder for a film of this size in pixels."""
     options = CODECS[codec].encoders[encoder]
     if encoder != "libx265" or min(width, height) > X265_SMALL_SIDE:
         return options
@@ -137,7 +137,7 @@ def encoder_options(codec: str, encoder: str, width: int, height: int) -> Mappin
 
 
 def choose_quality(codec: str, quality: str, crf: int | None) -> Mapping[str, str]:
-    """Return the encoder option for `crf`, or for `quality` if it is None. Raises ValueError if the codec lacks it."""
+    """Returns the encoder option for `crf`, or for `quality` if it is None. Raises ValueError if the codec lacks it."""
     if quality not in QUALITIES:
         raise ValueError(f"film quality {quality!r} is unknown; choose one of {', '.join(QUALITIES)}")
     choice = CODECS[codec]
@@ -153,7 +153,7 @@ def choose_quality(codec: str, quality: str, crf: int | None) -> Mapping[str, st
 
 
 def _check_codec(codec: str) -> None:
-    """Raise ValueError for a codec that is unknown or that av cannot encode."""
+    """Raises ValueError for a codec that is unknown or that av cannot encode."""
     present = [name for name, c in CODECS.items() if not c.encoders or set(c.encoders) & av.codecs_available]
     if codec not in present:
         why = f"needs {' or '.join(CODECS[codec].encoders)}, which this av lacks" if codec in CODECS else "is unknown"

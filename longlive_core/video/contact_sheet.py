@@ -40,17 +40,17 @@ class ContactSheet:
         self._stills: dict[int, Image.Image] = {}
 
     def add(self, start: int, frames: Tensor) -> None:
-        """Add frames `[T, H, W, 3]` uint8; `start` is the video frame number of the first."""
+        """Adds frames `[T, H, W, 3]` uint8; `start` is the video frame number of the first."""
         for i in range(len(frames)):
             if (shot := self._wanted.get(start + i)) is not None:
                 self._stills[shot] = _thumbnail(frames[i])
 
     def save(self, path: Path | str) -> None:
-        """Save the picture; the extension sets its format. Raises OSError, and ValueError before the first frame."""
+        """Saves the picture; the extension sets its format. Raises OSError, and ValueError before the first frame."""
         self.draw().save(path)
 
     def draw(self) -> Image.Image:
-        """Return the picture. Raises ValueError before the first frame."""
+        """Returns the picture. Raises ValueError before the first frame."""
         if not self._stills:
             raise ValueError("a contact sheet needs at least one frame; the film has none yet")
         font = ImageFont.load_default(13)
@@ -73,19 +73,19 @@ class ContactSheet:
 
 
 def _ranges(blocks: Sequence[BlockSpec]) -> list[tuple[int, int, int]]:
-    """Return (shot, start, stop) in video frames for every shot."""
+    """Returns (shot, start, stop) in video frames for every shot."""
     shots = ((shot, list(run)) for shot, run in groupby(blocks, key=lambda block: block.shot))
     return [(shot, run[0].video_start, run[-1].video_start + run[-1].video_frames) for shot, run in shots]
 
 
 def _thumbnail(frame: Tensor) -> Image.Image:
-    """Scale a frame `[H, W, 3]` to STILL_WIDTH."""
+    """Scales a frame `[H, W, 3]` to STILL_WIDTH."""
     picture = Image.fromarray(frame.cpu().numpy())
     return picture.resize((STILL_WIDTH, round(picture.height * STILL_WIDTH / picture.width)), Image.Resampling.LANCZOS)
 
 
 def _wrap(text: str, width: int, font: Font) -> list[str]:
-    """Wrap a text to at most MAX_LINES lines of `width` pixels; a word that is too long is broken."""
+    """Wraps a text to at most MAX_LINES lines of `width` pixels; a word that is too long is broken."""
     lines = [""]
     for word in text.split():
         line = f"{lines[-1]} {word}".strip()
@@ -98,7 +98,7 @@ def _wrap(text: str, width: int, font: Font) -> list[str]:
 
 
 def _break(word: str, width: int, font: Font) -> list[str]:
-    """Break a word into pieces of at most `width` pixels."""
+    """Breaks a word into pieces of at most `width` pixels."""
     pieces = [""]
     for letter in word:
         if pieces[-1] and font.getlength(pieces[-1] + letter) > width:

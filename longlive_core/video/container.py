@@ -1,4 +1,4 @@
-"""Open a film for writing with any codec."""
+"""Opens a film for writing with any codec."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_film(
     crf: int | None = None,
     **options: Unpack[FilmOptions],
 ) -> FilmWriter:
-    """Open a film for writing: a file, or a folder of pictures if the codec is png.
+    """Opens a film for writing: a file, or a folder of pictures if the codec is png.
 
     The options are those of `VideoWriter`. `path` must have the extension of the codec (see `film_path`).
 

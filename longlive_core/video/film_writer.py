@@ -20,10 +20,10 @@ class FilmWriter(ABC):
 
     @abstractmethod
     def start_block(self) -> None:
-        """Make the next frame decodable without the frames before it."""
+        """Makes the next frame decodable without the frames before it."""
 
     def write(self, frames: Tensor | NDArray[np.uint8]) -> None:
-        """Append frames `[T, height, width, 3]` uint8.
+        """Appends frames `[T, height, width, 3]` uint8.
 
         Raises ValueError for another shape or dtype, and OSError when the disk is full: frames already written stay
         playable.
@@ -36,19 +36,19 @@ class FilmWriter(ABC):
             self._encode(np.ascontiguousarray(picture))
 
     def fits(self, packets: PacketSource) -> bool:
-        """Return whether `copy` accepts the frames of this film."""
+        """Returns whether `copy` accepts the frames of this film."""
         return not differences(packets.format, self._format)
 
     def copy(self, packets: PacketSource, start: int, stop: int) -> None:
-        """Append frames [start, stop) of a finished film, bit for bit, without decoding them.
+        """Appends frames [start, stop) of a finished film, bit for bit, without decoding them.
 
         `start` must be a key frame; `stop` must be a key frame or the end of the film. Sound is not copied.
 
         Raises ValueError, before anything is written, if the codec, size, frame rate or encoder settings differ, and
         OSError as `write` does.
         """
-        if found := differences(packets.format, self._format):
-            raise ValueError(f"{packets.path} has {', '.join(found)}: its frames cannot be copied; encode them again")
+        if reasons := differences(packets.format, self._format):
+            raise ValueError(f"{packets.path} has {', '.join(reasons)}: its frames cannot be copied; encode them again")
         first = self.frames
         for frame in packets.pieces(start, stop):
             self._copy(frame)
@@ -58,7 +58,7 @@ class FilmWriter(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Finish the film on disk. Closing twice is harmless. Raises OSError as `write` does."""
+        """Finishes the film on disk. Closing twice is harmless. Raises OSError as `write` does."""
 
     def __enter__(self) -> FilmWriter:
         return self
@@ -73,8 +73,8 @@ class FilmWriter(ABC):
 
     @abstractmethod
     def _encode(self, picture: NDArray[np.uint8]) -> None:
-        """Encode and append one frame `[height, width, 3]`."""
+        """Encodes and appends one frame `[height, width, 3]`."""
 
     @abstractmethod
     def _copy(self, frame: EncodedFrame) -> None:
-        """Append one frame that is already encoded."""
+        """Appends one frame that is already encoded."""

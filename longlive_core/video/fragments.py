@@ -14,7 +14,7 @@ class FragmentFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file. Raises OSError with the path."""
+        """Opens the file. Raises OSError with the path."""
         self.path = path
         self.failed = False
         self._size = self._at = 0
@@ -30,13 +30,13 @@ class FragmentFile:
         return self._file.closed
 
     def write(self, data: bytes) -> int:
-        """Buffer bytes at the current position (called by the muxer)."""
+        """Buffers bytes at the current position (called by the muxer)."""
         self._pieces.append((self._at, bytes(data)))
         self._at += len(data)
         return len(data)
 
     def commit(self) -> None:
-        """Write the buffered bytes to disk. Raises OSError after removing what was written of them."""
+        """Writes the buffered bytes to disk. Raises OSError after removing what was written of them."""
         if not self._pieces:
             return
         size = self._size
@@ -57,7 +57,7 @@ class FragmentFile:
         self._pieces.clear()
 
     def close(self) -> None:
-        """Close the file; buffered bytes are dropped."""
+        """Closes the file; buffered bytes are dropped."""
         self._file.close()
 
 
@@ -65,23 +65,23 @@ class PatchedFile(FragmentFile):
     """A `FragmentFile` with `seek`: the webm muxer rewrites its header at the end, with the duration and an index."""
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Move the current position (called by the muxer)."""
+        """Moves the current position (called by the muxer)."""
         end = max([self._size, *(at + len(piece) for at, piece in self._pieces)])
         self._at = offset + (0 if whence == SEEK_SET else self._at if whence == SEEK_CUR else end)
         return self._at
 
     def tell(self) -> int:
-        """Return the current position (called by the muxer)."""
+        """Returns the current position (called by the muxer)."""
         return self._at
 
 
 def cannot_write(error: OSError, path: Path) -> OSError:
-    """Return the error with a message for a film that cannot be opened."""
+    """Returns the error with a message for a film that cannot be opened."""
     return type(error)(error.errno, f"cannot write the film ({error.strerror}); choose another path", str(path))
 
 
 def stopped_growing(error: OSError, path: Path, size: str) -> OSError:
-    """Return the error with a message for a film that was written up to `size`."""
+    """Returns the error with a message for a film that was written up to `size`."""
     return type(error)(
         error.errno,
         f"the film stopped growing at {size} ({error.strerror}); "

@@ -14,10 +14,10 @@ FILM_FILE = re.compile(rf"\d{{6,}}\.png|{re.escape(SOUND)}|.*{re.escape(PARTIAL)
 
 
 def picture_path(folder: Path, number: int) -> Path:
-    """Return the path of frame `number`, counted from 0."""
+    """Returns the path of frame `number`, counted from 0."""
     return folder / f"{number + 1:06}.png"
 
 
 def numbered_pictures(folder: Path, start: int = 0) -> Iterator[Path]:
-    """Iterate over the pictures from frame `start` up to the first missing one."""
+    """Yields the pictures from frame `start` up to the first missing one."""
     return takewhile(Path.is_file, (picture_path(folder, number) for number in count(start)))

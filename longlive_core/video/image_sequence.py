@@ -1,4 +1,4 @@
-"""Write a film as numbered PNG pictures, without loss."""
+"""Writes a film as numbered PNG pictures, without loss."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ImageSequenceWriter(FilmWriter):
         audio: Audio | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Create the folder and delete the pictures and sound of an earlier film in it.
+        """Creates the folder and deletes the pictures and sound of an earlier film in it.
 
         Raises ValueError for a size that is not positive, FileExistsError if the folder holds other files, and OSError
         with the path if the folder cannot be written.
@@ -68,10 +68,10 @@ class ImageSequenceWriter(FilmWriter):
             self._write_sound(audio)
 
     def start_block(self) -> None:
-        """Do nothing: every picture can be decoded alone."""
+        """Does nothing: every picture can be decoded alone."""
 
     def close(self) -> None:
-        """Trim the sound to the length of the film. Closing twice is harmless. Raises OSError as `write` does."""
+        """Trims the sound to the length of the film. Closing twice is harmless. Raises OSError as `write` does."""
         audio, self._audio = self._audio, None
         if audio is None:
             return
@@ -98,7 +98,7 @@ class ImageSequenceWriter(FilmWriter):
         self._write_file(self._folder / SOUND, lambda file: _write_wave(file, audio))
 
     def _write_file(self, path: Path, write: Callable[[Path], object]) -> None:
-        """Write a temporary file and rename it to `path`, so that `path` is never partial."""
+        """Writes a temporary file and renames it to `path`, so that `path` is never partial."""
         partial = path.with_suffix(PARTIAL)
         try:
             write(partial)
@@ -110,7 +110,7 @@ class ImageSequenceWriter(FilmWriter):
 
 
 def _write_wave(file: Path, audio: Audio) -> None:
-    """Write 16-bit PCM."""
+    """Writes 16-bit PCM."""
     samples = (audio.waveform.clamp(-1, 1).T * 32_767).round().cpu().numpy().astype("<i2")
     with wave.open(str(file), "wb") as sound:
         sound.setnchannels(samples.shape[1])

@@ -1,4 +1,4 @@
-"""Read the encoded frames of a finished film, so that a new film can copy them without encoding them again."""
+"""Reads the encoded frames of a finished film, so that a new film can copy them without encoding them again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class PacketSource:
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Read the film once without decoding it. Raises OSError if it cannot be read."""
+        """Reads the film once without decoding it. Raises OSError if it cannot be read."""
         self.path = Path(path)
         self.format = film_format(self.path)
         keys = [frame.key for frame in _frames(self.path)]
@@ -55,11 +55,11 @@ class PacketSource:
         self._at = 0
 
     def can_cut(self, frame: int) -> bool:
-        """Return whether `pieces` can start or stop at this frame."""
+        """Returns whether `pieces` can start or stop at this frame."""
         return frame in self.keys or frame == self.frames
 
     def pieces(self, start: int, stop: int) -> Iterator[EncodedFrame]:
-        """Iterate over frames [start, stop). Calls in the order of the film read the file once.
+        """Yields frames [start, stop). Calls in the order of the film read the file once.
 
         Raises ValueError, before the first frame, unless `start` is a key frame and `stop` is a key frame or the end.
         """
@@ -74,7 +74,7 @@ class PacketSource:
         return self._read(start, stop)
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         if self._reader is not None:
             self._reader.close()
         self._reader = None
@@ -91,7 +91,7 @@ class PacketSource:
 
 
 def film_format(path: Path) -> Format:
-    """Return the format of a film from its header or its first picture. Raises OSError."""
+    """Returns the format of a film from its header or its first picture. Raises OSError."""
     if path.is_dir():
         first = next(numbered_pictures(path), None)
         if first is None:
@@ -114,8 +114,8 @@ def film_format(path: Path) -> Format:
 
 
 def differences(old: Format, film: Format) -> list[str]:
-    """Return messages on the differences that prevent copying frames of `old` into `film`; empty if there are none."""
-    found = [
+    """Returns messages on the differences that prevent copying frames of `old` into `film`; empty if there are none."""
+    others = [
         f"{name} {was} (this film: {now})"
         for name, was, now in (
             ("codec", old.codec, film.codec),
@@ -125,13 +125,13 @@ def differences(old: Format, film: Format) -> list[str]:
         )
         if was != now
     ]
-    # Other codecs or sizes imply other encoder settings: report these only if nothing else differs.
+    # Other codecs or sizes imply other encoder settings, which are reported only if nothing else differs.
     settings = ["other encoder settings (quality or version)"] if old.encoder != film.encoder else []
-    return found or settings
+    return others or settings
 
 
 def _frames(path: Path) -> Generator[EncodedFrame, None, None]:
-    """Iterate over the frames as stored: the files of a folder, or the packets of a file up to a truncated end."""
+    """Yields the frames as stored: the files of a folder, or the packets of a file up to a truncated end."""
     if path.is_dir():
         yield from (EncodedFrame(file.read_bytes(), True) for file in numbered_pictures(path))
         return
@@ -144,10 +144,10 @@ def _frames(path: Path) -> Generator[EncodedFrame, None, None]:
 
 
 def _with_start_codes(data: bytes) -> bytes:
-    """Replace the 4-byte length prefix of every NAL unit by a start code."""
-    found, at = bytearray(), 0
+    """Replaces the 4-byte length prefix of every NAL unit by a start code."""
+    stream, at = bytearray(), 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "big")
-        found += b"\0\0\0\1" + data[at + 4 : at + 4 + size]
+        stream += b"\0\0\0\1" + data[at + 4 : at + 4 + size]
         at += 4 + size
-    return bytes(found)
+    return bytes(stream)

@@ -1,4 +1,4 @@
-"""Read the frames of a film, complete or truncated."""
+"""Reads the frames of a film, complete or truncated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WEBM, CLUSTER, AT_ZERO = bytes.fromhex("1a45dfa3"), bytes.fromhex("1f43b675"), b
 
 
 def read_video(path: Path | str) -> Tensor:
-    """Return all complete frames of a film, `[T, H, W, 3]` uint8; T is 0 if there is none.
+    """Returns all complete frames of a film, `[T, H, W, 3]` uint8; T is 0 if there is none.
 
     `path` is a file, or a folder of numbered pictures.
     """
@@ -61,7 +61,7 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFra
 
 
 def open_truncated(path: Path) -> InputContainer:
-    """Open a film, even if it is truncated where libav refuses it: before the first fragment or in a fragment header.
+    """Opens a film, even if it is truncated where libav refuses it: before the first fragment or in a fragment header.
 
     Raises OSError, and av's errors for a file that is not a film.
     """
@@ -73,13 +73,13 @@ def open_truncated(path: Path) -> InputContainer:
 
 
 def _whole_clusters(data: bytes) -> bytes:
-    """Remove a truncated cluster id from the end of a webm and append an empty cluster."""
+    """Removes a truncated cluster id from the end of a webm and appends an empty cluster."""
     torn = next((size for size in (3, 2, 1) if data.endswith(CLUSTER[:size])), 0)
     return data[: len(data) - torn] + CLUSTER + AT_ZERO
 
 
 def _whole_boxes(data: bytes) -> bytes:
-    """Remove a truncated box from the end of an mp4 or mov."""
+    """Removes a truncated box from the end of an mp4 or mov."""
     at = 0
     while at + 8 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")

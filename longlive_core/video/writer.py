@@ -1,4 +1,4 @@
-"""Write a film file that is playable while it grows."""
+"""Writes a film file that is playable while it grows."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class VideoWriter(FilmWriter):
         audio: Audio | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Open the file (any extension is accepted) and write its header.
+        """Opens the file (any extension is accepted) and writes its header.
 
         `width` and `height` are in pixels and even, `fps` is frames per second. `codec` is one of `CODECS` except png,
         `quality` one of `QUALITIES`. `crf` overrides the quality: 0 (best) to 51, or 63 for av1 and vp9; prores has no
@@ -101,11 +101,11 @@ class VideoWriter(FilmWriter):
             raise
 
     def start_block(self) -> None:
-        """Make the next frame a key frame."""
+        """Makes the next frame a key frame."""
         self._key = True
 
     def close(self) -> None:
-        """Write the last fragment and close the file. Closing twice is harmless. Raises OSError as `write` does."""
+        """Writes the last fragment and closes the file. Closing twice is harmless. Raises OSError as `write` does."""
         if self._file.closed:
             return
         try:
@@ -143,19 +143,19 @@ class VideoWriter(FilmWriter):
         self._key = True
 
     def _finish_block(self) -> None:
-        """Flush the encoder. With the options of `CODECS` no encoder delays frames, so nothing is expected here."""
+        """Flushes the encoder. With the options of `CODECS` no encoder delays frames, so nothing is expected here."""
         if self._encoder is not None:
             self._mux(self._on_stream(self._encoder.encode(None)))
             self._encoder = None
 
     def _on_stream(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
-        """Assign packets to the video stream of this file."""
+        """Assigns packets to the video stream of this file."""
         for packet in packets:
             packet.stream, packet.time_base = self._stream, self._tick
             yield packet
 
     def _add(self, packets: Iterable[Packet[VideoStream]]) -> None:
-        """Append one frame and the sound that plays during it."""
+        """Appends one frame and the sound that plays during it."""
         self._mux(self._on_stream(packets))
         if self._sound:
             self._mux(self._sound.between(self.frames * self._tick, (self.frames + 1) * self._tick))
@@ -168,7 +168,7 @@ class VideoWriter(FilmWriter):
 
 
 def _muxer_options(codec: Codec, metadata: bool) -> dict[str, str]:
-    """Return the options that make the muxer write complete fragments of at most `FRAGMENT_SECONDS`."""
+    """Returns the options that make the muxer write complete fragments of at most `FRAGMENT_SECONDS`."""
     if codec.container == "webm":
         # A cluster ends before the first frame later than this, in ms.
         limit = str(round(FRAGMENT_SECONDS * 1000) - 1)
@@ -187,7 +187,7 @@ def _muxer_options(codec: Codec, metadata: bool) -> dict[str, str]:
 def _create_encoder(
     name: str, options: Mapping[str, str], codec: Codec, width: int, height: int, rate: Fraction
 ) -> VideoCodecContext:
-    """Return a new encoder with the same options as the stream's own."""
+    """Returns a new encoder with the same options as the stream's own."""
     context = VideoCodecContext.create(name, "w")
     assert isinstance(context, VideoCodecContext)
     context.width, context.height, context.framerate, context.time_base = width, height, rate, 1 / rate
@@ -198,7 +198,7 @@ def _create_encoder(
 
 
 def _configure(context: VideoCodecContext, codec: Codec) -> None:
-    """Set pixel format, colours, threads and codec tag."""
+    """Sets pixel format, colours, threads and codec tag."""
     context.pix_fmt = codec.pixels
     context.color_primaries = context.color_trc = context.colorspace = BT709
     context.color_range = LIMITED_RANGE

@@ -66,7 +66,7 @@ class Checkpoint:
     format: bf16, fp16, fp32, fp64, fp8 or nvfp4: the format of the quantised layers, or of all linear layers if none
         is quantised; `mixed` if they differ.
     quantized: name of each quantised linear layer -> `nvfp4` or `fp8`.
-    causal: None if the file does not tell.
+    causal: None if the file does not say.
     """
 
     source: TensorSource

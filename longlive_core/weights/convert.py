@@ -193,7 +193,7 @@ class _ConversionPlan:
 
 
 def _make_metadata(plan: _ConversionPlan) -> dict[str, str]:
-    """Makes the metadata: the author's `modelspec` keys, the settings that shapes do not tell, and the conversion."""
+    """Makes the metadata: the author's `modelspec` keys, the settings that shapes do not show, and the conversion."""
     reader = plan.reader
     config, source = reader.checkpoint.config, reader.checkpoint.source
     converted = {"from": source.path.name, "format": plan.format}

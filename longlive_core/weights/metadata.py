@@ -1,4 +1,4 @@
-"""Reads what shapes do not tell from a checkpoint's metadata: heads, text length, and whether the model is causal."""
+"""Reads what shapes do not show from a checkpoint's metadata: heads, text length, and whether the model is causal."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def read_settings(source: TensorSource) -> Mapping[str, Any]:
 
 
 def is_causal(source: TensorSource) -> bool | None:
-    """Returns whether the model is causal, or None if the file does not tell.
+    """Returns whether the model is causal, or None if the file does not say.
 
-    Names and shapes do not tell a causal model from the bidirectional Wan. The metadata decides (`longlive`, ComfyUI's
+    A causal model and the bidirectional Wan have equal names and shapes. The metadata decides (`longlive`, ComfyUI's
     `causal_ar`, a class name), then the wrapper of LongLive's own .pt files, then the file name and title.
     """
     settings = read_settings(source)
