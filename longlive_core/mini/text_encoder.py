@@ -30,7 +30,7 @@ class TextEncoder(nn.Module):
         self.proj = nn.Linear(width, width)
         self.ffn = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
-    def tokenise(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """Returns the index of each word, 0 for unknown words; words after the first `max_words` are dropped."""
         return [self._index.get(word, 0) for word in split_words(text)[: self.max_words]]
 
@@ -40,7 +40,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Encodes P texts as `[P, L, width]`, where L is the length of the longest; padding rows are zero."""
-        tokens = [torch.tensor(self.tokenise(text), dtype=torch.long) for text in texts]
+        tokens = [torch.tensor(self.tokenize(text), dtype=torch.long) for text in texts]
         length = max(1, *(len(t) for t in tokens))
         ids = torch.stack([F.pad(t, (0, length - len(t)), value=-1) for t in tokens]).to(self.places.device)
         known = ids >= 0
