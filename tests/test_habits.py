@@ -33,6 +33,14 @@ def tracked(root: Path) -> list[Path]:
     return [path for path in names if path.is_file()] or [path for path in root.rglob("*") if path.is_file()]
 
 
+def test_the_archive_holds_every_package(root: Path) -> None:
+    """`.comfyignore` leaves out no folder of the packages: some command or node imports each of them."""
+    packages = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["packages"]
+    folders = [package.removeprefix("longlive").strip(".").replace(".", "/") + "/x" for package in packages]
+    ignored = (root / ".comfyignore").read_text("utf-8").split()
+    assert [line for line in ignored if any(folder.startswith(line) for folder in folders)] == []
+
+
 def test_files_parse_are_small_and_end_in_a_newline(root: Path) -> None:
     """What the pre-commit hook asks of each file holds for all of them."""
     assert [fault for path in tracked(root) for fault in faults(path)] == []
