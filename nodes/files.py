@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import folder_paths
 
-from ..longlive_core.weights import CheckpointError
+from .inputs import error_or_true
 
 
 def check_file(folder: str, name: str | None, read: Callable[[str], object]) -> bool | str:
@@ -16,8 +16,4 @@ def check_file(folder: str, name: str | None, read: Callable[[str], object]) -> 
     path = folder_paths.get_full_path(folder, name)
     if path is None:
         return f"{name} is not in models/{folder}; refresh the list (R) or download the file"
-    try:
-        read(path)
-    except (CheckpointError, OSError) as error:
-        return str(error)
-    return True
+    return error_or_true(lambda: read(path))
