@@ -30,6 +30,11 @@ def side_input(name: str, default: int, tooltip: str) -> io.Int.Input:
     return io.Int.Input(name, default=default, min=SIZE_UNIT, max=4096, step=SIZE_UNIT, tooltip=tooltip)
 
 
+def seconds_input(name: str, least: float, tooltip: str) -> io.Float.Input:
+    """Makes an input for the length of a shot."""
+    return io.Float.Input(name, default=4.0, min=least, max=3600.0, step=0.1, tooltip=tooltip)
+
+
 def fps_input(name: str, tooltip: str) -> io.Float.Input:
     """Makes an input for a frame rate."""
     return io.Float.Input(name, default=float(FPS), min=1.0, max=120.0, step=1.0, tooltip=tooltip)

@@ -96,9 +96,7 @@ def _script(stream: Stream) -> ShotScript:
 
 def _shots(take: Take, stream: Stream) -> tuple[Shot, ...]:
     """The take's shots, with the shots of a given video marked as such."""
-    first = stream
-    while first.earlier is not None:
-        first = first.earlier
+    first = stream.chain[0]
     given = {block.shot for block in first.film.plan.blocks} if first.recorded is None else set[int]()
     return tuple(
         replace(shot, versions=tuple(replace(version, made=GIVEN_VIDEO) for version in shot.versions))

@@ -13,7 +13,16 @@ from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, Length, plan_shot
 from ..longlive_core.types import FPS
 from . import tooltips
-from .inputs import check_sides, error_or_true, guidance_input, seed_input, side_input, steps_input, text_input
+from .inputs import (
+    check_sides,
+    error_or_true,
+    guidance_input,
+    seconds_input,
+    seed_input,
+    side_input,
+    steps_input,
+    text_input,
+)
 from .sampler import make_stream
 from .shot_script import encode_shots, unknown_word_notes
 from .types import CATEGORY, MemoryType, StateType, Stream, StreamType
@@ -44,14 +53,7 @@ class ShotNode(io.ComfyNode):
                     EXAMPLE,
                     "What this shot shows. The phrase that announces a cut to the model is added automatically.",
                 ),
-                io.Float.Input(
-                    "seconds",
-                    default=4.0,
-                    min=1.0,
-                    max=3600.0,
-                    step=0.1,
-                    tooltip="Length in seconds, rounded to whole blocks of 1.33 s (at 24 fps).",
-                ),
+                seconds_input("seconds", 1.0, "Length in seconds, rounded to whole blocks of 1.33 s (at 24 fps)."),
                 seed_input("seed", 0, "Seed of this shot. Another seed makes another take."),
                 side_input(
                     "width",

@@ -16,7 +16,7 @@ from ..longlive_core.script import BlockPlan, ShotScript
 from ..longlive_core.script.block_plan import cut_prompt
 from ..longlive_core.types import FPS
 from . import tooltips
-from .inputs import error_or_true, fps_input, text_input
+from .inputs import error_or_true, fps_input, seconds_input, text_input
 from .mini import MiniTextModel
 from .types import CATEGORY, ConditioningType, ShotConditioning, Shots, ShotsType
 
@@ -47,14 +47,7 @@ class ShotScriptNode(io.ComfyNode):
                     "…' defines {hero} for use in shots; '@seed=7' gives a shot its seed; '#' starts a comment. The "
                     "help page has the whole grammar.",
                 ),
-                io.Float.Input(
-                    "default_seconds",
-                    default=4.0,
-                    min=0.1,
-                    max=3600.0,
-                    step=0.1,
-                    tooltip="Length in seconds of a shot that does not specify one.",
-                ),
+                seconds_input("default_seconds", 0.1, "Length in seconds of a shot that does not specify one."),
                 fps_input("fps", "Video frames per second of the film. The models were trained at 24."),
             ],
             outputs=[
