@@ -13,7 +13,7 @@ from ..longlive_core.weights import CheckpointError, convert_checkpoint, read_lo
 from ..longlive_core.weights.convert import ConvertProgress, Format
 from ..longlive_core.weights.convert_report import report_lines
 from ..longlive_core.weights.weight_reader import open_weights
-from .files import check_file
+from .checks import check_file
 from .inputs import strength_input
 from .types import CATEGORY
 

@@ -15,9 +15,10 @@ from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.types import BLOCK_FRAMES, LatentShape, PixelShape
 from ..longlive_core.vae.encode_clip import encode_clip, plan_clip, whole_blocks
 from . import tooltips
+from .checks import check_sides, error_or_true
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec
-from .inputs import check_sides, error_or_true, fps_input, side_input, text_input
+from .inputs import fps_input, side_input, text_input
 from .model import as_causal
 from .sampler import check_size
 from .shot_script import encode_shots

@@ -1,13 +1,11 @@
-"""Inputs that several nodes share, with the same range and default, and the checks of inputs."""
+"""Inputs that several nodes share, with the same range and default."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from comfy_api.latest import io
 
 from ..longlive_core.sampling import MAX_SEED
-from ..longlive_core.types import FPS, SPACE_FACTOR, PixelShape
+from ..longlive_core.types import FPS, SPACE_FACTOR
 
 SIZE_UNIT = 2 * SPACE_FACTOR
 
@@ -54,17 +52,3 @@ def strength_input(name: str, tooltip: str) -> io.Float.Input:
 def guidance_input(name: str, tooltip: str) -> io.Float.Input:
     """Makes an input for the guidance scale."""
     return io.Float.Input(name, default=1.0, min=0.0, max=20.0, step=0.1, tooltip=tooltip)
-
-
-def check_sides(width: int | None, height: int | None) -> None:
-    """Raises ValueError if a side is not a whole number of latent cells. None: the side comes over a wire."""
-    _ = PixelShape(1, 1, height or SIZE_UNIT, width or SIZE_UNIT).latent
-
-
-def error_or_true(check: Callable[[], object]) -> bool | str:
-    """Returns what `validate_inputs` returns: True, or the message of the ValueError or OSError that `check` raises."""
-    try:
-        check()
-    except (ValueError, OSError) as error:
-        return str(error)
-    return True

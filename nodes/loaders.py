@@ -13,7 +13,7 @@ from torch import Tensor
 from ..longlive_core.mini import MINI_DIT, load_mini
 from ..longlive_core.weights import Checkpoint, inspect_checkpoint
 from ..longlive_core.weights.names import strip_prefixes
-from .files import check_file
+from .checks import check_file
 from .mini import MiniVAE, mini_clip, mini_model
 from .model import make_patcher
 from .types import CATEGORY

@@ -9,7 +9,7 @@ from comfy.ops import QuantizedTensor
 from comfy_api.latest import io, ui
 
 from ..longlive_core.weights import CheckpointError, read_lora
-from .files import check_file
+from .checks import check_file
 from .inputs import strength_input
 from .model import as_causal
 from .types import CATEGORY

@@ -20,9 +20,10 @@ from ..longlive_core.take.block_file import latents_digest
 from ..longlive_core.take.settings import Settings
 from ..longlive_core.types import LatentShape, PixelShape
 from . import tooltips
+from .checks import check_sides, error_or_true
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec, Storyboard, make_film
-from .inputs import check_sides, error_or_true, guidance_input, seed_input, side_input, steps_input
+from .inputs import guidance_input, seed_input, side_input, steps_input
 from .model import as_causal
 from .types import CATEGORY, ConditioningType, MemoryType, ShotConditioning, StateType, Stream, StreamType
 from .vae import MiniLatents, check_pair

@@ -13,16 +13,8 @@ from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, Length, plan_shot
 from ..longlive_core.types import FPS
 from . import tooltips
-from .inputs import (
-    check_sides,
-    error_or_true,
-    guidance_input,
-    seconds_input,
-    seed_input,
-    side_input,
-    steps_input,
-    text_input,
-)
+from .checks import check_sides, error_or_true
+from .inputs import guidance_input, seconds_input, seed_input, side_input, steps_input, text_input
 from .sampler import make_stream
 from .shot_script import encode_shots, unknown_word_notes
 from .types import CATEGORY, MemoryType, StateType, Stream, StreamType

@@ -16,7 +16,8 @@ from ..longlive_core.script import BlockPlan, ShotScript
 from ..longlive_core.script.block_plan import cut_prompt
 from ..longlive_core.types import FPS
 from . import tooltips
-from .inputs import error_or_true, fps_input, seconds_input, text_input
+from .checks import error_or_true
+from .inputs import fps_input, seconds_input, text_input
 from .mini import MiniTextModel
 from .types import CATEGORY, ConditioningType, ShotConditioning, Shots, ShotsType
 

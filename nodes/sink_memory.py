@@ -10,7 +10,7 @@ from ..longlive_core.model import WAN22_TI2V_5B, WanConfig
 from ..longlive_core.types import BLOCK_FRAMES, LATENT_CHANNELS, SPACE_FACTOR, LatentShape
 from ..longlive_core.units import format_bytes
 from ..longlive_core.vram.planner import cards_text
-from .inputs import error_or_true
+from .checks import error_or_true
 from .types import CATEGORY, MemoryType
 
 SIZES: tuple[tuple[str, WanConfig, tuple[int, int]], ...] = (
