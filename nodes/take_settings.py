@@ -42,8 +42,8 @@ def recorded_settings(stream: Stream) -> Settings:
     If the nodes of a chain differ in a setting, it has all their values.
     """
     plan, pixels = stream.film.plan, stream.spec.shape.pixels
-    recorded = [stream.recorded for stream in stream.chain if stream.recorded is not None]
-    models = {id(stream.spec.model): stream.spec.model for stream in stream.chain if stream.recorded is not None}
+    recorded = [member.recorded for member in stream.chain if member.recorded is not None]
+    models = {id(member.spec.model): member.spec.model for member in stream.chain if member.recorded is not None}
     sampler: dict[str, Setting] = {
         name: _joined([values[name] for values in recorded]) for name in (recorded or [{}])[0]
     }
