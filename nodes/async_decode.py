@@ -23,6 +23,7 @@ from ..longlive_core.pipeline.write import NewFile, write
 from ..longlive_core.types import Block
 from ..longlive_core.vae import DecodeStream
 from ..longlive_core.video import CODECS, QUALITIES, Audio, FilmWriter, film_path, open_film
+from . import tooltips
 from .preview import Preview
 from .run_stream import StreamRun
 from .types import CATEGORY, Stream, StreamType
@@ -44,10 +45,8 @@ class AsyncDecode(io.ComfyNode):
             "played at any time. If the run is cancelled or fails, the file holds every block finished so far.",
             search_aliases=["longlive", "save video", "vae decode", "stream decode", "video combine", "mp4"],
             inputs=[
-                StreamType.Input(
-                    "stream", tooltip="From LongLive Streaming Sampler, or from the last LongLive Shot of a chain."
-                ),
-                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors for LongLive 5B, or the VAE of LongLive Mini."),
+                StreamType.Input("stream", tooltip=tooltips.STREAM),
+                io.Vae.Input("vae", tooltip=tooltips.VAE),
                 io.String.Input(
                     "filename_prefix",
                     default="video/LongLive",

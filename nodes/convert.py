@@ -13,7 +13,8 @@ from ..longlive_core.weights import CheckpointError, convert_checkpoint, read_lo
 from ..longlive_core.weights.convert import ConvertProgress, Format
 from ..longlive_core.weights.convert_report import report_lines
 from ..longlive_core.weights.weight_reader import open_weights
-from .files import check_file
+from .checks import check_file
+from .inputs import strength_input
 from .types import CATEGORY
 
 NO_LORA = "none"
@@ -52,14 +53,7 @@ class ConvertCheckpoint(io.ComfyNode):
                     default=NO_LORA,
                     tooltip="A LoRA in models/loras, merged before the weights are rounded. none: no LoRA.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="Strength of the LoRA; 1 is the strength that it was trained for.",
-                ),
+                strength_input("strength", "Strength of the LoRA; 1 is the strength that it was trained for."),
                 io.String.Input(
                     "output_name",
                     default="",

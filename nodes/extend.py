@@ -14,13 +14,15 @@ from ..longlive_core.film.sampler_settings import SamplerSettings
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.types import BLOCK_FRAMES, LatentShape, PixelShape
 from ..longlive_core.vae.encode_clip import encode_clip, plan_clip, whole_blocks
+from . import tooltips
+from .checks import check_sides, error_or_true
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec
-from .inputs import check_sides, memory_input, side_input
+from .inputs import fps_input, side_input, text_input
 from .model import as_causal
 from .sampler import check_size
 from .shot_script import encode_shots
-from .types import CATEGORY, StateType, Stream, StreamType
+from .types import CATEGORY, MemoryType, StateType, Stream, StreamType
 from .vae import HostedVAE, check_pair
 
 
@@ -39,18 +41,12 @@ class ExtendVideo(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model that continues the film."),
                 io.Clip.Input("clip", tooltip="The text encoder of that model."),
-                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors for LongLive 5B, or the VAE of LongLive Mini."),
+                io.Vae.Input("vae", tooltip=tooltips.VAE),
                 io.Image.Input(
                     "frames",
                     tooltip="At least 29 frames, for example from ComfyUI's Load Video and Get Video Components.",
                 ),
-                io.String.Input(
-                    "prompt",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    default="",
-                    tooltip="What the video shows. Later shots can refer to it.",
-                ),
+                text_input("prompt", "", "What the video shows. Later shots can refer to it."),
                 side_input(
                     "width",
                     1280,
@@ -61,15 +57,10 @@ class ExtendVideo(io.ComfyNode):
                     704,
                     "Height of the film in pixels; the video is scaled and cropped to it. LongLive Mini: at most 128.",
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=24.0,
-                    min=1.0,
-                    max=120.0,
-                    step=1.0,
-                    tooltip="Frames per second of the video and of the film. The models were trained at 24.",
+                fps_input("fps", "Frames per second of the video and of the film. The models were trained at 24."),
+                MemoryType.Input(
+                    "memory", optional=True, tooltip="From LongLive Sink Memory. Not connected: the defaults."
                 ),
-                memory_input("memory", "From LongLive Sink Memory. Not connected: the defaults."),
             ],
             outputs=[
                 StreamType.Output(display_name="STREAM", tooltip="The encoded video."),
@@ -86,13 +77,13 @@ class ExtendVideo(io.ComfyNode):
         cls, prompt: str | None = None, width: int | None = None, height: int | None = None
     ) -> bool | str:
         """What comes over a wire is None here: it is checked when it runs."""
-        try:
+
+        def check() -> None:
             if prompt is not None:
                 plan_clip(1, prompt)
             check_sides(width, height)
-        except ValueError as error:
-            return str(error)
-        return True
+
+        return error_or_true(check)
 
     @classmethod
     def execute(

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..longlive_core.mini import MINI_DIT, load_mini
 from ..longlive_core.weights import Checkpoint, inspect_checkpoint
 from ..longlive_core.weights.names import strip_prefixes
-from .files import check_file
+from .checks import check_file
 from .mini import MiniVAE, mini_clip, mini_model
 from .model import make_patcher
 from .types import CATEGORY
@@ -32,8 +32,8 @@ class ModelLoader(io.ComfyNode):
             node_id="LongLiveModelLoader",
             display_name="LongLive Model Loader",
             category=CATEGORY,
-            description="Loads LongLive 2.0 (Wan 2.2 5B made causal) from bf16, fp8 or NVFP4 safetensors, or from an "
-            "official .pt file.",
+            description="Loads LongLive 2.0 (Wan 2.2 5B, trained to make films block by block) from bf16, fp8 or NVFP4 "
+            "safetensors, or from an official .pt file.",
             search_aliases=["longlive", "load causal wan", "load diffusion model", "nvfp4", "long video"],
             inputs=[
                 io.Combo.Input(

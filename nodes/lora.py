@@ -7,10 +7,10 @@ import comfy.sd
 import folder_paths
 from comfy.ops import QuantizedTensor
 from comfy_api.latest import io, ui
-from torch import nn
 
 from ..longlive_core.weights import CheckpointError, read_lora
-from .files import check_file
+from .checks import check_file
+from .inputs import strength_input
 from .model import as_causal
 from .types import CATEGORY
 
@@ -36,14 +36,7 @@ class DMDLora(io.ComfyNode):
                     options=folder_paths.get_filename_list("loras"),
                     tooltip="A LoRA in models/loras: safetensors, or LongLive's official .pt file.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="1 is the strength that the LoRA was trained for; 0 turns it off.",
-                ),
+                strength_input("strength", "1 is the strength that the LoRA was trained for; 0 turns it off."),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
@@ -68,24 +61,16 @@ class DMDLora(io.ComfyNode):
     ) -> io.NodeOutput:
         model = as_causal(model)
         lora = read_lora(folder_paths.get_full_path_or_raise("loras", lora_name))
-        layers = linears(model)
+        modules = model.model.diffusion_model.named_modules()
+        layers = {name: module for name, module in modules if hasattr(module, "in_features")}
         try:
             report = lora.coverage({name: (layer.out_features, layer.in_features) for name, layer in layers.items()})
         except CheckpointError as error:  # the host shows our own classes with the folder they were loaded from
             raise ValueError(str(error)) from error
-        bypass = mode == "bypass" or (mode == "auto" and any(map(quantised, layers.values())))
+        bypass = mode == "bypass" or (
+            mode == "auto" and any(isinstance(layer.weight, QuantizedTensor) for layer in layers.values())
+        )
         load = comfy.sd.load_bypass_lora_for_models if bypass else comfy.sd.load_lora_for_models
         changed, _ = load(model, None, lora.comfy_tensors(), strength, 0.0)
         text = f"{'bypass' if bypass else 'merge'}: {report.text()}"
         return io.NodeOutput(changed, text, ui=ui.PreviewText(text))
-
-
-def linears(model: comfy.model_patcher.ModelPatcher) -> dict[str, nn.Module]:
-    """Returns the model's linear layers by Wan's names, including quantised layers."""
-    modules = model.model.diffusion_model.named_modules()
-    return {name: module for name, module in modules if hasattr(module, "in_features")}
-
-
-def quantised(layer: nn.Module) -> bool:
-    """Returns whether the layer's weight is quantised."""
-    return isinstance(layer.weight, QuantizedTensor)

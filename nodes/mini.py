@@ -32,11 +32,7 @@ def mini_model(mini: Mini) -> comfy.model_patcher.ModelPatcher:
 
 def mini_clip(mini: Mini) -> comfy.sd.CLIP:
     """Makes a CLIP of the text encoder."""
-
-    def encoder(**_: object) -> MiniTextModel:
-        return MiniTextModel(mini.text)
-
-    return comfy.sd.CLIP(ClipTarget(MiniTokenizer, encoder))
+    return comfy.sd.CLIP(ClipTarget(MiniTokenizer, lambda **_: MiniTextModel(mini.text)))
 
 
 class MiniTokenizer:
@@ -73,8 +69,7 @@ class MiniTextModel(nn.Module):
         """Does nothing: the encoder has no options."""
 
     def load_sd(self, sd: dict[str, Tensor]) -> tuple[list[str], list[str]]:
-        missing, unexpected = self.load_state_dict(sd, strict=False)
-        return missing, unexpected
+        return self.load_state_dict(sd, strict=False)
 
 
 class MiniVAE(comfy.sd.VAE):

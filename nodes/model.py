@@ -154,12 +154,11 @@ def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.Mo
     inner = model.model
     if isinstance(inner, CausalWanModel):
         return model
-    name = type(inner).__name__
     wan = getattr(inner, "diffusion_model", None)
     if not isinstance(wan, WanModel) or wan.out_dim != 48:
         raise ValueError(
-            f"this MODEL is {name}; LongLive Streaming Sampler needs LongLive 2.0 5B or LongLive Mini: load it with "
-            "LongLive Model Loader or LongLive Mini"
+            f"this MODEL is {type(inner).__name__}; LongLive Streaming Sampler needs LongLive 2.0 5B or LongLive "
+            "Mini: load it with LongLive Model Loader or LongLive Mini"
         )
     if not _is_marked_causal(model):
         raise ValueError(

@@ -8,12 +8,13 @@ import comfy.model_patcher
 import comfy.sd
 from comfy_api.latest import io, ui
 
-from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.take import Take
 from ..longlive_core.take.live_versions import with_versions_of
 from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.retake import Mode, retake
 from ..longlive_core.take.take import FILE
+from . import tooltips
+from .inputs import seed_input, text_input
 from .take_folders import check_take, list_takes, take_digest, take_folder
 from .take_settings import status_text, take_stream
 from .types import CATEGORY, StateType, StreamType, TakeType
@@ -42,9 +43,7 @@ class LoadTake(io.ComfyNode):
             ],
             outputs=[
                 StreamType.Output(display_name="STREAM", tooltip="The film, with the versions chosen in the take."),
-                StateType.Output(
-                    display_name="STATE", tooltip="The end of the film, from which another shot or sampler continues."
-                ),
+                StateType.Output(display_name="STATE", tooltip=tooltips.STATE),
                 TakeType.Output(display_name="TAKE", tooltip="For LongLive Retake."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -85,21 +84,16 @@ class Retake(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that rendered the take, with the same LoRAs."),
                 io.Clip.Input("clip", tooltip="The text encoder of that model."),
                 io.Int.Input("shot", default=1, min=1, max=1000, tooltip="Number of the shot; the first is 1."),
-                io.Int.Input(
+                seed_input(
                     "seed",
-                    default=1,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Seed of this shot. If the take has a version with this seed and prompt, it is chosen and "
+                    1,
+                    "Seed of this shot. If the take has a version with this seed and prompt, it is chosen and "
                     "not sampled again.",
                 ),
-                io.String.Input(
+                text_input(
                     "prompt",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    default="",
-                    tooltip="What the shot shows, written like a line of the take's script. Empty: the current prompt.",
+                    "",
+                    "What the shot shows, written like a line of the take's script. Empty: the current prompt.",
                 ),
                 io.Combo.Input(
                     "mode",
@@ -111,9 +105,7 @@ class Retake(io.ComfyNode):
             ],
             outputs=[
                 StreamType.Output(display_name="STREAM", tooltip="The film with the new version of the shot."),
-                StateType.Output(
-                    display_name="STATE", tooltip="The end of the film, from which another shot or sampler continues."
-                ),
+                StateType.Output(display_name="STATE", tooltip=tooltips.STATE),
                 TakeType.Output(display_name="TAKE", tooltip="For another LongLive Retake."),
             ],
             hidden=[io.Hidden.unique_id],

@@ -15,16 +15,17 @@ from ..longlive_core.film.live_script import LiveScript
 from ..longlive_core.film.sampler_settings import SamplerSettings
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.mini import PIXELS as MINI_PIXELS
-from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.script.from_plan import script_of
 from ..longlive_core.take.block_file import latents_digest
 from ..longlive_core.take.settings import Settings
 from ..longlive_core.types import LatentShape, PixelShape
+from . import tooltips
+from .checks import check_sides, error_or_true
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec, Storyboard, make_film
-from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
+from .inputs import guidance_input, seed_input, side_input, steps_input
 from .model import as_causal
-from .types import CATEGORY, ConditioningType, ShotConditioning, StateType, Stream, StreamType
+from .types import CATEGORY, ConditioningType, MemoryType, ShotConditioning, StateType, Stream, StreamType
 from .vae import MiniLatents, check_pair
 
 
@@ -41,20 +42,14 @@ class StreamingSampler(io.ComfyNode):
             "STREAM. Queue a stopped film again and it continues with the next block.",
             search_aliases=["longlive", "ksampler", "long video", "causal", "autoregressive", "streaming"],
             inputs=[
-                io.Model.Input(
-                    "model", tooltip="From LongLive Model Loader or LongLive Mini; LoRA loaders may be in between."
-                ),
+                io.Model.Input("model", tooltip=tooltips.MODEL),
                 ConditioningType.Input("conditioning", tooltip="From LongLive Encode Shots."),
                 side_input("width", 1280, "Width in pixels, a multiple of 32. LongLive Mini: at most 128."),
                 side_input("height", 704, "Height in pixels, a multiple of 32. LongLive Mini: at most 128."),
-                io.Int.Input(
+                seed_input(
                     "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="The same seed makes the same film. A longer film begins with the same blocks as a "
-                    "shorter one.",
+                    0,
+                    "The same seed makes the same film. A longer film begins with the same blocks as a shorter one.",
                 ),
                 steps_input("steps"),
                 guidance_input(
@@ -62,14 +57,8 @@ class StreamingSampler(io.ComfyNode):
                     "1 for distilled models. Any other value also runs the negative prompt, which doubles time and "
                     "memory.",
                 ),
-                memory_input(
-                    "memory",
-                    "From LongLive Sink Memory. Not connected: the memory settings of the film that continues, or the "
-                    "defaults.",
-                ),
-                io.Image.Input(
-                    "start_image", optional=True, tooltip="First picture of the film. Needs vae; not used with state."
-                ),
+                MemoryType.Input("memory", optional=True, tooltip=tooltips.MEMORY),
+                io.Image.Input("start_image", optional=True, tooltip=tooltips.START_IMAGE),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
                 StateType.Input(
                     "state",
@@ -89,20 +78,14 @@ class StreamingSampler(io.ComfyNode):
                 StreamType.Output(
                     display_name="STREAM", tooltip="The film. It is sampled while another node reads it."
                 ),
-                StateType.Output(
-                    display_name="STATE", tooltip="The end of the film, from which another shot or sampler continues."
-                ),
+                StateType.Output(display_name="STATE", tooltip=tooltips.STATE),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def validate_inputs(cls, width: int | None = None, height: int | None = None) -> bool | str:
-        try:
-            check_sides(width, height)
-        except ValueError as error:
-            return str(error)
-        return True
+        return error_or_true(lambda: check_sides(width, height))
 
     @classmethod
     def execute(

@@ -14,6 +14,7 @@ from ..longlive_core.take import Shot, Take
 from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.settings import machine_notes
 from ..longlive_core.take.take import FILE, GIVEN_VIDEO
+from . import tooltips
 from .take_folders import takes_under
 from .take_settings import machine_of_model, recorded_settings, status_text
 from .types import CATEGORY, StateType, Stream, StreamType, TakeType
@@ -32,9 +33,7 @@ class SaveTake(io.ComfyNode):
             "queue the same workflow and the film continues with the next block.",
             search_aliases=["longlive", "resume", "checkpoint", "continue", "crash", "save latent"],
             inputs=[
-                StreamType.Input(
-                    "stream", tooltip="From LongLive Streaming Sampler, or from the last LongLive Shot of a chain."
-                ),
+                StreamType.Input("stream", tooltip=tooltips.STREAM),
                 io.String.Input(
                     "name_prefix",
                     default="takes/LongLive",
@@ -47,9 +46,7 @@ class SaveTake(io.ComfyNode):
                     display_name="STREAM", tooltip="The film. Its blocks are stored while another node reads it."
                 ),
                 TakeType.Output(display_name="TAKE", tooltip="For LongLive Retake."),
-                StateType.Output(
-                    display_name="STATE", tooltip="The end of the film, from which another shot or sampler continues."
-                ),
+                StateType.Output(display_name="STATE", tooltip=tooltips.STATE),
             ],
         )
 
@@ -99,9 +96,7 @@ def _script(stream: Stream) -> ShotScript:
 
 def _shots(take: Take, stream: Stream) -> tuple[Shot, ...]:
     """The take's shots, with the shots of a given video marked as such."""
-    first = stream
-    while first.earlier is not None:
-        first = first.earlier
+    first = stream.chain[0]
     given = {block.shot for block in first.film.plan.blocks} if first.recorded is None else set[int]()
     return tuple(
         replace(shot, versions=tuple(replace(version, made=GIVEN_VIDEO) for version in shot.versions))

@@ -10,14 +10,15 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..longlive_core.memory import MemoryConfig
-from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.script import BlockPlan, Length, plan_shot
-from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
+from ..longlive_core.types import FPS
+from . import tooltips
+from .checks import check_sides, error_or_true
+from .inputs import guidance_input, seconds_input, seed_input, side_input, steps_input, text_input
 from .sampler import make_stream
 from .shot_script import encode_shots, unknown_word_notes
-from .types import CATEGORY, StateType, Stream, StreamType
+from .types import CATEGORY, MemoryType, StateType, Stream, StreamType
 
-FPS = 24.0
 # The film's seed, from which the noise is made together with the shot's seed: a script with `@seed` in each shot makes
 # the same film if its sampler has this seed.
 FILM_SEED = 0
@@ -37,36 +38,15 @@ class ShotNode(io.ComfyNode):
             "change the prompt or seed of one shot, only that shot and the later ones are rendered again.",
             search_aliases=["longlive", "retake", "next shot", "extend", "continue video", "multi shot", "chain"],
             inputs=[
-                io.Model.Input(
-                    "model", tooltip="From LongLive Model Loader or LongLive Mini; LoRA loaders may be in between."
-                ),
-                io.Clip.Input(
-                    "clip", tooltip="umt5-xxl (Load CLIP, type wan) for LongLive 5B, or the CLIP of LongLive Mini."
-                ),
-                io.String.Input(
+                io.Model.Input("model", tooltip=tooltips.MODEL),
+                io.Clip.Input("clip", tooltip=tooltips.CLIP),
+                text_input(
                     "prompt",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    default=EXAMPLE,
-                    tooltip="What this shot shows. The phrase that announces a cut to the model is added "
-                    "automatically.",
+                    EXAMPLE,
+                    "What this shot shows. The phrase that announces a cut to the model is added automatically.",
                 ),
-                io.Float.Input(
-                    "seconds",
-                    default=4.0,
-                    min=1.0,
-                    max=3600.0,
-                    step=0.1,
-                    tooltip="Length in seconds, rounded to whole blocks of 1.33 s (at 24 fps).",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Seed of this shot. Another seed makes another take.",
-                ),
+                seconds_input("seconds", 1.0, "Length in seconds, rounded to whole blocks of 1.33 s (at 24 fps)."),
+                seed_input("seed", 0, "Seed of this shot. Another seed makes another take."),
                 side_input(
                     "width",
                     1280,
@@ -79,14 +59,8 @@ class ShotNode(io.ComfyNode):
                 ),
                 steps_input("steps"),
                 guidance_input("guidance", "1 for distilled models. Any other value doubles time and memory."),
-                memory_input(
-                    "memory",
-                    "From LongLive Sink Memory. Not connected: the memory settings of the film that continues, or the "
-                    "defaults.",
-                ),
-                io.Image.Input(
-                    "start_image", optional=True, tooltip="First picture of the film. Needs vae; not used with state."
-                ),
+                MemoryType.Input("memory", optional=True, tooltip=tooltips.MEMORY),
+                io.Image.Input("start_image", optional=True, tooltip=tooltips.START_IMAGE),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
                 StateType.Input(
                     "state",
@@ -121,12 +95,12 @@ class ShotNode(io.ComfyNode):
         style: str | None = None,
     ) -> bool | str:
         """What comes over a wire is None here: it is checked when it runs."""
-        try:
+
+        def check() -> None:
             plan_shot(EXAMPLE if prompt is None else prompt, _length(seconds or 4.0), style=style or "")
             check_sides(width, height)
-        except ValueError as error:
-            return str(error)
-        return True
+
+        return error_or_true(check)
 
     @classmethod
     def execute(
@@ -147,7 +121,7 @@ class ShotNode(io.ComfyNode):
         style: str = "",
         cut: bool = True,
     ) -> io.NodeOutput:
-        size, fps = (width, height), FPS
+        size, fps = (width, height), float(FPS)
         if state is not None:
             pixels = state.spec.shape.pixels
             size, fps = (pixels.width, pixels.height), state.film.plan.fps
@@ -166,9 +140,7 @@ class ShotNode(io.ComfyNode):
             title="LongLive Shot",
             cut=cut,
         )
-        notes = (
-            "\n".join([_time_range(stream.film.plan, stream.first), *unknown_word_notes(clip, prompt)]) if clip else ""
-        )
+        notes = [_time_range(stream.film.plan, stream.first), *unknown_word_notes(clip, prompt)]
         return io.NodeOutput(stream, stream, ui=ui.PreviewText("\n".join(notes)))
 
 

@@ -12,8 +12,12 @@ import comfy.utils
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..longlive_core.script import BlockPlan, ScriptError, ShotScript
+from ..longlive_core.script import BlockPlan, ShotScript
 from ..longlive_core.script.block_plan import cut_prompt
+from ..longlive_core.types import FPS
+from . import tooltips
+from .checks import error_or_true
+from .inputs import fps_input, seconds_input, text_input
 from .mini import MiniTextModel
 from .types import CATEGORY, ConditioningType, ShotConditioning, Shots, ShotsType
 
@@ -37,31 +41,15 @@ class ShotScriptNode(io.ComfyNode):
             "Lengths are rounded to whole blocks of 1.33 s (at 24 fps); the plan lists every rounding.",
             search_aliases=["longlive", "shot list", "storyboard", "multi shot", "prompt schedule", "script"],
             inputs=[
-                io.String.Input(
+                text_input(
                     "script",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    default=EXAMPLE,
-                    tooltip="'Shot 1 (4s): …' or '[0s-4s]: …' or plain lines; 'style:' is added to every shot; 'hero: "
+                    EXAMPLE,
+                    "'Shot 1 (4s): …' or '[0s-4s]: …' or plain lines; 'style:' is added to every shot; 'hero: "
                     "…' defines {hero} for use in shots; '@seed=7' gives a shot its seed; '#' starts a comment. The "
                     "help page has the whole grammar.",
                 ),
-                io.Float.Input(
-                    "default_seconds",
-                    default=4.0,
-                    min=0.1,
-                    max=3600.0,
-                    step=0.1,
-                    tooltip="Length in seconds of a shot that does not specify one.",
-                ),
-                io.Float.Input(
-                    "fps",
-                    default=24.0,
-                    min=1.0,
-                    max=120.0,
-                    step=1.0,
-                    tooltip="Video frames per second of the film. The models were trained at 24.",
-                ),
+                seconds_input("default_seconds", 0.1, "Length in seconds of a shot that does not specify one."),
+                fps_input("fps", "Video frames per second of the film. The models were trained at 24."),
             ],
             outputs=[
                 ShotsType.Output(display_name="SHOTS", tooltip="The shots, for LongLive Encode Shots."),
@@ -72,14 +60,10 @@ class ShotScriptNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, script: str | None = None, default_seconds: float = 4.0, fps: float = 24.0) -> bool | str:
+    def validate_inputs(cls, script: str | None = None, default_seconds: float = 4.0, fps: float = FPS) -> bool | str:
         if script is None:  # it comes over a wire and is checked in `execute`
             return True
-        try:
-            ShotScript.parse(script).plan(fps, default_seconds=default_seconds)
-        except ScriptError as error:
-            return str(error)
-        return True
+        return error_or_true(lambda: ShotScript.parse(script).plan(fps, default_seconds=default_seconds))
 
     @classmethod
     def execute(cls, script: str, default_seconds: float, fps: float) -> io.NodeOutput:
@@ -101,17 +85,10 @@ class EncodeShots(io.ComfyNode):
             description="Encodes every distinct prompt of the shots once.",
             search_aliases=["longlive", "clip text encode", "shot prompts"],
             inputs=[
-                io.Clip.Input(
-                    "clip", tooltip="umt5-xxl (Load CLIP, type wan) for LongLive 5B, or the CLIP of LongLive Mini."
-                ),
+                io.Clip.Input("clip", tooltip=tooltips.CLIP),
                 ShotsType.Input("shots", tooltip="From LongLive ShotScript."),
-                io.String.Input(
-                    "negative",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    default="",
-                    advanced=True,
-                    tooltip="What the film must not show. Only used if guidance is not 1.",
+                text_input(
+                    "negative", "", "What the film must not show. Only used if guidance is not 1.", advanced=True
                 ),
             ],
             outputs=[

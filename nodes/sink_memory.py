@@ -7,11 +7,12 @@ from comfy_api.latest import io, ui
 from ..longlive_core.memory import KV_FORMATS, MemoryConfig
 from ..longlive_core.mini import LATENT_SIZE, MINI_DIT
 from ..longlive_core.model import WAN22_TI2V_5B, WanConfig
-from ..longlive_core.types import LATENT_CHANNELS, SPACE_FACTOR, LatentShape
+from ..longlive_core.types import BLOCK_FRAMES, LATENT_CHANNELS, SPACE_FACTOR, LatentShape
+from ..longlive_core.units import format_bytes
 from ..longlive_core.vram.planner import cards_text
+from .checks import error_or_true
 from .types import CATEGORY, MemoryType
 
-BLOCK_FRAMES = 8
 SIZES: tuple[tuple[str, WanConfig, tuple[int, int]], ...] = (
     ("5B", WAN22_TI2V_5B, (704 // SPACE_FACTOR, 1280 // SPACE_FACTOR)),
     ("5B", WAN22_TI2V_5B, (480 // SPACE_FACTOR, 832 // SPACE_FACTOR)),
@@ -84,11 +85,7 @@ class SinkMemory(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, window: int = 32, global_sink: int = 8) -> bool | str:
-        try:
-            MemoryConfig(window=window, sink=global_sink).check(BLOCK_FRAMES)
-        except ValueError as error:
-            return str(error)
-        return True
+        return error_or_true(lambda: MemoryConfig(window=window, sink=global_sink).check(BLOCK_FRAMES))
 
     @classmethod
     def execute(
@@ -111,15 +108,10 @@ def describe(memory: MemoryConfig) -> str:
     for name, model, (height, width) in SIZES:
         needed = memory.bytes(model, LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, height, width))
         pixels = height * SPACE_FACTOR, width * SPACE_FACTOR
-        lines.append(f"{name} at {pixels[1]}x{pixels[0]}: {gigabytes(needed)}")
+        lines.append(f"{name} at {pixels[1]}x{pixels[0]}: {format_bytes(needed)}")
         if model == WAN22_TI2V_5B:
             lines.append(f"cards: {cards_text(pixels, memory.kv_format, memory.window)}")
     return "\n".join(lines)
-
-
-def gigabytes(count: float) -> str:
-    """Formats a number of bytes, as in `10.4 GB` or `7 MB`."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 
 def _frames(name: str, default: int, least: int, most: int, tooltip: str) -> io.Int.Input:

@@ -9,8 +9,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..longlive_core.pipeline.decode import QUEUE_DEPTH
+from ..longlive_core.units import format_bytes
+from . import tooltips
 from .run_stream import StreamRun
-from .sink_memory import gigabytes
 from .types import CATEGORY, Stream, StreamType
 from .vae import decoder, slice_bytes
 
@@ -26,11 +27,7 @@ class StreamToLatent(io.ComfyNode):
             category=CATEGORY,
             description="Returns the whole film as LATENT, for ComfyUI's VAE Decode and Save Latent.",
             search_aliases=["longlive", "latents"],
-            inputs=[
-                StreamType.Input(
-                    "stream", tooltip="From LongLive Streaming Sampler, or from the last LongLive Shot of a chain."
-                )
-            ],
+            inputs=[StreamType.Input("stream", tooltip=tooltips.STREAM)],
             outputs=[io.Latent.Output(tooltip="The latents of all frames.")],
         )
 
@@ -56,10 +53,8 @@ class StreamToImages(io.ComfyNode):
             "or use LongLive Async Decode, which writes a file.",
             search_aliases=["longlive", "frames", "vae decode", "last frame"],
             inputs=[
-                StreamType.Input(
-                    "stream", tooltip="From LongLive Streaming Sampler, or from the last LongLive Shot of a chain."
-                ),
-                io.Vae.Input("vae", tooltip="wan2.2_vae.safetensors for LongLive 5B, or the VAE of LongLive Mini."),
+                StreamType.Input("stream", tooltip=tooltips.STREAM),
+                io.Vae.Input("vae", tooltip=tooltips.VAE),
                 io.Int.Input(
                     "first_frame",
                     default=0,
@@ -110,8 +105,8 @@ def check_memory(needed: int, what: str) -> None:
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     if needed > free:
         raise ValueError(
-            f"{what} need {gigabytes(needed)} of RAM, but only {gigabytes(free)} is free: use LongLive Async Decode, "
-            "which writes a file, or request fewer frames"
+            f"{what} need {format_bytes(needed)} of RAM, but only {format_bytes(free)} is free: use LongLive Async "
+            "Decode, which writes a file, or request fewer frames"
         )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.model_patcher
@@ -14,8 +13,8 @@ from torch import Tensor
 from ..longlive_core.film.film import Film
 from ..longlive_core.film.sampler_settings import SamplerSettings
 from ..longlive_core.film.take_store import TakeStore
-from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
-from ..longlive_core.render.settings import latent_size
+from ..longlive_core.memory import DEFAULT_MEMORY
+from ..longlive_core.render.settings import MEMORY_SETTINGS, latent_size
 from ..longlive_core.script.storyboard import storyboard_blocks
 from ..longlive_core.take import Take
 from ..longlive_core.take.block_file import BadBlockError, latents_digest, load_block
@@ -43,13 +42,12 @@ def recorded_settings(stream: Stream) -> Settings:
     If the nodes of a chain differ in a setting, it has all their values.
     """
     plan, pixels = stream.film.plan, stream.spec.shape.pixels
-    chain = list(_chain(stream))
-    recorded = [stream.recorded for stream in chain if stream.recorded is not None]
-    models = {id(stream.spec.model): stream.spec.model for stream in chain if stream.recorded is not None}
+    recorded = [member.recorded for member in stream.chain if member.recorded is not None]
+    models = {id(member.spec.model): member.spec.model for member in stream.chain if member.recorded is not None}
     sampler: dict[str, Setting] = {
         name: _joined([values[name] for values in recorded]) for name in (recorded or [{}])[0]
     }
-    sampler["start"] = _start(chain[0])
+    sampler["start"] = _start(stream.chain[0])
     return {
         "model": COMFYUI,
         "lora": None,
@@ -90,7 +88,9 @@ def take_stream(
         spec.check()
         text = text_fingerprint((block.prompt for block in first.blocks), embeddings)
         notes = [*_check_can_sample(take, model, text), *machine_notes(take.machine, machine_of_model(model))]
-    recorded = {**sampler.recorded, "start": _versions(take), "storyboard": "off"}
+    # A film that continues this one begins with the chosen versions.
+    start = f"take {take.folder.name}: {' '.join(str(shot.chosen) for shot in take.shots)}"
+    recorded = {**sampler.recorded, "start": start, "storyboard": "off"}
     return Stream(film, spec, node, title, recorded=recorded, script=take.script), notes
 
 
@@ -112,24 +112,12 @@ def _embeddings(stream: Stream) -> dict[str, Tensor]:
     return embeddings
 
 
-def _chain(stream: Stream) -> Iterator[Stream]:
-    """Yields the streams of a chain from first to last."""
-    if stream.earlier is not None:
-        yield from _chain(stream.earlier)
-    yield stream
-
-
 def _start(first: Stream) -> Setting:
     """The recorded beginning of the film: a start image or a given video."""
     if first.recorded is not None:
         return first.recorded["start"]
     digests = [latents_digest(block.latents) for block in first.film.finished_blocks()]
     return f"video {' '.join(digests)}"
-
-
-def _versions(take: Take) -> str:
-    """The recorded beginning of a film that continues a take: the chosen versions."""
-    return f"take {take.folder.name}: {' '.join(str(shot.chosen) for shot in take.shots)}"
 
 
 def _joined(values: list[Setting]) -> Setting:
@@ -146,10 +134,10 @@ def _number(settings: Settings, name: str, usual: float) -> float:
 
 def _sampler(settings: Settings, size: tuple[int, int]) -> SamplerSettings:
     """The settings that a take's film is sampled with. size: (height, width) in latent cells."""
-    memory = {field.name: settings[field.name] for field in fields(MemoryConfig) if field.name in settings}
+    names = [name for name in MEMORY_SETTINGS if name in settings and not _varies(settings[name])]
     return SamplerSettings(
         size,
-        replace(DEFAULT_MEMORY, **{name: value for name, value in memory.items() if not _varies(value)}),
+        replace(DEFAULT_MEMORY, **{name: settings[name] for name in names}),
         int(_number(settings, "seed", 0)),
         int(_number(settings, "steps", 4)),
         _number(settings, "guidance", 1.0),

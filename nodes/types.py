@@ -58,6 +58,11 @@ class Stream:
     live: LiveScript | None = None
 
     @property
+    def chain(self) -> list[Stream]:
+        """The streams of the film, from the first one to this one."""
+        return [*([] if self.earlier is None else self.earlier.chain), self]
+
+    @property
     def unfinished(self) -> list[Stream]:
         """The streams of the chain that the next run samples; empty if it only reads stored blocks."""
         if not self.film.needs_model:

@@ -45,19 +45,13 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the output file and its encoding, the choice of preview and stills, when to decode, and CPU threads."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="FILM.mp4",
-        help="the film's file; with a take, by default its own file beside it",
-    )
+    output = "the film's file; with a take, by default its own file beside it"
+    parser.add_argument("-o", "--output", type=Path, metavar="FILM.mp4", help=output)
     codecs = "FILM.mp4: h264, h265 or av1; FILM.webm: vp9; FILM.mov: prores; FILM without extension: png pictures"
     codecs = f"{codecs}; default: by FILM's extension, else h264"
     parser.add_argument("--codec", choices=list(CODECS), default=argparse.SUPPRESS, help=codecs)
-    parser.add_argument(
-        "--quality", choices=list(QUALITIES), default=argparse.SUPPRESS, help="encoding quality of the file (high)"
-    )
+    quality = "encoding quality of the file (high)"
+    parser.add_argument("--quality", choices=list(QUALITIES), default=argparse.SUPPRESS, help=quality)
     preview = "make only the first block of every shot, as FILM.preview.mp4 and .png; a later render reuses them"
     parser.add_argument("--preview", action="store_true", help=preview)
     parser.add_argument("--contact-sheet", action="store_true", help="also write one still per shot (FILM.png)")

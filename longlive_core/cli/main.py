@@ -6,11 +6,8 @@ Only this folder prints.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import NoReturn
 
 from ..oom import OutOfMemoryError
 from ..pipeline.stages import StageError, format_error
@@ -49,21 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"longlive: {format_error(error)}", file=sys.stderr)
         return BAD_INPUT
-
-
-def program() -> NoReturn:
-    """The console script: runs `main`, then ends the process without shutting down the interpreter and torch.
-
-    Their shutdown can take seconds, also after Ctrl-C. Nothing is lost, because `main` has closed all files.
-    """
-    try:
-        code = main()
-    except SystemExit as ended:  # argparse: help, or unknown arguments
-        code = ended.code if isinstance(ended.code, int) else BAD_INPUT
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:

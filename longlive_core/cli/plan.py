@@ -6,8 +6,9 @@ import argparse
 import re
 
 from ..memory import KV_FORMATS
+from ..units import GIB
 from ..vram.budget import VAES, WEIGHT_BYTES
-from ..vram.planner import GIB, plan_vram
+from ..vram.planner import plan_vram
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

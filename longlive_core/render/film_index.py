@@ -132,7 +132,7 @@ class PreviousFilm:
         """
         self._set_aside()
         self._frames = _frames_in(self._before)
-        elsewhere = [] if _is_same_file(self._take.film, self._film) else [self._take.film]
+        elsewhere = [] if self._take.film.resolve() == self._film.resolve() else [self._take.film]
         for film in (self._before, *elsewhere):
             try:
                 digests = read_index(self._index_path(film), film, self._encoding)
@@ -191,10 +191,6 @@ def _frames_in(film: Path) -> int:
         return PacketSource(film).frames
     except (OSError, ValueError):
         return 0
-
-
-def _is_same_file(a: Path, b: Path) -> bool:
-    return a.resolve() == b.resolve()
 
 
 def _remove(path: Path) -> None:

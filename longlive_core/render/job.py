@@ -20,13 +20,14 @@ from ..script.storyboard import storyboard_plan
 from ..take import Take
 from ..take.lock import TakeLock
 from ..take.settings import Settings
+from ..take.storyboard import with_storyboard
 from ..types import BLOCK_FRAMES, FPS
 from ..video import CODECS, check_path
 from ..video.contact_sheet import ContactSheet
 from .film_index import Encoding, PreviousFilm
 from .given_video import GivenVideo
 from .load_model import change_linears, load_model, weights_fingerprint
-from .prepare_take import begin_storyboard, begin_take, new_take, resume_take, take_folder
+from .prepare_take import begin_take, new_take, resume_take, take_folder
 from .settings import RenderSettings, latent_size
 from .write_film import Progress, Render
 
@@ -170,7 +171,10 @@ class Job:
         else:
             take = new_take(self.settings, script, recorded)
             notes = begin_take(take, storyboard=self._storyboard)
-        return begin_storyboard(take) if self._storyboard else take, notes
+        if self._storyboard:
+            take = with_storyboard(take)
+            take.save()
+        return take, notes
 
     def _previous_film(self) -> PreviousFilm | None:
         """The previous file of the film; None for a storyboard, because the take's index describes the film only."""

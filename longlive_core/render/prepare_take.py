@@ -1,4 +1,4 @@
-"""Prepares a take on disk before its film is made: a new take, a resumed one, or one with a storyboard."""
+"""Prepares a take on disk before its film is made: a new take or a resumed one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from ..script import ShotScript
 from ..take import Take
 from ..take.from_video import check_video
 from ..take.settings import Settings, machine_notes, machine_settings
-from ..take.storyboard import with_storyboard
 from ..take.take import SUFFIX, block_counts_in
 from .settings import FILE_SETTINGS, RenderSettings, check_settings
 
@@ -51,10 +50,3 @@ def resume_take(take: Take, recorded: Settings) -> list[str]:
     take.remove_partial_files()
     take.save()
     return machine_notes(take.machine, machine_settings())
-
-
-def begin_storyboard(take: Take) -> Take:
-    """Marks every shot whose first block is missing as a storyboard version, and saves the take."""
-    take = with_storyboard(take)
-    take.save()
-    return take

@@ -66,29 +66,11 @@ def generate(
     _check_plan(plan)
     shape = LatentShape(batch, model.config.channels, plan.block_frames, *size)
     schedule = unipc(steps, shift)
-    given = _checked_prefix(prefix, plan, shape)
-    cache = FilmKVCache(
-        model,
-        memory,
-        shape,
-        len(plan.blocks),
-        text,
-        attention or default_attention(model.device),
-        negative=None if guidance == 1.0 else negative,
-    )
-    generation = Generation(
-        model,
-        plan,
-        cache,
-        schedule,
-        shape,
-        guidance,
-        noise or block_noise(seed or 0),
-        _known_latents(given, known),
-        on_step,
-        should_stop,
-        free,
-    )
+    known = _known_latents(_checked_prefix(prefix, plan, shape), known)
+    attend, avoided = attention or default_attention(model.device), None if guidance == 1.0 else negative
+    cache = FilmKVCache(model, memory, shape, len(plan.blocks), text, attend, negative=avoided)
+    noise = noise or block_noise(seed or 0)
+    generation = Generation(model, plan, cache, schedule, shape, guidance, noise, known, on_step, should_stop, free)
     if resume is not None:
         generation.restore(resume)
     return generation

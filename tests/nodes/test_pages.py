@@ -43,10 +43,21 @@ class Node:
     tooltips: dict[tuple[str, str], str]
 
 
+def _shared_tooltips() -> Iterator[tuple[str, str]]:
+    for line in ast.parse((ROOT / "nodes" / "tooltips.py").read_text("utf-8")).body:
+        if isinstance(line, ast.Assign):
+            yield f"tooltips.{ast.unparse(line.targets[0])}", str(ast.literal_eval(line.value))
+
+
+TOOLTIPS = dict(_shared_tooltips())
+
+
 def _text(call: ast.Call, keyword: str) -> str | None:
-    """A keyword's string, if it is there."""
-    values = [k.value for k in call.keywords if k.arg == keyword]
-    return str(ast.literal_eval(values[0])) if values else None
+    """A keyword's string, if it is there; `tooltips.STREAM` is the constant of that module."""
+    value = next((k.value for k in call.keywords if k.arg == keyword), None)
+    if isinstance(value, ast.Attribute):
+        return TOOLTIPS[ast.unparse(value)]
+    return None if value is None else str(ast.literal_eval(value))
 
 
 def _calls(schema: ast.Call, keyword: str) -> list[ast.Call]:
@@ -60,7 +71,7 @@ def _inputs(schema: ast.Call) -> Iterator[str]:
     for call in _calls(schema, "inputs"):
         name = next((argument for argument in call.args), None) or next(k.value for k in call.keywords if k.arg == "id")
         yield str(ast.literal_eval(name))
-        if any(k.arg == CONTROL for k in call.keywords):
+        if ast.unparse(call.func) == "seed_input":
             yield CONTROL
 
 
