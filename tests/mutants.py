@@ -55,7 +55,7 @@ MUTANTS = (
     Mutant("recache keeps sinks that are yet to come", "*range(min(self.sinks, current))", "*range(self.sinks)", FILM),
     Mutant("clean recache forgets blocks with sinks off", "self.config.shot_clean_recache and self.config.pins_shots", "self.config.shot_clean_recache", FILM),
     Mutant("t_scale leaves the cuts' offset alone", "(frame + self.rope_offset * cuts) * self.t_scale", "frame * self.t_scale + self.rope_offset * cuts", FILM),
-    Mutant("relative RoPE by the film's frames", "rank[block] * block_frames + frame", "block * block_frames + frame", FILM),
+    Mutant("relative RoPE by the film's frames", "rank[block] * shape.frames + frame", "block * shape.frames + frame", FILM),
     Mutant("relative RoPE puts queries in the last slot", "Rope(keys.cos[:, rows], keys.sin[:, rows])", "Rope(keys.cos[:, -tokens:], keys.sin[:, -tokens:])", FILM),
     Mutant("prompts leave memory by arrival, not by use", "self._kv.move_to_end(prompt)", "pass", FILM),
     Mutant("NVFP4 values are centred like keys", "store(shape, device, False)", "store(shape, device, centred)", "pool budget generate"),
