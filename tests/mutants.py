@@ -78,7 +78,7 @@ MUTANTS = (
     Mutant("FourOverSix weights with the scale of 448", 'denominator_of("mse"))', 'denominator_of("static_6"))', LORA),
     Mutant("FP8 weights use half of their range", "FP8_MAX = 448.0", "FP8_MAX = 240.0", LORA),
     # vae/
-    Mutant("the encoder gives the variance for the mean", "latents.append(moments.chunk(2, dim=1)[0])", "latents.append(moments.chunk(2, dim=1)[1])", VAE),
+    Mutant("the encoder gives the variance for the mean", "return moments.chunk(2, dim=1)[0], state", "return moments.chunk(2, dim=1)[1], state", VAE),
     Mutant("the second latent frame sees the first doubled", "cache.store(x.new_zeros(x.shape[0], 2, *x.shape[2:]))", "cache.store(x.repeat(1, 2, 1, 1, 1))", VAE),
     Mutant("the encoder pads left and top", "(0, 0, 0, 1, 0, 1)", "(0, 0, 1, 0, 1, 0)", VAE),
     Mutant("the encoder's average pads at the end", "(-x.shape[1] % time, 0)", "(0, -x.shape[1] % time)", VAE),

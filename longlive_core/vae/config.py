@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil
 from typing import Any, cast
 
@@ -32,10 +32,6 @@ class VAEConfig:
             for name, value in values.items()
         }
         return cls(**fields)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields by name, for JSON."""
-        return asdict(self)
 
     @property
     def decoder_reach(self) -> int:
