@@ -50,8 +50,8 @@ MUTANTS = (
     Mutant("append leaves a shot with a time on the clock", "shot.duration is None or shot.start is not None", "shot.duration is None", TAKE),
     # memory/
     Mutant("a sink too many is never evicted", "other >= self.sinks and", "other > self.sinks and", FILM),
-    Mutant("a cut is pinned before it is denoised", "self.window.begin(block.index)", "self.window._pin = block.index if block.cut and self.config.pins_shots else self.window._pin; self.window.begin(block.index)", FILM),
-    Mutant("an unfinished block counts as made", "self._next if self._current is None else self._current", "self._next", FILM),
+    Mutant("a cut is pinned before it is denoised", "self.window.begin(block.index)", "self.window.pin = block.index if block.cut and self.config.pins_shots else self.window.pin; self.window.begin(block.index)", FILM),
+    Mutant("an unfinished block counts as made", "self._next if self.current is None else self.current", "self._next", FILM),
     Mutant("recache keeps sinks that are yet to come", "*range(min(self.sinks, current))", "*range(self.sinks)", FILM),
     Mutant("clean recache forgets blocks with sinks off", "self.config.shot_clean_recache and self.config.pins_shots", "self.config.shot_clean_recache", FILM),
     Mutant("t_scale leaves the cuts' offset alone", "(frame + self.rope_offset * cuts) * self.t_scale", "frame * self.t_scale + self.rope_offset * cuts", FILM),

@@ -88,12 +88,10 @@ def _rms_silu_pad(
     value = value * tl.rsqrt(tl.sum(value * value, 1, keep_dims=True) / channels + eps)
     value = round_as(value * load_row(gamma, channel, channel < channels), x)
     value = value * sigmoid(value)
+    before = tl.zeros_like(value)
     if past is not None:
-        old = mask & (frame < 2)
-        past_value = load_row(past, ((batch * 2 + frame) * area + place) * channels + channel, old)
-        value = tl.where(frame < 2, past_value, value)
-    else:
-        value = tl.where(frame < 2, 0.0, value)
+        before = load_row(past, ((batch * 2 + frame) * area + place) * channels + channel, mask & (frame < 2))
+    value = tl.where(frame < 2, before, value)
     store_as(out + pixel * channels + channel, value, mask)
 
 
