@@ -26,8 +26,8 @@ from typing import Any
 import torch
 
 from . import eager
-from .nvfp4_format import NVFP4, RULES, swap_nibbles, swizzle_scales, unswizzle_scales
-from .registry import Limits, NoBackendError, Op, describe, triton_backend, use_backend
+from .nvfp4_format import NVFP4, RULES, swap_nibbles, unswizzle_scales
+from .registry import Limits, Op, describe, use_backend
 
 # One Triton program holds a whole row in its registers.
 ROW = Limits(width=16384)
@@ -58,7 +58,6 @@ __all__ = [
     "NVFP4",
     "OPS",
     "RULES",
-    "NoBackendError",
     "append_nvfp4",
     "dequantize_nvfp4",
     "describe",
@@ -75,9 +74,7 @@ __all__ = [
     "rms_silu_pad",
     "rope_rotate",
     "swap_nibbles",
-    "swizzle_scales",
     "to_uint8",
-    "triton_backend",
     "unswizzle_scales",
     "upsample_nearest",
     "use_backend",

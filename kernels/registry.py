@@ -64,11 +64,6 @@ class TritonBackend:
     module: ModuleType | None
     unavailable: str = ""
 
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """Types of the devices that Triton can run on."""
-        return () if self.module is None else self.module.DEVICES
-
 
 @lru_cache(maxsize=1)
 def triton_backend() -> TritonBackend:
@@ -162,7 +157,7 @@ class Op(Generic[P, R]):
         backend = triton_backend()
         if backend.module is None:
             return backend.unavailable
-        refusal = self.limits.refusal(backend.devices, [first, *others])
+        refusal = self.limits.refusal(backend.module.DEVICES, [first, *others])
         if refusal is None and not self.passes_self_test(first.device):
             return f"its self-test failed on {first.device}"
         return refusal

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .bits import encode_e4m3
-from .rows import launch, load_row
+from .rows import launch, load_row, this_row
 
 
 def quantize_fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,18 +18,13 @@ def quantize_fp8_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     rows, width = x.shape
     codes = torch.empty(x.shape, dtype=torch.uint8, device=x.device)
     scales = torch.empty((rows, 1), dtype=torch.float32, device=x.device)
-    launch(
-        *(_quantize_rows, rows, x.contiguous(), codes, scales, width),
-        BLOCK=triton.next_power_of_2(width),
-    )
+    launch(_quantize_rows, rows, x.contiguous(), codes, scales, width, BLOCK=triton.next_power_of_2(width))
     return codes.view(torch.float8_e4m3fn), scales
 
 
 @triton.jit
 def _quantize_rows(x: tl.tensor, codes: tl.tensor, scales: tl.tensor, width: tl.tensor, BLOCK: tl.constexpr) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    offsets = tl.arange(0, BLOCK)
-    mask = offsets < width
+    row, offsets, mask = this_row(width, BLOCK)
     value = load_row(x + row * width, offsets, mask)
     # Magnitudes have the order of their bits, with NaN above all, so the integer maximum keeps a NaN.
     largest = tl.max(value.to(tl.int32, bitcast=True) & 0x7FFFFFFF, 0)

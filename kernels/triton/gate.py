@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .norm import layer_normed, modulated
-from .rows import check_shape, launch, load_row, per_run, round_as, run_offset, store_as
+from .rows import check_shape, launch, load_row, per_run, round_as, run_offset, store_as, this_row
 
 
 def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
@@ -110,9 +110,7 @@ def _gate_residual(
     gate_run: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    offsets = tl.arange(0, BLOCK)
-    mask = offsets < width
+    row, offsets, mask = this_row(width, BLOCK)
     value = gated(x, y, gate, row, offsets, mask, width, length, runs, gate_batch, gate_run)
     store_as(out + row * width + offsets, value, mask)
 
@@ -134,9 +132,7 @@ def _gate_residual_norm(
     eps: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    offsets = tl.arange(0, BLOCK)
-    mask = offsets < width
+    row, offsets, mask = this_row(width, BLOCK)
     value = gated(x, y, gate, row, offsets, mask, width, length, runs, gate_batch, gate_run)
     store_as(total + row * width + offsets, value, mask)
     w, b = round_as(load_row(weight, offsets, mask), x), round_as(load_row(bias, offsets, mask), x)
@@ -166,9 +162,7 @@ def _gate_residual_modulate(
     eps: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    offsets = tl.arange(0, BLOCK)
-    mask = offsets < width
+    row, offsets, mask = this_row(width, BLOCK)
     scale += run_offset(row, length, scale_runs, scale_batch, scale_run)
     shift += run_offset(row, length, shift_runs, shift_batch, shift_run)
     value = gated(x, y, gate, row, offsets, mask, width, length, gate_runs, gate_batch, gate_run)

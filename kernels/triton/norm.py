@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .rope import angles, rotated
-from .rows import check_shape, launch, load_row, per_run, round_as, run_offset, store_as
+from .rows import check_shape, launch, load_row, per_run, round_as, run_offset, store_as, this_row
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -104,10 +104,8 @@ def modulated(
 def _rms_norm(
     x: tl.tensor, weight: tl.tensor, out: tl.tensor, width: tl.tensor, eps: tl.tensor, BLOCK: tl.constexpr
 ) -> None:
-    start = tl.program_id(0).to(tl.int64) * width
-    offsets = tl.arange(0, BLOCK)
-    mask = offsets < width
-    store_as(out + start + offsets, rms_normed(x + start, weight, offsets, mask, width, eps), mask)
+    row, offsets, mask = this_row(width, BLOCK)
+    store_as(out + row * width + offsets, rms_normed(x + row * width, weight, offsets, mask, width, eps), mask)
 
 
 @triton.jit
@@ -128,9 +126,7 @@ def _rms_norm_rope(
     eps: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    token = tl.program_id(0).to(tl.int64)
-    offsets = tl.arange(0, BLOCK)
-    mask = offsets < width
+    token, offsets, mask = this_row(width, BLOCK)
     row = rms_normed(x + token * width, weight, offsets, mask, width, eps)
     if cos is not None and sin is not None:
         row = round_as(rotated(row, cos, sin, token, angle_batch * length, head_width // 2, BLOCK), x)
@@ -156,9 +152,7 @@ def _layer_norm_modulate(
     eps: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0).to(tl.int64)
-    offsets = tl.arange(0, BLOCK)
-    mask = offsets < width
+    row, offsets, mask = this_row(width, BLOCK)
     scale += run_offset(row, length, scale_runs, scale_batch, scale_run)
     shift += run_offset(row, length, shift_runs, shift_batch, shift_run)
     normed = layer_normed(load_row(x + row * width, offsets, mask), mask, width, eps)

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .bits import decode_e2m1, decode_e4m3, encode_e2m1, encode_e4m3, round_e2m1
-from .rows import round_as
+from .rows import part_indices, round_as
 
 
 @triton.jit
@@ -65,10 +65,10 @@ def quantize(
     codes = tl.where(_per_value(scale) > 0, codes, 0)
     even, odd = tl.split(tl.reshape(codes, (ROWS, COLUMNS // 2, 2)))
     packed = (even << 4) | odd if HIGH_FIRST else (odd << 4) | even
-    row, column, mask = _indices(height, width // 2, ROWS, COLUMNS // 2)
+    row, column, mask = part_indices(height, width // 2, ROWS, COLUMNS // 2)
     tl.store(values + batch * values_batch + row * (width // 2) + column, packed, mask=mask)
     code = tl.broadcast_to(code[:, None, :], (ROWS // GROUP, GROUP, COLUMNS // 16))
-    row, column, mask = _indices(height, width // 16, ROWS, COLUMNS // 16)
+    row, column, mask = part_indices(height, width // 16, ROWS, COLUMNS // 16)
     position = _scale_offset(row, column, width // 16, SWIZZLED)
     tl.store(scales + batch * scales_batch + position, tl.reshape(code, (ROWS, COLUMNS // 16)), mask=mask)
 
@@ -105,31 +105,21 @@ def dequantize(
     slot = (tl.program_id(2) % slots).to(tl.int64)
     if (slot_mask.to(tl.int64) >> slot) & 1 == 0:
         return
-    row, column, mask = _indices(rows, width // 2, ROWS, COLUMNS // 2)
+    row, column, mask = part_indices(rows, width // 2, ROWS, COLUMNS // 2)
     packed = tl.load(
         values + batch * values_batch + slot * values_slot + row * (width // 2) + column, mask=mask, other=0
     )
     low, high = decode_e2m1(packed & 15), decode_e2m1(packed >> 4)
     value = tl.join(high, low) if HIGH_FIRST else tl.join(low, high)
-    row, column, mask = _indices(rows, width // 16, ROWS, COLUMNS // 16)
+    row, column, mask = part_indices(rows, width // 16, ROWS, COLUMNS // 16)
     position = _scale_offset(row, column, width // 16, SWIZZLED)
     scale = decode_e4m3(tl.load(scales + batch * scales_batch + slot * scales_slot + position, mask=mask, other=0))
     largest = tl.load(amax + batch * amax_batch + slot * amax_slot)
     value = tl.reshape(value, (ROWS, COLUMNS // 16, 16)) * scale[:, :, None]
     value = tl.reshape(tl.div_rn(value * largest, DENOMINATOR), (ROWS, COLUMNS))
-    row, column, mask = _indices(rows, columns, ROWS, COLUMNS)
+    row, column, mask = part_indices(rows, columns, ROWS, COLUMNS)
     target = out + batch * out_batch + slot * out_slot + row * out_row + column * out_column
     tl.store(target, round_as(value, out), mask=mask)
-
-
-@triton.jit
-def _indices(
-    rows: tl.tensor, columns: tl.tensor, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """Rows `[ROWS, 1]` and columns `[1, COLUMNS]` of this program's part, and the mask of those inside the matrix."""
-    row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
-    column = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
-    return row, column, (row < rows) & (column < columns)
 
 
 @triton.jit
@@ -143,7 +133,7 @@ def _load(
     COLUMNS: tl.constexpr,
 ) -> tl.tensor:
     """This program's part of a matrix, `[ROWS, COLUMNS]` float32, with zeros outside the matrix."""
-    row, column, mask = _indices(rows, columns, ROWS, COLUMNS)
+    row, column, mask = part_indices(rows, columns, ROWS, COLUMNS)
     return tl.load(x + row * x_row + column.to(tl.int64) * x_column, mask=mask, other=0.0).to(tl.float32)
 
 

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .rows import check_shape, launch, load_row, store_as
+from .rows import check_shape, launch, load_row, store_as, this_row
 
 
 def rope_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -63,9 +63,7 @@ def _rope_rotate(
     pairs: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    token = tl.program_id(0).to(tl.int64)
-    offsets = tl.arange(0, BLOCK)
-    mask = offsets < width
+    token, offsets, mask = this_row(width, BLOCK)
     row = load_row(x + token // length * batch_stride + token % length * token_stride, offsets, mask)
     row = rotated(row, cos, sin, token, angle_batch * length, pairs, BLOCK)
     store_as(out + token * width + offsets, row, mask)

@@ -48,6 +48,23 @@ def per_run(name: str, value: Tensor, x: Tensor) -> Tensor:
 
 
 @triton.jit
+def this_row(width: tl.tensor, BLOCK: tl.constexpr) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """The row of this program, the offsets of its values and the mask of those inside the row."""
+    offsets = tl.arange(0, BLOCK)
+    return tl.program_id(0).to(tl.int64), offsets, offsets < width
+
+
+@triton.jit
+def part_indices(
+    rows: tl.tensor, columns: tl.tensor, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Rows `[ROWS, 1]` and columns `[1, COLUMNS]` of this program's part, and the mask of those inside the matrix."""
+    row = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    return row, column, (row < rows) & (column < columns)
+
+
+@triton.jit
 def run_offset(
     row: tl.tensor, length: tl.tensor, runs: tl.tensor, batch_stride: tl.tensor, run_stride: tl.tensor
 ) -> tl.tensor:

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .activation import sigmoid
-from .rows import check_shape, launch, load_row, round_as, store_as
+from .rows import check_shape, launch, load_row, part_indices, round_as, store_as
 
 # Values per program: several pixels if they have few channels, otherwise one.
 TILE = 4096
@@ -81,21 +81,17 @@ def _rms_silu_pad(
     TILE: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    pixel = (tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE))[:, None]
-    channel = tl.arange(0, BLOCK)[None, :]
-    mask = (pixel < pixels) & (channel < channels)
+    pixel, channel, mask = part_indices(pixels, channels, TILE, BLOCK)
     batch, frame, place = pixel // area // (frames + 2), pixel // area % (frames + 2), pixel % area
     fresh = mask & (frame >= 2)
     value = load_row(x, ((batch * frames + frame - 2) * area + place) * channels + channel, fresh)
     value = value * tl.rsqrt(tl.sum(value * value, 1, keep_dims=True) / channels + eps)
     value = round_as(value * load_row(gamma, channel, channel < channels), x)
     value = value * sigmoid(value)
+    before = tl.zeros_like(value)
     if past is not None:
-        old = mask & (frame < 2)
-        past_value = load_row(past, ((batch * 2 + frame) * area + place) * channels + channel, old)
-        value = tl.where(frame < 2, past_value, value)
-    else:
-        value = tl.where(frame < 2, 0.0, value)
+        before = load_row(past, ((batch * 2 + frame) * area + place) * channels + channel, mask & (frame < 2))
+    value = tl.where(frame < 2, before, value)
     store_as(out + pixel * channels + channel, value, mask)
 
 
@@ -109,9 +105,7 @@ def _upsample_nearest(
     TILE: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    pixel = (tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE))[:, None]
-    channel = tl.arange(0, BLOCK)[None, :]
-    mask = (pixel < pixels) & (channel < channels)
+    pixel, channel, mask = part_indices(pixels, channels, TILE, BLOCK)
     value = tl.load(x + pixel * channels + channel, mask=mask)
     # With the rows of all frames numbered consecutively, row y becomes rows 2y and 2y + 1 of twice the width.
     upper = out + (pixel // width * 4 * width + pixel % width * 2) * channels + channel

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..take import Take, choose, lock_shot, prune, takes_in
 from ..take.lock import TakeLock
+from ..take.take import bytes_in
 from ..units import format_bytes
 
 
@@ -57,7 +58,7 @@ def takes_lines(args: argparse.Namespace) -> Iterator[str]:
 def _change(take: Take, args: argparse.Namespace) -> Iterator[str]:
     """Changes a take whose lock this process has, and yields the lines of the report."""
     if args.what == "prune":
-        yield f"freed {format_bytes(prune(take, args.memory))}; the take has {format_bytes(take.size)} now"
+        yield f"freed {format_bytes(prune(take, args.memory))}; the take has {format_bytes(bytes_in(take.folder))} now"
     elif args.what in ("lock", "unlock"):
         lock_shot(take, args.shot, args.what == "lock").save()
         yield f"shot {args.shot} is {args.what}ed"
@@ -92,7 +93,7 @@ def _show(take: Take) -> Iterator[str]:
         for number, version in enumerate(shot.versions):
             mark = "*" if number == shot.chosen else " "
             seed = "the film's seed" if version.seed is None else f"seed {version.seed}"
-            count, size = take.block_count(index, number), format_bytes(take.size_of(index, number))
+            count, size = take.block_count(index, number), format_bytes(bytes_in(take.shot_folder(index, number)))
             yield f" {mark} version {number}: {seed}, {count} of {total} blocks, {size}, {version.made}: {version.text}"
     if paths := take.snapshot_paths():
         size = format_bytes(sum(path.stat().st_size for path in paths))
@@ -104,4 +105,4 @@ def _show(take: Take) -> Iterator[str]:
 def _summary(take: Take) -> str:
     plan, count = take.plan, take.block_count()
     state = "complete" if count == len(plan.blocks) else f"{count} of {len(plan.blocks)} blocks"
-    return f"{take.folder}: {plan.shots} shots, {plan.seconds:.1f} s, {state}, {format_bytes(take.size)}"
+    return f"{take.folder}: {plan.shots} shots, {plan.seconds:.1f} s, {state}, {format_bytes(bytes_in(take.folder))}"

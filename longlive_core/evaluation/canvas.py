@@ -14,6 +14,7 @@ FAINT: Final = "#d9dee3"
 PALETTE: Final = ("#1668b3", "#e08a1e", "#2f9461", "#b0403c", "#7b5ea7")
 # Plots are drawn at this scale and reduced at the end, because pillow does not antialias lines.
 OVERSAMPLING: Final = 3
+WIDTH: Final = 900
 
 Point = tuple[float, float]
 
@@ -38,12 +39,14 @@ class Axes:
 
 
 class Canvas:
-    """A picture of `width` × `height` pixels, white at first."""
+    """A white picture of WIDTH × `height` pixels with a title and, below it, the legend of the names."""
 
-    def __init__(self, width: int, height: int) -> None:
-        self.size = (width, height)
-        self._image = Image.new("RGB", (width * OVERSAMPLING, height * OVERSAMPLING), "white")
+    def __init__(self, height: int, title: str, names: Sequence[str]) -> None:
+        self.size = (WIDTH, height)
+        self._image = Image.new("RGB", (WIDTH * OVERSAMPLING, height * OVERSAMPLING), "white")
         self._draw = ImageDraw.Draw(self._image)
+        self.text((20, 14), title, 17)
+        self._legend((20, 54), names)
 
     def image(self) -> Image.Image:
         """The picture, reduced to 64 colours so that its file is small."""
@@ -98,7 +101,7 @@ class Canvas:
         self.text(((axes.left + axes.right) / 2, axes.bottom + 24), label, 12, "ma")
         self.line([(axes.left, axes.bottom), (axes.right, axes.bottom)])
 
-    def legend(self, at: Point, names: Sequence[str]) -> None:
+    def _legend(self, at: Point, names: Sequence[str]) -> None:
         """Draws names in a row, each with its colour of the palette."""
         x, y = at
         for name, colour in zip(names, PALETTE, strict=False):

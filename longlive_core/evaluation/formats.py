@@ -10,15 +10,15 @@ from typing import Final, Literal
 import numpy as np
 import torch
 
-from ..memory import MemoryConfig, PoolShape, make_pools
+from ..memory import MemoryConfig, make_pools
 from ..mini import LATENT_SIZE, Mini
 from ..model.linears import quantize_linears
 from ..sampling.generate import generate
-from ..types import BLOCK_FRAMES
+from ..types import BLOCK_FRAMES, LatentShape
 from ..units import MB
 from .measures import psnr
-from .mini import INTERVAL_SECONDS, STRIDE, Variant, score_case
-from .report import Row, make_row
+from .mini import STRIDE, Variant, evaluate_variant
+from .report import Row
 from .scripts import Case, minute_cases, short_cases
 from .windows import Frames, decode_windows, plan_windows
 
@@ -72,14 +72,11 @@ def evaluate_formats(
     for storage in FORMATS:
         quantized = quantize_weights(mini, storage.weights)
         variant = Variant(storage.name, storage.memory, steps)
-        short_scores, minute_scores = (
-            [score for case in cases for score in score_case(quantized, case, variant)] for cases in (short, minute)
-        )
-        row = make_row(storage.name, steps, short_scores, minute_scores, INTERVAL_SECONDS)
+        row = evaluate_variant(quantized, variant, short, minute)
         values = [psnr(a, b) for a, b in _frame_pairs(mini, quantized, storage, short[:PSNR_FILMS], steps)]
         rows.append(FormatRow(row, weight_bytes(mini, storage), kv_bytes(mini, storage), float(np.mean(values))))
         if log is not None:
-            log(f"{storage.name}: {len(short_scores) + len(minute_scores)} windows, {rows[-1].psnr:.1f} dB")
+            log(f"{storage.name}: {row.flicker.seams} windows, {rows[-1].psnr:.1f} dB")
     return tuple(rows)
 
 
@@ -101,9 +98,7 @@ def weight_bytes(mini: Mini, storage: Format) -> int:
 def kv_bytes(mini: Mini, storage: Format) -> int:
     """Bytes of the KV cache of a film at the model's size."""
     model, memory = mini.model.config, storage.memory
-    grid = model.grid(*LATENT_SIZE)
-    block_tokens = BLOCK_FRAMES * grid[0] * grid[1]
-    shape = PoolShape.of(model, batch=1, slots=memory.window // BLOCK_FRAMES, block_tokens=block_tokens)
+    shape = memory.pool_shape(model, LatentShape(1, model.channels, BLOCK_FRAMES, *LATENT_SIZE))
     (pool,) = make_pools(storage.kv, shape, torch.device("cpu"), torch.float32, smoothing=memory.smoothing)
     return sum(tensor.numel() * tensor.element_size() for tensor in pool.tensors(shape.slots))
 

@@ -14,9 +14,8 @@ from ..types import FPS, TIME_FACTOR
 from .probe import Reading, nearest_place, read_frame
 from .windows import Flicker, Frames, Window, measure_flicker
 
-# What only the KV cache can supply to a shot whose caption does not describe the hero, and what each caption describes.
+# What only the KV cache can supply to a shot whose caption does not describe the hero.
 IDENTITY: Final = ("colour", "shape", "size")
-SCENE: Final = ("background", "pattern", "position")
 ATTRIBUTES: Final = ("background", "pattern", "colour", "shape", "size", "position")
 
 

@@ -85,15 +85,19 @@ def evaluate_cases(
     rows: list[Row] = []
     for variant in variants(steps):
         variant_began = time.monotonic()
-        short_scores, minute_scores = (
-            [score for case in cases for score in score_case(mini, case, variant)]
-            for cases in (short, minute if variant.minute_films else ())
-        )
-        rows.append(make_row(variant.name, variant.steps, short_scores, minute_scores, INTERVAL_SECONDS))
+        row = evaluate_variant(mini, variant, short, minute if variant.minute_films else ())
+        rows.append(row)
         if log is not None:
-            count = len(short_scores) + len(minute_scores)
-            log(f"{variant.name}: {count} windows in {time.monotonic() - variant_began:.0f} s")
+            log(f"{row.name}: {row.flicker.seams} windows in {time.monotonic() - variant_began:.0f} s")
     return Report(tuple(rows), len(short), len(minute), vae_psnr(mini, short[:8]), time.monotonic() - began)
+
+
+def evaluate_variant(mini: Mini, variant: Variant, short: Sequence[Case], minute: Sequence[Case]) -> Row:
+    """Generates the films of given scripts with one configuration and reads them with the probe."""
+    short_scores, minute_scores = (
+        [score for case in cases for score in score_case(mini, case, variant)] for cases in (short, minute)
+    )
+    return make_row(variant.name, variant.steps, short_scores, minute_scores, INTERVAL_SECONDS)
 
 
 def score_case(mini: Mini, case: Case, variant: Variant, every: int = STRIDE) -> Iterator[WindowScore]:
@@ -104,7 +108,8 @@ def score_case(mini: Mini, case: Case, variant: Variant, every: int = STRIDE) ->
         return
     for shot in range(len(case.blocks)):
         in_film = [window for window in windows if window.shot == shot]
-        in_shot = [_relative_to(window, case.first_block(shot)) for window in in_film]
+        first = sum(case.blocks[:shot])
+        in_shot = [Window(0, window.block - first, window.seam - first * BLOCK_FRAMES) for window in in_film]
         scores = _score_film(mini, case.alone(shot), in_shot, MemoryConfig(), variant.steps)
         for window, score in zip(in_film, scores, strict=True):
             yield replace(score, shot=shot, seconds=window.start / FPS)
@@ -133,8 +138,3 @@ def _score_film(
     blocks = generate(mini.model, plan, mini.encode_text, memory, size=LATENT_SIZE, steps=steps, seed=case.seed)
     for window, frames in decode_windows(mini.vae, blocks, windows):
         yield score_window(case.film, window, frames)
-
-
-def _relative_to(window: Window, first_block: int) -> Window:
-    """The window in a film that starts at block `first_block`."""
-    return Window(0, window.block - first_block, window.seam - first_block * BLOCK_FRAMES)

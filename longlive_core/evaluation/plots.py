@@ -22,9 +22,7 @@ def plot_adherence(report: Report) -> Image.Image:
     series: list[tuple[str, Mapping[str, Score]]] = [(f"shot 1, {best.steps} steps", best.named)]
     series += [(f"shot 1, {r.steps} steps", r.named) for r in report.rows[1:] if r.steps != best.steps]
     series += [(f"later shots, {row.name}", row.unnamed) for row in (best, without)]
-    canvas = Canvas(900, 380)
-    canvas.text((20, 14), "Share of windows that show what was asked for", 17)
-    canvas.legend((20, 54), [name for name, _ in series])
+    canvas = Canvas(380, "Share of windows that show what was asked for", [name for name, _ in series])
     axes = Axes(58, 98, 885, 340, (0, len(ATTRIBUTES)), (0, 100))
     canvas.grid(axes, PER_CENT, ".0f", "% of windows")
     _bars(canvas, axes, ATTRIBUTES, [[100 * scores[a].rate for a in ATTRIBUTES] for _, scores in series])
@@ -39,9 +37,8 @@ def plot_adherence(report: Report) -> Image.Image:
 def plot_identity(report: Report) -> Image.Image:
     """Colour, shape and size of the hero over a minute, with one line for each row that has minute films."""
     rows = [row for row in report.rows if row.timeline]
-    canvas = Canvas(900, 760)
-    canvas.text((20, 14), f"The hero over one minute, described in shot 1 only ({report.minute_films} films)", 17)
-    canvas.legend((20, 54), [row.name for row in rows])
+    title = f"The hero over one minute, described in shot 1 only ({report.minute_films} films)"
+    canvas = Canvas(760, title, [row.name for row in rows])
     for place, name in enumerate(IDENTITY):
         top = 98 + 215 * place
         axes = Axes(58, top, 885, top + 160, (0, 60), (0, 100))
@@ -62,9 +59,8 @@ def plot_flicker(report: Report) -> Image.Image:
     """Flicker at seams, as a ratio to the flicker elsewhere."""
     ratios = [[row.flicker.over_boundaries for row in report.rows], [row.flicker.over_inside for row in report.rows]]
     highest = max([1.5, *(1.1 * value for values in ratios for value in values if value == value)])
-    canvas = Canvas(900, 380)
-    canvas.text((20, 14), "Flicker at the seams between blocks", 17)
-    canvas.legend((20, 54), ["seam / other latent boundaries", "seam / all frames inside blocks"])
+    names = ("seam / other latent boundaries", "seam / all frames inside blocks")
+    canvas = Canvas(380, "Flicker at the seams between blocks", names)
     axes = Axes(58, 98, 885, 340, (0, len(report.rows)), (0, highest))
     canvas.grid(axes, [0, 0.5, 1, *_halves(1.5, highest)], ".1f", "ratio of mean frame differences")
     _bars(canvas, axes, [row.name for row in report.rows], ratios)

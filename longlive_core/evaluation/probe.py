@@ -22,10 +22,9 @@ from ..training.world import (
     Shape,
     hero_mask,
 )
-from .components import erode, largest_component
+from .components import Mask, erode, largest_component
 
 Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Colour = tuple[float, float, float]
 
 # Tones of a background differ by up to this many levels of grey from its mean: half a pattern's contrast, and ringing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...kernels import unswizzle_scales
 from ..memory import BlockKVCache, MemoryConfig
-from ..model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
+from ..model import CausalWan, KVCache, TextKVCache, WanConfig
 from ..sampling.generate import generate
 from ..sampling.noise import film_noise
 from ..sampling.snapshot import Snapshot
@@ -22,7 +22,6 @@ from .recorded import RecordedRun, relative_error
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass(slots=True)
 class ComparedModel:
     """A model whose calls are compared with those of a recorded run.
 
@@ -32,32 +31,14 @@ class ComparedModel:
     thinned file leaves out calls. attended: latent frames that each call attended to.
     """
 
-    model: CausalWan
-    recorded: RecordedRun
-    replay: bool
-    timesteps: list[Tensor]
-    calls: int = 0
-    errors: list[float] = field(default_factory=list[float])
-    attended: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
-
-    @property
-    def config(self) -> WanConfig:
-        """Configuration of the model."""
-        return self.model.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the model."""
-        return self.model.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the model."""
-        return self.model.device
-
-    def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
-        """See `CausalWan.text_kv`."""
-        return self.model.text_kv(text)
+    def __init__(self, recorded: RecordedRun, *, replay: bool) -> None:
+        self.model = load_model(recorded)
+        self.config, self.dtype, self.device = self.model.config, self.model.dtype, self.model.device
+        self.text_kv = self.model.text_kv
+        self.recorded, self.replay, self.timesteps = recorded, replay, recorded.timesteps()
+        self.calls = 0
+        self.errors: list[float] = []
+        self.attended: list[tuple[int, ...]] = []
 
     def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         index, call = self.calls, f"call.{self.calls}"
@@ -104,7 +85,7 @@ def regenerate(recorded: RecordedRun, *, replay: bool) -> ReplayResult:
     Raises ValueError if the film takes other model calls than the recorded one.
     """
     run = recorded.metadata["run"]
-    model = ComparedModel(load_model(recorded), recorded, replay, recorded.timesteps())
+    model = ComparedModel(recorded, replay=replay)
     embeddings = dict(zip(recorded.metadata["prompt_table"], recorded.tensors["prompt_embeds"], strict=True))
     noise = recorded.tensors["noise"].transpose(1, 2)
     image = recorded.tensors["initial_latent"].transpose(1, 2) if run["image_to_video"] else None

@@ -96,10 +96,6 @@ class Report:
     vae_psnr: float
     seconds: float
 
-    def row(self, name: str) -> Row:
-        """The row of a configuration. Raises KeyError for an unknown name."""
-        return {row.name: row for row in self.rows}[name]
-
 
 def make_row(
     name: str, steps: int, short: Iterable[WindowScore], minute: Iterable[WindowScore], interval: float

@@ -38,15 +38,11 @@ class Case:
 
     def plan(self) -> BlockPlan:
         """The block plan of the script. Raises ValueError if its lengths are not those of `film`."""
-        plan = ShotScript.parse(self.script).plan(block_frames=BLOCK_FRAMES)
+        plan = ShotScript.parse(self.script).plan()
         planned = tuple(sum(block.shot == shot for block in plan.blocks) for shot in range(plan.shots))
         if planned != self.blocks or plan.video_frames != self.film.frames:
             raise ValueError(f"the script plans shots of {planned} blocks, but the film has shots of {self.blocks}")
         return plan
-
-    def first_block(self, shot: int) -> int:
-        """Index of the first block of a shot."""
-        return sum(self.blocks[:shot])
 
     def alone(self, shot: int) -> Case:
         """One shot as a separate film with other noise, so that nothing of the other shots can influence it."""

@@ -24,17 +24,15 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     plots = {
-        "mini_adherence.png": plot_adherence(report),
-        "mini_identity.png": plot_identity(report),
-        "mini_flicker.png": plot_flicker(report),
+        "adherence": plot_adherence(report),
+        "identity": plot_identity(report),
+        "flicker": plot_flicker(report),
     }
-    for name, picture in plots.items():
-        picture.save(folder / name, optimize=True)
-    pictures = "\n\n".join(f"![{_title(name)}]({name})" for name in plots)
-    return [
-        _replace_section(folder, MINI_SECTION, f"{markdown(report)}\n{pictures}"),
-        *(folder / name for name in plots),
-    ]
+    files = [folder / f"mini_{name}.png" for name in plots]
+    for file, picture in zip(files, plots.values(), strict=True):
+        picture.save(file, optimize=True)
+    pictures = "\n\n".join(f"![{name}](mini_{name}.png)" for name in plots)
+    return [_replace_section(folder, MINI_SECTION, f"{markdown(report)}\n{pictures}"), *files]
 
 
 def write_formats(rows: Sequence[FormatRow], folder: Path) -> Path:
@@ -103,7 +101,3 @@ def _flicker_line(row: Row) -> str:
 
 def _number(value: float, spec: str) -> str:
     return "–" if isnan(value) else format(value, spec)
-
-
-def _title(name: str) -> str:
-    return name.removesuffix(".png").replace("mini_", "")

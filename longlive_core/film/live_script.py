@@ -22,25 +22,15 @@ class LiveScript:
         plan = live.begin(shot)             # from the thread that samples, before a shot's first block
 
     A change takes effect when the next shot begins. Lengths cannot change, because the film's file already has its
-    audio. `version` counts the changes.
+    audio. script: the newest script. version: the number of changes so far.
     """
 
     def __init__(self, script: ShotScript, plan: BlockPlan) -> None:
         """plan: the film's plan; for a film that continues another one it includes the earlier film's blocks."""
         self._lock = Lock()
-        self._script, self._plan = script, plan
+        self.script, self._plan = script, plan
         self._before = plan.shots - len(script.shots)
-        self._version, self._begun = 0, 0
-
-    @property
-    def script(self) -> ShotScript:
-        """The newest script."""
-        return self._script
-
-    @property
-    def version(self) -> int:
-        """The number of changes so far."""
-        return self._version
+        self.version, self._begun = 0, 0
 
     @property
     def begun(self) -> int:
@@ -61,21 +51,21 @@ class LiveScript:
         """
         script = ShotScript.parse(text)
         with self._lock:
-            if version is not None and version != self._version:
-                raise TooLateError(f"the script is at version {self._version}, not {version}: read it again")
+            if version is not None and version != self.version:
+                raise TooLateError(f"the script is at version {self.version}, not {version}: read it again")
             self._check_begun(script)
             self._plan = self._planned(script)
-            self._script, self._version = script, self._version + 1
-            return self._version
+            self.script, self.version = script, self.version + 1
+            return self.version
 
     def _check_begun(self, script: ShotScript) -> None:
-        count = len(self._script.shots)
+        count = len(self.script.shots)
         if len(script.shots) != count:
             raise ValueError(
                 f"the film that is being made has {count} shots, this script {len(script.shots)}: change texts and "
                 "seeds only, and add shots when the film is complete"
             )
-        for number, (was, now) in enumerate(zip(self._script.shots, script.shots, strict=True), 1):
+        for number, (was, now) in enumerate(zip(self.script.shots, script.shots, strict=True), 1):
             same = (was.prompt, was.seed, was.continues) == (now.prompt, now.seed, now.continues)
             if number <= self.begun and not same:
                 raise TooLateError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Protocol
 
 from ..memory import DEFAULT_MEMORY, MemoryConfig, TextEncoder
 from ..model import FlowModel
@@ -16,14 +15,8 @@ from ..take.settings import Settings
 
 OnStep = Callable[[Step], None]
 ShouldStop = Callable[[], bool]
-
-
-class StartGeneration(Protocol):
-    """Starts a generation of a plan. The generation calls `known` for the given latents of every block."""
-
-    def __call__(
-        self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
-    ) -> Generation: ...
+StartGeneration = Callable[[BlockPlan, KnownLatents, OnStep | None, ShouldStop | None], Generation]
+"""Starts a generation of a plan. The generation calls the second argument for the given latents of every block."""
 
 
 @dataclass(frozen=True, slots=True)

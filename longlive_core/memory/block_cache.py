@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..model import Projected, Rope, rope_angles
+from ..model import FlowModel, Projected, Rope, rope_angles
 from ..model.attention import Attention
-from .pool import Pool
+from ..types import LatentShape
+from .formats import Pool
+from .window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +25,18 @@ class RelativeRope:
     queries: Rope
 
     @classmethod
-    def of_window(
-        cls,
-        blocks: tuple[int, ...],
-        slot: int,
-        block_frames: int,
-        grid: tuple[int, int],
-        head_dim: int,
-        t_scale: float,
-        device: torch.device,
-    ) -> RelativeRope:
-        """The angles for `blocks`, the block in each slot, and the new block in `slot`.
+    def of_window(cls, window: Window, shape: LatentShape, model: FlowModel, t_scale: float) -> RelativeRope:
+        """The angles for the blocks in the window, of which the current one is the new block. shape: of one block.
 
-        The blocks are numbered in film order as frames 0 … m − 1, and these are scaled by `t_scale`. grid: as in
-        `rope_angles`.
+        The blocks are numbered in film order as frames 0 … m − 1, and these are scaled by `t_scale`.
         """
-        rank = {block: index for index, block in enumerate(sorted(blocks))}
-        frames = [rank[block] * block_frames + frame for block in blocks for frame in range(block_frames)]
-        keys = rope_angles(torch.tensor(frames, dtype=torch.float64, device=device) * t_scale, grid, head_dim)
-        tokens = block_frames * grid[0] * grid[1]
-        rows = slice(slot * tokens, (slot + 1) * tokens)
+        rank = {block: index for index, block in enumerate(sorted(window.blocks))}
+        frames = [rank[block] * shape.frames + frame for block in window.blocks for frame in range(shape.frames)]
+        times = torch.tensor(frames, dtype=torch.float64, device=model.device) * t_scale
+        grid = model.config.grid(shape.height, shape.width)
+        keys = rope_angles(times, grid, model.config.head_dim)
+        tokens = shape.frames * grid[0] * grid[1]
+        rows = slice(window.slot * tokens, (window.slot + 1) * tokens)
         return cls(keys, Rope(keys.cos[:, rows], keys.sin[:, rows]))
 
 

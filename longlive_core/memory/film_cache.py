@@ -13,8 +13,7 @@ from ..model.attention import Attention
 from ..types import BlockSpec, LatentShape
 from .block_cache import BlockKVCache, RelativeRope
 from .config import MemoryConfig
-from .formats import make_pools
-from .pool import Pool, restore_pool
+from .formats import Pool, make_pools, restore_pool
 from .prompts import PromptCache, PromptKV, TextEncoder
 from .window import Window, WindowState
 
@@ -101,7 +100,9 @@ class FilmKVCache:
         clean: whether the step is a clean pass.
         """
         prompts = [block.prompt] if self._negative is None else [block.prompt, self._negative]
-        relative = self._relative_rope() if self.config.relative_rope else None
+        relative = None
+        if self.config.relative_rope:
+            relative = RelativeRope.of_window(self.window, self._shape, self._model, self.config.t_scale)
         for prompt, pool in zip(prompts, self._pools, strict=True):
             kv = BlockKVCache(
                 pool, self.window.blocks, self.window.slot, self._shape.frames, clean, self._attention, relative
@@ -141,14 +142,3 @@ class FilmKVCache:
         self._allocated, other._allocated = other._allocated, None
         self.window.restore(other.window.state())
         return True
-
-    def _relative_rope(self) -> RelativeRope:
-        return RelativeRope.of_window(
-            self.window.blocks,
-            self.window.slot,
-            self._shape.frames,
-            self._model.config.grid(self._shape.height, self._shape.width),
-            self._model.config.head_dim,
-            self.config.t_scale,
-            self._model.device,
-        )

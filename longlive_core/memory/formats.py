@@ -7,10 +7,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .pool import DensePool, Pool, PoolShape
-from .quantized_pool import FP8Store, NVFP4Store, QuantizedPool, Smoothing, StoreFactory
+from .pool import DensePool, PoolShape
+from .quantized_pool import FP8Store, NVFP4Store, QuantizedPool, Smoothing, Store
 
-KV_FORMATS: dict[str, torch.dtype | StoreFactory] = {
+Pool = DensePool | QuantizedPool
+"""K/V of one branch of guidance. Formats differ in what they store; all are read in the dtype of attention."""
+
+KV_FORMATS: dict[str, torch.dtype | type[Store]] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
     "float32": torch.float32,
@@ -58,6 +61,20 @@ def pool_bytes(kv_format: str, shape: PoolShape) -> int:
 def scratch_bytes(kv_format: str, shape: PoolShape, dtype: torch.dtype) -> int:
     """Bytes of the scratch buffer that the pools of a format share: K/V of one layer in `dtype`, or 0."""
     return 0 if isinstance(KV_FORMATS.get(kv_format), torch.dtype) else _bytes(shape.empty(dtype, META))
+
+
+def restore_pool(pool: Pool, tensors: Iterable[Tensor], filled: int) -> None:
+    """Copies `tensors`, which the `tensors(filled)` of another pool gave, into a pool.
+
+    Raises ValueError if their number, a shape or a dtype differs.
+    """
+    for i, (target, source) in enumerate(zip(pool.tensors(filled), tensors, strict=True)):
+        if target.shape != source.shape or target.dtype != source.dtype:
+            raise ValueError(
+                f"tensor {i} of the saved KV cache is {tuple(source.shape)} {source.dtype}, but this run has "
+                f"{tuple(target.shape)} {target.dtype}; use the size and kv_format of the saved run"
+            )
+        target.copy_(source)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -8,8 +8,7 @@ layer 7   store     [ global ][ shot   ][ block 4 ][ old     ]      4.5 or 8 bit
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,28 +24,11 @@ RULE = "mse"
 """The NVFP4 scale rule; see `kernels.RULES`."""
 
 
-class Store(Protocol):
-    """The quantised keys, or values, of one layer."""
-
-    def append(self, slot: int, x: Tensor) -> None:
-        """Quantises a block, `[B, block_tokens, H, D]`, into a slot."""
-        ...
-
-    def read(self, slots: list[int], out: Tensor) -> None:
-        """Dequantises `slots` into their rows of `out`, `[B, slots · block_tokens, H, D]`; other rows are unchanged."""
-        ...
-
-    def tensors(self, filled: int) -> tuple[Tensor, ...]:
-        """See `Pool.tensors`."""
-        ...
-
-
-StoreFactory = Callable[[PoolShape, torch.device, bool], Store]
-"""Allocates a store: (shape, device, centred). centred: subtract the mean over the block's tokens before rounding."""
-
-
 class FP8Store:
-    """E4M3 with one float32 scale for each head of each token, which makes centring pointless."""
+    """The quantised keys, or values, of one layer: E4M3 with one float32 scale for each head of each token.
+
+    These scales make centring pointless.
+    """
 
     def __init__(self, shape: PoolShape, device: torch.device, centred: bool) -> None:  # noqa: ARG002
         self._shape = shape
@@ -55,24 +37,26 @@ class FP8Store:
         self._scales = torch.empty((*size, 1), dtype=torch.float32, device=device)
 
     def append(self, slot: int, x: Tensor) -> None:
-        """See `Store.append`."""
+        """Quantises a block, `[B, block_tokens, H, D]`, into a slot."""
         values, scales = quantize_fp8_rows(x.reshape(-1, self._shape.head_dim))
         self._values[:, slot].copy_(values.view(x.shape))
         self._scales[:, slot].copy_(scales.view(*x.shape[:-1], 1))
 
     def read(self, slots: list[int], out: Tensor) -> None:
-        """See `Store.read`."""
+        """Dequantises `slots` into their rows of `out`, `[B, slots · block_tokens, H, D]`; other rows are unchanged."""
         rows = out.unflatten(1, (self._shape.slots, self._shape.block_tokens))
         for slot in slots:
             rows[:, slot].copy_(self._values[:, slot]).mul_(self._scales[:, slot])
 
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
-        """See `Pool.tensors`."""
+        """See `DensePool.tensors`."""
         return self._values[:, :filled], self._scales[:, :filled]
 
 
 class NVFP4Store:
-    """NVFP4 with the 4-over-6 rule and one amax per block, optionally centred.
+    """The quantised keys, or values, of one layer: NVFP4 with the 4-over-6 rule and one amax per block.
+
+    centred: subtract the mean over the block's tokens before rounding.
 
     Keys have a large part in common over the tokens of a block. Subtracting it before rounding and adding it after
     dequantisation makes the rounding error smaller (the smoothing of SageAttention2, arXiv 2411.10958).
@@ -90,14 +74,14 @@ class NVFP4Store:
         self._mean = torch.empty(mean, dtype=torch.float32, device=device)
 
     def append(self, slot: int, x: Tensor) -> None:
-        """See `Store.append`."""
+        """See `FP8Store.append`."""
         if self._mean.numel():
             self._mean[:, slot] = x.float().mean(1, keepdim=True)
             x = (x - self._mean[:, slot]).to(x.dtype)
         append_nvfp4(x, self._values, self._scales, self._amax, slot, RULE)
 
     def read(self, slots: list[int], out: Tensor) -> None:
-        """See `Store.read`."""
+        """See `FP8Store.read`."""
         read_nvfp4(self._values, self._scales, self._amax, RULE, slots, out)
         if self._mean.numel():
             rows = out.unflatten(1, (self._shape.slots, self._shape.block_tokens))
@@ -105,21 +89,24 @@ class NVFP4Store:
                 rows[:, slot].add_(self._mean[:, slot])
 
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
-        """See `Pool.tensors`."""
+        """See `DensePool.tensors`."""
         return tuple(t[:, :filled] for t in (self._values, self._scales, self._amax, self._mean))
+
+
+Store = FP8Store | NVFP4Store
 
 
 class QuantizedPool:
     """A pool of quantised blocks. The block that is being sampled stays unquantised until its clean pass.
 
-    store: allocates the storage of one layer's keys or values. scratch: `shape.empty(…)`; pools that are never read at
+    store: of one layer's keys or values. scratch: `shape.empty(…)`; pools that are never read at
     the same time may share it.
     smoothing: `token` centres the keys of NVFP4 over the tokens of a block, which changes rounding errors only.
     `reference` subtracts from the new block's keys, in the scratch buffer, their mean over channels, as LongLive 2.0
     does in every call; the stored keys are not changed. It exists to compare with recorded runs.
     """
 
-    def __init__(self, shape: PoolShape, store: StoreFactory, smoothing: Smoothing, scratch: KeyValue) -> None:
+    def __init__(self, shape: PoolShape, store: type[Store], smoothing: Smoothing, scratch: KeyValue) -> None:
         self.shape = shape
         self._smoothing = smoothing
         self._scratch = scratch
@@ -129,12 +116,12 @@ class QuantizedPool:
         self._layers = [(store(shape, device, centred), store(shape, device, False)) for _ in range(shape.layers)]
 
     def new_block(self, layer: int, slot: int) -> KeyValue:
-        """See `Pool.new_block`."""
+        """See `DensePool.new_block`."""
         self._new = (layer, slot)
         return self.shape.slot_view(self._scratch, slot)
 
     def commit(self, layer: int, slot: int, *, clean: bool) -> None:
-        """See `Pool.commit`."""
+        """Stores what was written to `new_block` if it is clean, which is the case in a clean pass (t = 0)."""
         k, v = self.shape.slot_view(self._scratch, slot)
         if clean:
             keys, values = self._layers[layer]
@@ -144,7 +131,7 @@ class QuantizedPool:
             k.sub_(k.mean(-1, keepdim=True))
 
     def read(self, layer: int, filled: int, dtype: torch.dtype) -> KeyValue:
-        """See `Pool.read`. The new block is read from the scratch buffer, unquantised."""
+        """See `DensePool.read`. The new block is read from the scratch buffer, unquantised."""
         history = [slot for slot in range(filled) if (layer, slot) != self._new]
         for store, out in zip(self._layers[layer], self._scratch, strict=True):
             store.read(history, out)
@@ -152,5 +139,5 @@ class QuantizedPool:
         return KeyValue(self._scratch.k[:, :rows].to(dtype), self._scratch.v[:, :rows].to(dtype))
 
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
-        """See `Pool.tensors`."""
+        """See `DensePool.tensors`."""
         return tuple(t for layer in self._layers for store in layer for t in store.tensors(filled))

@@ -29,7 +29,9 @@ class Window:
     """Assigns a slot to each new block. For every block in film order: `begin`, optionally `recache`, then `end`.
 
     slots: number of blocks that fit, including the new one. sinks: number of blocks at the start of the film that are
-    never evicted. shot_sink: whether a cut pins its block. Raises ValueError if no slot is left for a new block.
+    never evicted. shot_sink: whether a cut pins its block. pin: the shot sink, that is, the first block of the newest
+    shot whose first clean pass is done, or None. current: the block between `begin` and `end`, or None. Raises
+    ValueError if no slot is left for a new block.
     """
 
     def __init__(self, slots: int, *, sinks: int = 1, shot_sink: bool = True) -> None:
@@ -42,9 +44,9 @@ class Window:
         self.sinks = sinks
         self.shot_sink = shot_sink
         self._blocks: list[int] = []
-        self._pin: int | None = None
+        self.pin: int | None = None
         self._next = 0
-        self._current: int | None = None
+        self.current: int | None = None
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -52,21 +54,11 @@ class Window:
         return tuple(self._blocks)
 
     @property
-    def pin(self) -> int | None:
-        """The shot sink: the first block of the newest shot whose first clean pass is done, or None."""
-        return self._pin
-
-    @property
-    def current(self) -> int | None:
-        """The block between `begin` and `end`, or None."""
-        return self._current
-
-    @property
     def slot(self) -> int:
         """The slot of the current block. Raises RuntimeError between blocks."""
-        if self._current is None:
+        if self.current is None:
             raise RuntimeError("the window has no current block; call begin first")
-        return self._blocks.index(self._current)
+        return self._blocks.index(self.current)
 
     def attended(self) -> tuple[int, ...]:
         """The blocks that the current block attends, in film order. The last one is the current block itself."""
@@ -78,17 +70,17 @@ class Window:
         For the current block it returns the same slot again, so that an interrupted block can be restarted. Raises
         RuntimeError for a block that is neither the current nor the next one.
         """
-        if block == self._current:
+        if block == self.current:
             return self.slot
-        if self._current is not None or block != self._next:
-            current = "none" if self._current is None else self._current
+        if self.current is not None or block != self._next:
+            current = "none" if self.current is None else self.current
             raise RuntimeError(f"block {block} cannot begin: the current block is {current}, the next is {self._next}")
         if len(self._blocks) < self.slots:
             self._blocks.append(block)
         else:
-            evicted = min(other for other in self._blocks if other >= self.sinks and other != self._pin)
+            evicted = min(other for other in self._blocks if other >= self.sinks and other != self.pin)
             self._blocks[self._blocks.index(evicted)] = block
-        self._current, self._next = block, block + 1
+        self.current, self._next = block, block + 1
         return self.slot
 
     def recache(self) -> int:
@@ -98,26 +90,26 @@ class Window:
         """
         current = self._blocks[self.slot]
         self._blocks = [*range(min(self.sinks, current)), current]
-        self._pin = None
+        self.pin = None
         return self.slot
 
     def end(self, *, cut: bool) -> None:
         """Ends the current block, whose clean K/V are in its slot. A cut pins it instead of the previous shot sink."""
         current = self._blocks[self.slot]
         if cut and self.shot_sink:
-            self._pin = current
-        self._current = None
+            self.pin = current
+        self.current = None
 
     def state(self) -> WindowState:
         """The state for `restore`. The current block counts as the next one, because its K/V are not clean yet."""
-        return WindowState(self.blocks, self._pin, self._next if self._current is None else self._current)
+        return WindowState(self.blocks, self.pin, self._next if self.current is None else self.current)
 
     def restore(self, state: WindowState) -> None:
         """Restores the state of a window with the same settings. Raises RuntimeError if the state is not valid here."""
-        self._blocks, self._pin = list(state.blocks), state.pin
+        self._blocks, self.pin = list(state.blocks), state.pin
         # A state that was taken between `begin` and `end` lists the next block already, in the slot that it began in.
-        self._current = state.next if state.next in state.blocks else None
-        self._next = state.next + (1 if self._current is not None else 0)
+        self.current = state.next if state.next in state.blocks else None
+        self._next = state.next + (1 if self.current is not None else 0)
         self.check_integrity()
 
     def check_integrity(self) -> None:
@@ -129,9 +121,9 @@ class Window:
             "there are more blocks than slots": len(blocks) > self.slots,
             "a block is not before the next one": any(not 0 <= block < self._next for block in blocks),
             "the global sink is missing": not sinks <= blocks,
-            "the shot sink is missing": self._pin is not None and self._pin not in blocks,
+            "the shot sink is missing": self.pin is not None and self.pin not in blocks,
             "the newest block is missing": self._next > 0 and self._next - 1 not in blocks,
         }
         found = [fault for fault, present in faults.items() if present]
         if found:
-            raise RuntimeError(f"KV window {self._blocks} (pin {self._pin}, next {self._next}): {', '.join(found)}")
+            raise RuntimeError(f"KV window {self._blocks} (pin {self.pin}, next {self._next}): {', '.join(found)}")

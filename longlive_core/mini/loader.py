@@ -76,7 +76,7 @@ class Mini:
             "max_words": self.text.max_words,
             "heads": self.text.heads,
         }
-        configs = asdict(self.model.config), text, self.vae.config.to_dict()
+        configs = asdict(self.model.config), text, asdict(self.vae.config)
         for name, module, config in zip(FILES, self.modules, configs, strict=True):
             tensors = {k: v.detach().to(dtype).contiguous() for k, v in module.state_dict().items()}
             save_file(tensors, folder / f"{name}.safetensors", {"format": FORMAT, "config": json.dumps(config)})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -104,10 +105,7 @@ class Projections(nn.Module):
     def __init__(self, config: WanConfig, layer: int, ops: Ops, factory: dict[str, Any]) -> None:
         super().__init__()
         self.layer, self.heads = layer, config.num_heads
-        self.q = ops.Linear(config.dim, config.dim, **factory)
-        self.k = ops.Linear(config.dim, config.dim, **factory)
-        self.v = ops.Linear(config.dim, config.dim, **factory)
-        self.o = ops.Linear(config.dim, config.dim, **factory)
+        self.q, self.k, self.v, self.o = (ops.Linear(config.dim, config.dim, **factory) for _ in range(4))
         self.norm_q = RMSNorm(config.dim, config.eps, factory)
         self.norm_k = RMSNorm(config.dim, config.eps, factory)
 
@@ -146,11 +144,7 @@ class Layer(nn.Module):
         self.self_attn = SelfAttention(config, layer, ops, factory)
         self.norm3 = LayerNorm(config.dim, factory)
         self.cross_attn = CrossAttention(config, layer, ops, factory)
-        self.ffn = nn.Sequential(
-            ops.Linear(config.dim, config.ffn_dim, **factory),
-            nn.GELU(approximate="tanh"),
-            ops.Linear(config.ffn_dim, config.dim, **factory),
-        )
+        self.ffn = two_linears((config.dim, config.ffn_dim, config.dim), nn.GELU(approximate="tanh"), ops, factory)
         self.modulation = nn.Parameter(torch.randn(1, 6, config.dim, **factory) / config.dim**0.5)
 
     def forward(self, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:
@@ -185,6 +179,14 @@ class Head(nn.Module):
         """x `[B, L, C]`, e `[B, F, C]`, the timestep embedding before its projection → `[B, L, features]`."""
         shift, scale = (self.modulation.to(e) + e.unsqueeze(2)).unbind(2)
         return self.head(layer_norm_modulate(x, scale, shift, self.eps))
+
+
+def two_linears(
+    widths: tuple[int, int, int], activation: nn.Module, ops: Ops, factory: dict[str, Any]
+) -> nn.Sequential:
+    """Two linear layers with an activation between them. widths: of the input, between the layers and of the output."""
+    first, second = (ops.Linear(*pair, **factory) for pair in pairwise(widths))
+    return nn.Sequential(first, activation, second)
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

@@ -39,7 +39,7 @@ def rope_angles(positions: Tensor, grid: tuple[int, int], head_dim: int) -> Rope
     batch, frames = time.shape
     axes = (time, _range(grid[0], time), _range(grid[1], time))
     t, y, x = (
-        position.unsqueeze(-1) * _frequencies(pairs, time.device)
+        position.unsqueeze(-1) * frequencies(pairs, time.device)
         for position, pairs in zip(axes, axis_pairs(head_dim), strict=True)
     )
     shape = (batch, frames, *grid)
@@ -59,7 +59,7 @@ def _range(count: int, like: Tensor) -> Tensor:
     return torch.arange(count, dtype=like.dtype, device=like.device).unsqueeze(0)
 
 
-def _frequencies(pairs: int, device: torch.device) -> Tensor:
-    """`[pairs]` float64."""
+def frequencies(pairs: int, device: torch.device) -> Tensor:
+    """ω_j = 10000^(−j / pairs), `[pairs]` float64."""
     exponent = torch.arange(pairs, dtype=torch.float64, device=device) / pairs
     return torch.pow(10000.0, -exponent)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import WanConfig
-from .layers import Head, KeyValue, KVCache, Layer, Ops, TextKVCache
-from .rope import Rope, rope_angles
+from .layers import Head, KeyValue, KVCache, Layer, Ops, TextKVCache, two_linears
+from .rope import Rope, frequencies, rope_angles
 
 
 class CausalWan(nn.Module):
@@ -36,17 +36,10 @@ class CausalWan(nn.Module):
         self.patch_embedding = ops.Conv3d(
             config.channels, config.dim, kernel_size=config.patch, stride=config.patch, **factory
         )
-        self.text_embedding = nn.Sequential(
-            ops.Linear(config.text_dim, config.dim, **factory),
-            nn.GELU(approximate="tanh"),
-            ops.Linear(config.dim, config.dim, **factory),
-        )
-        self.time_embedding = nn.Sequential(
-            ops.Linear(config.freq_dim, config.dim, **factory),
-            nn.SiLU(),
-            ops.Linear(config.dim, config.dim, **factory),
-        )
-        self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(config.dim, 6 * config.dim, **factory))
+        dim = config.dim
+        self.text_embedding = two_linears((config.text_dim, dim, dim), nn.GELU(approximate="tanh"), ops, factory)
+        self.time_embedding = two_linears((config.freq_dim, dim, dim), nn.SiLU(), ops, factory)
+        self.time_projection = nn.Sequential(nn.SiLU(), ops.Linear(dim, 6 * dim, **factory))
         self.blocks = nn.ModuleList(Layer(config, i, ops, factory) for i in range(config.num_layers))
         self.head = Head(config, prod(config.patch) * config.channels, ops, factory)
 
@@ -138,7 +131,5 @@ def timestep_embedding(t: Tensor, width: int) -> Tensor:
 
     t `[...]` → `[..., width]`.
     """
-    half = width // 2
-    frequencies = torch.pow(10000.0, -torch.arange(half, dtype=torch.float64, device=t.device) / half)
-    angles = t.to(torch.float64).unsqueeze(-1) * frequencies
+    angles = t.to(torch.float64).unsqueeze(-1) * frequencies(width // 2, t.device)
     return torch.cat((angles.cos(), angles.sin()), dim=-1)

@@ -10,7 +10,6 @@ from .source import ScriptError, SourceText
 
 MAX_CHARACTERS = 10_000
 MAX_SEED = 2**64 - 1
-DIRECTIVES = ("seed",)
 
 # A backslash makes the next character plain text.
 ESCAPE = r"\\[\\|{}\[\]()@]"
@@ -117,9 +116,8 @@ def check_size(characters: int, source_text: SourceText) -> None:
 
 def _seed(source_text: SourceText, token: re.Match[str]) -> int:
     """Reads a directive, which must be a seed. Raises ScriptError."""
-    if token["name"] not in DIRECTIVES:
-        known = ", ".join(f"@{name}=…" for name in DIRECTIVES)
-        remedy = f"known directives: {known}; write \\@ for a plain character"
+    if token["name"] != "seed":
+        remedy = "known directives: @seed=…; write \\@ for a plain character"
         raise source_text.error(f"unknown directive '@{shorten(token['name'])}'", remedy, token.start())
     value = token["value"] or ""
     if not value.isascii() or not value.isdigit() or len(value) > 20 or int(value) > MAX_SEED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..types import BLOCK_FRAMES, FPS
 from .block_plan import DEFAULT_SECONDS, BlockPlan, make_plan
 from .duration import Length, shorten
 from .reader import STYLE, Entry, Reader
@@ -74,7 +75,9 @@ class ShotScript:
         body = [shot.format(number) for number, shot in enumerate(self.shots, 1)]
         return "\n".join([*head, "", *body] if head else body) + "\n"
 
-    def plan(self, fps: float = 24, block_frames: int = 8, default_seconds: float = DEFAULT_SECONDS) -> BlockPlan:
+    def plan(
+        self, fps: float = FPS, block_frames: int = BLOCK_FRAMES, default_seconds: float = DEFAULT_SECONDS
+    ) -> BlockPlan:
         """Plans the film in whole blocks of `block_frames` latent frames, at `fps` video frames per second.
 
         `default_seconds` is the length of a shot without a length. Lengths are rounded to the nearest block, and the
@@ -157,8 +160,8 @@ def plan_shot(
     length: Length,
     seed: int | None = None,
     style: str = "",
-    fps: float = 24,
-    block_frames: int = 8,
+    fps: float = FPS,
+    block_frames: int = BLOCK_FRAMES,
 ) -> BlockPlan:
     """Plans a film of one shot. Prompt and style are plain text: no character has a special meaning.
 

@@ -64,7 +64,7 @@ def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, 
 
     Raises FileNotFoundError, and BadBlockError if the file is damaged or belongs to another film.
     """
-    made_by, record = _read_record(path)
+    made_by, record = read_record(path)
     now = {**asdict(spec), **settings}
     differences = [
         f"{key} was {made_by.get(key)!r}, now {value!r}" for key, value in now.items() if value != made_by.get(key)
@@ -80,14 +80,6 @@ def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, 
     if latents_digest(latents) != record.digest:
         raise BadBlockError(f"{path} is damaged (the checksum of its latents differs)")
     return Block(spec, latents), record
-
-
-def read_record(path: Path) -> BlockRecord | None:
-    """Reads a block's record without its latents; None if the file is missing or damaged."""
-    try:
-        return _read_record(path)[1]
-    except (FileNotFoundError, BadBlockError):
-        return None
 
 
 def latents_digest(latents: Tensor) -> str:
@@ -111,7 +103,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise OSError(f"cannot write {path} ({why}); free disk space and resume, or render without a take") from error
 
 
-def _read_record(path: Path) -> tuple[dict[str, object], BlockRecord]:
+def read_record(path: Path) -> tuple[dict[str, object], BlockRecord]:
+    """Reads the spec and the settings of a block, as one mapping, and its record, without its latents.
+
+    Raises FileNotFoundError, and BadBlockError if the file is damaged.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     try:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from itertools import islice
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,17 +18,11 @@ from .block_file import BadBlockError, History, load_block, save_block
 from .take import FILE, GIVEN_VIDEO, Shot, Take, Version, with_text
 
 
-class MakeTake(Protocol):
-    """Makes the take of a script with the settings of its film."""
-
-    def __call__(self, script: ShotScript) -> Take: ...
-
-
-def take_of_video(blocks: int, prompt: str, script: ShotScript, make: MakeTake) -> Take:
+def take_of_video(blocks: int, prompt: str, script: ShotScript, make: Callable[[ShotScript], Take]) -> Take:
     """Makes a take whose only shot is a video of that many blocks; it is not saved. `append` adds the script's shots.
 
-    prompt: the text of the shot; it may use the names and the style of the script. Raises ValueError unless it is the
-    text of exactly one shot.
+    prompt: the text of the shot; it may use the names and the style of the script. make: makes the take of a script
+    with the settings of its film. Raises ValueError unless the prompt is the text of exactly one shot.
     """
     if not prompt.strip():
         raise ValueError("the video has no prompt: describe what it shows, for the model to read")

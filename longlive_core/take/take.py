@@ -13,7 +13,7 @@ from typing import Any
 
 from ..script import BlockPlan, ShotScript
 from ..types import BlockSpec
-from .block_file import PARTIAL, BlockRecord, History, read_record, write_atomically
+from .block_file import PARTIAL, BadBlockError, BlockRecord, History, read_record, write_atomically
 from .settings import Setting, Settings
 
 FORMAT = "longlive-take-1"
@@ -135,20 +135,6 @@ class Take:
         folder = self.folder if self.folder.suffix == SUFFIX else self.folder.resolve()
         return folder.with_name(str(self.output.get("name") or folder.with_suffix(".mp4").name))
 
-    @property
-    def has_retakes(self) -> bool:
-        """Whether any shot has more than one version."""
-        return any(len(shot.versions) > 1 for shot in self.shots)
-
-    @property
-    def size(self) -> int:
-        """The bytes of all files of the take."""
-        return bytes_in(self.folder)
-
-    def size_of(self, shot: int, version: int) -> int:
-        """Returns the bytes of the files of one version of a shot."""
-        return bytes_in(self.shot_folder(shot, version))
-
     def shot_folder(self, shot: int, version: int) -> Path:
         """Returns the folder of a version's blocks; shots count from 0 here and from 1 on disk."""
         return self.folder / "shots" / f"{shot + 1:03}" / f"v{version}"
@@ -177,7 +163,10 @@ class Take:
 
     def record(self, spec: BlockSpec, version: int | None = None) -> BlockRecord | None:
         """Reads the record of a block; None if the block is missing or damaged."""
-        return read_record(self.path(spec, version))
+        try:
+            return read_record(self.path(spec, version))[1]
+        except (FileNotFoundError, BadBlockError):
+            return None
 
     def block_count(self, shot: int | None = None, version: int | None = None) -> int:
         """Counts the stored blocks of the film as chosen, or of one shot (from 0) and version."""
@@ -203,7 +192,8 @@ class Take:
 
         Raises FileExistsError if the earlier film has retakes, OSError if the folder cannot be written.
         """
-        if (self.folder / FILE).exists() and Take.load(self.folder).has_retakes:
+        exists = (self.folder / FILE).exists()
+        if exists and any(len(shot.versions) > 1 for shot in Take.load(self.folder).shots):
             raise FileExistsError(
                 f"{self.folder} has retakes that a new render would remove; name another film with -o, remove that "
                 "folder, or render without a take"

@@ -20,23 +20,21 @@ def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]
     for.
     """
     index = take.sampled_index(number)
-    if not 0 <= version < len(take.shots[index].versions):
-        count = len(take.shots[index].versions)
-        raise ValueError(f"shot {number} has no version {version}; it has {count}, numbered from 0")
-    chosen = take.shots[index].versions[version]
+    shot = take.shots[index]
+    if not 0 <= version < len(shot.versions):
+        raise ValueError(f"shot {number} has no version {version}; it has {len(shot.versions)}, numbered from 0")
     history, notes = history_before(take, index), list[str]()
     history_of_version = version_history(take, index, version, history)
     if history is None and history_of_version is not None:
         raise ValueError(f"blocks before shot {number} are missing; `longlive render --resume` makes them")
-    spliced = take.shots[index].spliced
-    if history_of_version is not None and history_of_version != history and not spliced:
+    fits = history_of_version in (None, history)
+    if not fits and not shot.spliced:
         raise ValueError(
             f"version {version} of shot {number} was made after other blocks than those that now precede it"
         )
-    fits = history_of_version in (None, history)
-    take = take.with_shot(index, replace(take.shots[index], chosen=version, spliced=not fits))
+    take = take.with_shot(index, replace(shot, chosen=version, spliced=not fits))
     for later in range(index + 1, len(take.shots)):
-        fit = _fitting(take, later, history_before(take, later), chosen.made == "keep" or spliced)
+        fit = _fitting(take, later, history_before(take, later), shot.versions[version].made == "keep" or shot.spliced)
         if fit.chosen != take.shots[later].chosen:
             notes.append(f"shot {later + 1} changes to version {fit.chosen}, which was made after this one")
         if fit.spliced:

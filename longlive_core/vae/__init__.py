@@ -1,8 +1,8 @@
 """The Wan2.2 VAE, which decodes and encodes a film chunk by chunk, equal to the bit to the whole film at once."""
 
-from .config import WAN22_VAE, VAEConfig
+from .config import VAEConfig
 from .layers import State
 from .stream import ChunkDecoder, DecodeStream, HostCopy
 from .wan import WanVAE
 
-__all__ = ["WAN22_VAE", "ChunkDecoder", "DecodeStream", "HostCopy", "State", "VAEConfig", "WanVAE"]
+__all__ = ["ChunkDecoder", "DecodeStream", "HostCopy", "State", "VAEConfig", "WanVAE"]

@@ -71,16 +71,11 @@ class Encoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         dims = [config.dim * m for m in (1, *config.dim_mult)]
+        time = (*config.temporal_downsample, False)
         last = len(config.dim_mult) - 1
         self.conv1 = CausalConv3d(12, dims[0], (3, 3, 3))
         self.downsamples = nn.ModuleList(
-            DownStage(
-                dims[i],
-                dims[i + 1],
-                config.num_res_blocks,
-                space=i < last,
-                time=i < last and config.temporal_downsample[i],
-            )
+            DownStage(dims[i], dims[i + 1], config.num_res_blocks, space=i < last, time=time[i])
             for i in range(len(config.dim_mult))
         )
         self.middle = Middle(dims[-1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,9 @@ from .config import VAEConfig
 from .decoder import Decoder
 from .encoder import Encoder
 from .layers import CausalConv3d, ConvCache, State, patchify, unpatchify
+
+Step = Callable[[Tensor, State | None], tuple[Tensor, State]]
+"""Encodes or decodes the next frames `[B, C, F, H, W]`: (frames, state) → (result, state)."""
 
 
 class WanVAE(nn.Module):
@@ -32,24 +37,15 @@ class WanVAE(nn.Module):
         T is 1 in the first chunk of a clip and a multiple of 4 in later ones. Frames always pass four at a time, so the
         latents do not depend on the size of the chunks.
         """
-        latents: list[Tensor] = []
-        for frames in video.split(4, dim=2):
-            moments, state = self._encode(frames, state)
-            latents.append(moments.chunk(2, dim=1)[0])
-        assert state is not None
-        return torch.cat(latents, dim=2), state
+        moments, state = _in_chunks(self._encode, video, 4, state)
+        return moments.chunk(2, dim=1)[0], state
 
     def decode_chunk(self, latents: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Decodes the next latents `[B, C, t, h, w]`, t ≥ 1 → (video `[B, 3, T, H, W]` unclamped, state).
 
         T is 4 t, and 3 less in the first chunk of a film. Latent frames always pass one by one; see `encode_chunk`.
         """
-        videos: list[Tensor] = []
-        for frame in latents.split(1, dim=2):
-            video, state = self._decode(frame, state)
-            videos.append(video)
-        assert state is not None
-        return torch.cat(videos, dim=2), state
+        return _in_chunks(self._decode, latents, 1, state)
 
     def encode(self, video: Tensor) -> Tensor:
         """Encodes a whole clip `[B, 3, F, H, W]` → latents `[B, C, f, h, w]`.
@@ -57,8 +53,7 @@ class WanVAE(nn.Module):
         Raises ValueError if F is not 1 + 4 k, or H or W is not a multiple of 16.
         """
         self._check_clip(video)
-        first, state = self.encode_chunk(video[:, :, :1], None)
-        return torch.cat([first, self.encode_chunk(video[:, :, 1:], state)[0]], dim=2) if video.shape[2] > 1 else first
+        return _first_and_rest(self.encode_chunk, video)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decodes a whole clip `[B, C, f, h, w]` → video `[B, 3, F, H, W]` unclamped. Films use `DecodeStream`."""
@@ -70,16 +65,12 @@ class WanVAE(nn.Module):
         All frames pass at once. Raises ValueError as `encode` does.
         """
         self._check_clip(video)
-        moments, state = self._encode(video[:, :, :1], None)
-        if video.shape[2] > 1:
-            moments = torch.cat([moments, self._encode(video[:, :, 1:], state)[0]], dim=2)
-        mean, log_variance = moments.chunk(2, dim=1)
+        mean, log_variance = _first_and_rest(self._encode, video).chunk(2, dim=1)
         return mean, log_variance.clamp(-20, 10)
 
     def reconstruct(self, latents: Tensor) -> Tensor:
         """`decode` with all frames at once, for training: faster, with more memory, and equal within rounding only."""
-        first, state = self._decode(latents[:, :, :1], None)
-        return torch.cat([first, self._decode(latents[:, :, 1:], state)[0]], dim=2) if latents.shape[2] > 1 else first
+        return _first_and_rest(self._decode, latents)
 
     def _encode(self, video: Tensor, state: State | None) -> tuple[Tensor, State]:
         cache = ConvCache(state)
@@ -119,3 +110,19 @@ class WanVAE(nn.Module):
         shape = (1, -1, 1, 1, 1)
         mean, std = like.new_tensor(self.config.mean), like.new_tensor(self.config.std)
         return mean.view(shape), std.view(shape)
+
+
+def _in_chunks(step: Step, x: Tensor, frames: int, state: State | None) -> tuple[Tensor, State]:
+    """Passes x `[B, C, F, H, W]` through `step`, `frames` frames at a time, and concatenates the results."""
+    results: list[Tensor] = []
+    for chunk in x.split(frames, dim=2):
+        result, state = step(chunk, state)
+        results.append(result)
+    assert state is not None
+    return torch.cat(results, dim=2), state
+
+
+def _first_and_rest(step: Step, x: Tensor) -> Tensor:
+    """Passes a whole clip x `[B, C, F, H, W]` through `step`: the first frame by itself, then all others at once."""
+    first, state = step(x[:, :, :1], None)
+    return torch.cat([first, step(x[:, :, 1:], state)[0]], dim=2) if x.shape[2] > 1 else first

@@ -6,11 +6,10 @@ from .container import open_film
 from .film_writer import FilmWriter
 from .packets import PacketSource
 from .reader import read_video
-from .writer import FRAGMENT_SECONDS, VideoWriter
+from .writer import VideoWriter
 
 __all__ = [
     "CODECS",
-    "FRAGMENT_SECONDS",
     "QUALITIES",
     "Audio",
     "FilmWriter",

@@ -30,7 +30,8 @@ class ClipStopped(Exception):
 class Clip:
     """A video resampled to `fps`: each frame is the source frame nearest in time.
 
-    A truncated end is left out, as players do. At most four frames, and the times of all frames, are in memory.
+    frames: the number of frames at `fps`. A truncated end is left out, as players do. At most four frames, and the
+    times of all frames, are in memory.
     """
 
     def __init__(self, path: Path, fps: int, should_stop: Callable[[], bool] = lambda: False) -> None:
@@ -45,11 +46,7 @@ class Clip:
                 raise ClipStopped
             times.append(len(times) / fps if frame.pts is None else frame.time)
         self._sources = _nearest(times, fps)
-
-    @property
-    def frames(self) -> int:
-        """The number of frames at `fps`."""
-        return len(self._sources)
+        self.frames = len(self._sources)
 
     def pieces(self, start: int = 0) -> Iterator[Tensor]:
         """Yields `[T, H, W, 3]` uint8 from frame `start` to the end: T is 1, then 4 (the last may be shorter)."""

@@ -9,7 +9,7 @@ from itertools import product
 from ..model import WAN22_TI2V_5B, WanConfig
 from ..units import GB, GIB
 from .advice import KV_BY_QUALITY, Advice, advise
-from .budget import WEIGHT_BYTES, Budget, Part
+from .budget import WEIGHT_BYTES, Budget
 
 CARDS = (6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 80)
 """Memory of the graphics cards that are sold, GiB."""
@@ -24,29 +24,14 @@ class VRAMPlan:
     advice: tuple[Advice, ...]
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """See `Budget.parts`."""
-        return self.budget.parts
-
-    @property
-    def total(self) -> int:
-        """See `Budget.total`."""
-        return self.budget.total
-
-    @property
-    def fits(self) -> bool:
-        """Whether the card holds the film."""
-        return self.budget.fits
-
-    @property
     def smallest_card(self) -> int | None:
         """Memory in GiB of the smallest card that holds the film without changes; None if no card does."""
-        return next((card for card in CARDS if self.total <= card * GIB), None)
+        return next((card for card in CARDS if self.budget.total <= card * GIB), None)
 
     @property
     def verdict(self) -> str:
         """Whether the film fits, in one sentence."""
-        spare = self.budget.vram - self.total
+        spare = self.budget.vram - self.budget.total
         if spare >= 0:
             return f"It fits, with {_gb(spare)} GB to spare."
         card = "no card holds it" if self.smallest_card is None else f"it needs a card of {self.smallest_card} GB"
@@ -55,8 +40,8 @@ class VRAMPlan:
     def text(self) -> str:
         """The plan as text: a table of the parts, the verdict and the advice."""
         (height, width), vram = self.budget.size, self.budget.vram
-        rows = [(part.name, _gb(part.bytes), part.placement) for part in self.parts]
-        rows.append(("peak on the card", _gb(self.total), f"of {_gb(vram)}"))
+        rows = [(part.name, _gb(part.bytes), part.placement) for part in self.budget.parts]
+        rows.append(("peak on the card", _gb(self.budget.total), f"of {_gb(vram)}"))
         table = [f"{name:<26}{amount:>7}  {placement}" for name, amount, placement in rows]
         lines = [f"{height}x{width} pixels (height x width), a card of {vram / GIB:g} GB", ""]
         lines += [f"{'':<26}{'GB':>7}", *table, "", self.verdict]

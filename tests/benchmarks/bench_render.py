@@ -29,7 +29,8 @@ from typing import Any
 import torch
 from longlive.longlive_core.evaluation.recorded import REFERENCE_RUNS
 from longlive.longlive_core.evaluation.verify import verify_file
-from longlive.longlive_core.memory import MemoryConfig, PromptCache
+from longlive.longlive_core.memory import MemoryConfig
+from longlive.longlive_core.memory.prompts import PromptCache
 from longlive.longlive_core.mini import LATENT_SIZE, Mini, load_mini
 from longlive.longlive_core.model import KeyValue, KVCache, Projected, Rope
 from longlive.longlive_core.model.attention import torch_attention

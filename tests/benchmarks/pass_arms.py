@@ -12,7 +12,8 @@ from bench_kernels import CUDA
 from kernel_cases import DEVICE
 from longlive.kernels import use_backend
 from longlive.kernels.registry import Choice
-from longlive.longlive_core.memory import FilmKVCache, MemoryConfig, PoolShape, PromptCache
+from longlive.longlive_core.memory import FilmKVCache, MemoryConfig, PoolShape
+from longlive.longlive_core.memory.prompts import PromptCache
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig
 from longlive.longlive_core.model.attention import Attention, default_attention, torch_attention
 from longlive.longlive_core.model.linears import quantize_linears

@@ -12,7 +12,8 @@ from unittest.mock import patch
 import torch
 from longlive.kernels import eager
 from longlive.kernels.registry import Op
-from longlive.longlive_core.memory import BlockKVCache, PoolShape, PromptKV
+from longlive.longlive_core.memory import BlockKVCache, PoolShape
+from longlive.longlive_core.memory.prompts import PromptKV
 from longlive.longlive_core.model import CausalWan, KeyValue, KVCache, Projected, Rope, TextKVCache, layers
 from longlive.longlive_core.model.attention import Attention
 from longlive.longlive_core.model.layers import Layer

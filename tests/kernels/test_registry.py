@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from longlive import kernels
-from longlive.kernels import OPS, NoBackendError, registry, use_backend
-from longlive.kernels.registry import Op, triton_backend
+from longlive.kernels import OPS, registry, use_backend
+from longlive.kernels.registry import NoBackendError, Op, triton_backend
 from torch import Tensor
 
 CPU = torch.device("cpu")

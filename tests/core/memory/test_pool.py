@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from longlive.longlive_core.memory import KV_FORMATS, MemoryConfig, Pool, PoolShape, Smoothing, make_pools
-from longlive.longlive_core.memory.formats import pool_bytes, scratch_bytes
-from longlive.longlive_core.memory.pool import restore_pool
+from longlive.longlive_core.memory import KV_FORMATS, MemoryConfig, PoolShape, make_pools
+from longlive.longlive_core.memory.formats import Pool, pool_bytes, restore_pool, scratch_bytes
+from longlive.longlive_core.memory.quantized_pool import Smoothing
 from longlive.longlive_core.model import WAN22_TI2V_5B, KeyValue
 from longlive.longlive_core.types import LatentShape
 from torch import Tensor

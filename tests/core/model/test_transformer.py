@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from longlive.longlive_core.memory import BlockKVCache, DensePool, PoolShape, PromptKV
+from longlive.longlive_core.memory import BlockKVCache, PoolShape
+from longlive.longlive_core.memory.pool import DensePool
+from longlive.longlive_core.memory.prompts import PromptKV
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig, rope_angles
 from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.model.rope import axis_pairs

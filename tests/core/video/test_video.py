@@ -8,7 +8,8 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from longlive.longlive_core.video import CODECS, FRAGMENT_SECONDS, QUALITIES, Audio, VideoWriter, open_film, read_video
+from longlive.longlive_core.video import CODECS, QUALITIES, Audio, VideoWriter, open_film, read_video
+from longlive.longlive_core.video.writer import FRAGMENT_SECONDS
 from torch import Tensor
 
 from ..full_disk import files_no_larger_than

@@ -16,7 +16,7 @@ from longlive.longlive_core.model.linears import quantize_linears
 from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import BlockSpec
-from longlive.longlive_core.vae import WAN22_VAE, WanVAE
+from longlive.longlive_core.vae import VAEConfig, WanVAE
 from longlive.longlive_core.vram.budget import VAES, Budget, activation_bytes, prompt_bytes, weight_bytes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -92,7 +92,7 @@ def test_quantised_weights_are_the_layers(weights: Any) -> None:  # noqa: ANN401
 def test_a_vae_is_the_decoder_s(name: str, width: int) -> None:
     """Weights and streaming state are those of Wan2.2's VAE; the light VAE has a quarter of its decoder's width."""
     with torch.device("meta"):
-        vae = WanVAE(replace(WAN22_VAE, dec_dim=width)).to(torch.bfloat16).requires_grad_(False)
+        vae = WanVAE(VAEConfig(dec_dim=width)).to(torch.bfloat16).requires_grad_(False)
         latents = torch.empty(1, 48, 1, 4, 6, dtype=torch.bfloat16)
         with torch.no_grad():
             state = vae.decode_chunk(latents, vae.decode_chunk(latents, None)[1])[1]

@@ -73,14 +73,14 @@ def test_the_recorded_table(row: Row) -> None:
     plan = plan_vram(
         row.card * GIB, row.size, row.weights, row.kv, row.window, row.vae, sequential=row.sequential
     )  # fmt: skip
-    assert plan.fits == (row.fits if row.ours is None else row.ours), plan.text()
+    assert plan.budget.fits == (row.fits if row.ours is None else row.ours), plan.text()
     assert (row.ours is None) == (not row.why)
 
 
 def test_the_marginal_card() -> None:
     """16 GB with everything in NVFP4 and the full VAE is a matter of a fifth of a GB."""
     plan = plan_vram(16 * GIB, LARGE, "nvfp4", "nvfp4")
-    assert abs(plan.total - 16 * GIB) < 2e8
+    assert abs(plan.budget.total - 16 * GIB) < 2e8
 
 
 def test_formats_are_the_best_that_fit() -> None:
@@ -100,13 +100,13 @@ def test_formats_are_the_best_that_fit() -> None:
 def test_a_given_format_is_used() -> None:
     """A format that is given is not changed, whether the film fits or not."""
     plan = plan_vram(8 * GIB, LARGE, "bf16", "bf16")
-    assert (plan.budget.weights, plan.budget.kv_format, plan.fits) == ("bf16", "bf16", False)
+    assert (plan.budget.weights, plan.budget.kv_format, plan.budget.fits) == ("bf16", "bf16", False)
 
 
 def test_advice_is_true() -> None:
     """Each change saves the stated bytes and is enough where stated; changes that are enough come first."""
     plan = plan_vram(24 * GIB, LARGE, "bf16", "bf16")
-    assert not plan.fits
+    assert not plan.budget.fits
     assert [advice.fits for advice in plan.advice] == sorted((advice.fits for advice in plan.advice), reverse=True)
     given = {advice.change: advice for advice in plan.advice}
     changes: dict[str, dict[str, Any]] = {
@@ -120,7 +120,7 @@ def test_advice_is_true() -> None:
     assert set(changes) <= set(given)
     for name, fields in changes.items():
         after = replace(plan.budget, **fields)
-        assert (given[name].saves, given[name].fits) == (plan.total - after.total, after.fits), name
+        assert (given[name].saves, given[name].fits) == (plan.budget.total - after.total, after.fits), name
     assert next(iter(given)) == "nvfp4 KV"
     assert "fp8 KV" not in given, "fp8 is not enough, so the next smaller format is advised"
 
@@ -156,8 +156,8 @@ def test_the_smallest_card(size: tuple[int, int], formats: tuple[str, str]) -> N
     """The smallest card holds the film, and the next smaller one does not."""
     card = plan_vram(4 * GIB, size, *formats).smallest_card
     assert card is not None
-    assert plan_vram(card * GIB, size, *formats).fits
-    assert not plan_vram(CARDS[CARDS.index(card) - 1] * GIB, size, *formats).fits
+    assert plan_vram(card * GIB, size, *formats).budget.fits
+    assert not plan_vram(CARDS[CARDS.index(card) - 1] * GIB, size, *formats).budget.fits
     assert plan_vram(4 * GIB, (4096, 4096), *formats).smallest_card is None
 
 
@@ -169,7 +169,7 @@ def test_the_text_adds_up() -> None:
     resident = sum(float(amount) for amount, where in rows if where == "resident")
     (total,) = (float(amount) for amount, where in rows if where == "of")
     assert resident == pytest.approx(total, abs=0.01 * len(rows))
-    assert f"{(plan.total - 12 * GIB) / 1e9:.2f} GB too much; without changes it needs a card of 20 GB." in text
+    assert f"{(plan.budget.total - 12 * GIB) / 1e9:.2f} GB too much; without changes it needs a card of 20 GB." in text
     assert all(f"  {advice.change} " in text for advice in plan.advice)
     assert max(map(len, text.splitlines())) <= 79
     assert "It fits, with" in plan_vram(12 * GIB, LARGE, vae="tiny").text()
@@ -182,9 +182,9 @@ def test_cards_in_a_line(size: tuple[int, int], kv_format: str) -> None:
     found = re.findall(r"(\d+) GB \((\w+)[^,]*, (\w+)", cards_text(size, kv_format, 32))
     assert found
     for card, weights, vae in found:
-        assert plan_vram(int(card) * GIB, size, weights, kv_format, vae=vae).fits
+        assert plan_vram(int(card) * GIB, size, weights, kv_format, vae=vae).budget.fits
     for card in COMMON_CARDS[: COMMON_CARDS.index(int(found[0][0]))]:
-        assert not plan_vram(card * GIB, size, "nvfp4", kv_format, vae="tiny").fits
+        assert not plan_vram(card * GIB, size, "nvfp4", kv_format, vae="tiny").budget.fits
     assert cards_text((2048, 2048), kv_format, 256) == "more than 32 GB"
 
 
