@@ -18,7 +18,7 @@ def test_a_block_of_8_is_32_video_frames_and_the_first_29() -> None:
 
 @given(st.integers(0, 10**6))
 def test_latent_frames_cover_their_video_frames_exactly(latent: int) -> None:
-    """Latent frames are as many as their video frames need: `latent_frames` is the inverse of `video_frames`."""
+    """`latent_frames` is the inverse of `video_frames`."""
     assert latent_frames(video_frames(latent)) == latent
 
 

@@ -349,7 +349,7 @@ def test_a_bad_block_of_a_storyboard_is_made_again(
 
 
 def test_what_no_storyboard_can_be_is_refused(mini: Mini, settings: RenderSettings) -> None:
-    """A preview is refused without a take, over a film, and of a shot that continues or that another one follows."""
+    """A preview is refused without a take, over a film, of a continued or unchanged shot, and before finished shots."""
     with pytest.raises(ValueError, match="leave --no-take out"):
         Job(RenderSettings(settings.script, settings.output, take=False), mini=mini, storyboard=True)
     take = make_take(mini, settings)

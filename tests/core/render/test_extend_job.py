@@ -232,7 +232,7 @@ def test_another_film_of_that_name_is_not_lost(video: Path, mini: Mini) -> None:
 
 
 def test_a_given_video_is_not_made_again(video: Path, mini: Mini) -> None:
-    """The shot of a given video has no retakes and versions, and a missing block of it is not sampled."""
+    """The shot of a given video has no retakes and no versions, and a missing block of it is not sampled."""
     job = extended(video, mini)
     assert job.run() and job.take is not None
     take = job.take

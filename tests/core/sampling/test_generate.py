@@ -333,7 +333,7 @@ def test_a_snapshot_is_a_copy(tiny: Tiny) -> None:
 
 
 def test_a_snapshot_of_another_run_is_refused_by_setting(tiny: Tiny, tmp_path: Path) -> None:
-    """A snapshot of other settings or a longer plan, a damaged one and any other file are refused with the reason."""
+    """A snapshot of other settings or past the plan's end, a damaged one and any other file are refused."""
     snapshot = tiny.generate("A").snapshot()
     with pytest.raises(ValueError, match=r"guided: saved False, now True; memory: saved .*window=8"):
         tiny.generate("A", tiny.memory(window=12), guidance=2.0, resume=snapshot)
@@ -487,7 +487,7 @@ def test_a_film_may_be_extended_from_the_middle_of_a_block(tiny: Tiny) -> None:
     ],
 )
 def test_a_prefix_of_another_shape_is_refused(tiny: Tiny, shape: tuple[int, ...], message: str) -> None:
-    """A prefix longer than the film, or of another size or batch, is refused."""
+    """A prefix that is longer than the film, or of another shape, is refused."""
     with pytest.raises(ValueError, match=message):
         tiny.generate(SHOTS, prefix=torch.zeros(shape))
 

@@ -113,7 +113,7 @@ def test_a_stopped_retake_goes_on_or_back(mini: Mini, take: Take, mode: Mode) ->
 
 
 def test_an_earlier_version_brings_those_that_follow_it(mini: Mini, take: Take) -> None:
-    """An earlier version brings the versions made after it; without them, or made after others, a choice is refused."""
+    """A chosen version brings those that were made after it, and is refused without them or after other blocks."""
     remade(take, mini, 3, "ripple")
     changed = Take.load(take.folder)
     assert [shot.chosen for shot in changed.shots] == [0, 0, 1, 1, 1]
