@@ -102,6 +102,7 @@ def test_each_break_is_reported(change: Callable[[dict[str, Json]], None], messa
 
 
 def test_an_appended_widget_breaks_nothing() -> None:
+    """An optional widget behind the others, or a new node, breaks no saved workflow."""
     grown = copy.deepcopy(NODES)
     sampler(grown)["inputs"].append({"name": "shift", "type": "FLOAT", "required": False, "default": 5.0})
     grown["LongLiveNew"] = {"inputs": [], "outputs": []}

@@ -50,12 +50,14 @@ def numbers() -> Tensor:
 
 
 def test_round_bf16_is_nearest_ties_to_even(numbers: Tensor) -> None:
+    """float32 is rounded to bfloat16 as torch rounds it: to nearest, ties to even."""
     torch.testing.assert_close(
         apply("round_bf16", numbers, torch.float32), numbers.bfloat16().float(), rtol=0, atol=0, equal_nan=True
     )
 
 
 def test_e4m3_is_encoded_as_torch_does_but_saturates(numbers: Tensor) -> None:
+    """E4M3 codes are those of torch, and larger numbers saturate at 448."""
     code = apply("encode_e4m3", numbers, torch.uint8)
     expected = numbers.clamp(-448, 448).to(E4M3).view(torch.uint8)
     assert torch.equal(code & 0x7F, expected & 0x7F)
@@ -63,6 +65,7 @@ def test_e4m3_is_encoded_as_torch_does_but_saturates(numbers: Tensor) -> None:
 
 
 def test_every_e4m3_is_decoded() -> None:
+    """Every E4M3 code is decoded to the number of torch, NaN included."""
     code = torch.arange(256, dtype=torch.uint8)
     torch.testing.assert_close(
         apply("decode_e4m3", code, torch.float32), code.view(E4M3).float(), rtol=0, atol=0, equal_nan=True
@@ -70,6 +73,7 @@ def test_every_e4m3_is_decoded() -> None:
 
 
 def test_e2m1_is_nearest_ties_to_even_saturated_and_signed(numbers: Tensor) -> None:
+    """E2M1 codes are the nearest numbers with the sign of the input, ties to even, saturated at 6."""
     numbers = numbers[~numbers.isnan()]
     grid = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
     distance = (numbers.double().abs().clamp(max=6)[:, None] - grid).abs()
@@ -82,5 +86,6 @@ def test_e2m1_is_nearest_ties_to_even_saturated_and_signed(numbers: Tensor) -> N
 
 
 def test_e2m1_decodes_signs() -> None:
+    """E2M1 codes from 8 on are decoded to negative numbers, −0 included."""
     code = torch.arange(16, dtype=torch.uint8)
     assert torch.equal(apply("decode_e2m1", code, torch.float32).signbit(), code >= 8)

@@ -18,6 +18,7 @@ def close(value: torch.Tensor, expected: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rms_norm_runs_over_the_whole_width(dtype: torch.dtype) -> None:
+    """RMSNorm divides by the root mean square of the whole width, in the dtype of its input."""
     x, weight = torch.randn(2, 5, 48).to(dtype) * 7, torch.randn(48).to(dtype)
     y = rms_norm(x, weight, 1e-6)
     assert y.dtype == dtype
@@ -26,6 +27,7 @@ def test_rms_norm_runs_over_the_whole_width(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_run_of_tokens_has_its_own_modulation(dtype: torch.dtype) -> None:
+    """LayerNorm modulation has a scale and a shift for each run of tokens."""
     x = torch.randn(2, 6, 8).to(dtype)
     scale, shift = torch.randn(2, 3, 8).to(dtype), torch.randn(2, 3, 8).to(dtype)
     y = layer_norm_modulate(x, scale, shift, 1e-6)
@@ -39,6 +41,7 @@ def test_each_run_of_tokens_has_its_own_modulation(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_run_of_tokens_has_its_own_gate(dtype: torch.dtype) -> None:
+    """The gated residual has a gate for each run of tokens."""
     x, y, gate = torch.randn(2, 6, 8).to(dtype), torch.randn(2, 6, 8).to(dtype), torch.randn(2, 3, 8).to(dtype)
     out = gate_residual(x, y, gate)
     assert out.dtype == dtype
@@ -47,6 +50,7 @@ def test_each_run_of_tokens_has_its_own_gate(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rope_turns_adjacent_channels(dtype: torch.dtype) -> None:
+    """RoPE rotates each pair of adjacent channels by its angle."""
     x = torch.tensor([1.0, 0.0, 0.0, 2.0]).view(1, 1, 1, 4).to(dtype)
     angles = torch.tensor([math.pi / 2, math.pi]).view(1, 1, 2)
     y = rope_rotate(x, angles.cos(), angles.sin())
@@ -55,6 +59,7 @@ def test_rope_turns_adjacent_channels(dtype: torch.dtype) -> None:
 
 
 def test_every_operation_is_differentiable() -> None:
+    """Norm, modulation, gated residual and RoPE pass finite gradients to their input."""
     x = torch.randn(1, 2, 8, dtype=torch.float32, requires_grad=True)
     gate, weight = torch.randn(1, 2, 8), torch.randn(8)
     angle = torch.randn(1, 2, 2)

@@ -75,6 +75,7 @@ def assert_normed(value: Tensor, expected: Tensor, *, eps: float | None = None, 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(48,), (3, 7), (2, 5, 204)], ids=str)
 def test_rms_norm(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """RMSNorm in Triton equals eager within rounding, for one row and for rows in several dimensions."""
     x, weight = 7 * normal(dtype, *shape), normal(dtype, shape[-1])
     assert_normed(norm.rms_norm(x, weight, EPS), eager.rms_norm(x, weight, EPS))
 
@@ -83,6 +84,7 @@ def test_rms_norm(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("runs", RUNS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layer_norm_modulate(dtype: torch.dtype, runs: int) -> None:
+    """LayerNorm modulation in Triton equals eager within rounding, for one run of tokens and for several."""
     x, (shift, scale, _) = 3 * normal(dtype, 2, 9, 204) + 1, modulation(dtype, 2, runs, 204)
     assert_normed(norm.layer_norm_modulate(x, scale, shift, EPS), eager.layer_norm_modulate(x, scale, shift, EPS))
 
@@ -139,6 +141,7 @@ def test_rope_rotate(dtype: torch.dtype, batch: int) -> None:
 @pytest.mark.parametrize("rotated", [True, False])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rms_norm_rope(dtype: torch.dtype, rotated: bool) -> None:
+    """RMSNorm with RoPE in Triton equals eager within rounding, with and without rotation."""
     x, weight = 7 * normal(dtype, 2, 5, 204), normal(dtype, 204)
     cos, sin = angles(2, 5, 17) if rotated else (None, None)
     assert_normed(*(op.rms_norm_rope(x, weight, cos, sin, 6, EPS) for op in (norm, eager)))
@@ -173,6 +176,7 @@ def test_gelu_tanh(dtype: torch.dtype) -> None:
 
 
 def test_gelu_tanh_does_not_overflow() -> None:
+    """GELU in Triton is 0 for large negative numbers and x for large positive ones, up to the largest float32."""
     x = torch.tensor([-3e38, -1e30, -100.0, -20.0, 0.0, 20.0, 100.0, 1e30, 3e38], device=DEVICE)
     assert activation.gelu_tanh(x).tolist() == [0.0] * 5 + x.tolist()[5:]
 
@@ -212,6 +216,7 @@ def test_rms_silu_pad(dtype: torch.dtype, past: bool, shape: tuple[int, ...]) ->
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(2, 3, 7, 11, 24), (1, 1, 2, 3, 5)], ids=str)
 def test_upsample_nearest_is_exact(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Nearest upsampling in Triton repeats every pixel twice in height and width, to the bit."""
     x = normal(dtype, *shape)
     value = vae.upsample_nearest(x)
     assert torch.equal(value, eager.upsample_nearest(x))
@@ -235,6 +240,7 @@ def test_to_uint8_is_exact(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_is_not_finite_stays_in_its_row(dtype: torch.dtype) -> None:
+    """NaN and infinity spread over their own rows of RMSNorm only, in Triton as in eager."""
     x, weight = normal(dtype, 2, 4, 48), normal(dtype, 48)
     x[0, 1, 3], x[1, 0, 5], x[1, 2, 0] = math.nan, math.inf, -math.inf
     value, expected = norm.rms_norm(x, weight, EPS), eager.rms_norm(x, weight, EPS)

@@ -67,6 +67,7 @@ def as_bytes(memory: Memory) -> list[Tensor]:
 def test_a_slot_holds_the_codes_of_its_block_as_a_matrix_of_heads(
     kv: ModuleType, memory: Memory, block: Tensor, rule: str
 ) -> None:
+    """A slot holds the NVFP4 codes, scales and amax of its block as one matrix per batch element, to the bit."""
     kv.append_nvfp4(block, *memory, 2, rule)
     for element in range(BATCH):
         expected = eager.quantize_nvfp4(block[element].reshape(-1, CHANNELS).cpu(), rule, swizzled=False)
@@ -77,6 +78,7 @@ def test_a_slot_holds_the_codes_of_its_block_as_a_matrix_of_heads(
 
 
 def test_other_slots_are_left_alone(kv: ModuleType, memory: Memory, block: Tensor) -> None:
+    """Other slots do not change when a slot is written."""
     kv.append_nvfp4(block, *memory, 1)
     before = as_bytes(memory)
     kv.append_nvfp4(-3 * block, *memory, 2)
@@ -87,6 +89,7 @@ def test_other_slots_are_left_alone(kv: ModuleType, memory: Memory, block: Tenso
 
 
 def test_a_slot_written_again_forgets_its_larger_block(kv: ModuleType, memory: Memory, block: Tensor) -> None:
+    """A slot that is written again depends on its new block alone."""
     kv.append_nvfp4(block, *memory, 0)
     once = as_bytes(memory)
     kv.append_nvfp4(1000 * block, *memory, 0)
@@ -99,6 +102,7 @@ def test_a_slot_written_again_forgets_its_larger_block(kv: ModuleType, memory: M
 def test_listed_slots_are_read_and_no_others(
     kv: ModuleType, device: str, memory: Memory, block: Tensor, dtype: torch.dtype
 ) -> None:
+    """Listed slots are dequantised to their places and rounded once, and other tokens stay as they are."""
     for slot in range(SLOTS):
         kv.append_nvfp4((slot + 1) * block, *memory, slot)
     out = scratch(device, dtype)
@@ -119,7 +123,10 @@ def test_listed_slots_are_read_and_no_others(
             assert error < 0.1 * matrix.norm()
 
 
-def test_no_slots_read_nothing(kv: ModuleType, device: str, memory: Memory) -> None:
+def test_no_slots_read_nothing(kv: ModuleType, device: str, memory: Memory, block: Tensor) -> None:
+    """Tokens stay as they are if no slot is listed."""
+    for slot in range(SLOTS):
+        kv.append_nvfp4(block, *memory, slot)
     out = scratch(device)
     kv.read_nvfp4(*memory, "mse", [], out)
     assert out.isnan().all()
@@ -128,6 +135,7 @@ def test_no_slots_read_nothing(kv: ModuleType, device: str, memory: Memory) -> N
 def test_the_buffer_read_into_may_be_part_of_a_larger_one(
     kv: ModuleType, device: str, memory: Memory, block: Tensor
 ) -> None:
+    """Slots can be read into a part of a larger buffer, whose other tokens stay as they are."""
     kv.append_nvfp4(block, *memory, 0)
     whole, part = scratch(device), torch.full((BATCH, 99, HEADS, CHANNELS), math.nan, device=device).bfloat16()
     for out in (whole, part[:, : SLOTS * TOKENS]):

@@ -67,6 +67,7 @@ def codes(packed: NVFP4) -> Tensor:
 def test_recorded_vectors(
     nvfp4: ModuleType, device: str, vectors: dict[str, Tensor], matrix: str, name: str, rule: str, tile: bool
 ) -> None:
+    """NVFP4 values, scales, amax and dequantised numbers are the recorded ones, to the bit."""
     if matrix not in vectors:
         pytest.skip(f"{matrix} is not in the subset of recorded vectors: set LONGLIVE_GOLDEN to the whole set")
     x = vectors[matrix].to(device)
@@ -105,6 +106,7 @@ def test_recorded_weights_become_the_recorded_checkpoint(golden: Callable[[str],
     ],
 )
 def test_backends_agree_at_odd_shapes(shape: tuple[int, int], options: dict[str, object]) -> None:
+    """Eager and Triton agree to the bit at odd shapes and strides, and nothing is written beside the output."""
     pytest.importorskip("triton")
     from longlive.kernels.triton import nvfp4 as triton_nvfp4
 
@@ -122,6 +124,7 @@ def test_backends_agree_at_odd_shapes(shape: tuple[int, int], options: dict[str,
 
 
 def test_ties_go_to_the_even_code_and_signs_stay(nvfp4: ModuleType, device: str) -> None:
+    """Ties go to the even code, and the code of a negative number has a sign, that of −0 too."""
     # A first block that makes the factor of scales 1, then one whose scale is 1 and whose values are ties.
     x = torch.zeros(1, 32, device=device)
     x[0, 0] = 6.0 * 448
@@ -131,6 +134,7 @@ def test_ties_go_to_the_even_code_and_signs_stay(nvfp4: ModuleType, device: str)
 
 
 def test_a_block_far_below_the_maximum_saturates_inside_its_codes(nvfp4: ModuleType, device: str) -> None:
+    """A block with the smallest scale saturates at the largest code, and one too small for any scale is 0."""
     x = torch.zeros(1, 48, device=device)
     x[0, 0] = 6.0 * 448
     # Scale 2^-9, the smallest there is, for a maximum of 8.9 times that; and a block that not even this one holds.
@@ -154,12 +158,14 @@ def test_a_matrix_of_one_value(nvfp4: ModuleType, device: str, rule: str, value:
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_not_finite_does_not_come_back_as_numbers(nvfp4: ModuleType, device: str, bad: float) -> None:
+    """NaN and infinity come back as NaN."""
     x = torch.ones(2, 32, device=device)
     x[1, 3] = bad
     assert nvfp4.dequantize_nvfp4(nvfp4.quantize_nvfp4(x), (2, 32), torch.float32)[1, 3].isnan()
 
 
 def test_tiles_quantise_a_matrix_and_its_transpose_alike() -> None:
+    """A matrix and its transpose have the same codes where scales are those of tiles."""
     x = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
     for rule in RULES:
         straight, turned = (eager.quantize_nvfp4(m, rule, tile=True, swizzled=False) for m in (x, x.T))
@@ -167,6 +173,7 @@ def test_tiles_quantise_a_matrix_and_its_transpose_alike() -> None:
 
 
 def test_nibbles_are_low_first_unless_asked() -> None:
+    """Even columns are in the low nibble, or with `high_first` in the high one."""
     x = torch.zeros(1, 16)
     x[0, 0], x[0, 1] = 6.0, -3.0
     low, high = (eager.quantize_nvfp4(x, "static_6", swizzled=False, high_first=flag) for flag in (False, True))
@@ -176,6 +183,7 @@ def test_nibbles_are_low_first_unless_asked() -> None:
 
 @pytest.mark.parametrize(("rows", "columns"), [(128, 4), (256, 12), (100, 5), (1, 1)])
 def test_swizzle_is_the_layout_of_cublas_and_turns_back(rows: int, columns: int) -> None:
+    """Swizzled scales have the layout of cuBLAS, with zeros as padding, and unswizzling is the inverse."""
     scales = torch.rand(rows, columns).to(torch.float8_e4m3fn)
     flat = swizzle_scales(scales)
     width = -(-columns // 4) * 4
@@ -189,11 +197,13 @@ def test_swizzle_is_the_layout_of_cublas_and_turns_back(rows: int, columns: int)
 
 
 def test_an_unknown_rule_is_named_with_the_known_ones(nvfp4: ModuleType, device: str) -> None:
+    """An unknown rule for scales is refused with the known ones."""
     with pytest.raises(ValueError, match=r"'mse2'.*static_6, static_4, mse, mae, abs_max"):
         nvfp4.quantize_nvfp4(torch.ones(1, 16, device=device), "mse2")
 
 
 def test_codes_or_scales_of_another_matrix_are_refused(nvfp4: ModuleType, device: str) -> None:
+    """Codes or scales that do not cover the shape of the matrix are refused with both sizes."""
     packed = nvfp4.quantize_nvfp4(torch.ones(128, 64, device=device))
     with pytest.raises(ValueError, match=r"a 128×64 matrix do not cover a 129×64 matrix"):
         nvfp4.dequantize_nvfp4(packed, (129, 64), torch.float32)
@@ -204,11 +214,13 @@ def test_codes_or_scales_of_another_matrix_are_refused(nvfp4: ModuleType, device
 
 
 def test_a_parameter_quantises_without_its_gradient(nvfp4: ModuleType, device: str) -> None:
+    """A parameter is quantised without a gradient graph."""
     weight = torch.nn.Parameter(torch.ones(16, 16, device=device))
     assert not nvfp4.quantize_nvfp4(weight).amax.requires_grad
 
 
 def test_long_matrices_are_quantised_in_strips_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix in strips has the codes and numbers of the whole matrix, to the bit."""
     x = torch.randn(300, 64, generator=torch.Generator().manual_seed(0))
     for tile in (False, True):
         whole = eager.quantize_nvfp4(x, tile=tile)

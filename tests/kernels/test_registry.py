@@ -39,13 +39,17 @@ def test_every_op_passes_its_self_test(op: Op[..., Any]) -> None:
     assert op.passes_self_test(CPU)
 
 
-def test_a_cpu_tensor_runs_eager() -> None:
+def test_a_cpu_tensor_runs_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An op runs eager on a CPU tensor and does not even import Triton."""
+    # Triton's interpreter takes CPU tensors, with results that may be equal.
+    monkeypatch.setattr(registry, "triton_backend", lambda: pytest.fail("Triton is imported"))
     x = torch.randn(2, 3, 8)
     assert torch.equal(kernels.rms_norm(x, torch.ones(8), 1e-6), kernels.rms_norm.eager(x, torch.ones(8), 1e-6))
 
 
 @pytest.mark.usefixtures("no_triton")
 def test_without_triton_all_works_and_the_line_says_so() -> None:
+    """An op runs eager without Triton, and where Triton is selected the error says that it is not installed."""
     assert triton_backend().module is None and triton_backend().unavailable == "Triton is not installed"
     assert kernels.gelu_tanh(torch.ones(3)).shape == (3,)
     with use_backend("triton"), pytest.raises(NoBackendError, match="gelu_tanh cannot run: triton: Triton is not inst"):
@@ -53,6 +57,8 @@ def test_without_triton_all_works_and_the_line_says_so() -> None:
 
 
 def test_a_broken_triton_is_a_reason_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An op runs eager if Triton cannot be imported, and the error of the import is the reason."""
+
     def broken(*_: object) -> None:
         raise OSError("libtriton.so: undefined symbol")
 
@@ -68,6 +74,7 @@ def test_a_broken_triton_is_a_reason_not_a_crash(monkeypatch: pytest.MonkeyPatch
 def test_a_miscompiled_kernel_falls_back_with_one_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A kernel that fails its self-test is not used, and a log has one line about it."""
     pytest.importorskip("triton")
     op = kernels.gelu_tanh
     reset_self_test(op, monkeypatch)
@@ -89,17 +96,22 @@ def test_a_miscompiled_kernel_falls_back_with_one_line(
     ],
 )
 def test_a_refusal_names_the_limit(x: Tensor, why: str) -> None:
+    """A tensor that Triton's kernel does not take is refused with the limit, where Triton is selected."""
     pytest.importorskip("triton")
     with use_backend("triton"), pytest.raises(NoBackendError, match=why):
         kernels.rms_norm(x, torch.ones(x.shape[-1]), 1e-6)
 
 
 def test_the_choice_ends_with_its_block() -> None:
+    """A selected backend holds within its block only; after it the selection around it is back."""
     pytest.importorskip("triton")
-    x = torch.ones(1, 2, 8, dtype=torch.float64)
-    with use_backend("triton"), use_backend("eager"):
-        kernels.rms_norm(x, torch.ones(8), 1e-6)
-    kernels.rms_norm(x, torch.ones(8), 1e-6)
+    x = torch.ones(1, 2, 8, dtype=torch.float64)  # refused by Triton
+    with use_backend("triton"):
+        with use_backend("eager"):
+            assert torch.equal(kernels.rms_norm(x, torch.ones(8), 0.0), x)
+        with pytest.raises(NoBackendError):
+            kernels.rms_norm(x, torch.ones(8), 0.0)
+    assert torch.equal(kernels.rms_norm(x, torch.ones(8), 0.0), x)
 
 
 def test_a_compiler_sees_plain_torch() -> None:

@@ -35,6 +35,7 @@ def prompts(film: LiveScript, shot: int) -> list[str]:
 
 
 def test_a_change_holds_from_the_next_shot_on() -> None:
+    """A changed script is in the plan of the next shot to begin, and the blocks before it stay as they were."""
     film = live()
     before = prompts(film, 0)
     assert film.change(SCRIPT.replace("it waits", "it runs"), version=0) == film.version == 1
@@ -43,6 +44,7 @@ def test_a_change_holds_from_the_next_shot_on() -> None:
 
 
 def test_a_shot_that_has_begun_stays() -> None:
+    """The text, names and seed of a shot that has begun cannot change; those of a later shot can."""
     film = live()
     film.begin(1)
     for changed in (
@@ -57,6 +59,7 @@ def test_a_shot_that_has_begun_stays() -> None:
 
 
 def test_two_writers_do_not_overwrite_each_other() -> None:
+    """A change of an older version of the script is refused, and the newer script stays."""
     film = live()
     film.change(SCRIPT.replace("it waits", "it runs"), version=0)
     with pytest.raises(TooLateError, match="at version 1, not 0: read it again"):
@@ -74,6 +77,7 @@ def test_two_writers_do_not_overwrite_each_other() -> None:
     ],
 )
 def test_lengths_stay(text: str, message: str) -> None:
+    """The number of shots and their lengths cannot change while a film is sampled, and a refusal changes nothing."""
     film = live()
     with pytest.raises(ValueError, match=message):
         film.change(text)
@@ -81,12 +85,14 @@ def test_lengths_stay(text: str, message: str) -> None:
 
 
 def test_a_shot_without_a_length_keeps_its_own() -> None:
+    """A shot without a length in the changed script keeps the length that it has in the plan."""
     film = live()
     film.change("a red ring\nit runs\nShot 3 continue: it turns @seed=4\n")
     assert [block.shot for block in film.begin(0).blocks] == [0, 0, 1, 2] and film.script.shots[1].duration is None
 
 
 def test_what_is_no_script_changes_nothing() -> None:
+    """A text with a script error is refused, and the script keeps its version."""
     film = live()
     with pytest.raises(ScriptError):
         film.change("Shot 1 (2 blocks): {nobody}")

@@ -52,6 +52,7 @@ def make_begun(tiny: Tiny, plan: BlockPlan, start: torch.Tensor | None = None) -
 
 
 def test_a_storyboard_has_the_first_block_of_every_shot(tiny: Tiny) -> None:
+    """A storyboard has the first block of every shot, one after the other, with its prompt, cut and seed."""
     plan = tiny.plan(SHOTS, seeds={2: 9})
     storyboard = storyboard_plan(plan)
     assert [block.index for block in storyboard_blocks(plan)] == OPENINGS
@@ -114,6 +115,7 @@ def test_a_storyboard_depends_on_script_and_seeds_alone(tiny: Tiny) -> None:
 
 
 def test_a_start_image_begins_the_storyboard(tiny: Tiny) -> None:
+    """The start image is the first latent frame of the storyboard, and block 0 equals that of the plain film."""
     image = torch.randn(1, 4, 1, 4, 6, generator=torch.Generator().manual_seed(1))
     film, _ = make_begun(tiny, tiny.plan(SHOTS), image)
     blocks = list(film.run())
@@ -220,7 +222,7 @@ def test_a_take_begins_with_its_storyboard(mini: Mini, settings: RenderSettings)
     assert settings.output.with_name("film.preview.png").is_file() and not settings.output.exists()
     film, notes = resume(take, mini)
     assert film.film.report is not None and film.film.report.stored == FIRSTS
-    assert not any("anew" in line for line in notes)
+    assert not any("made again" in line for line in notes)
     assert all(same(storyboard_latents(take), storyboard)) and take.complete
     again = preview(mini, RenderSettings.resumed(take.folder))
     assert again.film.report is not None and not again.film.report.sampled
@@ -238,6 +240,7 @@ def test_shot_1_begins_as_in_the_plain_film(mini: Mini, settings: RenderSettings
 
 @pytest.mark.parametrize("calls", [0, 5, 17])
 def test_a_stopped_preview_goes_on_to_the_bit(mini: Mini, settings: RenderSettings, calls: int) -> None:
+    """A preview that was stopped samples only its missing blocks, and the storyboard is the same to the bit."""
     whole = taken(
         preview(mini, RenderSettings(settings.script, settings.output.with_name("whole.mp4"), size="32x32", steps=2))
     )
@@ -251,6 +254,7 @@ def test_a_stopped_preview_goes_on_to_the_bit(mini: Mini, settings: RenderSettin
 
 @pytest.mark.parametrize("calls", [10, 45])
 def test_the_film_from_a_preview_may_be_stopped(mini: Mini, settings: RenderSettings, calls: int) -> None:
+    """A film from a preview can be stopped and resumed: film and storyboard are the same to the bit."""
     take = taken(preview(mini, settings))
     storyboard = storyboard_latents(take)
     assert not Job(RenderSettings.resumed(take.folder), mini=mini, should_stop=after(calls)).run()
@@ -335,6 +339,7 @@ def damaged(path: Path) -> None:
 def test_a_bad_block_of_a_storyboard_is_made_again(
     mini: Mini, settings: RenderSettings, hurt: Callable[[Path], None]
 ) -> None:
+    """A missing or damaged storyboard block is sampled again, alone and to the bit."""
     take = taken(preview(mini, settings))
     storyboard = storyboard_latents(take)
     hurt(take.path(take.plan.blocks[4]))
@@ -344,6 +349,7 @@ def test_a_bad_block_of_a_storyboard_is_made_again(
 
 
 def test_what_no_storyboard_can_be_is_refused(mini: Mini, settings: RenderSettings) -> None:
+    """A preview is refused without a take, over a film, of a continued or unchanged shot, and before finished shots."""
     with pytest.raises(ValueError, match="leave --no-take out"):
         Job(RenderSettings(settings.script, settings.output, take=False), mini=mini, storyboard=True)
     take = make_take(mini, settings)
@@ -364,6 +370,7 @@ def test_what_no_storyboard_can_be_is_refused(mini: Mini, settings: RenderSettin
 
 
 def test_a_render_says_that_it_replaces_a_storyboard(mini: Mini, settings: RenderSettings) -> None:
+    """A render in place of a storyboard says in a note that the storyboard is replaced."""
     preview(mini, settings)
     job = Job(settings, mini=mini)
     assert any("storyboard in" in note and "is replaced" in note for note in job.notes)

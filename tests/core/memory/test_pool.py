@@ -124,6 +124,7 @@ def test_reference_smoothing_changes_the_scratch_and_not_the_store() -> None:
 
 
 def test_two_branches_share_one_scratch() -> None:
+    """The pools of both branches of guidance have one scratch buffer."""
     one, two = make_pools("nvfp4", SHAPE, CPU, torch.bfloat16, count=2)
     assert one.new_block(0, 0).k.data_ptr() == two.new_block(0, 0).k.data_ptr()
 
@@ -140,6 +141,7 @@ def test_bytes_of_the_full_model() -> None:
 
 
 def test_unknown_formats_and_odd_heads_are_refused() -> None:
+    """A KV format that does not exist, or that cannot hold the head width, is refused with what is valid."""
     with pytest.raises(ValueError, match="kv_format 'int2' is not available; choose one of bf16"):
         make("int2")
     odd = PoolShape(layers=1, batch=1, slots=1, block_tokens=4, heads=1, head_dim=24)

@@ -27,6 +27,7 @@ def frames(window: Window) -> list[int]:
 
 
 def test_roll8() -> None:
+    """A cut block attends the old shot sink and then replaces it; the global sink is never evicted."""
     assert contents(Window(4), {3, 6}, 9) == [
         [0, 1],
         [0, 1, 2, 3],
@@ -41,6 +42,7 @@ def test_roll8() -> None:
 
 
 def test_cut_at_block_1_pins_beside_the_global_sink() -> None:
+    """A cut at block 1 pins block 1 beside the global sink, and the window still rolls."""
     assert contents(Window(4), {1}, 7)[4:] == [
         [0, 1, 2, 3, 6, 7, 8, 9],
         [0, 1, 2, 3, 8, 9, 10, 11],
@@ -49,6 +51,7 @@ def test_cut_at_block_1_pins_beside_the_global_sink() -> None:
 
 
 def test_two_cuts_in_a_row_keep_the_second() -> None:
+    """The second of two cuts in a row is the shot sink, and the first one is evicted like any other block."""
     assert contents(Window(4), {3, 4}, 8)[4:] == [
         [0, 1, 4, 5, 6, 7, 8, 9],
         [0, 1, 6, 7, 8, 9, 10, 11],
@@ -58,6 +61,7 @@ def test_two_cuts_in_a_row_keep_the_second() -> None:
 
 
 def test_recache_leaves_the_global_sink_and_the_cut_block() -> None:
+    """The recache at a cut evicts all but the global sink and the cut block, which is then the shot sink."""
     assert contents(Window(4), {2}, 6, recache=True)[2:] == [
         [0, 1, 2, 3, 4, 5],
         [0, 1, 4, 5],
@@ -79,6 +83,7 @@ def test_recache_keeps_no_sink_that_is_yet_to_come() -> None:
 
 
 def test_three_slots_hold_no_previous_block_in_a_later_shot() -> None:
+    """Three slots hold the two sinks and the new block in later shots, and no previous block."""
     assert contents(Window(3), {2, 5}, 7)[3:] == [
         [0, 1, 4, 5, 6, 7],
         [0, 1, 4, 5, 8, 9],
@@ -88,6 +93,7 @@ def test_three_slots_hold_no_previous_block_in_a_later_shot() -> None:
 
 
 def test_without_sinks_the_last_blocks_remain() -> None:
+    """A window without sinks holds the newest blocks, and a cut pins none."""
     assert contents(Window(4, sinks=0, shot_sink=False), {3}, 7)[-1] == [6, 7, 8, 9, 10, 11, 12, 13]
 
 
@@ -112,6 +118,7 @@ def test_closed_form(data: st.DataObject) -> None:
 
 @given(st.sets(st.integers(1, 20)), st.integers(0, 20), st.booleans())
 def test_a_restored_window_goes_on_alike(cuts: set[int], at: int, begun: bool) -> None:
+    """A restored window assigns the same slots as the original, also from a state taken within a block."""
     first = Window(4)
     contents(first, cuts, at)
     if begun:
@@ -136,6 +143,7 @@ def test_a_block_never_moves() -> None:
 
 
 def test_an_interrupted_block_begins_again_in_its_slot() -> None:
+    """A block that begins again gets the same slot and evicts no other block."""
     window = Window(4)
     contents(window, set(), 6)
     slot = window.begin(6)
@@ -144,6 +152,7 @@ def test_an_interrupted_block_begins_again_in_its_slot() -> None:
 
 
 def test_blocks_come_in_order() -> None:
+    """Blocks begin in film order, each after the end of the one before."""
     window = Window(4)
     with pytest.raises(RuntimeError, match="block 1 cannot begin: the current block is none, the next is 0"):
         window.begin(1)
@@ -164,6 +173,7 @@ def test_blocks_come_in_order() -> None:
     ],
 )
 def test_impossible_memory_settings_are_refused_with_a_remedy(change: dict[str, int], message: str) -> None:
+    """A window, sink or time scale that cannot work is refused with its name and value."""
     with pytest.raises(ValueError, match=message):
         MemoryConfig(**change).check(8)
 
@@ -175,6 +185,7 @@ def test_positions_are_scaled_with_the_offset_of_their_cuts() -> None:
 
 
 def test_integrity_notices_a_lost_sink() -> None:
+    """A window that has lost its global sink fails the integrity check, which names the fault."""
     window = Window(4)
     contents(window, set(), 6)
     window._blocks[0] = 1

@@ -16,6 +16,7 @@ from ..conftest import Tiny
 
 
 def test_the_full_model_has_wans_tensors() -> None:
+    """The full model has the tensor names, shapes and number of weights of Wan2.2 TI2V 5B."""
     state = CausalWan(WAN22_TI2V_5B, device="meta").state_dict()
     assert len(state) == 825
     assert sum(tensor.numel() for tensor in state.values()) == 4_999_787_712
@@ -36,11 +37,13 @@ def test_the_full_model_has_wans_tensors() -> None:
 
 
 def test_config_is_read_from_shapes() -> None:
+    """The config of a model is read from the shapes of its weights."""
     state = CausalWan(WAN22_TI2V_5B, device="meta").state_dict()
     assert WanConfig.from_state_dict(state) == WAN22_TI2V_5B
 
 
 def test_another_checkpoint_is_refused_by_name() -> None:
+    """A state dict of another model is refused with the missing tensor or the channels that differ."""
     with pytest.raises(ValueError, match=r"patch_embedding\.weight.*not the state dict of a Wan"):
         WanConfig.from_state_dict({"unet.weight": torch.zeros(1)})
     state = CausalWan(WAN22_TI2V_5B, device="meta").state_dict()
@@ -50,22 +53,26 @@ def test_another_checkpoint_is_refused_by_name() -> None:
 
 
 def test_a_description_with_wrong_names_lists_them() -> None:
+    """A config with missing and unknown names is refused, and the error lists both."""
     with pytest.raises(ValueError, match=r"missing \['ffn_dim'.*unknown \['depth'\]"):
         WanConfig.from_mapping({"dim": 8, "depth": 2})
 
 
 def test_axes_share_the_head_as_in_wan() -> None:
+    """RoPE divides the channel pairs of a head among time, height and width as Wan does."""
     assert axis_pairs(128) == (22, 21, 21)
     assert axis_pairs(32) == (6, 5, 5)
 
 
 def test_timesteps_put_cosines_first() -> None:
+    """The timestep embedding has its cosines before its sines."""
     embedded = timestep_embedding(torch.tensor([0.0, 999.0]), 8)
     assert embedded[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
     assert embedded[1, 0].item() == pytest.approx(torch.tensor(999.0, dtype=torch.float64).cos().item())
 
 
 def test_rope_depends_on_distance_alone_however_late_and_between_frames() -> None:
+    """RoPE makes scores depend on the distance in time alone, at any time and for fractions of a frame."""
     q, k = torch.randn(1, 1, 1, 32), torch.randn(1, 1, 1, 32)
 
     def score(at: float) -> float:
@@ -96,11 +103,13 @@ def test_write_kv_stores_the_same_kv_as_a_whole_pass(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("size", [(3, 6), (4, 7), (0, 2)])
 def test_an_odd_size_is_refused_in_pixels(tiny: Tiny, size: tuple[int, int]) -> None:
+    """A latent size that the patch does not divide is refused with the multiple in pixels."""
     with pytest.raises(ValueError, match="multiple of the patch 2x2: pixels must be multiples of 32x32"):
         tiny.generate("A", size=size)
 
 
 def test_a_prompt_beyond_the_text_length_is_refused(tiny: Tiny) -> None:
+    """A prompt with more tokens than the text length is refused with that length."""
     with pytest.raises(ValueError, match="up to 5 tokens"):
         tiny.model.text_kv(torch.zeros(1, 6, 16))
 

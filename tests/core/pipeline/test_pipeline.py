@@ -104,6 +104,7 @@ def chain(line: Pipeline, numbers: Numbers, bad: int | None = None) -> Stage[int
 
 
 def test_stages_hand_on_everything_in_order() -> None:
+    """Stages hand on every item, in order."""
     with Pipeline() as line:
         assert bounded(lambda: list(chain(line, Numbers(50)))) == [4 * i for i in range(50)]
 
@@ -140,6 +141,7 @@ def test_an_error_comes_once_behind_the_good_items(bad: tuple[int | None, int | 
 
 
 def test_a_failed_stage_stops_those_before_it_while_nobody_looks() -> None:
+    """A stage that fails stops the stages before it, though no consumer takes an item."""
     numbers = Numbers()
     with Pipeline() as line:
         chain(line, numbers, bad=1)
@@ -147,6 +149,8 @@ def test_a_failed_stage_stops_those_before_it_while_nobody_looks() -> None:
 
 
 def test_a_system_error_is_told_in_words() -> None:
+    """An OSError in a stage is one line with the stage, the path and the reason, without its number."""
+
     def missing() -> Iterator[int]:
         raise FileNotFoundError(2, "No such file", "/films/a.mp4")
         yield 0
@@ -156,6 +160,7 @@ def test_a_system_error_is_told_in_words() -> None:
 
 
 def test_an_abandoned_iterator_ends_its_stages() -> None:
+    """An iterator over stages that is closed early ends every stage and closes the source."""
     numbers = Numbers()
 
     def some() -> Iterator[int]:
@@ -181,6 +186,7 @@ def test_a_stage_computes_as_who_begins_it(threads: int) -> None:
 
 
 def test_leaving_at_random_moments_never_hangs() -> None:
+    """A pipeline that is left at any moment ends its stages and closes the source."""
     rng = random.Random(7)
     for _ in range(40):
         numbers, moment = Numbers(), rng.random() * 0.01
@@ -258,6 +264,7 @@ def full(kind: type[Exception] = torch.OutOfMemoryError) -> Exception:
     ],
 )
 def test_what_says_that_memory_is_out(error: Exception, expected: bool) -> None:
+    """Out-of-memory errors of CUDA, cuBLAS, PyTorch's CPU allocator and Python count as such; other errors do not."""
     assert is_out_of_memory(error) is expected
 
 
@@ -278,6 +285,8 @@ def test_work_is_done_once_more_after_freeing() -> None:
 
 
 def test_twice_without_room_is_told_with_remedies() -> None:
+    """A second out-of-memory error names the work, the cause and remedies; any other error is raised unchanged."""
+
     def work() -> None:
         raise full()
 
@@ -378,6 +387,7 @@ def test_every_mode_makes_the_same_film(
 @pytest.mark.slow
 @modes
 def test_a_decoder_that_breaks(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode) -> None:
+    """An error of the decoder is raised with its stage, and every frame that was decoded is in the file."""
     broken = fragile(mini, 19, 1, RuntimeError("the decoder broke"))
     render = make(broken, tmp_path / "a.mp4", mode)
     with pytest.raises(StageError, match=r"^decoding: the decoder broke$"):
@@ -390,6 +400,7 @@ def test_a_decoder_that_breaks(mini: Mini, tmp_path: Path, played: Tensor, mode:
 def test_an_encoder_that_breaks(
     mini: Mini, tmp_path: Path, played: Tensor, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An error of the encoder is raised with its stage, and every frame that was encoded is in the file."""
     write = VideoWriter.write
 
     def breaking(self: VideoWriter, frames: Tensor) -> None:
@@ -408,6 +419,7 @@ def test_an_encoder_that_breaks(
 @pytest.mark.slow
 @modes
 def test_a_full_disk(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode) -> None:
+    """A full disk raises an error with stage and file, and the file plays the beginning of the film."""
     render = make(mini, tmp_path / "a.mp4", mode)
     with (
         files_no_larger_than(100_000),
@@ -449,6 +461,7 @@ def test_nan_from_the_model(mini: Mini, tmp_path: Path, played: Tensor, mode: Mo
 def test_memory_that_runs_out_once_costs_nothing(
     mini: Mini, tmp_path: Path, played: Tensor, mode: Mode, bad: int
 ) -> None:
+    """A decoder that runs out of memory once is called again, and the film is the same to the bit."""
     render = make(fragile(mini, bad, 1, full()), tmp_path / "a.mp4", mode)
     assert bounded(lambda: render.run(film(mini)))
     assert check(render, tmp_path / "a.mp4", played) == FRAMES
@@ -457,6 +470,7 @@ def test_memory_that_runs_out_once_costs_nothing(
 @pytest.mark.slow
 @modes
 def test_memory_that_runs_out_twice_is_told(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode) -> None:
+    """A decoder that runs out of memory twice raises an error with the latent frame; all before it is in the file."""
     render = make(fragile(mini, 19, 2, full()), tmp_path / "a.mp4", mode)
     with pytest.raises(StageError, match=r"^decoding: decoding latent frame 19 ran out of memory") as raised:
         bounded(lambda: render.run(film(mini)))
@@ -526,6 +540,7 @@ def test_a_stop_before_a_latent_frame(mini: Mini, tmp_path: Path, played: Tensor
 @pytest.mark.slow
 @modes
 def test_stops_at_random_moments(mini: Mini, tmp_path: Path, played: Tensor, mode: Mode) -> None:
+    """A film that is stopped at any moment has the beginning of the whole film in its file."""
     rng = random.Random(7)
     for number in range(6):
         asked = threading.Event()
@@ -589,6 +604,8 @@ def test_the_command_line_says_it_in_one_line(
 
 
 def test_the_command_line_shows_an_error_of_our_own_whole(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line raises a mistake in the code itself, and does not shorten it to one line."""
+
     def broken(*_: object) -> None:
         raise TypeError("a mistake in the code")
 

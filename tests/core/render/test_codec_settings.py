@@ -63,12 +63,14 @@ def test_the_same_blocks_make_a_film_in_another_codec(whole: Job) -> None:
 
 
 def test_a_film_of_another_extension_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    """A film whose extension is not that of its codec is refused with the right name, before a model is loaded."""
     settings = replace(make_settings(tmp_path), codec="vp9", model=str(tmp_path / "no such model"))
     with pytest.raises(ValueError, match=r"a film in vp9 is a webm; name it .*film\.webm"):
         Job(settings)
 
 
 def test_codec_and_quality_are_words_of_the_command(tmp_path: Path) -> None:
+    """`--codec` and `--quality` set the encoder; without them the extension sets the codec and the quality is high."""
     words = (str(tmp_path / "script.txt"), "-o", "film.mov", "--codec", "prores", "--quality", "best")
     settings = render_settings(arguments(*words))
     assert (settings.codec, settings.quality) == ("prores", "best")

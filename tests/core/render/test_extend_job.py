@@ -164,6 +164,7 @@ def test_a_clip_of_another_rate_keeps_its_time(tmp_path: Path, fps: int | Fracti
 
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
+    """A file that is no video is refused by name, and a missing file is reported as missing."""
     (tmp_path / "text.mp4").write_text("the hero")
     with pytest.raises(ValueError, match=r"text\.mp4 cannot be read as a video"):
         Clip(tmp_path / "text.mp4", 24)
@@ -205,6 +206,7 @@ def test_a_video_is_extended_to_the_bit_after_a_stop(video: Path, mini: Mini, ma
 
 @pytest.mark.parametrize("calls", [0, 30, FRAMES + 1, FRAMES + 12])
 def test_a_stop_before_the_video_is_kept_leaves_nothing(video: Path, mini: Mini, calls: int) -> None:
+    """A stop while a given video is read or encoded leaves no take and no film."""
     with pytest.raises(ClipStopped):
         extended(video, mini, stop=after(calls))
     assert [path.name for path in video.parent.iterdir()] == [video.name]
@@ -212,6 +214,7 @@ def test_a_stop_before_the_video_is_kept_leaves_nothing(video: Path, mini: Mini,
 
 @pytest.mark.linux
 def test_a_disk_too_full_for_the_video_leaves_nothing(video: Path, mini: Mini) -> None:
+    """A disk too full for a given video's blocks is an error with a remedy, and leaves no take and no film."""
     with files_no_larger_than(5_000), pytest.raises(OSError, match="free disk space"):
         extended(video, mini)
     assert [path.name for path in video.parent.iterdir()] == [video.name]
@@ -229,6 +232,7 @@ def test_another_film_of_that_name_is_not_lost(video: Path, mini: Mini) -> None:
 
 
 def test_a_given_video_is_not_made_again(video: Path, mini: Mini) -> None:
+    """The shot of a given video has no retakes and no versions, and a missing block of it is not sampled."""
     job = extended(video, mini)
     assert job.run() and job.take is not None
     take = job.take
@@ -249,6 +253,7 @@ def test_a_given_video_is_not_made_again(video: Path, mini: Mini) -> None:
     ],
 )
 def test_a_bad_prompt_is_refused_before_anything_is_written(video: Path, mini: Mini, prompt: str, message: str) -> None:
+    """A prompt for a given video that is empty, has two shots or an unknown name is refused before a file is made."""
     with pytest.raises(ValueError, match=message):
         extend(settings(video), video, prompt, mini)
     assert [path.name for path in video.parent.iterdir()] == [video.name]
@@ -257,6 +262,7 @@ def test_a_bad_prompt_is_refused_before_anything_is_written(video: Path, mini: M
 def test_the_command_line_extends_a_video(
     capsys: pytest.CaptureFixture[str], video: Path, mini: Mini, tmp_path: Path
 ) -> None:
+    """`longlive extend` adds shots to a video, and then to its take; without prompt or another film it is refused."""
     mini.save(tmp_path / "mini", torch.float32)
     script, film = tmp_path / "script.txt", tmp_path / "film.mp4"
     script.write_text(BEHIND)

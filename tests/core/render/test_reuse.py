@@ -86,6 +86,7 @@ def test_a_retake_decodes_its_shot_and_the_seams(mini: Mini, take: Take, mode: M
 
 
 def test_going_back_to_an_earlier_version_is_the_film_it_was(mini: Mini, take: Take) -> None:
+    """A film of an earlier version of a shot copies the blocks before it, and plays as it did then."""
     before = read_video(take.film)
     run(retake(take, 3, seed=9).take, mini)
     back, _ = choose(Take.load(take.folder), 3, 0)
@@ -118,6 +119,7 @@ def test_a_cut_that_is_stopped_loses_nothing(mini: Mini, take: Take, calls: int)
 
 @pytest.mark.parametrize("spoil", [lambda film: film.write_bytes(b"no film"), Path.unlink])
 def test_a_film_that_was_spoilt_is_made_whole(mini: Mini, take: Take, spoil: Callable[[Path], object]) -> None:
+    """A film that is missing or damaged is encoded whole, to the same bytes."""
     before = take.film.read_bytes()
     spoil(take.film)
     assert run(take, mini).render.copied == 0
@@ -125,6 +127,7 @@ def test_a_film_that_was_spoilt_is_made_whole(mini: Mini, take: Take, spoil: Cal
 
 
 def test_a_film_in_another_quality_is_made_whole(mini: Mini, take: Take) -> None:
+    """A film in another quality copies no block of the old file, and in the same quality every block."""
     before = take.film.read_bytes()
     assert run(take, mini, given={"quality": "small"}).render.copied == 0
     assert len(take.film.read_bytes()) < len(before)
@@ -133,7 +136,7 @@ def test_a_film_in_another_quality_is_made_whole(mini: Mini, take: Take) -> None
 
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_the_decoder_reaches_as_far_as_it_says(blocks: int) -> None:
-    """From there on a film decoded from the middle is equal to the bit, and not from one latent frame later."""
+    """A film decoded from the decoder's reach before a latent frame has that frame to the bit."""
     config = replace(VAE, num_res_blocks=blocks)
     vae = Mini.random(3, ["the"], MODEL, config).vae
     reach = config.decoder_reach
@@ -184,6 +187,7 @@ def test_a_film_that_cannot_be_moved_is_made_whole(mini: Mini, take: Take, monke
 
 
 def test_a_cut_that_cannot_begin_leaves_the_film(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A film that cannot be opened leaves the old film and its index, and all its blocks can be copied later."""
     before = take.film.read_bytes()
 
     def full(*_: object, **__: object) -> None:
@@ -209,6 +213,7 @@ def test_a_stopped_cut_keeps_the_longer_film(mini: Mini, take: Take, more: dict[
 
 
 def test_pictures_are_cut_too_and_a_folder_with_other_files_is_left_alone(mini: Mini, take: Take) -> None:
+    """Pictures are copied like packets, and a folder with other files is refused and left as it is."""
     given = {"given": {"codec": "png"}}
     run(take, mini, **given)
     folder = take.folder.parent / "film"

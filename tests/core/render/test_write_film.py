@@ -95,6 +95,7 @@ def test_the_file_holds_the_film_that_decoding_whole_gives(mini: Mini, whole: Te
 
 
 def test_progress_tells_every_piece(mini: Mini, settings: RenderSettings) -> None:
+    """Progress is reported for every latent frame, with its shot, its block and the video frames so far."""
     seen: list[tuple[int, int, int]] = []
     Job(settings, mini=mini, on_progress=lambda p: seen.append((p.block.shot, p.block.index, p.video_frames))).run()
     assert [frames for _, _, frames in seen] == [1 + 4 * i for i in range(8 * BLOCKS)]
@@ -107,6 +108,7 @@ def test_progress_tells_every_piece(mini: Mini, settings: RenderSettings) -> Non
 def test_a_stopped_film_is_the_beginning_of_the_whole(
     mini: Mini, settings: RenderSettings, whole: Tensor, calls: int
 ) -> None:
+    """A stopped film is the beginning of the whole film to the bit, with a contact sheet once it has a frame."""
     job = Job(replace(settings, contact_sheet=True), mini=mini, should_stop=after(calls))
     assert not job.run()
     played = read_video(settings.output)
@@ -133,6 +135,7 @@ class Breaking(CausalWan):
 def test_nan_stops_at_its_block_and_keeps_the_rest(
     mini: Mini, settings: RenderSettings, whole: Tensor, value: float
 ) -> None:
+    """NaN or infinity from the model is an error with the block, and all blocks before it are in the file."""
     model = Breaking(MODEL).requires_grad_(False)
     model.load_state_dict(mini.model.state_dict())
     model.bad_from, model.value = 7, value  # 2 steps a block: the fourth block's second step
@@ -147,6 +150,7 @@ def test_nan_stops_at_its_block_and_keeps_the_rest(
 
 @pytest.mark.linux
 def test_a_full_disk_in_mid_film_leaves_what_was_written(mini: Mini, settings: RenderSettings, whole: Tensor) -> None:
+    """A full disk is an error with the stage, and the file plays the beginning of the whole film."""
     job = Job(settings, mini=mini)
     with files_no_larger_than(100_000), pytest.raises(StageError, match=r"^writing: .*stopped growing") as raised:
         job.run()

@@ -53,6 +53,7 @@ class Proxy:
 
 
 def test_blocks_come_in_order_with_their_specs(tiny: Tiny) -> None:
+    """Blocks come in the order of the plan, each with its spec and its latents in float32."""
     plan = tiny.plan(SHOTS)
     blocks = list(tiny.generate("", plan=plan))
     assert [block.spec for block in blocks] == list(plan.blocks)
@@ -60,21 +61,25 @@ def test_blocks_come_in_order_with_their_specs(tiny: Tiny) -> None:
 
 
 def test_the_same_seed_makes_the_same_film_and_another_does_not(tiny: Tiny) -> None:
+    """The same seed makes the same film to the bit, and another seed makes another film."""
     assert torch.equal(tiny.film("A A |B", seed=3), tiny.film("A A |B", seed=3))
     assert not torch.equal(tiny.film("A A |B", seed=3), tiny.film("A A |B", seed=4))
 
 
 def test_a_longer_film_begins_with_the_shorter_one(tiny: Tiny) -> None:
+    """A longer film begins with the shorter one, to the bit."""
     assert torch.equal(tiny.film(SHOTS)[:, :, :8], tiny.film("A A A |B"))
 
 
 def test_a_shots_seed_changes_nothing_before_it(tiny: Tiny) -> None:
+    """The seed of a shot changes its first block, and no block before it."""
     plain, seeded = tiny.film("A A |B B"), tiny.film("", plan=tiny.plan("A A |B B", {1: 5}))
     assert torch.equal(plain[:, :, :4], seeded[:, :, :4])
     assert not torch.equal(plain[:, :, 4:6], seeded[:, :, 4:6])
 
 
 def test_a_batch_makes_its_films_independently(tiny: Tiny) -> None:
+    """The first film of a batch is the film that is sampled alone, within rounding."""
     torch.testing.assert_close(tiny.film(SHOTS, batch=3)[:1], tiny.film(SHOTS), rtol=1e-4, atol=1e-5)
 
 
@@ -103,6 +108,7 @@ def test_clean_recache_without_a_shot_sink_forgets_nothing(tiny: Tiny, changes: 
 
 
 def test_text_is_encoded_once_per_distinct_prompt(tiny: Tiny) -> None:
+    """Text is encoded once per distinct prompt, the negative prompt included."""
     asked: Counter[str] = Counter()
 
     def text(prompt: str) -> Tensor:
@@ -127,12 +133,14 @@ def test_keys_of_prompts_in_use_are_computed_once(tiny: Tiny) -> None:
 
 
 def test_every_block_takes_its_steps_and_a_clean_pass(tiny: Tiny) -> None:
+    """Every block takes one model call per step and one for its clean pass."""
     model = Proxy(tiny)
     tiny.film("A A |B", model=model, steps=3)
     assert model.calls == 3 * (3 + 1)
 
 
 def test_guidance_runs_a_second_kv_cache(tiny: Tiny) -> None:
+    """Guidance runs a second branch with its own KV cache, and close to 1 it makes the film without guidance."""
     model = Proxy(tiny)
     guided = tiny.film("A A |B", model=model, guidance=3.0, negative="N")
     assert model.calls == 2 * 3 * (2 + 1)
@@ -151,6 +159,7 @@ def test_guidance_below_1_mixes_the_two_prompts(tiny: Tiny, guidance: float) -> 
 
 
 def test_nothing_is_sampled_before_it_is_requested(tiny: Tiny) -> None:
+    """The model is called only for a block that is requested."""
     model = Proxy(tiny)
     film = tiny.generate(SHOTS, model=model)
     assert model.calls == 0
@@ -190,6 +199,7 @@ def test_a_film_continues_from_another(tiny: Tiny, changes: dict[str, object], a
 
 
 def test_a_film_does_not_continue_from_another_kind_or_model(tiny: Tiny) -> None:
+    """A film continues only from one of the same model, memory settings, guidance and negative prompt."""
     first = tiny.generate("A A A A A")
     next(first)
     for other in (
@@ -229,6 +239,8 @@ def test_a_call_that_runs_out_of_memory_is_repeated(tiny: Tiny, bad: int) -> Non
 
 
 def test_a_device_that_stays_full_names_the_block(tiny: Tiny) -> None:
+    """A second out-of-memory error names block and shot, and the film stays before that block."""
+
     class Full(Proxy):
         def __call__(self, x: Tensor, *rest: object) -> Tensor:
             if self.calls >= 4:
@@ -259,6 +271,7 @@ def test_known_blocks_are_not_sampled(tiny: Tiny) -> None:
 @pytest.mark.parametrize("changes", MEMORIES, ids=str)
 @pytest.mark.parametrize("at", [0, 2, 4, 7])
 def test_a_restored_film_goes_on_bit_for_bit(tiny: Tiny, tmp_path: Path, changes: dict[str, object], at: int) -> None:
+    """A film that is restored from a saved snapshot goes on to the bit, with any memory settings."""
     memory = tiny.memory(**changes)
     film = tiny.generate(SHOTS, memory)
     for _ in range(at):
@@ -272,6 +285,7 @@ def test_a_restored_film_goes_on_bit_for_bit(tiny: Tiny, tmp_path: Path, changes
 
 
 def test_a_guided_film_is_restored_with_both_kv_caches(tiny: Tiny) -> None:
+    """A snapshot of a guided film has both KV caches, so the film goes on to the bit."""
     options = {"guidance": 3.0, "negative": "N"}
     film = tiny.generate(SHOTS, **options)
     for _ in range(5):
@@ -308,6 +322,7 @@ def test_a_snapshot_of_other_memory_settings_is_refused(tiny: Tiny, changes: dic
 
 
 def test_a_snapshot_is_a_copy(tiny: Tiny) -> None:
+    """A snapshot is a copy that later blocks do not change."""
     film = tiny.generate(SHOTS)
     next(film)
     snapshot = film.snapshot()
@@ -318,6 +333,7 @@ def test_a_snapshot_is_a_copy(tiny: Tiny) -> None:
 
 
 def test_a_snapshot_of_another_run_is_refused_by_setting(tiny: Tiny, tmp_path: Path) -> None:
+    """A snapshot of other settings or past the plan's end, a damaged one and any other file are refused."""
     snapshot = tiny.generate("A").snapshot()
     with pytest.raises(ValueError, match=r"guided: saved False, now True; memory: saved .*window=8"):
         tiny.generate("A", tiny.memory(window=12), guidance=2.0, resume=snapshot)
@@ -387,20 +403,23 @@ def test_an_interrupt_at_any_call_costs_nothing(tiny: Tiny, changes: dict[str, o
 
 
 def test_a_stop_ends_the_iteration_within_a_step_and_can_be_taken_back(tiny: Tiny) -> None:
+    """A stop ends the iteration before the next step; once it is over, the film goes on to the bit."""
     model, stop = Proxy(tiny), [False]
 
     def on_step(step: Step) -> None:
-        stop[0] = step.block.index == 1 and step.index == 1
+        stop[0] = step.block.index == 1 and model.calls == 3 + 1
 
     film = tiny.generate("A A |B", model=model, on_step=on_step, should_stop=lambda: stop[0])
     first = list(film)
     assert len(first) == 1 and not film.done and model.calls == 3 + 1
     stop[0] = False
-    on_step_once = [block.latents for block in tiny.generate("A A |B", resume=film.snapshot())]
-    assert torch.equal(torch.cat([first[0].latents, *on_step_once], dim=2), tiny.film("A A |B"))
+    rest = list(film)
+    assert film.done
+    assert torch.equal(torch.cat([block.latents for block in (*first, *rest)], dim=2), tiny.film("A A |B"))
 
 
 def test_every_step_reports_a_preview_and_the_last_is_the_block(tiny: Tiny) -> None:
+    """Every step reports its block, its index and its x0, and the last x0 is the block, within rounding."""
     reports: list[Step] = []
     blocks = list(tiny.generate("A |B", steps=3, on_step=reports.append))
     assert [(step.block.index, step.index, step.steps) for step in reports] == [
@@ -410,6 +429,8 @@ def test_every_step_reports_a_preview_and_the_last_is_the_block(tiny: Tiny) -> N
 
 
 def test_nan_from_the_model_names_the_block_and_keeps_the_rest(tiny: Tiny) -> None:
+    """NaN from the model is an error with block, shot and frames; the blocks before it hold, and the film can go on."""
+
     class Spoilt(Proxy):
         def change_flow(self, flow: Tensor) -> Tensor:
             return flow * torch.nan if 7 <= self.calls < 9 else flow
@@ -424,6 +445,7 @@ def test_nan_from_the_model_names_the_block_and_keeps_the_rest(tiny: Tiny) -> No
 
 
 def test_an_image_is_the_first_frame_and_clean_in_every_step(tiny: Tiny) -> None:
+    """A start image is the first latent frame, clean and at t = 0 in every step of block 0 and in its previews."""
     seen: list[tuple[list[float], Tensor]] = []
 
     class Watching(Proxy):
@@ -447,9 +469,12 @@ def test_a_film_is_extended_from_its_own_beginning(tiny: Tiny, given: int) -> No
 
 
 def test_a_film_may_be_extended_from_the_middle_of_a_block(tiny: Tiny) -> None:
+    """A prefix that ends within a block stays to the bit, and the rest of the block is sampled."""
     film = tiny.film(SHOTS)
-    longer = tiny.film(SHOTS, prefix=film[:, :, :5])
-    assert torch.equal(longer[:, :, :5], film[:, :, :5]) and bool(torch.isfinite(longer).all())
+    model = Proxy(tiny)
+    longer = tiny.film(SHOTS, model=model, prefix=film[:, :, :5])
+    assert longer.shape == film.shape and torch.equal(longer[:, :, :5], film[:, :, :5])
+    assert model.calls == 2 + 7 * (2 + 1)
 
 
 @pytest.mark.parametrize(
@@ -462,6 +487,7 @@ def test_a_film_may_be_extended_from_the_middle_of_a_block(tiny: Tiny) -> None:
     ],
 )
 def test_a_prefix_of_another_shape_is_refused(tiny: Tiny, shape: tuple[int, ...], message: str) -> None:
+    """A prefix that is longer than the film, or of another shape, is refused."""
     with pytest.raises(ValueError, match=message):
         tiny.generate(SHOTS, prefix=torch.zeros(shape))
 
@@ -480,6 +506,7 @@ def test_a_prefix_of_another_shape_is_refused(tiny: Tiny, shape: tuple[int, ...]
 def test_settings_that_cannot_run_are_refused_before_any_work(
     tiny: Tiny, options: dict[str, object], message: str
 ) -> None:
+    """A setting that cannot run is refused by name before the model is called."""
     model = Proxy(tiny)
     with pytest.raises(ValueError, match=message):
         tiny.generate("A", model=model, **options)
@@ -487,6 +514,7 @@ def test_settings_that_cannot_run_are_refused_before_any_work(
 
 
 def test_unknown_kv_formats_are_refused(tiny: Tiny) -> None:
+    """A KV format that does not exist is refused with those that do."""
     with pytest.raises(ValueError, match="kv_format 'int3' is not available; choose one of"):
         tiny.generate("A", tiny.memory(kv_format="int3"))
 
@@ -501,11 +529,13 @@ def test_unknown_kv_formats_are_refused(tiny: Tiny) -> None:
     ],
 )
 def test_a_plan_that_does_not_add_up_is_refused(tiny: Tiny, blocks: tuple[BlockSpec, ...], message: str) -> None:
+    """A plan without blocks, with a cut at block 0, or with blocks out of order or of another length is refused."""
     with pytest.raises(ValueError, match=message):
         tiny.generate("", plan=BlockPlan(blocks, 24.0, 2))
 
 
 def test_the_kv_cache_does_not_grow_with_the_film(tiny: Tiny) -> None:
+    """The KV cache has one size from a full window on, however long the film is."""
     film = tiny.generate(" ".join(["A"] * 60))
     sizes: list[int] = []
     for index, _ in enumerate(film):
@@ -515,6 +545,7 @@ def test_the_kv_cache_does_not_grow_with_the_film(tiny: Tiny) -> None:
 
 
 def test_a_bf16_kv_cache_is_close_to_float32(tiny: Tiny) -> None:
+    """A KV cache in bf16 moves the latents by a relative L2 below 0.02."""
     exact, rounded = tiny.film(SHOTS), tiny.film(SHOTS, tiny.memory(kv_format="bf16"))
     assert not torch.equal(exact, rounded)
     assert float((exact - rounded).norm() / exact.norm()) < 0.02

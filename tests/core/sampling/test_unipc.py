@@ -23,6 +23,7 @@ SHAPE = LatentShape(1, 4, 2, 3, 5)
     ],
 )
 def test_noise_levels_of_the_reference(steps: int, timesteps: tuple[int, ...], sigmas: tuple[float, ...]) -> None:
+    """The timesteps and noise levels are those of the reference."""
     schedule = unipc(steps)
     assert schedule.timesteps == timesteps
     assert schedule.sigmas == pytest.approx(sigmas, abs=2e-8)
@@ -45,6 +46,7 @@ def test_noise_levels_of_the_reference(steps: int, timesteps: tuple[int, ...], s
     ],
 )
 def test_weights_of_the_reference(steps: int, rows: list[list[float]]) -> None:
+    """The weights of noise and flows in every UniPC step are those of the reference."""
     for row, expected in zip(unipc(steps).rows, rows, strict=True):
         assert row == pytest.approx(expected, abs=1e-7)
 
@@ -71,11 +73,13 @@ def test_more_steps_come_closer_to_the_exact_solution() -> None:
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_steps_out_of_range_are_refused(steps: int) -> None:
+    """Steps outside 1 … 1000 are refused."""
     with pytest.raises(ValueError, match=f"steps {steps} is outside 1 … 1000"):
         unipc(steps)
 
 
 def test_noise_depends_on_seed_shot_and_block_alone() -> None:
+    """Noise is the same for the same seed, shot seed and block, and differs if one of them differs."""
     base = noise(7, None, 3, SHAPE)
     assert torch.equal(base, noise(7, None, 3, SHAPE))
     for other in (noise(8, None, 3, SHAPE), noise(7, 1, 3, SHAPE), noise(7, None, 4, SHAPE)):
@@ -97,12 +101,14 @@ def test_a_seed_is_the_same_noise_for_ever(shot_seed: int | None, values: tuple[
 
 
 def test_the_first_films_of_a_batch_equal_a_smaller_batch() -> None:
+    """Noise of a batch begins with that of a smaller batch, and its films differ."""
     many = noise(7, None, 0, LatentShape(3, 4, 2, 3, 5))
     assert torch.equal(many[:1], noise(7, None, 0, SHAPE))
     assert not torch.equal(many[0], many[1])
 
 
 def test_noise_is_standard_normal() -> None:
+    """Noise has mean 0 and standard deviation 1."""
     values = noise(1, 2, 3, LatentShape(1, 48, 8, 32, 32))
     assert abs(float(values.mean())) < 0.01
     assert float(values.std()) == pytest.approx(1, abs=0.01)
@@ -110,6 +116,7 @@ def test_noise_is_standard_normal() -> None:
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    """A seed or shot seed outside its range is refused."""
     with pytest.raises(ValueError, match="outside 0 …"):
         noise(seed, None, 0, SHAPE)
     with pytest.raises(ValueError, match=r"shot seed .* outside 0 …"):
@@ -117,6 +124,7 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
 
 
 def test_film_noise_slices_one_tensor() -> None:
+    """Film noise gives each block its frames of one tensor, and a tensor that ends before the block is refused."""
     film = torch.randn(1, 4, 6, 3, 5)
     spec = BlockSpec(1, 0, "", False, None, 2, 2)
     assert torch.equal(film_noise(film)(spec, SHAPE), film[:, :, 2:4])
@@ -125,6 +133,7 @@ def test_film_noise_slices_one_tensor() -> None:
 
 
 def test_block_noise_takes_the_shots_own_seed() -> None:
+    """Block noise depends on the shot's seed beside the film's, if the shot has one."""
     plain, seeded = BlockSpec(1, 1, "", False, None, 2, 2), BlockSpec(1, 1, "", False, 9, 2, 2)
     source = block_noise(5)
     assert torch.equal(source(plain, SHAPE), noise(5, None, 1, SHAPE))

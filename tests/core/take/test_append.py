@@ -45,6 +45,7 @@ def extended(mini: Mini, take: Take, text: str = MORE) -> Job:
 
 
 def test_a_film_goes_on_as_if_it_had_been_ordered_whole(mini: Mini, take: Take) -> None:
+    """A film with added shots equals the film of the whole script to the bit, and only the new blocks are sampled."""
     whole = latents(take)
     job = extended(mini, take)
     assert job.film.report is not None
@@ -60,6 +61,7 @@ def test_a_film_goes_on_as_if_it_had_been_ordered_whole(mini: Mini, take: Take) 
 
 
 def test_versions_choices_locks_and_splices_stay(mini: Mini, take: Take) -> None:
+    """Versions, choices, locks and splices of a take's shots stay when shots are added."""
     remade(take, mini, 3, "keep", seed=9)
     spliced = lock_shot(Take.load(take.folder), 4, True)
     whole = latents(spliced)
@@ -69,6 +71,7 @@ def test_versions_choices_locks_and_splices_stay(mini: Mini, take: Take) -> None
 
 
 def test_nothing_is_saved_by_appending(take: Take) -> None:
+    """`append` saves nothing: the file of the take stays as it is."""
     before = (take.folder / "take.json").read_bytes()
     assert append(take, MORE).block_count() == BLOCKS
     assert (take.folder / "take.json").read_bytes() == before
@@ -116,6 +119,7 @@ def test_every_way_to_say_a_length_stays(script: str, more: str) -> None:
 
 
 def test_the_clock_counts_from_the_films_start() -> None:
+    """Clock times of added shots count from the film's start, and a start within the film is refused with its place."""
     for script in (
         "[0s-4s] a fox\n[4s-8s] a hare\n",
         "Shot 1 (4s): a fox\nShot 2: a hare\n",
@@ -128,6 +132,7 @@ def test_the_clock_counts_from_the_films_start() -> None:
 
 
 def test_names_and_style_hold_for_the_shots_behind() -> None:
+    """The names and style of the film hold for added shots, and further names can be defined."""
     take = a_take("style: ink\nhero: a red fox\n{hero} runs\n")
     longer = append(take, "style: ink\nHero: a red fox\nfriend: {hero}'s owl\n\n{friend} meets {hero}\n")
     assert longer.script.names == (("hero", "a red fox"), ("friend", "{hero}'s owl"))
@@ -148,17 +153,20 @@ def test_names_and_style_hold_for_the_shots_behind() -> None:
     ],
 )
 def test_errors_point_into_the_added_text(text: str, message: str) -> None:
+    """An error in added shots gives line and column of the added text."""
     take = a_take("style: ink\nhero: a red fox\n\n\n{hero} runs\n")
     with pytest.raises(ScriptError, match=message):
         append(take, text)
 
 
 def test_a_style_where_the_film_has_none_is_refused() -> None:
+    """A style for added shots is refused if the film has none."""
     with pytest.raises(ScriptError, match="another style: the film has no style"):
         append(a_take("a fox"), "style: oil\na hare")
 
 
 def test_the_command_line_extends_a_take(capsys: pytest.CaptureFixture[str], mini: Mini, tmp_path: Path) -> None:
+    """`longlive extend` adds shots to a take and keeps its blocks to the bit; a refusal leaves the take as it is."""
     mini.save(tmp_path / "mini", torch.float32)
     settings = replace(make_settings(tmp_path), model=str(tmp_path / "mini"))
     assert Job(settings).run()
@@ -172,7 +180,12 @@ def test_the_command_line_extends_a_take(capsys: pytest.CaptureFixture[str], min
     longer = Take.load(take.folder)
     assert longer.complete and all(same(latents(longer)[:BLOCKS], whole))
     kept = (take.folder / "take.json").read_bytes()
-    more.write_text("thing: the other\n{thing}\n")
-    for words in ([], ["--prompt", "the hero"], ["--seed", "8"]):
+    for words, text, message in (
+        ([], "thing: the other\n{thing}\n", "line 1, column 1: 'thing' is 'the hero' in the film already"),
+        (["--prompt", "the hero"], MORE, "leave it out for a take"),
+        (["--seed", "8"], MORE, "seed was 0, now 8"),
+    ):
+        more.write_text(text)
         assert main(["extend", str(take.folder), str(more), *words]) == 2
+        assert message in capsys.readouterr().err
     assert (take.folder / "take.json").read_bytes() == kept

@@ -63,6 +63,7 @@ def holder(settings: RenderSettings, root: Path) -> Iterator[subprocess.Popen[st
 def test_another_process_is_refused_until_the_first_dies(
     settings: RenderSettings, holder: subprocess.Popen[str]
 ) -> None:
+    """A take has one process at a time: others are refused and change nothing, until the first one ends."""
     mini, take = load_mini(settings.output.with_name("mini")), settings.output.with_suffix(".take")
     message = "film.take is being made by another process; wait for it or stop it"
     before = (take / "take.json").read_bytes()
@@ -84,6 +85,7 @@ def test_another_process_is_refused_until_the_first_dies(
 @pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 9])
 def test_a_job_that_ended_or_never_began_lets_go(settings: RenderSettings, calls: int) -> None:
+    """A job that was stopped, or failed before it began, releases its take."""
     mini, take = load_mini(settings.output.with_name("mini")), settings.output.with_suffix(".take")
     assert not Job(settings, mini=mini, should_stop=after(calls)).run()
     settings.output.unlink()
@@ -95,6 +97,7 @@ def test_a_job_that_ended_or_never_began_lets_go(settings: RenderSettings, calls
 
 
 def test_a_film_that_is_refused_leaves_no_folder(settings: RenderSettings) -> None:
+    """A film whose size is refused leaves no take."""
     mini = load_mini(settings.output.with_name("mini"))
     with pytest.raises(ValueError, match="size"):
         Job(RenderSettings(settings.script, settings.output, size="33x33"), mini=mini)
@@ -113,6 +116,7 @@ def test_a_disk_without_locks_is_said_to_be_one(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_claim_is_for_one(tmp_path: Path) -> None:
+    """A lock is exclusive until it is released, and a release, also a second one, leaves the folder's other files."""
     (tmp_path / "kept").touch()
     with TakeLock(tmp_path) as claim:
         with pytest.raises(BlockingIOError, match="another process"):

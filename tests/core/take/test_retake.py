@@ -52,6 +52,7 @@ def test_a_ripple_changes_its_shot_and_those_after(mini: Mini, take: Take) -> No
 
 
 def test_keep_changes_its_shot_only(mini: Mini, take: Take) -> None:
+    """A retake in mode `keep` samples its shot alone; later shots stay to the bit and are spliced."""
     whole = latents(take)
     job = remade(take, mini, 3, "keep", prompt="the other {thing}")
     assert job.take is not None
@@ -87,6 +88,7 @@ def test_a_retake_begins_from_the_memory_of_its_shot(mini: Mini, take: Take) -> 
 
 
 def test_a_locked_shot_stays_when_those_before_it_are_made_again(mini: Mini, take: Take) -> None:
+    """A locked shot stays to the bit in a retake of an earlier one, and its own retake is refused."""
     whole = latents(take)
     lock_shot(take, 4, True).save()
     job = remade(Take.load(take.folder), mini, 3, "ripple", seed=9)
@@ -97,6 +99,7 @@ def test_a_locked_shot_stays_when_those_before_it_are_made_again(mini: Mini, tak
 
 @pytest.mark.parametrize("mode", ["ripple", "keep"])
 def test_a_stopped_retake_goes_on_or_back(mini: Mini, take: Take, mode: Mode) -> None:
+    """A stopped retake resumes to the bit, and the version before it can be chosen again, without a splice."""
     whole = latents(take)
     expected = latents(remade(take, mini, 2, mode, seed=9).take or take)
     Take.new(take.folder, take.script, take.settings, take.machine).save()
@@ -111,6 +114,7 @@ def test_a_stopped_retake_goes_on_or_back(mini: Mini, take: Take, mode: Mode) ->
 
 
 def test_an_earlier_version_brings_those_that_follow_it(mini: Mini, take: Take) -> None:
+    """A chosen version brings those that were made after it, and is refused without them or after other blocks."""
     remade(take, mini, 3, "ripple")
     changed = Take.load(take.folder)
     assert [shot.chosen for shot in changed.shots] == [0, 0, 1, 1, 1]
@@ -130,6 +134,7 @@ def test_an_earlier_version_brings_those_that_follow_it(mini: Mini, take: Take) 
 
 
 def test_a_spliced_shot_stays_where_versions_are_chosen(mini: Mini, take: Take) -> None:
+    """A splice ends when the version before it is chosen, and is back when its version is chosen again."""
     remade(take, mini, 3, "keep", seed=9)
     spliced = Take.load(take.folder)
     plain, _ = choose(spliced, 3, 0)
@@ -166,6 +171,7 @@ def test_prune_removes_what_is_not_in_the_film(mini: Mini, take: Take) -> None:
 
 
 def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, settings: RenderSettings, take: Take) -> None:
+    """A retake that cannot be made is refused and changes nothing, and a new render does not remove retakes."""
     before = (take.folder / "take.json").read_bytes()
     for number, change, message in (
         (9, {"seed": 1}, "shot 9: this film has 5"),
@@ -187,6 +193,7 @@ def test_bad_retakes_are_refused_and_change_nothing(mini: Mini, settings: Render
 def test_the_command_line_from_render_to_prune(
     capsys: pytest.CaptureFixture[str], mini: Mini, settings: RenderSettings, tmp_path: Path
 ) -> None:
+    """`longlive retake` and `longlive takes` make, show, choose, lock and prune versions, and say what was sampled."""
     mini.save(tmp_path / "mini", torch.float32)
     folder = tmp_path / "film.take"
 
@@ -212,6 +219,6 @@ def test_the_command_line_from_render_to_prune(
     assert "shot 5, locked" in longlive("takes", "show", folder)
     longlive("takes", "unlock", folder, "--shot", "5")
     printed = longlive("retake", folder, "--shot", "1", "--mode", "keep")
-    assert "sampled blocks 0 to 1" in printed and "is not there" not in printed
+    assert "sampled blocks 0 to 1" in printed and "rebuilt" not in printed
     assert main(["retake", str(folder), "--shot", "9"]) == 2
     assert "this film has 5" in capsys.readouterr().err

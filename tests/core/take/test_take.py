@@ -76,6 +76,7 @@ def test_a_take_says_what_the_film_is(take: Take) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 9, 30, 51])
 def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, settings: RenderSettings, take: Take, calls: int) -> None:
+    """A film that was stopped, or killed, samples only its missing blocks, and is the same to the bit."""
     whole, film = latents(take), read_video(settings.output)
     # In turn, so that as many questions are as many blocks in every run.
     stopped = Job(replace(settings, decode="sequential"), mini=mini, should_stop=after(calls))
@@ -93,6 +94,7 @@ def test_a_stopped_film_goes_on_to_the_bit(mini: Mini, settings: RenderSettings,
 
 @pytest.mark.slow
 def test_a_complete_take_is_written_again_without_sampling(mini: Mini, settings: RenderSettings, take: Take) -> None:
+    """A complete take is written as a film again, byte for byte and without sampling."""
     film = settings.output.read_bytes()
     settings.output.unlink()
     job, notes = resume(take, mini)
@@ -143,7 +145,10 @@ def test_blocks_made_after_others_are_made_anew(mini: Mini, take: Take) -> None:
     assert not any(same(expected[:2], whole[:2])) and same([latents(changed)[4]], [whole[4]]) == [False]
 
 
-def test_a_take_goes_on_with_its_own_settings_only(settings: RenderSettings, take: Take) -> None:
+def test_a_take_goes_on_with_its_own_settings_only(
+    settings: RenderSettings, take: Take, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A take resumes with its own settings, weights and script only, and the error names the difference."""
     for given, message in (({"seed": 3}, "seed was 0, now 3"), ({"window": 24, "steps": 4}, "steps was 2, now 4")):
         with pytest.raises(ValueError, match=message):
             RenderSettings.resumed(take.folder, given=given)
@@ -153,12 +158,14 @@ def test_a_take_goes_on_with_its_own_settings_only(settings: RenderSettings, tak
         Job(RenderSettings.resumed(take.folder), mini=other)
     settings.script.write_text(SCRIPT.replace("the other", "the hero"))  # type: ignore[union-attr]
     assert main(["render", str(settings.script), "--resume", str(take.folder)]) == 2
+    assert "is a film of another script: it has 'Shot 2 (1 block): the other'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "text", ["", "{}", '{"format": "longlive-take-9"}', "[1]", '{"format": "longlive-take-1"}', NO_SETTINGS]
 )
 def test_what_is_no_take_is_refused(tmp_path: Path, text: str) -> None:
+    """A folder without a take file, or with one that cannot be read, is refused as no take."""
     with pytest.raises(FileNotFoundError, match=r"not a take: it has no take\.json"):
         Take.load(tmp_path)
     (tmp_path / "take.json").write_text(text)
@@ -184,6 +191,7 @@ def test_a_stop_while_memory_is_rebuilt_keeps_no_wrong_block(mini: Mini, take: T
 
 
 def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, settings: RenderSettings, take: Take) -> None:
+    """A new film in place of an old one removes all files of the old take."""
     settings.script.write_text("Shot 1 (1 block): the hero\n")  # type: ignore[union-attr]
     assert Job(settings, mini=mini).run()
     names = [path.name for path in take.folder.rglob("*") if path.is_file()]
@@ -192,6 +200,7 @@ def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, settings: Re
 
 @pytest.mark.linux
 def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, settings: RenderSettings) -> None:
+    """A disk too full for a block is an error with the file and a remedy, and no piece of the block stays."""
     job = Job(settings, mini=mini)
     with files_no_larger_than(5_000), pytest.raises(StageError, match=r"cannot write .*block_00000.*free disk space"):
         job.run()
@@ -202,6 +211,7 @@ def test_a_disk_too_full_for_a_block_leaves_no_piece_of_it(mini: Mini, settings:
 def test_a_disk_that_fills_up_keeps_what_is_there(
     mini: Mini, settings: RenderSettings, take: Take, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A disk that fills up leaves the finished blocks and their video frames, and the film resumes to the bit."""
     whole, film = latents(take), settings.output.read_bytes()
 
     def full(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:

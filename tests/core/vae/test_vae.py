@@ -23,6 +23,7 @@ def latents() -> Tensor:
 
 @pytest.mark.parametrize("sizes", [[1, 6], [1, 2, 4], [2, 5], [7], [1] * 7])
 def test_decoding_in_chunks_is_bit_identical(vae: WanVAE, latents: Tensor, sizes: list[int]) -> None:
+    """Decoding in chunks of any size equals decoding the whole, to the bit."""
     state: State | None = None
     pieces: list[Tensor] = []
     for piece in latents.split(sizes, dim=2):
@@ -33,6 +34,7 @@ def test_decoding_in_chunks_is_bit_identical(vae: WanVAE, latents: Tensor, sizes
 
 @pytest.mark.parametrize("sizes", [[24], [4] * 6, [8, 16]])
 def test_encoding_in_chunks_is_bit_identical(vae: WanVAE, sizes: list[int]) -> None:
+    """Encoding the first frame and then chunks of any size equals encoding the whole, to the bit."""
     video = torch.rand(1, 3, 25, 32, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1
     first, state = vae.encode_chunk(video[:, :, :1], None)
     pieces = [first]
@@ -43,6 +45,7 @@ def test_encoding_in_chunks_is_bit_identical(vae: WanVAE, sizes: list[int]) -> N
 
 
 def test_one_latent_frame_is_one_frame_first_and_four_later(vae: WanVAE, latents: Tensor) -> None:
+    """The first latent frame decodes to one video frame, and every later one to four."""
     first, state = vae.decode_chunk(latents[:, :, :1], None)
     later, _ = vae.decode_chunk(latents[:, :, 1:3], state)
     assert (first.shape[2], later.shape[2]) == (1, 8)
@@ -50,12 +53,14 @@ def test_one_latent_frame_is_one_frame_first_and_four_later(vae: WanVAE, latents
 
 
 def test_the_future_does_not_change_the_past(vae: WanVAE, latents: Tensor) -> None:
+    """Decoding is causal: later latent frames do not change earlier video frames."""
     other = latents.clone()
     other[:, :, 4:] += 1
     assert torch.equal(vae.decode(latents)[:, :, :13], vae.decode(other)[:, :, :13])
 
 
 def test_training_passes_equal_the_stream_within_rounding(vae: WanVAE, latents: Tensor) -> None:
+    """`reconstruct` and `moments`, the passes for training, equal decoding and encoding within rounding."""
     video = vae.decode(latents)
     assert torch.allclose(vae.reconstruct(latents), video, rtol=1e-4, atol=1e-5)
     assert torch.allclose(vae.moments(video.clamp(-1, 1))[0], vae.encode(video.clamp(-1, 1)), rtol=1e-4, atol=1e-5)
@@ -63,6 +68,7 @@ def test_training_passes_equal_the_stream_within_rounding(vae: WanVAE, latents: 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1), (1, 1, 1)])
 def test_stacked_taps_are_a_causal_conv3d(kernel: tuple[int, int, int]) -> None:
+    """The causal convolution equals a conv3d that is padded in time with zeros before the first frame."""
     torch.manual_seed(3)
     conv = CausalConv3d(5, 7, kernel)
     x = torch.randn(2, 4, 6, 8, 5)
@@ -74,6 +80,7 @@ def test_stacked_taps_are_a_causal_conv3d(kernel: tuple[int, int, int]) -> None:
 
 
 def test_the_state_does_not_grow_and_holds_no_whole_activation(vae: WanVAE, latents: Tensor) -> None:
+    """The state of the decoder does not grow, and its tensors keep no larger tensor alive."""
     _, state = vae.decode_chunk(latents[:, :, :2], None)
     _, later = vae.decode_chunk(latents[:, :, 2:], state)
     assert [tensor.shape for tensor in later] == [tensor.shape for tensor in state]
@@ -81,6 +88,7 @@ def test_the_state_does_not_grow_and_holds_no_whole_activation(vae: WanVAE, late
 
 
 def test_a_stream_gives_the_frames_of_the_whole_film(vae: WanVAE, latents: Tensor) -> None:
+    """A decode stream gives the whole film in uint8 to the bit, and no frame twice."""
     stream = DecodeStream(vae)
     stream.feed(latents[:, :, :3])
     taken = [stream.take(), stream.take()]
@@ -94,6 +102,7 @@ def test_a_stream_gives_the_frames_of_the_whole_film(vae: WanVAE, latents: Tenso
 
 
 def test_reset_begins_a_new_film(vae: WanVAE, latents: Tensor) -> None:
+    """A decode stream decodes the first latent frame to one video frame again after a reset."""
     stream = DecodeStream(vae)
     stream.feed(latents)
     first = stream.flush()[0]
@@ -105,6 +114,7 @@ def test_reset_begins_a_new_film(vae: WanVAE, latents: Tensor) -> None:
 
 
 def test_a_cancelled_stream_goes_on_where_it_stopped(vae: WanVAE, latents: Tensor) -> None:
+    """A decode stream that was cancelled goes on with the latent frame it stopped at, to the bit."""
     calls: list[int] = []
 
     def cancel_once() -> None:
@@ -123,16 +133,19 @@ def test_a_cancelled_stream_goes_on_where_it_stopped(vae: WanVAE, latents: Tenso
 
 
 def test_normalising_is_undone_by_denormalising(vae: WanVAE, latents: Tensor) -> None:
+    """Latents that are normalised and denormalised are as before, within rounding."""
     assert torch.allclose(vae.denormalise(vae.normalise(latents)), latents, atol=1e-6)
     assert not torch.allclose(vae.normalise(latents), latents, atol=0.1)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 4, 32, 32), (1, 3, 5, 40, 32), (1, 3, 5, 32, 24)])
 def test_clips_that_do_not_fit_are_refused_with_the_remedy(vae: WanVAE, shape: tuple[int, ...]) -> None:
+    """A clip that does not have 1 + 4 k frames, or has a side that 16 does not divide, is refused with that rule."""
     with pytest.raises(ValueError, match=r"1 \+ 4 k.*multiples of 16"):
         vae.encode(torch.zeros(shape))
 
 
 def test_a_stream_decodes_one_film(vae: WanVAE, latents: Tensor) -> None:
+    """A decode stream refuses a batch of two films."""
     with pytest.raises(ValueError, match="one film"):
         DecodeStream(vae).feed(latents.repeat(2, 1, 1, 1, 1))

@@ -44,9 +44,14 @@ def test_long_captions_wrap_inside_their_column() -> None:
 
 
 def test_a_stopped_film_has_a_still_of_the_shot_it_stopped_in() -> None:
+    """A stopped film has a still of the shot it stopped in, and a film without a frame has no contact sheet."""
     sheet = ContactSheet(shots(2, 2), ["one", "two"])
     with pytest.raises(ValueError, match="at least one frame"):
         sheet.draw()
-    sheet.add(0, torch.zeros(29, SIZE, SIZE, 3, dtype=torch.uint8))
-    sheet.add(61, torch.zeros(4, SIZE, SIZE, 3, dtype=torch.uint8))
-    assert sheet.draw().width == 2 * (STILL_WIDTH + MARGIN) + MARGIN or sheet.draw().height > 2 * STILL_WIDTH
+    for start, level in ((0, 20), (61, 90)):  # the first frames of both shots, and no middle one
+        sheet.add(start, torch.full((4, SIZE, SIZE, 3), level, dtype=torch.uint8))
+    picture = sheet.draw()
+    assert picture.width == 2 * (STILL_WIDTH + MARGIN) + MARGIN
+    y = MARGIN + STILL_WIDTH // 2
+    middles = [MARGIN + i * (STILL_WIDTH + MARGIN) + STILL_WIDTH // 2 for i in range(2)]
+    assert [picture.getpixel((x, y)) for x in middles] == [(20, 20, 20), (90, 90, 90)]

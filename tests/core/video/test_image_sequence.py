@@ -94,6 +94,7 @@ def test_a_process_killed_in_a_picture_leaves_it_out(tmp_path: Path, monkeypatch
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A folder of pictures that cannot be made is refused with its path and a remedy."""
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nowhere" / "film", tmp_path / "file"):
         with pytest.raises(OSError, match=r"cannot write the film.*choose another path") as caught:
@@ -102,6 +103,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_frames_of_another_kind_are_refused(tmp_path: Path) -> None:
+    """Frames that are not uint8 are refused with the dtype and shape of the film."""
     with (
         open_film(tmp_path / "film", width=SIZE, height=SIZE, codec="png") as writer,
         pytest.raises(ValueError, match=r"uint8 \[T, 64, 64, 3\]"),

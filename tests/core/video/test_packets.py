@@ -129,5 +129,6 @@ def test_copying_begins_and_ends_at_key_frames(tmp_path: Path, start: int, stop:
 
 
 def test_a_folder_without_pictures_is_no_film(tmp_path: Path) -> None:
+    """A folder without numbered pictures is refused as a source of packets."""
     with pytest.raises(FileNotFoundError, match="no numbered pictures"):
         PacketSource(tmp_path)

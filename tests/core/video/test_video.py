@@ -25,6 +25,7 @@ def write(path: Path, film: Tensor, block: int = 32) -> None:
 
 
 def test_every_frame_comes_back_in_order(tmp_path: Path) -> None:
+    """A film file plays every frame that was written, in order."""
     film = moving(50)
     write(tmp_path / "film.mp4", film)
     played = read_video(tmp_path / "film.mp4")
@@ -51,6 +52,7 @@ def test_broadcast_rates_are_kept(tmp_path: Path, fps: float, rate: str) -> None
 
 
 def test_the_stream_says_what_it_is(tmp_path: Path) -> None:
+    """The stream is H.264 in yuv420p and BT.709 at 24 fps, with one key frame at the start of each block."""
     write(tmp_path / "film.mp4", moving(70))
     with av.open(str(tmp_path / "film.mp4")) as container:
         stream = container.streams.video[0]
@@ -77,6 +79,7 @@ def test_the_file_grows_while_it_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_film_cut_off_anywhere_plays_to_its_last_whole_fragment(tmp_path: Path) -> None:
+    """A film cut off anywhere behind its header plays to its last whole fragment, to the bit."""
     path, torn = tmp_path / "film.mp4", tmp_path / "torn.mp4"
     write(path, moving(60))
     data, whole = path.read_bytes(), read_video(path)
@@ -92,6 +95,7 @@ def test_a_film_cut_off_anywhere_plays_to_its_last_whole_fragment(tmp_path: Path
 @pytest.mark.linux
 @pytest.mark.parametrize("codec", ["h264", "vp9", "prores"])
 def test_a_full_disk_costs_only_the_fragment_that_did_not_fit(tmp_path: Path, codec: str) -> None:
+    """A full disk is an error with the path and a remedy, and the file ends with a whole fragment and plays."""
     path = tmp_path / film_name(codec)
     with (
         files_no_larger_than(60_000),
@@ -109,11 +113,13 @@ def test_a_full_disk_costs_only_the_fragment_that_did_not_fit(tmp_path: Path, co
 
 @pytest.mark.linux
 def test_a_full_disk_at_the_start_is_an_error_at_the_start() -> None:
+    """A disk that is full from the start is an error when the writer is made."""
     with pytest.raises(OSError, match="free some space"):
         VideoWriter("/dev/full", width=SIZE, height=SIZE)
 
 
 def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A film path that cannot be written is refused with the path and a remedy."""
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nowhere" / "film.mp4", tmp_path / "file" / "film.mp4", tmp_path):
         with pytest.raises(OSError, match=r"cannot write the film.*choose another path") as caught:
@@ -123,6 +129,7 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("frames", [torch.zeros(4, SIZE, SIZE, 3), torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8)])
 def test_frames_of_another_kind_are_refused(tmp_path: Path, frames: Tensor) -> None:
+    """Frames that are not uint8 `[T, H, W, 3]` are refused."""
     with (
         VideoWriter(tmp_path / "film.mp4", width=SIZE, height=SIZE) as writer,
         pytest.raises(ValueError, match=r"uint8 \[T, 64, 64, 3\]"),
@@ -131,6 +138,7 @@ def test_frames_of_another_kind_are_refused(tmp_path: Path, frames: Tensor) -> N
 
 
 def test_odd_sizes_are_refused_before_a_file_is_made(tmp_path: Path) -> None:
+    """An odd width is refused with the size, before a file is made."""
     with pytest.raises(ValueError, match="63x64"):
         VideoWriter(tmp_path / "film.mp4", width=63, height=64)
     assert not (tmp_path / "film.mp4").exists()
@@ -237,7 +245,7 @@ def test_better_qualities_make_larger_and_truer_films(tmp_path: Path, codec: str
 def test_a_wrong_choice_names_the_right_ones_before_a_file_is_made(
     tmp_path: Path, choice: dict[str, str | int], message: str
 ) -> None:
-    """Who mistypes a codec, quality or crf gets a list of the choices, and the existing file is kept."""
+    """A wrong codec, quality or crf is refused with the valid choices, before a file is made."""
     path = tmp_path / film_name(codec if (codec := str(choice.get("codec"))) in CODECS else "h264")
     with pytest.raises(ValueError, match=message):
         open_film(path, width=SIZE, height=SIZE, **choice)
