@@ -117,7 +117,7 @@ def test_bf16_timesteps_change_everything_that_follows_from_them() -> None:
 @pytest.mark.parametrize("context_noise", [0.0, 300.0])
 @pytest.mark.parametrize("recycling", [False, True])
 def test_the_frame_of_a_start_image_stays_clean(context_noise: float, recycling: bool) -> None:
-    """Frame 0 is the clean one at t = 0 in both halves, with target 0 and mask 0, whatever noise and errors there are."""
+    """Frame 0 is the clean one at t = 0 in both halves, with target 0 and mask 0, with any noise and errors."""
     settings = replace(SETTINGS, context_noise=context_noise)
     draws = random_draws(IMAGE, settings, TABLE, torch.Generator().manual_seed(3))
     buffers, rng = (filled(), Random(4)) if recycling else (None, None)
@@ -179,7 +179,7 @@ def test_context_noise_has_draws_of_its_own_up_to_its_level() -> None:
     assert draws.context_indices is not None and draws.context_noise is not None
     inputs = ar_inputs(BATCH, draws, settings, TABLE)
     assert torch.equal(inputs.context_t, TABLE.timesteps[draws.context_indices])
-    assert 0 < float(inputs.context_t.min()) and float(inputs.context_t.max()) <= 300
+    assert float(inputs.context_t.min()) > 0 and float(inputs.context_t.max()) <= 300
     sigma = TABLE.sigmas[draws.context_indices][:, None, :, None, None]
     assert torch.equal(inputs.context, (1 - sigma) * BATCH.clean + sigma * draws.context_noise)
     assert not torch.equal(draws.context_noise, draws.noise)
@@ -195,12 +195,12 @@ def test_the_timesteps_of_the_context_reach_the_model(tiny: Tiny) -> None:
     assert torch.allclose(base[:, :, :2], other[:, :, :2]) and not torch.allclose(base[:, :, 2:], other[:, :, 2:])
 
 
-def test_checkpointing_changes_no_gradient(trainable: CausalWan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpointing_changes_no_gradient(trainable: CausalWan) -> None:
     """With recomputed activations every gradient is the same to the bit, and each layer runs twice."""
     plain = gradients(trainable, IMAGE, SETTINGS)
     calls: list[int] = []
     first = trainable.blocks[0]
-    first.register_forward_hook(lambda *_: calls.append(0))
+    first.register_forward_pre_hook(lambda *_: calls.append(0))
     recomputed = gradients(trainable, IMAGE, replace(SETTINGS, checkpointing=True))
     assert plain.keys() == recomputed.keys() == dict(trainable.named_parameters()).keys()
     assert [name for name in plain if not torch.equal(plain[name], recomputed[name])] == []
@@ -217,9 +217,10 @@ def test_a_window_trains_what_is_served(tiny: Tiny) -> None:
     flow = ar_step(tiny.model, batch, inputs, settings).flow
     assert settings.history(batch.cuts) == ((), (0,), (0, 1), (0, 2), (0, 2), (0, 2))
     plan = tiny.plan("0 1 |2 0 1 2")
+    shape = LatentShape(1, 4, 2, 4, 6)
     cache = FilmKVCache(
-        tiny.model, tiny.memory(window=6), LatentShape(1, 4, 2, 4, 6), 6, lambda name: batch.text[int(name)], torch_attention
-    )  # fmt: skip
+        tiny.model, tiny.memory(window=6), shape, 6, lambda name: batch.text[int(name)], torch_attention
+    )
     for block in plan.blocks:
         rows = slice(block.start, block.start + 2)
         cache.begin(block)
