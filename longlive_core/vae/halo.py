@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from ..types import TIME_FACTOR, video_frames
 
-# Latent frames that the Wan2.2 encoder looks back. In video frames, its temporal convolutions look back 18 at full rate,
-# 16 at half and 72 at a quarter of the rate, and its two strides 2 and 4: 112 in all.
+# Latent frames that the Wan2.2 encoder looks back. In video frames, its temporal convolutions look back 18 at full
+# rate, 16 at half and 72 at a quarter of the rate, and its two strides 2 and 4: 112 in all.
 ENCODER_HALO = 28
 
 
