@@ -38,10 +38,10 @@ class ARSettings:
     block_frames: latent frames in a block. shift: of the timestep table. bf16_timesteps: round timesteps to bfloat16
     before use, as the reference does. context_noise: noise the clean latents that later blocks attend to, at a random
     timestep of the table up to this one; 0 turns it off. window: latent frames that a block attends to, itself
-    included, as the KV cache does when it serves; 0 is the whole film, as in the reference. sink, shot_sink: with a
-    window, latent frames at the start of the film that stay in it, and whether the first block of the shot does.
-    checkpointing: compute activations again in the backward pass instead of keeping them. error_recycling: None turns
-    it off. Raises ValueError if window or sink are not whole blocks.
+    included, as the KV cache does when it serves; 0 is the whole film, as in the reference. sink: latent frames at the
+    start of the film that stay in the window. shot_sink: whether the first block of a shot stays in the window until
+    the next cut. checkpointing: compute activations again in the backward pass instead of keeping them.
+    error_recycling: inputs carry errors of earlier steps; not set is none. Raises ValueError if window or sink are not whole blocks.
     """
 
     block_frames: int = BLOCK_FRAMES
