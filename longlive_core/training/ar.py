@@ -41,7 +41,8 @@ class ARSettings:
     included, as the KV cache does when it serves; 0 is the whole film, as in the reference. sink: latent frames at the
     start of the film that stay in the window. shot_sink: whether the first block of a shot stays in the window until
     the next cut. checkpointing: compute activations again in the backward pass instead of keeping them.
-    error_recycling: inputs carry errors of earlier steps; not set is none. Raises ValueError if window or sink are not whole blocks.
+    error_recycling: inputs carry errors of earlier steps; not set is none. Raises ValueError if window or sink are not
+    whole blocks.
     """
 
     block_frames: int = BLOCK_FRAMES
