@@ -7,7 +7,12 @@ import torch
 from longlive.longlive_core.memory import FilmKVCache, MemoryConfig
 from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.training.schedule import TimestepTable, add_noise, clean_from_flow
-from longlive.longlive_core.training.teacher_forcing import plain_flow, teacher_forced_flow
+from longlive.longlive_core.training.teacher_forcing import (
+    attention_mask,
+    plain_flow,
+    teacher_forced_flow,
+    window_history,
+)
 from longlive.longlive_core.types import LatentShape
 from torch import Tensor
 
@@ -187,3 +192,32 @@ def test_noise_and_flow_are_inverse() -> None:
     clean, noise, sigma = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([[0.3], [0.9]])
     noisy = add_noise(clean, noise, sigma)
     torch.testing.assert_close(clean_from_flow(noisy, noise - clean, sigma), clean)
+
+
+# Blocks A B C D, clean ones in upper case and noisy ones in lower case, in the order in which the ranks hold them.
+MASKS = {
+    1: "1....... 11...... 111..... 1111.... ....1... 1....1.. 11....1. 111....1",
+    2: "1....... 11...... ..1..... 1..1.... 11..1... 11..11.. 11....1. 11..1..1",
+    4: "1....... .1...... 1.1..... 1..1.... 1.1.1... 1.1..1.. 1.1.1.1. 1.1.1..1",
+}
+
+
+@pytest.mark.parametrize("ranks", MASKS)
+def test_the_mask_in_the_order_of_ranks(ranks: int) -> None:
+    """A clean block attends to clean blocks up to itself, a noisy one to itself and to earlier clean ones."""
+    mask = attention_mask(4, 1, 1, ranks)
+    assert [[".1"[int(seen)] for seen in row] for row in mask] == [list(row) for row in MASKS[ranks].split()]
+    tokens = attention_mask(8, 2, 3, ranks)
+    assert torch.equal(tokens, mask.repeat_interleave(6, 0).repeat_interleave(6, 1))
+
+
+def test_the_mask_needs_whole_blocks_on_each_rank() -> None:
+    """A rank that would hold part of a block raises an error."""
+    with pytest.raises(ValueError, match="8 latent frames do not split into whole blocks of 2 on 3 ranks"):
+        attention_mask(8, 2, 1, 3)
+
+
+def test_the_history_of_a_window() -> None:
+    """Sinks, the shot sink and the newest blocks are attended, as by the window of the KV cache."""
+    assert window_history([False, False, True, False, False, False], 3) == ((), (0,), (0, 1), (0, 2), (0, 2), (0, 2))
+    assert window_history([False] * 4, 2, sinks=0, shot_sink=False) == ((), (0,), (1,), (2,))
