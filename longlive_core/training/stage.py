@@ -19,12 +19,13 @@ from .toml_settings import Setting, check_ranges
 class OptimiserSettings:
     """Settings of one AdamW optimiser; the defaults are those of LongLive 2.0.
 
-    lr: learning rate. betas: decay of the first and the second moment. weight_decay: decoupled from the gradient. eps:
-    added to the denominator. clip: largest global norm of the gradient; a larger one is scaled down to it. every:
-    updates on steps that are multiples of this number, step 0 included. ema_decay: keeps an average of the weights,
-    average = decay * average + (1 - decay) * weights; 0 or not set is none. ema_start: first step, from 0, that updates
-    the average. warmup: steps in which the learning rate rises linearly to lr. final_scale: the learning rate falls along a
-    cosine over all steps, from lr to this share of lr; 1 is constant. Raises ValueError for a value out of range.
+    lr: learning rate. betas: decay of the first and the second moment. weight_decay: decoupled from the gradient.
+    eps: added to the denominator. clip: largest global norm of the gradient; a larger one is scaled down to it.
+    every: updates on steps that are multiples of this number, step 0 included. ema_decay: keeps an average of the
+    weights, average = decay * average + (1 - decay) * weights; 0 or not set is none. ema_start: first step, from 0,
+    that updates the average. warmup: steps in which the learning rate rises linearly to lr. final_scale: the
+    learning rate falls along a cosine over all steps, from lr to this share of lr; 1 is constant. Raises ValueError
+    for a value out of range.
     """
 
     lr: Annotated[float, Setting(above=0, at_most=1, example=1e-5)]

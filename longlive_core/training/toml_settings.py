@@ -242,7 +242,9 @@ def _wrap(text: str, width: int = 100) -> list[str]:
 
 
 def _toml(value: Any) -> str:  # noqa: ANN401
-    """Returns a value as TOML writes it."""
+    """Returns a value as TOML writes it; TOML has no None, which is shown as an empty text."""
+    if value is None:
+        return '""'
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (tuple, list)):
