@@ -101,7 +101,7 @@ MUTANTS = (
     Mutant("a NaN loss is trained on", "if not math.isfinite(value):", "if False:", "trainer"),
     Mutant("a NaN gradient is trained on", "if not math.isfinite(norm):", "if False:", "trainer"),
     Mutant("a checkpoint of another stage is loaded", 'self._check_same("stage", state["stage"], self.stage.name)', "pass", "trainer"),
-    Mutant("nobody looks for space on the disk", "    if free < size:", "    if False:", "trainer"),
+    Mutant("nobody looks for space on the disk", "    if free < size:\n        raise OSError(errno", "    if False:\n        raise OSError(errno", "trainer"),
     Mutant("a stop is asked for once a step", "if self.should_stop is not None and self.should_stop():", "if self.should_stop is not None and self._position == _Position() and self.should_stop():", "trainer"),
     Mutant("a checkpoint is written under its own name", "_write(partial, tree, tensors)", "_write(target, tree, tensors); partial = target", "training_checkpoint"),
     Mutant("damage is not looked for", "or _digest(path / name) != digest", "", "training_checkpoint"),
