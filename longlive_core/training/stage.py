@@ -8,29 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from torch import Tensor, nn
+
+from .toml_settings import Setting, check_ranges
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """Settings of one AdamW optimiser. The defaults are those of LongLive 2.0; a clip of 0 turns clipping off.
+    """Settings of one AdamW optimiser; the defaults are those of LongLive 2.0.
 
-    The learning rate rises linearly over `warmup` updates to `lr`; then it falls along a cosine to `final_scale` times
-    `lr` at the last update.
+    lr: learning rate. betas: decay of the first and the second moment. weight_decay: decoupled from the gradient.
+    eps: added to the denominator. clip: largest global norm of the gradient; a larger one is scaled down to it.
+    every: updates on steps that are multiples of this number, step 0 included. ema_decay: keeps an average of the
+    weights, average = decay * average + (1 - decay) * weights; 0 or not set is none. ema_start: first step, from 0,
+    that updates the average. warmup: steps in which the learning rate rises linearly to lr. final_scale: the
+    learning rate falls along a cosine over all steps, from lr to this share of lr; 1 is constant. Raises ValueError
+    for a value out of range.
     """
 
-    lr: float
-    betas: tuple[float, float] = (0.0, 0.999)
-    weight_decay: float = 0.0
-    eps: float = 1e-8
-    clip: float = 10.0
-    every: int = 1
-    ema_decay: float | None = None
-    ema_start: int = 0
-    warmup: int = 0
-    final_scale: float = 1.0
+    lr: Annotated[float, Setting(above=0, at_most=1, example=1e-5)]
+    betas: Annotated[tuple[float, float], Setting(at_least=0, below=1)] = (0.0, 0.999)
+    weight_decay: Annotated[float, Setting(at_least=0, at_most=1)] = 0.0
+    eps: Annotated[float, Setting(above=0, at_most=1)] = 1e-8
+    clip: Annotated[float, Setting(above=0)] = 10.0
+    every: Annotated[int, Setting(at_least=1)] = 1
+    ema_decay: Annotated[float | None, Setting(at_least=0, below=1, example=0.99)] = None
+    ema_start: Annotated[int, Setting(at_least=0)] = 0
+    warmup: Annotated[int, Setting(at_least=0)] = 0
+    final_scale: Annotated[float, Setting(at_least=0, at_most=1)] = 1.0
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
