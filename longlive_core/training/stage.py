@@ -1,0 +1,103 @@
+"""What a stage of training is to the trainer: the modules that it trains and their losses.
+
+The trainer owns the loop, the optimisers, the averages of weights and the checkpoints; a stage owns the data, the
+models and the losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol
+
+from torch import Tensor, nn
+
+from .toml_settings import Setting, check_ranges
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """Settings of one AdamW optimiser; the defaults are those of LongLive 2.0.
+
+    Raises ValueError for a value out of range.
+    """
+
+    lr: Annotated[float, Setting("learning rate", above=0, at_most=1, example=1e-5)]
+    betas: Annotated[tuple[float, float], Setting("decay of both moments of AdamW", at_least=0, below=1)] = (0.0, 0.999)
+    weight_decay: Annotated[float, Setting("decoupled weight decay", at_least=0, at_most=1)] = 0.0
+    eps: Annotated[float, Setting("added to the denominator of AdamW", above=0, at_most=1)] = 1e-8
+    clip: Annotated[float, Setting("largest global norm of the gradients; larger ones are scaled down", above=0)] = 10.0
+    every: Annotated[
+        int, Setting("updates on steps that are multiples of this number, step 0 included", at_least=1)
+    ] = 1
+    ema_decay: Annotated[
+        float | None,
+        Setting("keep an average of the weights: average = decay * average + (1 - decay) * weights",
+                at_least=0, below=1, example=0.99),
+    ] = None  # fmt: skip
+    ema_start: Annotated[int, Setting("first step, from 0, that updates the average", at_least=0)] = 0
+    warmup: Annotated[int, Setting("steps in which the learning rate rises linearly to lr", at_least=0)] = 0
+    final_scale: Annotated[
+        float,
+        Setting("the learning rate falls along a cosine over all steps, from lr to this share of lr; 1 is constant",
+                at_least=0, at_most=1),
+    ] = 1.0  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one optimiser updates: the parameters of `module` that require gradients.
+
+    name: "model", "generator" or "critic", for example; unique within a stage.
+    """
+
+    name: str
+    module: nn.Module
+    optimiser: OptimiserSettings
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of one part of a batch.
+
+    value: a scalar with a graph. figures: what the log shows beside the loss. batch: names the batch, for the error
+    that a NaN raises.
+    """
+
+    value: Tensor
+    figures: Mapping[str, float] = field(default_factory=dict[str, float])
+    batch: str = ""
+
+
+class Stage(Protocol):
+    """One kind of training. A loss depends on (seed, step, part) and on the state only, so that a run resumes exactly.
+
+    name: "ar", "dmd" or "vae", for example; a checkpoint of another stage is refused by this name. trained: updated in
+    this order in each step.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def trained(self) -> tuple[Trained, ...]: ...
+
+    def loss(self, name: str, step: int, part: int, /) -> Loss:
+        """Returns the loss of `Trained` `name`; `part` is the index of the gradient-accumulation part."""
+        ...
+
+    def validation_loss(self, step: int, /) -> dict[str, float]:
+        """Returns losses on held-out data by name: empty if there is none."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what the stage has learnt or stored besides weights, such as error buffers: nested dictionaries of
+        tensors and numbers."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:  # noqa: ANN401
+        """Restores what `state_dict` returned."""
+        ...
