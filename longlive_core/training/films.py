@@ -86,7 +86,7 @@ def encode_film(vae: WanVAE, film: world.WorldFilm, shots: tuple[int, ...]) -> E
     """Encodes a film with a VAE whose configuration holds the statistics of its latents."""
     mask = F.avg_pool2d(torch.from_numpy(world.render_mask(film))[:, None], SPACE_FACTOR)[:, 0]
     hero = torch.cat([mask[:1], mask[1:].unflatten(0, (-1, TIME_FACTOR)).mean(1)])
-    latents = vae.normalise(vae.moments(_video([film]))[0])[0]
+    latents = vae.normalise(vae.encode(_video([film])))[0]
     others = torch.stack([_other_shapes(vae, film, BLOCK_FRAMES * block) for block in heads(shots)])
     return EncodedFilm(film, shots, latents.half(), hero.half(), others.half())
 
@@ -139,7 +139,7 @@ def load_films(vae: WanVAE, folder: Path, seed: int, count: int) -> tuple[Encode
 def film_statistics(vae: WanVAE, seed: int, count: int = STATISTICS_FILMS) -> VAEConfig:
     """The VAE's configuration with the statistics of the latents of `count` films that are in no data set."""
     films = [training_film(seed + 1_000_000, index)[0] for index in range(count)]
-    return latent_statistics(vae, torch.cat([vae.moments(_video([film]))[0] for film in films], dim=2))
+    return latent_statistics(vae, torch.cat([vae.encode(_video([film])) for film in films], dim=2))
 
 
 def encoder_digest(vae: WanVAE) -> str:
@@ -162,7 +162,7 @@ def _other_shapes(vae: WanVAE, film: world.WorldFilm, latent: int) -> Tensor:
     # The first frame of a clip is one latent frame, as the first frame of a film is.
     start = video_frames(latent - before + 1) - 1
     video = _video(others, start, video_frames(latent + OTHER_FRAMES))
-    return vae.normalise(vae.moments(video)[0])[:, :, before:]
+    return vae.normalise(vae.encode(video))[:, :, before:]
 
 
 def _video(films: list[world.WorldFilm], start: int = 0, stop: int | None = None) -> Tensor:
