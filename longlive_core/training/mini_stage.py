@@ -41,7 +41,7 @@ class MiniSettings:
     """
 
     singles: int = 12
-    film_blocks: int = 18
+    film_blocks: int = 15
     lr: float = 1e-3
     warmup: int = 100
     ema_decay: float = 0.997
@@ -92,7 +92,8 @@ class MiniStage:
         else:
             kind, batch = "singles", single_batch(self.films, self.settings.singles, rng)
         flow, other = mini_loss(self.mini, batch, self.metric, OPENINGS[part % PARTS], rng)
-        figures = {f"{kind} flow": flow.item(), f"{kind} counterfactual": other.item()}
+        # The log shows means over all parts, of which one in PARTS is of this kind.
+        figures = {f"{kind} flow": PARTS * flow.item(), f"{kind} counterfactual": PARTS * other.item()}
         return Loss(flow + COUNTERFACTUAL_WEIGHT * other, figures, f"{kind}: {batch.captions[0][0]}")
 
     def validation_loss(self, step: int, /) -> dict[str, float]:
@@ -134,7 +135,9 @@ def mini_loss(
     )[:, 0]  # fmt: skip
     weight = 1 + (HERO_WEIGHT - 1) * (hero > 0.02)[:, None].float()
     error = (weight * (flow - (noise - clean)).square()).mean() / weight.mean()
-    first = [frame for block in batch.heads for frame in range(BLOCK_FRAMES * block, BLOCK_FRAMES * block + OTHER_FRAMES)]
+    first = [
+        frame for block in batch.heads for frame in range(BLOCK_FRAMES * block, BLOCK_FRAMES * block + OTHER_FRAMES)
+    ]
     predicted, true = (x[:, :, first].unflatten(2, (-1, OTHER_FRAMES)) for x in (noisy - levels * flow, clean))
     predicted, true = (x.transpose(1, 2).flatten(0, 1) for x in (predicted, true))
     return error, counterfactual_loss(predicted, true, batch.others.to(device).flatten(0, 1), metric)

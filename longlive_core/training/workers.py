@@ -46,7 +46,7 @@ class Workers:
         for p, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             p.grad = gradient.view_as(p)
 
-    def any(self, flag: bool) -> bool:  # noqa: FBT001 (a value, not a switch)
+    def any(self, flag: bool) -> bool:
         """Whether the flag is set in one of the processes."""
         if self.count == 1:
             return flag
