@@ -95,8 +95,8 @@ def random_history(shots: tuple[int, ...], rng: np.random.Generator) -> tuple[tu
     """Indices of the blocks that each block attends to: any that a KV cache can hold.
 
     shots: index of the shot of each block. The KV cache has a random size and random sinks. It may lack blocks, apart
-    from the block before within a shot, which alone shows the phase of motion. It may hold a block of an earlier shot
-    that was evicted. A block after the first always attends to another, so that the hero can be known.
+    from the newest one of the same shot, without which the phase of motion is unknown. It may hold a block of an
+    earlier shot that was evicted. A block after the first always attends to another, so that the hero can be known.
     """
     sinks, shot_sink = int(rng.random() >= NO_SINK), bool(rng.random() >= NO_SHOT_SINK)
     window = Window(int(rng.choice(SLOTS)), sinks=sinks, shot_sink=shot_sink)
@@ -107,9 +107,8 @@ def random_history(shots: tuple[int, ...], rng: np.random.Generator) -> tuple[tu
         held = window.attended()[:-1]
         cut = block > 0 and shot != shots[block - 1]
         window.end(cut=cut)
-        kept = {
-            other for other in held if not drops or rng.random() >= DROPPED or (other == block - 1 and not cut)
-        }  # fmt: skip
+        newest = max((other for other in held if shots[other] == shot), default=None)
+        kept = {other for other in held if not drops or rng.random() >= DROPPED or other == newest}
         evicted = [other for other in range(block) if other not in held and shots[other] != shot]
         if evicted and rng.random() < RECALLS:
             kept.add(int(rng.choice(evicted)))
