@@ -6,6 +6,10 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from ..take.lock import TakeLock
+from .console import STOPPED, stop_signals
+from .training_line import TrainingLine
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
@@ -25,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains the model; returns the exit code."""
+    """Trains the model; returns the exit code. The first Ctrl-C stops between two steps and saves a checkpoint."""
     from ..evaluation.probe import read_shape
-    from ..training.mini import MiniRun, encode_data, train_mini
+    from ..training.mini import Hooks, MiniRun, encode_data, train_mini
 
     settings = MiniRun(
         folder=args.out,
@@ -41,9 +45,11 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         batch=args.batch,
     )
-    log = partial(print, flush=True)
-    if args.only == "films":
-        encode_data(settings, log)
-    else:
-        train_mini(settings, log, read_shape)
-    return 0
+    args.out.mkdir(parents=True, exist_ok=True)
+    with TakeLock(args.out), stop_signals() as should_stop:
+        hooks = Hooks(partial(print, flush=True), TrainingLine().show, should_stop, read_shape)
+        complete = encode_data(settings, hooks) if args.only == "films" else train_mini(settings, hooks) is not None
+    if complete:
+        return 0
+    print("stopped; the same command resumes the run")
+    return STOPPED

@@ -92,12 +92,21 @@ def encode_film(vae: WanVAE, film: world.WorldFilm, shots: tuple[int, ...]) -> E
 
 
 def encode_films(
-    vae: WanVAE, folder: Path, seed: int, count: int, log: Callable[[str], None], process: int = 0, processes: int = 1
-) -> None:
+    vae: WanVAE,
+    folder: Path,
+    seed: int,
+    count: int,
+    log: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    *,
+    process: int = 0,
+    processes: int = 1,
+) -> bool:
     """Writes those of the shards with the first `count` films that are missing in `folder`.
 
-    Of several processes, process p writes every shard k with k % processes = p. Raises ValueError if a shard holds
-    films of another seed, VAE or version of the synthetic world.
+    Returns False if `should_stop`, which is asked before each film, returned true. Of several processes, process p
+    writes every shard k with k % processes = p. Raises ValueError if a shard holds films of another seed, VAE or
+    version of the synthetic world.
     """
     folder.mkdir(parents=True, exist_ok=True)
     digest = encoder_digest(vae)
@@ -108,13 +117,17 @@ def encode_films(
             continue
         tensors: dict[str, Tensor] = {}
         for index in _shard_films(shard):
+            if should_stop is not None and should_stop():
+                return False
             encoded = encode_film(vae, *training_film(seed, index))
             for name in ("latents", "hero", "others"):
                 tensors[f"{index}.{name}"] = getattr(encoded, name).contiguous()
         partial = path.with_suffix(f".partial{process}")
         save_file(tensors, partial, {"format": FORMAT, "contents": contents})
         os.replace(partial, path)
-        log(f"films encoded: shard {shard + 1} of {_shard_count(count)}")
+        if log is not None:
+            log(f"films encoded: shard {shard + 1} of {_shard_count(count)}")
+    return True
 
 
 def load_films(vae: WanVAE, folder: Path, seed: int, count: int) -> tuple[EncodedFilm, ...]:

@@ -30,10 +30,7 @@ from .trainer import Trainer, TrainerSettings
 from .vae import finetune_decoder, train_vae
 from .workers import Workers, run_workers
 
-Log = Callable[[str], None]
-
 METRIC_FILE = "metric.safetensors"
-LOG_STEPS = 50  # steps between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -74,32 +71,41 @@ class MiniRun:
         return self.folder / "films" if self.data is None else self.data
 
 
-def train_mini(run: MiniRun, log: Log, read: ShapeReader | None = None) -> Mini:
-    """Trains LongLive Mini and writes its three files to `run.folder`.
+@dataclass(frozen=True)
+class Hooks:
+    """What a run tells and asks. read: reads shapes from frames, for the gates; without it there are none."""
 
-    read: reads shapes from frames, for the gates; without it there are none. A step depends on the seed and its number
-    only, and a second call with the same settings resumes an interrupted run. With several processes, `log` and `read`
-    must be at the top of their modules.
+    log: Callable[[str], None]
+    on_progress: Callable[[TrainingProgress], None] | None = None
+    should_stop: Callable[[], bool] | None = None
+    read: ShapeReader | None = None
+
+
+def train_mini(run: MiniRun, hooks: Hooks) -> Mini | None:
+    """Trains LongLive Mini and writes its three files to `run.folder`; returns None if it was stopped.
+
+    A step depends on the seed and its number only, and a second call with the same settings resumes a run.
     """
-    start = prepare(run, log)
-    run_workers(_encode, run.processes, run, log)
-    mini = run_workers(_train_transformer, run.processes, run, log, read)
-    mini.vae.load_state_dict(start.vae.state_dict())
+    if not encode_data(run, hooks):
+        return None
+    mini = run_workers(_train_transformer, run.processes, run, own=(hooks,))
+    if mini is None:
+        return None
     if not run.shipped_vae:
-        finetune_decoder(mini.vae, run.folder / "checkpoints", run.seed, log)
+        finetune_decoder(mini.vae, run.folder / "checkpoints", run.seed, hooks.log)
     mini.save(run.folder)
     count = sum(p.numel() for module in mini.modules for p in module.parameters())
-    log(f"wrote {run.folder}: {count:,} weights")
+    hooks.log(f"wrote {run.folder}: {count:,} weights")
     return mini
 
 
-def encode_data(run: MiniRun, log: Log) -> None:
-    """Encodes the films of a run, and trains the VAE if there is none yet."""
-    prepare(run, log)
-    run_workers(_encode, run.processes, run, log)
+def encode_data(run: MiniRun, hooks: Hooks) -> bool:
+    """Encodes the films of a run, and trains the VAE if there is none yet; returns False if it was stopped."""
+    prepare(run, hooks.log)
+    return run_workers(_encode, run.processes, run, own=(hooks,))
 
 
-def prepare(run: MiniRun, log: Log) -> Mini:
+def prepare(run: MiniRun, log: Callable[[str], None]) -> Mini:
     """Returns the model before training of the transformer, from `folder/start` if that exists."""
     folder = run.folder / "start"
     if not all((folder / f"{name}.safetensors").is_file() for name in FILES):
@@ -113,39 +119,48 @@ def prepare(run: MiniRun, log: Log) -> Mini:
     return load_mini(folder)
 
 
-def _new_vae(run: MiniRun, log: Log) -> WanVAE:
+def _new_vae(run: MiniRun, log: Callable[[str], None]) -> WanVAE:
     vae = train_vae(run.folder / "checkpoints", run.seed, log).requires_grad_(False)
     vae.config = film_statistics(vae, run.seed)
     return vae
 
 
-def _encode(workers: Workers, run: MiniRun, log: Log) -> None:
+def _encode(workers: Workers, run: MiniRun, hooks: Hooks | None = None) -> bool:
     vae = load_mini(run.folder / "start").vae
-    encode_films(vae, run.data_folder, run.seed, run.films, log, workers.rank, workers.count)
+    log, should_stop = (hooks.log, hooks.should_stop) if hooks is not None else (None, None)
+    done = encode_films(
+        vae, run.data_folder, run.seed, run.films, log, should_stop, process=workers.rank, processes=workers.count
+    )
+    if done:
+        workers.any(flag=False)  # waits for the other processes
+    return done
 
 
-def _train_transformer(workers: Workers, run: MiniRun, log: Log, read: ShapeReader | None) -> Mini:
+def _train_transformer(workers: Workers, run: MiniRun, hooks: Hooks | None = None) -> Mini | None:
     """Trains the transformer and text encoder; returns the model with the averages of their weights, on the CPU."""
     mini = load_mini(run.folder / "start", run.device)
     films = load_films(load_mini(run.folder / "start").vae, run.data_folder, run.seed, run.films)
     settings = MiniSettings(seed=run.seed)
     settings = MiniSettings(settings.singles * run.batch, settings.film_blocks * run.batch, seed=run.seed)
-    gates = None if read is None else partial(_logged_gates, read=read, films=run.gate_films, log=log)
+    read = hooks and hooks.read
+    gates = None if read is None else partial(shape_gates, read=read, films=run.gate_films)
     stage = MiniStage(mini, films, _metric(run, workers), settings, gates)
     trainer = Trainer(
         stage,
         TrainerSettings(
-            run.steps,
-            run.seed,
+            steps=run.steps,
+            seed=run.seed,
             accumulation=PARTS * -(-run.processes // PARTS),
             save_every=run.save_every,
-            validate_every=run.gate_every if read is not None else 0,
+            validate_every=0 if read is None else run.gate_every,
         ),
         run.folder / "transformer",
-        on_progress=partial(_log_progress, log),
+        on_progress=hooks and hooks.on_progress,
+        should_stop=hooks and hooks.should_stop,
         workers=workers,
     )
-    trainer.run()
+    if not trainer.run():
+        return None
     for trained in stage.trained:
         if average := trainer.averages.get(trained.name):
             average.copy_to(trained.module)
@@ -164,18 +179,3 @@ def _metric(run: MiniRun, workers: Workers) -> Tensor:
         partial_path.replace(path)
     workers.any(flag=False)  # waits for the first process
     return load_file(path)["metric"]
-
-
-def _logged_gates(mini: Mini, read: ShapeReader, films: int, log: Log) -> dict[str, float]:
-    gates = shape_gates(mini, read, films)
-    log("shapes right: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in gates.items()))
-    return gates
-
-
-def _log_progress(log: Log, progress: TrainingProgress) -> None:
-    if progress.step % LOG_STEPS == 0 or progress.step == progress.steps:
-        minutes = progress.seconds_left / 60
-        log(
-            f"transformer {progress.step}/{progress.steps} loss {progress.loss['model']:.4f}, "
-            f"{progress.pace:.2f} s a step, {minutes:.0f} min left"
-        )

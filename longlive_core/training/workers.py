@@ -7,6 +7,7 @@ two threads. The sum has the same bits in all processes, so their weights stay e
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -67,14 +68,15 @@ class Workers:
 ALONE = Workers()
 
 
-def run_workers(target: Callable[..., T], count: int, *args: Any) -> T:  # noqa: ANN401
-    """Returns `target(workers, *args)`, called in `count` processes of which this one is the first.
+def run_workers(target: Callable[..., T], count: int, *args: Any, own: tuple[Any, ...] = ()) -> T:  # noqa: ANN401
+    """Calls `target(workers, *args)` in `count` processes; this one is the first and returns `target`'s result.
 
-    target, args: as for a process that is spawned, so `target` must be at the top of its module. Two or more processes
-    use one thread each. Raises RuntimeError with the error of another process if that is why the call failed.
+    target, args: as for a process that is spawned, so `target` must be at the top of its module. own: more arguments in
+    this process, which need not be sent to others. Two or more processes use one thread each; only this one answers to
+    Ctrl-C. Raises RuntimeError with the error of another process if that is why the call failed.
     """
     if count == 1:
-        return target(ALONE, *args)
+        return target(ALONE, *args, *own)
     context = multiprocessing.get_context("spawn")
     errors = context.SimpleQueue()
     threads = torch.get_num_threads()
@@ -87,7 +89,7 @@ def run_workers(target: Callable[..., T], count: int, *args: Any) -> T:  # noqa:
         for process in others:
             process.start()
         try:
-            return _joined(meeting, target, Workers(0, count), args)
+            return _joined(meeting, target, Workers(0, count), (*args, *own))
         except Exception as error:
             for process in others:
                 process.join(10)
@@ -113,6 +115,7 @@ def _joined(meeting: str, target: Callable[..., T], workers: Workers, args: tupl
 def _other(
     meeting: str, errors: Any, target: Callable[..., object], workers: Workers, args: tuple[Any, ...]  # noqa: ANN401
 ) -> None:  # fmt: skip
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _joined(meeting, target, workers, args)
     except Exception as error:
