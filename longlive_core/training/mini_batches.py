@@ -55,7 +55,7 @@ class Batch:
 def single_batch(films: Sequence[EncodedFilm], size: int, rng: np.random.Generator) -> Batch:
     """Batch of `size` first blocks of shots without history, with captions that describe the hero."""
     clean, hero, texts, others = list[Tensor](), list[Tensor](), list[tuple[str]](), list[Tensor]()
-    for row in rng.integers(len(films), size=size):
+    for row in rng.integers(len(films), size=size).tolist():
         film = films[row]
         shot = 0 if rng.random() < AT_START else int(rng.integers(film.shots[-1] + 1))
         start = BLOCK_FRAMES * heads(film.shots)[shot]
