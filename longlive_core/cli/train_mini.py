@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--films", type=int, default=2000, help="number of films to train on")
     parser.add_argument("--data", type=Path, help="folder of the encoded films (default: films in --out)")
-    parser.add_argument("--steps", type=int, default=40_000, help="training steps of the transformer")
+    parser.add_argument("--steps", type=int, default=30_000, help="training steps of the transformer")
     parser.add_argument("--processes", type=int, default=1, help="processes that train together, each on one CPU core")
     parser.add_argument("--device", default="cpu", help="device of the transformer, such as cuda")
     parser.add_argument("--batch", type=int, default=1, help="factor of the size of batches; 8 suits a large GPU")

@@ -49,7 +49,7 @@ class MiniRun:
     from_mini: bool = False
     films: int = 2000
     data: Path | None = None
-    steps: int = 40_000
+    steps: int = 30_000
     processes: int = 1
     device: str = "cpu"
     batch: int = 1

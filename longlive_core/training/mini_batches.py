@@ -74,11 +74,11 @@ def film_batch(films: Sequence[EncodedFilm], size: int, rng: np.random.Generator
 
     size: blocks in the batch, clean ones and noisy ones; longer films are fewer, so that all batches cost the same.
     """
-    pattern = films[rng.integers(len(films))].shots
+    pattern = films[int(rng.integers(len(films)))].shots
     blocks = min(len(pattern), int(rng.choice(LENGTHS, p=LENGTH_SHARES)))
     shots = pattern[:blocks]
     alike = [film for film in films if film.shots[:blocks] == shots]
-    chosen = [alike[row] for row in rng.integers(len(alike), size=max(1, size // (2 * blocks - 1)))]
+    chosen = [alike[row] for row in rng.integers(len(alike), size=max(1, size // (2 * blocks - 1))).tolist()]
     frames, first = BLOCK_FRAMES * blocks, heads(shots)
     return Batch(
         clean=torch.stack([film.latents[:, :frames].float() for film in chosen]),

@@ -16,6 +16,7 @@ from longlive.longlive_core.memory import Window
 from longlive.longlive_core.mini import Mini, TextEncoder, load_mini
 from longlive.longlive_core.script import CUT_PREFIX
 from longlive.longlive_core.training import films as films_module
+from longlive.longlive_core.training import mini as mini_module
 from longlive.longlive_core.training import trainer as trainer_module
 from longlive.longlive_core.training.captions import SHAPE_WORDS, vocabulary
 from longlive.longlive_core.training.counterfactual import counterfactual_loss, decoder_metric, resemblance
@@ -29,7 +30,7 @@ from longlive.longlive_core.training.films import (
 )
 from longlive.longlive_core.training.gates import gate_film
 from longlive.longlive_core.training.log import TrainingLog
-from longlive.longlive_core.training.mini import MiniRun
+from longlive.longlive_core.training.mini import Hooks, MiniRun, train_mini
 from longlive.longlive_core.training.mini_batches import PERIOD_FRAMES, SLOTS, film_batch, random_history, single_batch
 from longlive.longlive_core.training.mini_stage import MiniSettings, MiniStage, mini_loss
 from longlive.longlive_core.training.workers import ALONE
@@ -294,6 +295,30 @@ def test_two_processes_train_as_one(root: Path, tmp_path: Path) -> None:
     assert [name for name, value in one.items() if not torch.equal(value, two[name])] == []
     logs = [[{**line, "seconds": 0} for line in TrainingLog(tmp_path / name).lines()] for name in ("one", "two")]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.slow
+def test_a_run_writes_a_model_that_loads_and_a_second_call_trains_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run from the shipped VAE and random weights writes three files; called again, it only reads its checkpoints."""
+    monkeypatch.setattr(films_module, "SHARD_FILMS", 4)
+    monkeypatch.setattr(films_module, "CUT_PATTERNS", ((1, 2),))
+    monkeypatch.setattr(mini_module, "decoder_metric", lambda *_: torch.eye(48))
+    run = MiniRun(tmp_path, shipped_vae=True, films=4, steps=2)
+    lines: list[str] = []
+    trained = train_mini(run, Hooks(lines.append))
+    assert trained is not None
+    loaded, start = load_mini(tmp_path), load_mini(tmp_path / "start")
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(value, trained.model.state_dict()[name].bfloat16().float()), name
+    assert any(not torch.equal(v, start.model.state_dict()[n]) for n, v in trained.model.state_dict().items())
+    assert all(torch.equal(v, load_mini().vae.state_dict()[n]) for n, v in loaded.vae.state_dict().items())
+    assert any("shard" in line for line in lines)
+    monkeypatch.setattr(MiniStage, "loss", None)
+    again = train_mini(run, Hooks(lambda line: pytest.fail(line) if "shard" in line else None))
+    assert again is not None
+    assert all(torch.equal(v, trained.model.state_dict()[n]) for n, v in again.model.state_dict().items())
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
