@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..take.lock import TakeLock
+from . import train_mini
 from .console import STOPPED, stop_signals
-from .progress_bar import format_duration
+from .training_line import TrainingLine, format_training
 
 if TYPE_CHECKING:
     import torch
 
-    from ..training.log import TrainingProgress
     from ..training.stage import Stage
     from ..training.trainer import TrainerSettings
 
@@ -26,9 +25,7 @@ KINDS = ("ar", "dmd", "vae")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommands and their arguments."""
     subcommands = parser.add_subparsers(required=True, metavar="WHAT", dest="what")
-    mini = subcommands.add_parser("mini", help="train LongLive Mini from scratch")
-    mini.add_argument("--seed", type=int, default=0)
-    mini.add_argument("--out", type=Path, default=Path("output/mini"), help="folder of weights and checkpoints")
+    train_mini.add_arguments(subcommands.add_parser("mini", help="train LongLive Mini from scratch"))
     init = subcommands.add_parser("init", help="print the settings of a run as a commented TOML file")
     init.add_argument("kind", choices=KINDS)
     init.add_argument("--schema", action="store_true", help="print the JSON schema of the file instead, for editors")
@@ -39,10 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the subcommand; returns the exit code."""
     if args.what == "mini":
-        from ..training.mini import train_mini
-
-        train_mini(args.out, args.seed, partial(print, flush=True))
-    elif args.what == "init":
+        return train_mini.run(args)
+    if args.what == "init":
         print(template(args.kind, schema=args.schema), end="")
     else:
         print("\n".join(status_lines(args.folder)))
@@ -107,27 +102,3 @@ def run_stage(stage: Stage, settings: TrainerSettings, folder: Path, device: tor
         return 0
     print(f"stopped after step {trainer.step}; the same command resumes the run")
     return STOPPED
-
-
-class TrainingLine:
-    """Prints the progress of a run: one line at the first and the last step, and every `seconds` seconds between."""
-
-    def __init__(self, seconds: float = 10.0) -> None:
-        self.seconds = seconds
-        self._since = seconds
-
-    def show(self, progress: TrainingProgress) -> None:
-        """Prints a line if it is time."""
-        self._since += progress.pace
-        if self._since >= self.seconds or progress.step == progress.steps:
-            self._since = 0.0
-            print(format_training(progress), flush=True)
-
-
-def format_training(progress: TrainingProgress) -> str:
-    """Formats progress, as in `step 120/600  model loss 0.1234  1.52 s/step  12:10 left`."""
-    losses = "".join(f"  {name} loss {value:.4g}" for name, value in progress.loss.items())
-    return (
-        f"step {progress.step}/{progress.steps}{losses}  {progress.pace:.3g} s/step  "
-        f"{format_duration(progress.seconds_left)} left"
-    )

@@ -90,6 +90,12 @@ def read_frame(frame: NDArray[np.uint8]) -> Reading:
     return replace(empty, hero=hero, hero_rgb=_colour_tuple(colour), centre=centre, confidence=float(overlaps[shape]))
 
 
+def read_shape(frame: NDArray[np.uint8]) -> str | None:
+    """The shape of the hero in a frame `[128, 128, 3]` uint8; None if no hero is found."""
+    hero = read_frame(frame).hero
+    return None if hero is None else hero.shape
+
+
 def nearest_place(centre: tuple[float, float]) -> str:
     """The key of PLACES nearest to a point (x, y) in pixels. For a moving hero, pass the mean over a period."""
     places = SIZE * np.array(list(PLACES.values()), dtype=np.float32)

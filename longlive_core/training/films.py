@@ -1,14 +1,26 @@
-"""The data set of the transformer: synthetic films, encoded once, as latents with their ground truth."""
+"""The data set of LongLive Mini's transformer: synthetic films, encoded once, with their ground truth.
+
+A film is a function of (seed, index), so only its latents are stored, in shards of `SHARD_FILMS` films. Several
+processes may encode one folder, each its own shards. A shard is written aside and renamed, so that an interrupted
+process loses one shard at most.
+
+For the first block of each shot, the same moment is also encoded with each of the other three shapes (see
+`counterfactual.py`). Only its first `OTHER_FRAMES` latent frames are, because they decide the shape of the block.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..types import BLOCK_FRAMES, SPACE_FACTOR, TIME_FACTOR, video_frames
@@ -16,30 +28,36 @@ from ..vae import VAEConfig, WanVAE
 from . import world
 from .vae import latent_statistics
 
-FILM_BLOCKS = 6
-# Lengths of the shots of a film, in blocks.
+# Lengths of the shots of a film in blocks. A period of motion is three blocks, so longer shots show all its phases.
 CUT_PATTERNS = (
-    (6,), (3, 3), (2, 4), (4, 2), (1, 5), (5, 1), (2, 2, 2), (1, 2, 3), (3, 1, 2), (2, 3, 1), (1, 1, 4), (1, 4, 1)
+    (2, 2), (1, 3), (3, 1), (2, 3), (3, 2), (1, 2, 2), (2, 1, 2), (4, 1), (6,), (3, 3), (2, 4), (4, 2), (1, 5),
+    (5, 1), (2, 2, 2), (1, 2, 3), (3, 1, 2), (2, 3, 1), (1, 1, 4), (1, 4, 1), (3, 4), (4, 3), (1, 6), (2, 1, 1, 3),
+    (2, 2, 3), (1, 1, 3, 2), (2, 6), (3, 2, 3), (1, 2, 2, 1, 2), (2, 1, 3, 2),
 )  # fmt: skip
+RETURNS = 0.3  # share of films of three shots or more whose third shot returns to the place of the first
+SHARD_FILMS = 20
+OTHER_FRAMES = 3
+# Latent frames before a cut from which the other shapes are encoded: the encoder's memory of earlier ones changes
+# the latents by less than a thousandth of their variance.
+WARM_UP = 2
+STATISTICS_FILMS = 48
+FORMAT = "longlive-films-1"
 
 
 @dataclass(frozen=True)
-class FilmDataset:
-    """N films of 6 blocks, or 48 latent frames.
+class EncodedFilm:
+    """A film with F latent frames.
 
-    latents: `[N, C, 48, h, w]`, normalised. hero: share of each latent cell that the hero covers, `[N, 48, h, w]`.
-    films: descriptions of the films. block_shots: index of the shot of each block, `[N, 6]`. vae_config: with the mean
-    and standard deviation by which the latents are normalised.
+    shots: index of the shot of each block. latents: `[C, F, h, w]`, normalised. hero: share of each latent cell that
+    the hero covers, `[F, h, w]`. others: the first frames of each shot with each of the other shapes, in the order of
+    SHAPES, `[shots, 3, C, OTHER_FRAMES, h, w]`. All tensors are float16.
     """
 
+    film: world.WorldFilm
+    shots: tuple[int, ...]
     latents: Tensor
     hero: Tensor
-    films: tuple[world.WorldFilm, ...]
-    block_shots: Tensor
-    vae_config: VAEConfig
-
-    def __len__(self) -> int:
-        return len(self.films)
+    others: Tensor
 
 
 def training_film(seed: int, index: int) -> tuple[world.WorldFilm, tuple[int, ...]]:
@@ -48,38 +66,144 @@ def training_film(seed: int, index: int) -> tuple[world.WorldFilm, tuple[int, ..
     shot_blocks = CUT_PATTERNS[rng.integers(len(CUT_PATTERNS))]
     ends = [video_frames(BLOCK_FRAMES * blocks) for blocks in np.cumsum(shot_blocks)]
     film = world.sample_film(rng, tuple(int(n) for n in np.diff([0, *ends])))
-    return film, tuple(shot for shot, blocks in enumerate(shot_blocks) for _ in range(blocks))
+    shots = list(film.shots)
+    if len(shots) > 2 and rng.random() < RETURNS:
+        first = shots[0]
+        shots[2] = replace(
+            shots[2], background=first.background, pattern=first.pattern, camera=first.camera, place=first.place
+        )
+    hero = replace(film.hero, shape=world.SHAPES[index % len(world.SHAPES)])
+    return world.WorldFilm(hero, tuple(shots)), tuple(s for s, blocks in enumerate(shot_blocks) for _ in range(blocks))
+
+
+def heads(shots: tuple[int, ...]) -> tuple[int, ...]:
+    """The first block of each shot, given the index of the shot of each block."""
+    return tuple(block for block, shot in enumerate(shots) if block == 0 or shot != shots[block - 1])
 
 
 @torch.inference_mode()
-def encode_film(vae: WanVAE, film: world.WorldFilm) -> tuple[Tensor, Tensor]:
-    """Encodes a film: latents `[C, F, h, w]`, not normalised, and the share that the hero covers, `[F, h, w]`."""
-    video = torch.from_numpy(world.render(film)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+def encode_film(vae: WanVAE, film: world.WorldFilm, shots: tuple[int, ...]) -> EncodedFilm:
+    """Encodes a film with a VAE whose configuration holds the statistics of its latents."""
     mask = F.avg_pool2d(torch.from_numpy(world.render_mask(film))[:, None], SPACE_FACTOR)[:, 0]
-    coverage = torch.cat([mask[:1], mask[1:].unflatten(0, (-1, TIME_FACTOR)).mean(1)])
-    return vae.moments(video)[0][0], coverage
+    hero = torch.cat([mask[:1], mask[1:].unflatten(0, (-1, TIME_FACTOR)).mean(1)])
+    latents = vae.normalise(vae.encode(_video([film])))[0]
+    others = torch.stack([_other_shapes(vae, film, BLOCK_FRAMES * block) for block in heads(shots)])
+    return EncodedFilm(film, shots, latents.half(), hero.half(), others.half())
 
 
-def build_dataset(vae: WanVAE, path: Path, seed: int, count: int, log: Callable[[str], None]) -> FilmDataset:
-    """Encodes `count` films and saves them to `path` after every 50th; resumes after the films that `path` holds."""
-    latents, hero = list[Tensor](), list[Tensor]()
-    if path.exists():
-        saved = torch.load(path, weights_only=True)
-        latents, hero = list(saved["latents"]), list(saved["hero"])
-    for index in range(len(latents), count):
-        z, coverage = encode_film(vae, training_film(seed, index)[0])
-        latents.append(z.half())
-        hero.append(coverage.half())
-        if (index + 1) % 50 == 0 or index + 1 == count:
-            torch.save({"latents": torch.stack(latents), "hero": torch.stack(hero)}, path)
-            log(f"films encoded {index + 1}/{count}")
-    return _normalise(vae, torch.stack(latents[:count]), torch.stack(hero[:count]), seed)
+def encode_films(
+    vae: WanVAE,
+    folder: Path,
+    seed: int,
+    count: int,
+    log: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    *,
+    process: int = 0,
+    processes: int = 1,
+) -> bool:
+    """Writes those of the shards with the first `count` films that are missing in `folder`.
+
+    Returns False if `should_stop`, which is asked before each film, returned true. Of several processes, process p
+    writes every shard k with k % processes = p. Raises ValueError if a shard holds films of another seed, VAE or
+    version of the synthetic world.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = encoder_digest(vae)
+    for shard in range(process, _shard_count(count), processes):
+        path, contents = _shard_path(folder, shard), _contents(digest, seed, shard)
+        if path.exists():
+            _check_contents(path, contents)
+            continue
+        tensors: dict[str, Tensor] = {}
+        for index in _shard_films(shard):
+            if should_stop is not None and should_stop():
+                return False
+            encoded = encode_film(vae, *training_film(seed, index))
+            for name in ("latents", "hero", "others"):
+                tensors[f"{index}.{name}"] = getattr(encoded, name).contiguous()
+        partial = path.with_suffix(f".partial{process}")
+        save_file(tensors, partial, {"format": FORMAT, "contents": contents})
+        os.replace(partial, path)
+        if log is not None:
+            log(f"films encoded: shard {shard + 1} of {_shard_count(count)}")
+    return True
 
 
-def _normalise(vae: WanVAE, latents: Tensor, hero: Tensor, seed: int) -> FilmDataset:
-    config = latent_statistics(vae, latents[:100].float())
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (config.mean, config.std))
-    for part in latents.split(64):  # in place: the data set is large, and its raw latents are not needed again
-        part.copy_((part.float() - mean) / std)
-    films, shots = zip(*(training_film(seed, index) for index in range(len(latents))), strict=True)
-    return FilmDataset(latents, hero, films, torch.tensor(shots), config)
+def load_films(vae: WanVAE, folder: Path, seed: int, count: int) -> tuple[EncodedFilm, ...]:
+    """The first `count` films of a folder that `encode_films` filled; their tensors are mapped from the files.
+
+    Raises FileNotFoundError for a missing shard, and ValueError as `encode_films` does.
+    """
+    digest, films = encoder_digest(vae), list[EncodedFilm]()
+    for shard in range(_shard_count(count)):
+        path = _shard_path(folder, shard)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: encode {count} films first, or train on {len(films)}")
+        _check_contents(path, _contents(digest, seed, shard))
+        tensors = load_file(path)
+        for index in _shard_films(shard):
+            parts = (tensors[f"{index}.{name}"] for name in ("latents", "hero", "others"))
+            films.append(EncodedFilm(*training_film(seed, index), *parts))
+    return tuple(films[:count])
+
+
+@torch.inference_mode()
+def film_statistics(vae: WanVAE, seed: int, count: int = STATISTICS_FILMS) -> VAEConfig:
+    """The VAE's configuration with the statistics of the latents of `count` films that are in no data set."""
+    films = [training_film(seed + 1_000_000, index)[0] for index in range(count)]
+    return latent_statistics(vae, torch.cat([vae.encode(_video([film])) for film in films], dim=2))
+
+
+def encoder_digest(vae: WanVAE) -> str:
+    """Digest of everything that decides the VAE's normalised latents; training of the decoder does not change it."""
+    digest = hashlib.sha256(repr((vae.config.mean, vae.config.std)).encode())
+    for name, tensor in sorted(vae.state_dict().items()):
+        if name.startswith(("encoder.", "conv1.")):
+            digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _other_shapes(vae: WanVAE, film: world.WorldFilm, latent: int) -> Tensor:
+    """Latents `[3, C, OTHER_FRAMES, h, w]` from frame `latent` on, with each of the other shapes."""
+    others = [
+        world.WorldFilm(replace(film.hero, shape=shape), film.shots)
+        for shape in world.SHAPES
+        if shape != film.hero.shape
+    ]
+    before = min(latent, WARM_UP)
+    # The first frame of a clip is one latent frame, as the first frame of a film is.
+    start = video_frames(latent - before + 1) - 1
+    video = _video(others, start, video_frames(latent + OTHER_FRAMES))
+    return vae.normalise(vae.encode(video))[:, :, before:]
+
+
+def _video(films: list[world.WorldFilm], start: int = 0, stop: int | None = None) -> Tensor:
+    """Frames in [start, stop) of films of equal length, `[B, 3, T, H, W]` in [−1, 1]."""
+    frames = np.stack([world.render(film, start, stop) for film in films])
+    return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def _shard_count(films: int) -> int:
+    return -(-films // SHARD_FILMS)
+
+
+def _shard_films(shard: int) -> range:
+    return range(shard * SHARD_FILMS, (shard + 1) * SHARD_FILMS)
+
+
+def _shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"films-{shard:05d}.safetensors"
+
+
+def _contents(digest: str, seed: int, shard: int) -> str:
+    """Digest of what a shard must hold: of the encoder and of the descriptions of the films."""
+    films = [training_film(seed, index) for index in _shard_films(shard)]
+    return hashlib.sha256(f"{digest} {films}".encode()).hexdigest()
+
+
+def _check_contents(path: Path, contents: str) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT or metadata.get("contents") != contents:
+        raise ValueError(f"{path} holds films of another seed, VAE or version of the world; use another folder")

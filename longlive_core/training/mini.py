@@ -1,33 +1,181 @@
-"""Training of LongLive Mini from a seed: VAE, data set, transformer and text encoder. `longlive train mini` runs it."""
+"""Training of LongLive Mini: VAE, films, transformer and text encoder, decoder. `longlive train mini` runs it.
+
+OUT/transformer.safetensors …   the three files that `load_mini` reads
+OUT/checkpoints/vae_…           checkpoints of the VAE
+OUT/start/                      the model before training of the transformer, and the decoder's metric
+OUT/films/                      the encoded films, unless they are kept elsewhere
+OUT/transformer/                checkpoints, log and plot of the transformer
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from ..mini import Mini
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..mini import FILES, Mini, load_mini
+from ..vae import WanVAE
 from .captions import vocabulary
-from .dit import train_dit
-from .films import build_dataset
+from .counterfactual import decoder_metric
+from .films import encode_films, film_statistics, load_films
+from .gates import ShapeReader, shape_gates
+from .log import TrainingProgress
+from .mini_stage import PARTS, MiniSettings, MiniStage
+from .trainer import Trainer, TrainerSettings
 from .vae import finetune_decoder, train_vae
+from .workers import Workers, run_workers
 
-FILM_COUNT = 600
+METRIC_FILE = "metric.safetensors"
 
 
-def train_mini(folder: Path, seed: int, log: Callable[[str], None]) -> Mini:
-    """Trains all parts of LongLive Mini and writes the three files that `load_mini` reads to `folder`.
+@dataclass(frozen=True)
+class MiniRun:
+    """One run of `train_mini`, whose files are in `folder`.
 
-    A step depends on `seed` and its number only. Checkpoints are saved in `folder/checkpoints` at least every 100
-    steps, and a second call with the same folder resumes an interrupted run.
+    shipped_vae: take the VAE that comes with the program instead of training one. from_mini: start from the
+    transformer and text encoder that come with the program instead of random weights; needs their VAE too. data:
+    folder of the encoded films. processes: each of one thread if there are two or more. batch: factor of the size of
+    batches. Raises ValueError for settings that contradict each other.
     """
-    checkpoints = folder / "checkpoints"
-    vae = train_vae(checkpoints, seed, log).requires_grad_(False)
-    data = build_dataset(vae, checkpoints / "films.pt", seed, FILM_COUNT, log)
-    mini = Mini.random(seed, vocabulary(), vae=data.vae_config)
-    mini.vae.load_state_dict(vae.state_dict())
-    train_dit(mini, data, checkpoints, seed, log)
-    finetune_decoder(mini.vae, checkpoints, seed, log)
-    mini.save(folder)
-    count = sum(p.numel() for module in (mini.model, mini.text, mini.vae) for p in module.parameters())
-    log(f"wrote {folder}: {count:,} weights")
+
+    folder: Path
+    seed: int = 0
+    shipped_vae: bool = False
+    from_mini: bool = False
+    films: int = 2000
+    data: Path | None = None
+    steps: int = 30_000
+    processes: int = 1
+    device: str = "cpu"
+    batch: int = 1
+    save_every: int = 200
+    gate_every: int = 2000
+    gate_films: int = 16
+
+    def __post_init__(self) -> None:
+        if self.from_mini and not self.shipped_vae:
+            raise ValueError("the shipped transformer needs the shipped VAE: train with both, or with neither")
+        if self.processes > 1 and self.device != "cpu":
+            raise ValueError(f"{self.processes} processes train on the CPU only; use one on {self.device}")
+        if min(self.films, self.steps, self.processes, self.batch) < 1:
+            raise ValueError("films, steps, processes and batch must be 1 or more")
+
+    @property
+    def data_folder(self) -> Path:
+        """Folder of the encoded films."""
+        return self.folder / "films" if self.data is None else self.data
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a run tells and asks. read: reads shapes from frames, for the gates; without it there are none."""
+
+    log: Callable[[str], None]
+    on_progress: Callable[[TrainingProgress], None] | None = None
+    should_stop: Callable[[], bool] | None = None
+    read: ShapeReader | None = None
+
+
+def train_mini(run: MiniRun, hooks: Hooks) -> Mini | None:
+    """Trains LongLive Mini and writes its three files to `run.folder`; returns None if it was stopped.
+
+    A step depends on the seed and its number only, and a second call with the same settings resumes a run.
+    """
+    if not encode_data(run, hooks):
+        return None
+    mini = run_workers(_train_transformer, run.processes, run, own=(hooks,))
+    if mini is None:
+        return None
+    if not run.shipped_vae:
+        finetune_decoder(mini.vae, run.folder / "checkpoints", run.seed, hooks.log)
+    mini.save(run.folder)
+    count = sum(p.numel() for module in mini.modules for p in module.parameters())
+    hooks.log(f"wrote {run.folder}: {count:,} weights")
     return mini
+
+
+def encode_data(run: MiniRun, hooks: Hooks) -> bool:
+    """Encodes the films of a run, and trains the VAE if there is none yet; returns False if it was stopped."""
+    prepare(run, hooks.log)
+    return run_workers(_encode, run.processes, run, own=(hooks,))
+
+
+def prepare(run: MiniRun, log: Callable[[str], None]) -> Mini:
+    """Returns the model before training of the transformer, from `folder/start` if that exists."""
+    folder = run.folder / "start"
+    if not all((folder / f"{name}.safetensors").is_file() for name in FILES):
+        if run.from_mini:
+            mini = load_mini()
+        else:
+            vae = load_mini().vae if run.shipped_vae else _new_vae(run, log)
+            mini = Mini.random(run.seed, vocabulary(), vae=vae.config)
+            mini.vae.load_state_dict(vae.state_dict())
+        mini.save(folder, torch.float32)
+    return load_mini(folder)
+
+
+def _new_vae(run: MiniRun, log: Callable[[str], None]) -> WanVAE:
+    vae = train_vae(run.folder / "checkpoints", run.seed, log).requires_grad_(False)
+    vae.config = film_statistics(vae, run.seed)
+    return vae
+
+
+def _encode(workers: Workers, run: MiniRun, hooks: Hooks | None = None) -> bool:
+    vae = load_mini(run.folder / "start").vae
+    log, should_stop = (hooks.log, hooks.should_stop) if hooks is not None else (None, None)
+    done = encode_films(
+        vae, run.data_folder, run.seed, run.films, log, should_stop, process=workers.rank, processes=workers.count
+    )
+    if done:
+        workers.any(flag=False)  # waits for the other processes
+    return done
+
+
+def _train_transformer(workers: Workers, run: MiniRun, hooks: Hooks | None = None) -> Mini | None:
+    """Trains the transformer and text encoder; returns the model with the averages of their weights, on the CPU."""
+    mini = load_mini(run.folder / "start", run.device)
+    films = load_films(load_mini(run.folder / "start").vae, run.data_folder, run.seed, run.films)
+    settings = MiniSettings(seed=run.seed)
+    settings = MiniSettings(settings.singles * run.batch, settings.film_blocks * run.batch, seed=run.seed)
+    read = hooks and hooks.read
+    gates = None if read is None else partial(shape_gates, read=read, films=run.gate_films)
+    stage = MiniStage(mini, films, _metric(run, workers), settings, gates)
+    trainer = Trainer(
+        stage,
+        TrainerSettings(
+            steps=run.steps,
+            seed=run.seed,
+            accumulation=PARTS * -(-run.processes // PARTS),
+            save_every=run.save_every,
+            validate_every=0 if read is None else run.gate_every,
+        ),
+        run.folder / "transformer",
+        on_progress=hooks and hooks.on_progress,
+        should_stop=hooks and hooks.should_stop,
+        workers=workers,
+    )
+    if not trainer.run():
+        return None
+    for trained in stage.trained:
+        if average := trainer.averages.get(trained.name):
+            average.copy_to(trained.module)
+        trained.module.requires_grad_(False)
+    for module in mini.modules:
+        module.cpu()
+    return mini
+
+
+def _metric(run: MiniRun, workers: Workers) -> Tensor:
+    """The decoder's metric, measured once and then read by all processes."""
+    path = run.folder / "start" / METRIC_FILE
+    if workers.first and not path.is_file():
+        partial_path = path.with_suffix(".partial")
+        save_file({"metric": decoder_metric(load_mini(run.folder / "start").vae, run.seed)}, partial_path)
+        partial_path.replace(path)
+    workers.any(flag=False)  # waits for the first process
+    return load_file(path)["metric"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +19,7 @@ from .log import PACE_STEPS, PLOT_FILE, TrainingLog, TrainingProgress, save_plot
 from .optim import WeightAverage, lr_scale, make_adamw, trainable
 from .stage import Loss, Stage, Trained
 from .toml_settings import Setting, check_ranges
+from .workers import ALONE, Workers
 
 CHECKPOINTS = "checkpoints"
 PLOT_SECONDS = 30.0  # between two plots at least: one takes a third of a second
@@ -69,6 +70,7 @@ class Trainer:
         folder: Path,
         on_progress: Callable[[TrainingProgress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         """Makes the optimisers and loads the newest checkpoint of the folder.
 
@@ -77,6 +79,12 @@ class Trainer:
         """
         self.stage, self.settings, self.folder = stage, settings, folder
         self.on_progress, self.should_stop = on_progress, should_stop
+        self.workers = workers
+        if settings.accumulation % workers.count:
+            raise ValueError(
+                f"{workers.count} processes cannot share {settings.accumulation} parts of a batch evenly; "
+                "use a number of processes that divides it"
+            )
         self.step = 0
         self.averages: dict[str, WeightAverage] = {}
         self._trained = {trained.name: trained for trained in stage.trained}
@@ -99,7 +107,8 @@ class Trainer:
 
         Raises NotFiniteLossError, which keeps the checkpoints, and DiskFullError.
         """
-        self._log.cut(self.step)
+        if self.workers.first:
+            self._log.cut(self.step)
         pace = deque[float](maxlen=PACE_STEPS)
         losses: dict[str, float] = {}
         end = time.monotonic()
@@ -108,10 +117,12 @@ class Trainer:
                 self._save()
                 self._plot()
                 return False
-            line = self._position.line
+            line = self.workers.sum_figures(self._position.line)
             self.step, self._position = self.step + 1, _Position()
+            if not self.workers.first:
+                continue
             if self.settings.validate_every and self.step % self.settings.validate_every == 0:
-                with torch.no_grad(), self._autocast():
+                with torch.no_grad(), self._averaged(), self._autocast():
                     line |= {f"validation.{k}": v for k, v in self.stage.validation_loss(self.step - 1).items()}
             start, end = end, time.monotonic()  # with the checkpoint of the step before
             pace.append(end - start)
@@ -132,18 +143,41 @@ class Trainer:
         while self._position.trained < len(due):
             trained = due[self._position.trained]
             while self._position.part < self.settings.accumulation:
-                if self.should_stop is not None and self.should_stop():
+                if self._stopped():
                     return False
                 self._backward(trained)
             self._update(trained)
             self._position.trained, self._position.part = self._position.trained + 1, 0
         return True
 
+    def _stopped(self) -> bool:
+        """Whether to stop before the next part. Several processes stop together, before they have gradients."""
+        stop = self.should_stop is not None and self.should_stop()
+        if self.workers.count == 1:
+            return stop
+        return self._position.part == 0 and self.workers.any(stop)
+
+    @contextmanager
+    def _averaged(self) -> Generator[None, None, None]:
+        """Lends the modules the averages of their weights, where there are some."""
+        own = {n: [p.detach().clone() for p in trainable(self._trained[n].module).values()] for n in self.averages}
+        for name, average in self.averages.items():
+            average.copy_to(self._trained[name].module)
+        try:
+            yield
+        finally:
+            for name, weights in own.items():
+                for p, value in zip(trainable(self._trained[name].module).values(), weights, strict=True):
+                    p.data.copy_(value)
+
     def _backward(self, trained: Trained) -> None:
         """Adds the gradient of one part."""
         if self._position.part == 0:
             # Another part's backward pass may have left gradients here.
             trained.module.zero_grad()
+        if not self.workers.takes(self._position.part):
+            self._position.part += 1
+            return
         with self._autocast():
             loss = self.stage.loss(trained.name, self.step, self._position.part)
         share = 1 / self.settings.accumulation
@@ -161,6 +195,7 @@ class Trainer:
         """Clips the gradient and updates weights and their average."""
         name, settings, module = trained.name, trained.optimiser, trained.module
         parameters = trainable(module).values()
+        self.workers.sum_gradients(parameters)
         norm = float(nn.utils.clip_grad_norm_(parameters, settings.clip))
         if not math.isfinite(norm):
             batch = ", ".join(filter(None, self._position.batches))
@@ -175,7 +210,8 @@ class Trainer:
         optimiser.zero_grad()
         if name in self.averages:
             self.averages[name].update(module)
-        self._position.line |= {f"{name}.norm": norm, f"{name}.lr": lr}
+        if self.workers.first:
+            self._position.line |= {f"{name}.norm": norm, f"{name}.lr": lr}
         self._position.batches.clear()
 
     def _not_finite(self, trained: Trained, what: str, loss: Loss) -> NotFiniteLossError:
@@ -195,7 +231,7 @@ class Trainer:
 
     def _save(self) -> None:
         place = self._place
-        if place == self._saved:
+        if place == self._saved or not self.workers.first:
             return
         state = {
             "stage": self.stage.name,
@@ -232,6 +268,8 @@ class Trainer:
         if position != _Position():
             # The run was stopped within a step, whose gradients so far are shares of this number.
             self._check_same("accumulation", state["accumulation"], self.settings.accumulation)
+            if position.part and self.workers.count > 1:
+                raise ValueError(f"one process stopped this run within step {state['step']}: resume it with one")
         for name, saved in state["trained"].items():
             self._load_trained(self._trained[name], saved)
         self.stage.load_state_dict(state["stage_state"])
@@ -239,6 +277,8 @@ class Trainer:
         self._saved = self._place
 
     def _plot(self) -> None:
+        if not self.workers.first:
+            return
         self._plotted = time.monotonic()
         save_plot(self._log.lines(), self.folder / PLOT_FILE)
 
