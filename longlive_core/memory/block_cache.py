@@ -16,7 +16,7 @@ from .pool import Pool
 class RelativeRope:
     """RoPE angles by position in the window, for keys that are stored unrotated (`MemoryConfig.relative_rope`).
 
-    keys: of every occupied slot, in slot order. queries: of the new block.
+    keys: of every occupied slot, in slot order, and of the overlap. queries: of the overlap and the new block.
     """
 
     keys: Rope
@@ -32,23 +32,33 @@ class RelativeRope:
         head_dim: int,
         t_scale: float,
         device: torch.device,
+        overlap: int = 0,
     ) -> RelativeRope:
         """The angles for `blocks`, the block in each slot, and the new block in `slot`.
 
         The blocks are numbered in film order as frames 0 … m − 1, and these are scaled by `t_scale`. grid: as in
-        `rope_angles`.
+        `rope_angles`. overlap: the number of frames in front of the new block.
         """
         rank = {block: index for index, block in enumerate(sorted(blocks))}
         frames = [rank[block] * block_frames + frame for block in blocks for frame in range(block_frames)]
+        start = rank[blocks[slot]] * block_frames
+        frames += range(start - overlap, start)
         keys = rope_angles(torch.tensor(frames, dtype=torch.float64, device=device) * t_scale, grid, head_dim)
-        tokens = block_frames * grid[0] * grid[1]
-        rows = slice(slot * tokens, (slot + 1) * tokens)
-        return cls(keys, Rope(keys.cos[:, rows], keys.sin[:, rows]))
+        cells = grid[0] * grid[1]
+        tokens = block_frames * cells
+        block = keys.tokens(slice(slot * tokens, (slot + 1) * tokens))
+        if not overlap:
+            return cls(keys, block)
+        front = keys.tokens(slice(len(blocks) * tokens, None))
+        return cls(keys, Rope(torch.cat((front.cos, block.cos), dim=1), torch.cat((front.sin, block.sin), dim=1)))
 
 
 @dataclass(frozen=True, slots=True)
 class BlockKVCache:
     """`KVCache` of one model call: writes the new block to its slot, then attends every occupied slot.
+
+    A call may have frames of an earlier block in front of the new block (`sampling.seam`). Their K/V are attended in
+    this call and not stored: the clean K/V of these frames stay in their slot.
 
     blocks: the block in each occupied slot. slot: the new block's slot. clean: whether the call is a clean pass.
     relative: given if keys are stored unrotated.
@@ -71,8 +81,12 @@ class BlockKVCache:
 
     def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
         """See `KVCache.attend`."""
-        self.store(layer, k, v, rope)
+        front, new = slice(v.shape[1] - self.pool.shape.block_tokens), slice(-self.pool.shape.block_tokens, None)
+        self.store(layer, k.tokens(new), v[:, new], rope.tokens(new))
         keys, values = self.pool.read(layer, len(self.blocks), v.dtype)
+        if front.stop:
+            again = k.tokens(front).rotated(rope.tokens(front) if self.relative is None else None)
+            keys, values = torch.cat((keys, again), dim=1), torch.cat((values, v[:, front]), dim=1)
         if self.relative is None:
             return self.attention(q.rotated(rope), keys, values)
         return self.attention(q.rotated(self.relative.queries), self.relative.keys.rotate(keys), values)
