@@ -49,6 +49,7 @@ WIDGETS = {
         "steps",
         "guidance",
         "storyboard",
+        "seam",
     ],
     "LongLiveAsyncDecode": ["filename_prefix", "codec", "quality", "decode"],
     "LongLiveStreamToLatent": [],
