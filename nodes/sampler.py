@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import comfy.model_patcher
 import comfy.sd
@@ -22,12 +22,10 @@ from ..longlive_core.take.settings import Settings
 from ..longlive_core.types import LatentShape, PixelShape
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec, Storyboard, make_film
-from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
+from .inputs import SeamChoice, check_sides, guidance_input, memory_input, seam_input, side_input, steps_input
 from .model import as_causal
 from .types import CATEGORY, ConditioningType, ShotConditioning, StateType, Stream, StreamType
 from .vae import MiniLatents, check_pair
-
-SeamChoice = Literal["auto", "plain", "align"]
 
 
 class StreamingSampler(io.ComfyNode):
@@ -86,15 +84,7 @@ class StreamingSampler(io.ComfyNode):
                     tooltip="off: the film. only: a storyboard, the first block of every shot. first: the storyboard, "
                     "then the film, whose shots begin with the storyboard's blocks.",
                 ),
-                io.Combo.Input(
-                    "seam",
-                    options=list(get_args(SeamChoice)),
-                    default="auto",
-                    optional=True,
-                    tooltip="How blocks of a shot join. plain: as LongLive 2.0 does. align: no step between blocks, "
-                    "for 9/8 of the time. auto: as the film of state, else align for LongLive Mini and plain for "
-                    "LongLive 5B.",
-                ),
+                seam_input("seam"),
             ],
             outputs=[
                 StreamType.Output(
@@ -130,7 +120,7 @@ class StreamingSampler(io.ComfyNode):
         vae: comfy.sd.VAE | None = None,
         state: Stream | None = None,
         storyboard: Storyboard = "off",
-        seam: SeamChoice = "auto",
+        seam: SeamChoice = "plain",
     ) -> io.NodeOutput:
         stream = make_stream(
             model,
@@ -165,7 +155,7 @@ def make_stream(
     title: str,
     cut: bool = True,
     storyboard: Storyboard = "off",
-    seam: SeamChoice = "auto",
+    seam: SeamChoice,
 ) -> Stream:
     """Makes the stream of these shots, or of the film of `state` followed by these shots.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.sampling.noise import MAX_SEED
 from ..longlive_core.script import BlockPlan, Length, plan_shot
-from .inputs import check_sides, guidance_input, memory_input, side_input, steps_input
+from .inputs import SeamChoice, check_sides, guidance_input, memory_input, seam_input, side_input, steps_input
 from .sampler import make_stream
 from .shot_script import encode_shots, unknown_word_notes
 from .types import CATEGORY, StateType, Stream, StreamType
@@ -103,6 +103,7 @@ class ShotNode(io.ComfyNode):
                     tooltip="Only used with state. On: the shot begins with a cut. Off: the previous scene continues; "
                     "use the same prompt for best results.",
                 ),
+                seam_input("seam"),
             ],
             outputs=[
                 StreamType.Output(display_name="STREAM", tooltip="The film up to the end of this shot."),
@@ -146,6 +147,7 @@ class ShotNode(io.ComfyNode):
         state: Stream | None = None,
         style: str = "",
         cut: bool = True,
+        seam: SeamChoice = "plain",
     ) -> io.NodeOutput:
         size, fps = (width, height), FPS
         if state is not None:
@@ -165,6 +167,7 @@ class ShotNode(io.ComfyNode):
             node=str(cls.hidden.unique_id),
             title="LongLive Shot",
             cut=cut,
+            seam=seam,
         )
         notes = (
             "\n".join([_time_range(stream.film.plan, stream.first), *unknown_word_notes(clip, prompt)]) if clip else ""

@@ -66,6 +66,7 @@ WIDGETS = {
         "guidance",
         "style",
         "cut",
+        "seam",
     ],
     "LongLiveExtendVideo": ["prompt", "width", "height", "fps"],
     "LongLiveSaveTake": ["name_prefix"],
