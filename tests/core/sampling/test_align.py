@@ -404,6 +404,7 @@ def test_a_call_that_runs_out_of_memory_is_repeated(tiny: Tiny) -> None:
         assert torch.equal(aligned(tiny, "A A A", model=model, free=lambda: None), expected)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_makes_the_same_film(tiny: Tiny) -> None:
     """Traced once for blocks and once for blocks with a frame in front, a model makes the film of the plain one."""
     torch.compiler.reset()
