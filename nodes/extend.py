@@ -20,7 +20,7 @@ from .device_lock import DeviceLock
 from .film_spec import FilmSpec
 from .inputs import fps_input, side_input, text_input
 from .model import as_causal
-from .sampler import check_size
+from .sampler import check_size, default_seam
 from .shot_script import encode_shots
 from .types import CATEGORY, MemoryType, StateType, Stream, StreamType
 from .vae import HostedVAE, check_pair
@@ -107,7 +107,8 @@ class ExtendVideo(io.ComfyNode):
         film = Film.from_latents(plan, _encode(frames, vae, model, shape))
         embeddings = encode_shots(clip, film.plan).embeddings
         node, title = str(cls.hidden.unique_id), "LongLive Extend Video"
-        settings = SamplerSettings((shape.height, shape.width), memory or DEFAULT_MEMORY, steps=1)
+        size, memory = (shape.height, shape.width), memory or DEFAULT_MEMORY
+        settings = SamplerSettings(size, memory, steps=1, seam=default_seam(model))
         spec = FilmSpec(model, embeddings, film.plan, shape, settings, DeviceLock(model.load_device))
         stream = Stream(film, spec, node, title)
         note = f"encoded {film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"

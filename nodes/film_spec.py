@@ -17,7 +17,7 @@ from ..longlive_core.sampling import Generation, KnownLatents, block_noise
 from ..longlive_core.script import BlockPlan
 from ..longlive_core.script.storyboard import storyboard_plan
 from ..longlive_core.types import LatentShape
-from ..longlive_core.vram.budget import activation_bytes, prompt_bytes
+from ..longlive_core.vram.budget import activation_bytes, overlap_bytes, prompt_bytes
 from .device_lock import DeviceLock
 from .model import HostedModel
 
@@ -50,10 +50,13 @@ class FilmSpec:
         """VRAM of a run besides the weights. Raises ValueError if the window does not fit the blocks."""
         blocks, branches = len(self.plan.blocks), 1 if self.settings.guidance == 1.0 else 2
         dtype, memory = self.model.model.get_dtype_inference(), self.settings.memory
+        window = min(memory.window, blocks * self.shape.frames)
+        aligns = self.settings.seam == "align"
         return (
             memory.bytes(self.config, self.shape, blocks, branches)
             + memory.scratch_bytes(self.config, self.shape, blocks, dtype)
             + activation_bytes(self.config, self.shape, dtype.itemsize)
+            + (overlap_bytes(self.config, self.shape, window, dtype.itemsize) if aligns else 0)
             + prompt_bytes(self.config, 1 + branches, dtype.itemsize)
         )
 

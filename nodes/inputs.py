@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from comfy_api.latest import io
 
 from ..longlive_core.sampling import MAX_SEED
 from ..longlive_core.types import FPS, SPACE_FACTOR
+
+SeamChoice = Literal["auto", "plain", "align"]
 
 SIZE_UNIT = 2 * SPACE_FACTOR
 
@@ -42,6 +46,18 @@ def steps_input(name: str) -> io.Int.Input:
     """Makes an input for the number of denoising steps."""
     tooltip = "Denoising steps per block: 4, or 2 with a two-step LoRA."
     return io.Int.Input(name, default=4, min=1, max=50, tooltip=tooltip)
+
+
+def seam_input(name: str) -> io.Combo.Input:
+    """Makes an optional input for the way in which blocks join.
+
+    A prompt of an older version has no such value; `execute` must take it as plain, so that its take goes on.
+    """
+    tooltip = (
+        "How blocks of a shot join. plain: as LongLive 2.0 does. align: no step between blocks, for 9/8 of the time. "
+        "auto: as the film of state, else align for LongLive Mini and plain for LongLive 5B."
+    )
+    return io.Combo.Input(name, options=list(get_args(SeamChoice)), default="auto", optional=True, tooltip=tooltip)
 
 
 def strength_input(name: str, tooltip: str) -> io.Float.Input:

@@ -15,6 +15,7 @@ from ..longlive_core.film.live_script import LiveScript
 from ..longlive_core.film.sampler_settings import SamplerSettings
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.mini import PIXELS as MINI_PIXELS
+from ..longlive_core.sampling import Seam
 from ..longlive_core.script.from_plan import script_of
 from ..longlive_core.take.block_file import latents_digest
 from ..longlive_core.take.settings import Settings
@@ -23,7 +24,7 @@ from . import tooltips
 from .checks import check_sides, error_or_true
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec, Storyboard, make_film
-from .inputs import guidance_input, seed_input, side_input, steps_input
+from .inputs import SeamChoice, guidance_input, seam_input, seed_input, side_input, steps_input
 from .model import as_causal
 from .types import CATEGORY, ConditioningType, MemoryType, ShotConditioning, StateType, Stream, StreamType
 from .vae import MiniLatents, check_pair
@@ -73,6 +74,7 @@ class StreamingSampler(io.ComfyNode):
                     tooltip="off: the film. only: a storyboard, the first block of every shot. first: the storyboard, "
                     "then the film, whose shots begin with the storyboard's blocks.",
                 ),
+                seam_input("seam"),
             ],
             outputs=[
                 StreamType.Output(
@@ -102,6 +104,7 @@ class StreamingSampler(io.ComfyNode):
         vae: comfy.sd.VAE | None = None,
         state: Stream | None = None,
         storyboard: Storyboard = "off",
+        seam: SeamChoice = "plain",
     ) -> io.NodeOutput:
         stream = make_stream(
             model,
@@ -116,6 +119,7 @@ class StreamingSampler(io.ComfyNode):
             node=str(cls.hidden.unique_id),
             title="LongLive Streaming Sampler",
             storyboard=storyboard,
+            seam=seam,
         )
         return io.NodeOutput(stream, stream)
 
@@ -135,12 +139,13 @@ def make_stream(
     title: str,
     cut: bool = True,
     storyboard: Storyboard = "off",
+    seam: SeamChoice,
 ) -> Stream:
     """Makes the stream of these shots, or of the film of `state` followed by these shots.
 
     size: (width, height) in pixels. memory: None takes that of `state`, or the defaults. picture: the start image and
     its VAE, for a film that begins here. cut: whether these shots begin with a cut. node, title: id and name of the
-    node. storyboard: see `make_film`. Raises ValueError if the model cannot make the film.
+    node. storyboard: see `make_film`. seam: see the node's input. Raises ValueError if the model cannot make the film.
     """
     model = as_causal(model)
     memory = memory or (DEFAULT_MEMORY if state is None else state.spec.settings.memory)
@@ -149,7 +154,11 @@ def make_stream(
     check_size(model, shape, state)
     embeddings = conditioning.embeddings if state is None else {**state.spec.embeddings, **conditioning.embeddings}
     device_lock = DeviceLock(model.load_device) if state is None else state.spec.device_lock
-    settings = SamplerSettings((shape.height, shape.width), memory, seed, steps, guidance, conditioning.negative)
+    if seam == "auto":
+        seam = default_seam(model) if state is None else state.spec.settings.seam
+    settings = SamplerSettings(
+        (shape.height, shape.width), memory, seed, steps, guidance, conditioning.negative, seam=seam
+    )
     spec = FilmSpec(model, embeddings, plan, shape, settings, device_lock, conditioning.encode)
     spec.check()
     start = encode_start(*picture, model, shape) if state is None else None
@@ -161,6 +170,11 @@ def make_stream(
     }
     film = make_film(spec, start, None if state is None else state.film, storyboard, live)
     return Stream(film, spec, node, title, state, recorded, conditioning.script if state is None else None, live)
+
+
+def default_seam(model: comfy.model_patcher.ModelPatcher) -> Seam:
+    """The seam setting of a film that begins here: aligned for LongLive Mini only, as nobody has seen 5B aligned."""
+    return "align" if isinstance(model.model.latent_format, MiniLatents) else "plain"
 
 
 def check_size(model: comfy.model_patcher.ModelPatcher, shape: LatentShape, state: Stream | None) -> None:

@@ -14,7 +14,16 @@ from ..longlive_core.script import BlockPlan, Length, plan_shot
 from ..longlive_core.types import FPS
 from . import tooltips
 from .checks import check_sides, error_or_true
-from .inputs import guidance_input, seconds_input, seed_input, side_input, steps_input, text_input
+from .inputs import (
+    SeamChoice,
+    guidance_input,
+    seam_input,
+    seconds_input,
+    seed_input,
+    side_input,
+    steps_input,
+    text_input,
+)
 from .sampler import make_stream
 from .shot_script import encode_shots, unknown_word_notes
 from .types import CATEGORY, MemoryType, StateType, Stream, StreamType
@@ -77,6 +86,7 @@ class ShotNode(io.ComfyNode):
                     tooltip="Only used with state. On: the shot begins with a cut. Off: the previous scene continues; "
                     "use the same prompt for best results.",
                 ),
+                seam_input("seam"),
             ],
             outputs=[
                 StreamType.Output(display_name="STREAM", tooltip="The film up to the end of this shot."),
@@ -120,6 +130,7 @@ class ShotNode(io.ComfyNode):
         state: Stream | None = None,
         style: str = "",
         cut: bool = True,
+        seam: SeamChoice = "plain",
     ) -> io.NodeOutput:
         size, fps = (width, height), float(FPS)
         if state is not None:
@@ -139,6 +150,7 @@ class ShotNode(io.ComfyNode):
             node=str(cls.hidden.unique_id),
             title="LongLive Shot",
             cut=cut,
+            seam=seam,
         )
         notes = [_time_range(stream.film.plan, stream.first), *unknown_word_notes(clip, prompt)]
         return io.NodeOutput(stream, stream, ui=ui.PreviewText("\n".join(notes)))

@@ -18,7 +18,15 @@ from ..longlive_core.render.settings import MEMORY_SETTINGS, latent_size
 from ..longlive_core.script.storyboard import storyboard_blocks
 from ..longlive_core.take import Take
 from ..longlive_core.take.block_file import BadBlockError, latents_digest, load_block
-from ..longlive_core.take.settings import COMFYUI, Setting, Settings, machine_notes, machine_settings
+from ..longlive_core.take.settings import (
+    COMFYUI,
+    Setting,
+    Settings,
+    machine_notes,
+    machine_settings,
+    recorded_only,
+    with_unrecorded,
+)
 from ..longlive_core.types import LATENT_CHANNELS, BlockSpec, LatentShape
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec
@@ -48,7 +56,7 @@ def recorded_settings(stream: Stream) -> Settings:
         name: _joined([values[name] for values in recorded]) for name in (recorded or [{}])[0]
     }
     sampler["start"] = _start(stream.chain[0])
-    return {
+    settings: Settings = {
         "model": COMFYUI,
         "lora": None,
         "weights": _joined([f"{COMFYUI}-{weights_fingerprint(model)}" for model in models.values()]),
@@ -60,6 +68,7 @@ def recorded_settings(stream: Stream) -> Settings:
         "block_frames": plan.block_frames,
         "text": text_fingerprint((block.prompt for block in plan.blocks), _embeddings(stream)),
     }
+    return recorded_only(settings)
 
 
 def machine_of_model(model: comfy.model_patcher.ModelPatcher) -> Settings:
@@ -142,6 +151,7 @@ def _sampler(settings: Settings, size: tuple[int, int]) -> SamplerSettings:
         int(_number(settings, "steps", 4)),
         _number(settings, "guidance", 1.0),
         str(settings.get("negative") or ""),
+        seam="align" if with_unrecorded(settings)["seam"] == "align" else "plain",
     )
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from ..memory import KV_FORMATS
 from ..pipeline.stages import MODES
 from ..render.settings import FILE_SETTINGS, MEMORY_SETTINGS, OUTPUT_SETTINGS
+from ..sampling import SEAMS
 from ..video import CODECS, QUALITIES
 from ..video.codecs import codec_named
 
-SAMPLING_SETTINGS = ("strength", "fp8", "seed", "steps", "size", "guidance", "negative")
+SAMPLING_SETTINGS = ("strength", "fp8", "seed", "steps", "size", "guidance", "negative", "seam")
 SETTINGS = (*FILE_SETTINGS, *SAMPLING_SETTINGS, *MEMORY_SETTINGS, *OUTPUT_SETTINGS)
 
 
@@ -41,6 +42,8 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kv-format", f"format of the KV cache: {', '.join(KV_FORMATS)} (bf16)")
     add("--guidance", "scale of classifier-free guidance, with --negative as the negative prompt (1: off)", type=float)
     add("--negative", "the negative prompt", metavar="TEXT")
+    seams = "align: fit each block to the last frame before it; plain: do not (align; plain for a checkpoint)"
+    add("--seam", seams, choices=SEAMS)
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:

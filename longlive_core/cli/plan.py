@@ -6,6 +6,7 @@ import argparse
 import re
 
 from ..memory import KV_FORMATS
+from ..sampling import SEAMS
 from ..units import GIB
 from ..vram.budget import VAES, WEIGHT_BYTES
 from ..vram.planner import plan_vram
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vae", choices=list(VAES), default="full", help="full: Wan 2.2's; tiny: taew2_2 (full)")
     parser.add_argument("--sequential", action="store_true", help="decode after sampling, with the model unloaded")
     parser.add_argument("--guidance", action="store_true", help="plan for a guidance other than 1")
+    parser.add_argument("--seam", choices=SEAMS, default="plain", help="plain, or align: 9/8 of the tokens (plain)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,6 +42,7 @@ def plan_text(args: argparse.Namespace) -> str:
         args.vae,
         sequential=args.sequential,
         guidance=args.guidance,
+        align=args.seam == "align",
     )
     return plan.text()
 

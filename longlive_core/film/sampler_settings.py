@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from ..memory import DEFAULT_MEMORY, MemoryConfig, TextEncoder
 from ..model import FlowModel
 from ..model.attention import Attention
-from ..sampling import Generation, KnownLatents, NoiseSource, Step, generate
+from ..sampling import Generation, KnownLatents, NoiseSource, Seam, Step, generate
 from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
 from ..take.settings import Settings
@@ -23,7 +23,7 @@ StartGeneration = Callable[[BlockPlan, KnownLatents, OnStep | None, ShouldStop |
 class SamplerSettings:
     """The settings that change the bits of a block, apart from the model and the text.
 
-    size: (height, width) in latent cells. noise: replaces the noise from the seeds.
+    size: (height, width) in latent cells. noise: replaces the noise from the seeds. seam: see `generate`.
     """
 
     size: tuple[int, int]
@@ -33,11 +33,12 @@ class SamplerSettings:
     guidance: float = 1.0
     negative: str = ""
     noise: NoiseSource | None = None
+    seam: Seam = "plain"
 
     @property
     def recorded(self) -> Settings:
         """The settings that a take records, apart from the size."""
-        names = ("seed", "steps", "guidance", "negative")
+        names = ("seed", "steps", "guidance", "negative", "seam")
         return {**{name: getattr(self, name) for name in names}, **asdict(self.memory)}
 
     def start(
@@ -63,6 +64,7 @@ class SamplerSettings:
             seed=self.seed if self.noise is None else None,
             guidance=self.guidance,
             negative=self.negative,
+            seam=self.seam,
             known=known,
             noise=self.noise,
             attention=attention,

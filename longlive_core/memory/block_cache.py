@@ -18,31 +18,42 @@ from .window import Window
 class RelativeRope:
     """RoPE angles by position in the window, for keys that are stored unrotated (`MemoryConfig.relative_rope`).
 
-    keys: of every occupied slot, in slot order. queries: of the new block.
+    keys: of every occupied slot, in slot order, and of the overlap. queries: of the overlap and the new block.
     """
 
     keys: Rope
     queries: Rope
 
     @classmethod
-    def of_window(cls, window: Window, shape: LatentShape, model: FlowModel, t_scale: float) -> RelativeRope:
+    def of_window(
+        cls, window: Window, shape: LatentShape, model: FlowModel, t_scale: float, overlap: int = 0
+    ) -> RelativeRope:
         """The angles for the blocks in the window, of which the current one is the new block. shape: of one block.
 
-        The blocks are numbered in film order as frames 0 … m − 1, and these are scaled by `t_scale`.
+        The blocks are numbered in film order as frames 0 … m − 1, and these are scaled by `t_scale`. overlap: the
+        number of frames in front of the new block.
         """
         rank = {block: index for index, block in enumerate(sorted(window.blocks))}
         frames = [rank[block] * shape.frames + frame for block in window.blocks for frame in range(shape.frames)]
+        start = rank[window.blocks[window.slot]] * shape.frames
+        frames += range(start - overlap, start)
         times = torch.tensor(frames, dtype=torch.float64, device=model.device) * t_scale
         grid = model.config.grid(shape.height, shape.width)
         keys = rope_angles(times, grid, model.config.head_dim)
         tokens = shape.frames * grid[0] * grid[1]
-        rows = slice(window.slot * tokens, (window.slot + 1) * tokens)
-        return cls(keys, Rope(keys.cos[:, rows], keys.sin[:, rows]))
+        block = keys.tokens(slice(window.slot * tokens, (window.slot + 1) * tokens))
+        if not overlap:
+            return cls(keys, block)
+        front = keys.tokens(slice(len(window.blocks) * tokens, None))
+        return cls(keys, Rope(torch.cat((front.cos, block.cos), dim=1), torch.cat((front.sin, block.sin), dim=1)))
 
 
 @dataclass(frozen=True, slots=True)
 class BlockKVCache:
     """`KVCache` of one model call: writes the new block to its slot, then attends every occupied slot.
+
+    A call may have frames of an earlier block in front of the new block (`sampling.seam`). Their K/V are attended in
+    this call and not stored: the clean K/V of these frames stay in their slot.
 
     blocks: the block in each occupied slot. slot: the new block's slot. clean: whether the call is a clean pass.
     relative: given if keys are stored unrotated.
@@ -65,8 +76,12 @@ class BlockKVCache:
 
     def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
         """See `KVCache.attend`."""
-        self.store(layer, k, v, rope)
+        front, new = slice(v.shape[1] - self.pool.shape.block_tokens), slice(-self.pool.shape.block_tokens, None)
+        self.store(layer, k.tokens(new), v[:, new], rope.tokens(new))
         keys, values = self.pool.read(layer, len(self.blocks), v.dtype)
+        if front.stop:
+            again = k.tokens(front).rotated(rope.tokens(front) if self.relative is None else None)
+            keys, values = torch.cat((keys, again), dim=1), torch.cat((values, v[:, front]), dim=1)
         if self.relative is None:
             return self.attention(q.rotated(rope), keys, values)
         return self.attention(q.rotated(self.relative.queries), self.relative.keys.rotate(keys), values)

@@ -94,24 +94,27 @@ class FilmKVCache:
         """Marks the block's clean pass as done. A block that is a cut becomes the shot sink."""
         self.window.end(cut=block.cut)
 
-    def calls(self, block: BlockSpec, *, clean: bool) -> Iterator[CallKV]:
+    def calls(self, block: BlockSpec, *, clean: bool, overlap: int = 0) -> Iterator[CallKV]:
         """K/V for each model call of a step: with the block's prompt, then, under guidance, with the negative one.
 
-        clean: whether the step is a clean pass.
+        clean: whether the step is a clean pass. overlap: the number of frames in front of the block; see `seam`.
         """
         prompts = [block.prompt] if self._negative is None else [block.prompt, self._negative]
         relative = None
         if self.config.relative_rope:
-            relative = RelativeRope.of_window(self.window, self._shape, self._model, self.config.t_scale)
+            relative = RelativeRope.of_window(self.window, self._shape, self._model, self.config.t_scale, overlap)
         for prompt, pool in zip(prompts, self._pools, strict=True):
             kv = BlockKVCache(
                 pool, self.window.blocks, self.window.slot, self._shape.frames, clean, self._attention, relative
             )
             yield CallKV(self._prompts.kv(prompt), kv)
 
-    def positions(self, block: BlockSpec, cuts: int) -> Tensor:
-        """RoPE times of the block's frames, `[F]` float64; cuts: the number of cuts up to and including this block."""
-        frames = range(block.start, block.start + block.frames)
+    def positions(self, block: BlockSpec, cuts: int, overlap: int = 0) -> Tensor:
+        """RoPE times of the block's frames, `[overlap + F]` float64.
+
+        cuts: the number of cuts up to and including this block. overlap: the number of frames in front of the block.
+        """
+        frames = range(block.start - overlap, block.start + block.frames)
         times = [self.config.position(frame, cuts) for frame in frames]
         return torch.tensor(times, dtype=torch.float64, device=self._model.device)
 

@@ -57,6 +57,10 @@ class Projected:
         cos, sin = (None, None) if rope is None else (rope.cos, rope.sin)
         return rms_norm_rope(self.x, self.norm.weight, cos, sin, self.heads, self.norm.eps, out)
 
+    def tokens(self, rows: slice) -> Projected:
+        """Some of the tokens."""
+        return Projected(self.x[:, rows], self.norm, self.heads)
+
 
 class KVCache(Protocol):
     """The KV cache of self-attention: which frames are attended, where K/V are stored and how keys are rotated."""

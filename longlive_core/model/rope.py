@@ -21,6 +21,10 @@ class Rope:
         """Rotates x `[B, tokens, heads, head_dim]` by the angles of its tokens; returns the same shape."""
         return rope_rotate(x, self.cos, self.sin)
 
+    def tokens(self, rows: slice) -> Rope:
+        """The angles of some of the tokens."""
+        return Rope(self.cos[:, rows], self.sin[:, rows])
+
 
 def axis_pairs(head_dim: int) -> tuple[int, int, int]:
     """Numbers of channel pairs of a head for time, height and width; (22, 21, 21) for Wan's 64 pairs."""

@@ -155,7 +155,14 @@ class Job:
         settings = self.settings
         noise = storyboard_noise(self._film_plan, block_noise(settings.seed)) if self._storyboard else None
         return SamplerSettings(
-            size, settings.memory, settings.seed, settings.steps, settings.guidance, settings.negative, noise
+            size,
+            settings.memory,
+            settings.seed,
+            settings.steps,
+            settings.guidance,
+            settings.negative,
+            noise,
+            settings.sampled_seam,
         )
 
     def _prepare_take(

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..script import ShotScript
 from ..take import Take
 from ..take.from_video import check_video
-from ..take.settings import Settings, machine_notes, machine_settings
+from ..take.settings import Settings, machine_notes, machine_settings, with_unrecorded
 from ..take.take import SUFFIX, block_counts_in
 from .settings import FILE_SETTINGS, RenderSettings, check_settings
 
@@ -45,7 +45,9 @@ def resume_take(take: Take, recorded: Settings) -> list[str]:
 
     Raises ValueError that names each difference, and ValueError for a damaged block of a given video.
     """
-    check_settings(take, {name: value for name, value in recorded.items() if name not in FILE_SETTINGS})
+    check_settings(
+        take, {name: value for name, value in with_unrecorded(recorded).items() if name not in FILE_SETTINGS}
+    )
     check_video(take)
     take.remove_partial_files()
     take.save()

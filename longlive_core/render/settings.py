@@ -11,8 +11,9 @@ from typing import Any
 from ..film.sampler_settings import SamplerSettings
 from ..memory import DEFAULT_MEMORY, MemoryConfig
 from ..pipeline.stages import Mode
+from ..sampling import Seam
 from ..take import Take
-from ..take.settings import COMFYUI, Settings
+from ..take.settings import COMFYUI, Settings, recorded_only, with_unrecorded
 from ..types import BLOCK_FRAMES, FPS, SPACE_FACTOR, round_to
 from ..video import film_path
 
@@ -32,9 +33,10 @@ class RenderSettings:
     script: the path of a new film's script; None with `resume`. resume: the take of a film to continue, which has its
     own script. model: "mini", a folder that `longlive train mini` made, or a checkpoint of its shape. lora: a LoRA that
     runs beside the layers with `strength`. fp8: run linear layers with FP8 weights and activations. size: "HxW" in
-    pixels; None for the model's largest. codec, quality: of the film's file, names in `video.CODECS` and
-    `video.QUALITIES`. decode: when blocks are decoded, see `Mode`. take: store every block in a take beside the film.
-    snapshots: also store the KV cache at the beginning of every shot, so that a retake starts without rebuilding it.
+    pixels; None for the model's largest. seam: see `generate`; None is `align` for an embedded model and `plain` for a
+    checkpoint. codec, quality: of the film's file, names in `video.CODECS` and `video.QUALITIES`. decode: when blocks
+    are decoded, see `Mode`. take: store every block in a take beside the film. snapshots: also store the KV cache at
+    the beginning of every shot, so that a retake starts without rebuilding it.
     """
 
     script: Path | None
@@ -49,6 +51,7 @@ class RenderSettings:
     memory: MemoryConfig = DEFAULT_MEMORY
     guidance: float = 1.0
     negative: str = ""
+    seam: Seam | None = None
     codec: str = "h264"
     quality: str = "high"
     contact_sheet: bool = False
@@ -86,14 +89,19 @@ class RenderSettings:
         check_settings(take, {name: value for name, value in given.items() if name not in may_differ})
         moved = {name: given[name] for name in may_differ if name in given}
         written = {name: take.output[name] for name in OUTPUT_SETTINGS if name in take.output}
-        settings = {**take.settings, **written, **moved}
+        settings = {**with_unrecorded(take.settings), **written, **moved}
         film = output or (film_path(take.film, str(given["codec"])) if "codec" in given else take.film)
         return cls.of(None, film, settings, resume=folder, **more)
+
+    @property
+    def sampled_seam(self) -> Seam:
+        """The setting `seam` of the film's blocks; see the field `seam`."""
+        return self.seam or ("plain" if Path(self.model).is_file() else "align")
 
     def recorded(self, sampler: SamplerSettings, weights: str) -> Settings:
         """Returns the settings that the film's take records. weights: the fingerprint of the model and the LoRA."""
         model = self.model if self.model == "mini" else str(Path(self.model).resolve())
-        return {
+        settings: Settings = {
             "model": model,
             "lora": None if self.lora is None else str(self.lora.resolve()),
             "weights": weights,
@@ -104,14 +112,16 @@ class RenderSettings:
             "fps": FPS,
             "block_frames": BLOCK_FRAMES,
         }
+        return recorded_only(settings)
 
 
 def check_settings(take: Take, settings: Settings) -> None:
     """Raises ValueError that names each setting that differs from the take's."""
+    recorded = with_unrecorded(take.settings)
     differences = [
-        f"{name} was {take.settings.get(name)}, now {value}"
+        f"{name} was {recorded.get(name)}, now {value}"
         for name, value in settings.items()
-        if take.settings.get(name) != value
+        if recorded.get(name) != value
     ]
     if differences:
         raise ValueError(

@@ -3,13 +3,16 @@
 from .generate import generate
 from .generation import Generation, KnownLatents, Step
 from .noise import MAX_SEED, NoiseSource, block_noise
+from .seam import SEAMS, Seam
 from .snapshot import Snapshot
 
 __all__ = [
     "MAX_SEED",
+    "SEAMS",
     "Generation",
     "KnownLatents",
     "NoiseSource",
+    "Seam",
     "Snapshot",
     "Step",
     "block_noise",

@@ -13,6 +13,7 @@ from ..model.attention import Attention, default_attention
 from ..types import BlockSpec, LatentShape
 from .generation import Generation, KnownLatents, NotFiniteError, Plan, Step
 from .noise import MAX_SEED, NoiseSource, block_noise
+from .seam import SEAMS, Seam
 from .snapshot import Snapshot
 from .unipc import unipc
 
@@ -32,6 +33,7 @@ def generate(
     negative: str = "",
     batch: int = 1,
     shift: float = 5.0,
+    seam: Seam = "plain",
     prefix: Tensor | None = None,
     known: KnownLatents | None = None,
     noise: NoiseSource | None = None,
@@ -45,7 +47,8 @@ def generate(
 
     text: prompt → `[L, text_dim]`, called once per distinct prompt. size: (height, width) of the latents, 1/16 of the
     pixels. guidance: 1 runs the model once per step; other values run it for `negative` too, with a second KV cache.
-    batch: number of films, each with its own noise. shift: of the timestep schedule, see `unipc`.
+    batch: number of films, each with its own noise. shift: of the timestep schedule, see `unipc`. seam: how a block
+    joins the one that it continues, see `seam.py`; aligned blocks take 9/8 of the tokens.
     prefix: given latents at the start of the film, `[B, C, F, H, W]` normalised: one frame for image to video, whole
     blocks to extend a film; they are returned as blocks too. known: called for every block after the prefix; see
     `KnownLatents`. seed: of the film, 0 by default. noise: the source of noise in place of a seed.
@@ -63,6 +66,8 @@ def generate(
         raise ValueError(f"seed {seed} is outside 0 … {MAX_SEED}")
     if batch < 1:
         raise ValueError(f"batch {batch} is below 1")
+    if seam not in SEAMS:
+        raise ValueError(f"seam '{seam}' is not known; choose one of {', '.join(SEAMS)}")
     _check_plan(plan)
     shape = LatentShape(batch, model.config.channels, plan.block_frames, *size)
     schedule = unipc(steps, shift)
@@ -70,7 +75,9 @@ def generate(
     attend, avoided = attention or default_attention(model.device), None if guidance == 1.0 else negative
     cache = FilmKVCache(model, memory, shape, len(plan.blocks), text, attend, negative=avoided)
     noise = noise or block_noise(seed or 0)
-    generation = Generation(model, plan, cache, schedule, shape, guidance, noise, known, on_step, should_stop, free)
+    generation = Generation(
+        model, plan, cache, schedule, shape, guidance, noise, known, on_step, should_stop, free, seam
+    )
     if resume is not None:
         generation.restore(resume)
     return generation

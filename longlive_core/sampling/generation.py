@@ -15,6 +15,7 @@ from ..model import FlowModel
 from ..oom import retry_on_oom
 from ..types import Block, BlockSpec, LatentShape
 from .noise import NoiseSource
+from .seam import Seam, align, overlap
 from .snapshot import Snapshot
 from .unipc import Schedule
 
@@ -88,6 +89,7 @@ class Generation(Iterator[Block]):
         on_step: Callable[[Step], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         free: Callable[[], None] | None = None,
+        seam: Seam = "plain",
     ) -> None:
         """shape: of one block. The other arguments are those of `generate`."""
         self.plan = plan
@@ -101,10 +103,13 @@ class Generation(Iterator[Block]):
         self._on_step = on_step
         self._should_stop = should_stop or (lambda: False)
         self._free = free
+        self._seam: Seam = seam
         self._cuts = tuple(accumulate(int(block.cut) for block in plan.blocks))
         self._position = 0
         # The block that was returned last, until its clean pass is done.
         self._newest: Block | None = None
+        # The last latent frame of the block before `position`, `[B, C, 1, H, W]`, or None before the first block.
+        self._last: Tensor | None = None
 
     @property
     def position(self) -> int:
@@ -127,7 +132,7 @@ class Generation(Iterator[Block]):
         block = self.plan.blocks[self._position]
         self._cache.begin(block)
         latents = retry_on_oom(lambda: self._denoise(block), self._free, f"block {block.index} (shot {block.shot + 1})")
-        self._newest = Block(block, latents)
+        self._newest, self._last = Block(block, latents), latents[:, :, -1:].clone()
         self._position += 1
         return self._newest
 
@@ -146,13 +151,15 @@ class Generation(Iterator[Block]):
     def snapshot(self) -> Snapshot:
         """Copies the state before the next block, after running the newest block's clean pass if it is pending."""
         self.finish_clean_pass()
-        return Snapshot(self._kind(), self._cache.window.state(), self._cache.tensors())
+        last = self._last.cpu() if self._seam == "align" and self._last is not None else None
+        return Snapshot(self._kind(), self._cache.window.state(), self._cache.tensors(), last)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continues from a snapshot. The next blocks equal those of the run that made it, to the bit.
 
         Seeds, steps and later prompts may differ. Raises ValueError if model, block shape, cache settings or guidance
-        differ, if the plan ends before the snapshot's block, or if the snapshot is damaged.
+        differ, if the plan ends before the snapshot's block, if the next block needs a frame that a snapshot of plain
+        seams does not have, or if the snapshot is damaged.
         """
         snapshot.check_kind(self._kind())
         if snapshot.next_block > len(self.plan.blocks):
@@ -160,11 +167,18 @@ class Generation(Iterator[Block]):
                 f"the snapshot continues at block {snapshot.next_block}, but the plan has {len(self.plan.blocks)} "
                 "blocks; use a longer plan or an earlier snapshot"
             )
+        rest = self.plan.blocks[snapshot.next_block :]
+        if rest and overlap(self._seam, rest[0], 0) and snapshot.last is None:
+            raise ValueError(
+                f"the snapshot was made with seam plain and has no frame that block {rest[0].index} could be aligned "
+                "to; use seam plain, or a snapshot before a cut"
+            )
         try:
             self._cache.restore(snapshot.window, snapshot.pools)
         except RuntimeError as error:
             raise ValueError(f"the snapshot is damaged: {error}") from error
         self._position, self._newest = snapshot.next_block, None
+        self._last = None if snapshot.last is None else snapshot.last.to(self._model.device)
 
     def continue_from(self, other: Generation) -> bool:
         """Continues at the position of `other` and takes its K/V without a copy, which ends `other`.
@@ -178,7 +192,7 @@ class Generation(Iterator[Block]):
         other.finish_clean_pass()
         if not self._cache.continue_from(other._cache):
             return False
-        self._position, self._newest = other._position, None
+        self._position, self._newest, self._last = other._position, None, other._last
         other._position = len(other.plan.blocks)
         return True
 
@@ -187,7 +201,8 @@ class Generation(Iterator[Block]):
         known = self._known(block)
         if known.shape[2] == block.frames:
             return known
-        noise = self._noise(block, self._shape).to(self._model.device, torch.float32)
+        front = overlap(self._seam, block, known.shape[2])
+        noise = self._noise_of(block, front)
         x, flows = _replace_known(noise, known), list[Tensor]()
         for index, t in enumerate(self._schedule.timesteps):
             if self._should_stop():
@@ -197,19 +212,23 @@ class Generation(Iterator[Block]):
             flows.append(flow)
             x = _replace_known(self._schedule.advance(noise, flows), known)
             if self._on_step is not None:
-                self._on_step(Step(block, index + 1, len(self._schedule.timesteps), x0))
+                self._on_step(Step(block, index + 1, len(self._schedule.timesteps), x0[:, :, front:]))
+        if front:
+            assert self._last is not None  # a block before this one is finished
+            x = align(x, self._last)
         if not bool(torch.isfinite(x).all()):
             raise NotFiniteError(block)
         return x
 
     def _flow(self, block: BlockSpec, x: Tensor, t: float, known: int) -> Tensor:
         """Guided flow of one step, `[B, C, F, H, W]` float32; the first `known` frames get timestep 0."""
-        timesteps = self._timesteps(t)
+        front = x.shape[2] - block.frames
+        timesteps = self._timesteps(t, x.shape[2])
         timesteps[:, :known] = 0
-        positions = self._cache.positions(block, self._cuts[block.index])
+        positions = self._cache.positions(block, self._cuts[block.index], front)
         flows = [
             self._model(x.to(self._model.dtype), timesteps, text, kv, positions).float()
-            for text, kv in self._cache.calls(block, clean=False)
+            for text, kv in self._cache.calls(block, clean=False, overlap=front)
         ]
         if len(flows) == 1:
             return flows[0]
@@ -220,11 +239,22 @@ class Generation(Iterator[Block]):
         """The clean pass: writes the block's K/V at t = 0, for each branch of guidance."""
         positions = self._cache.positions(block, self._cuts[block.index])
         for text, kv in self._cache.calls(block, clean=True):
-            self._model.write_kv(latents.to(self._model.dtype), self._timesteps(0.0), text, kv, positions)
+            self._model.write_kv(latents.to(self._model.dtype), self._timesteps(0.0, block.frames), text, kv, positions)
 
-    def _timesteps(self, t: float) -> Tensor:
-        """`[B, F]` filled with t."""
-        return torch.full((self._shape.batch, self._shape.frames), t, device=self._model.device)
+    def _noise_of(self, block: BlockSpec, front: int) -> Tensor:
+        """Noise of the block and of the last `front` frames of the block before, `[B, C, front + F, H, W]` float32.
+
+        The noise of a given block is what the source gives for it, too: a video was not made from noise.
+        """
+        noise = self._noise(block, self._shape)
+        if front:
+            before = self._noise(self.plan.blocks[block.index - 1], self._shape)
+            noise = torch.cat((before[:, :, -front:], noise), dim=2)
+        return noise.to(self._model.device, torch.float32)
+
+    def _timesteps(self, t: float, frames: int) -> Tensor:
+        """`[B, frames]` filled with t."""
+        return torch.full((self._shape.batch, frames), t, device=self._model.device)
 
     def _known(self, block: BlockSpec) -> Tensor:
         """The block's given leading frames, `[B, C, 0 … F, H, W]`, float32 on the model's device."""

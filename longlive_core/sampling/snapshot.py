@@ -16,6 +16,8 @@ from torch import Tensor
 from ..memory import WindowState
 
 FORMAT = "longlive-snapshot-1"
+# The name of the tensor of the last latent frame; those of the pools are numbered.
+LAST = "last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +25,14 @@ class Snapshot:
     """State after the clean pass of block `next_block` − 1.
 
     kind: the settings that a run must share to continue from it (model, block shape, cache, guidance), name → value.
-    pools: the tensors of the occupied slots on the CPU, for each branch of guidance; see `Pool.tensors`.
+    pools: the tensors of the occupied slots on the CPU, for each branch of guidance; see `Pool.tensors`. last: the last
+    latent frame `[B, C, 1, H, W]` of the film so far, float32 on the CPU, if its seams are aligned.
     """
 
     kind: Mapping[str, str]
     window: WindowState
     pools: tuple[tuple[Tensor, ...], ...]
+    last: Tensor | None = None
 
     @property
     def next_block(self) -> int:
@@ -38,6 +42,8 @@ class Snapshot:
     def save(self, path: Path) -> None:
         """Writes the snapshot as one safetensors file."""
         tensors = {f"{i}.{j}": tensor for i, pool in enumerate(self.pools) for j, tensor in enumerate(pool)}
+        if self.last is not None:
+            tensors[LAST] = self.last
         state = {"kind": dict(self.kind), "window": asdict(self.window), "pools": [len(pool) for pool in self.pools]}
         save_file(tensors, path, {"format": FORMAT, "state": json.dumps(state), "digest": _digest(tensors)})
 
@@ -58,12 +64,14 @@ class Snapshot:
                 raise ValueError(f"{path} is not a snapshot of a LongLive film (format {found!r}, not {FORMAT!r})")
             state = json.loads(metadata["state"])
             names = [[f"{i}.{j}" for j in range(count)] for i, count in enumerate(state["pools"])]
+            last = [LAST] if LAST in file.keys() else []  # noqa: SIM118
             # Cloned, because tensors of a memory-mapped file would keep the file open.
-            tensors = {name: file.get_tensor(name).clone() for pool in names for name in pool}
+            tensors = {name: file.get_tensor(name).clone() for pool in [*names, last] for name in pool}
         if metadata.get("digest") != _digest(tensors):
             raise ValueError(f"{path} is damaged: its tensors do not match their checksum; delete the file")
         pools, window = tuple(tuple(tensors[name] for name in pool) for pool in names), state["window"]
-        return cls(state["kind"], WindowState(tuple(window["blocks"]), window["pin"], window["next"]), pools)
+        state_of_window = WindowState(tuple(window["blocks"]), window["pin"], window["next"])
+        return cls(state["kind"], state_of_window, pools, tensors.get(LAST))
 
     def check_kind(self, kind: Mapping[str, str]) -> None:
         """Raises ValueError if a run of this kind cannot continue from the snapshot, naming each differing setting."""

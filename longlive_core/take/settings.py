@@ -13,6 +13,9 @@ Setting = str | int | float | bool | None
 Settings = Mapping[str, Setting]
 """Name → value of every setting that changes a block's bits."""
 
+# The values of settings that takes of older versions do not record. They are recorded only if they differ from these,
+# so that such a take stays a take of the same film.
+UNRECORDED: Settings = {"seam": "plain"}
 # The recorded `model` of a take that was made in ComfyUI, where a MODEL does not know its file.
 COMFYUI = "ComfyUI"
 
@@ -33,6 +36,16 @@ def machine_notes(recorded: Settings, machine: Settings) -> list[str]:
     if not changed:
         return []
     return [f"the take was started with {', '.join(changed)}: blocks sampled now may differ in their last bits"]
+
+
+def recorded_only(settings: Settings) -> Settings:
+    """Returns the settings that a take records: all but those with a value of `UNRECORDED`."""
+    return {name: value for name, value in settings.items() if name not in UNRECORDED or value != UNRECORDED[name]}
+
+
+def with_unrecorded(settings: Settings) -> Settings:
+    """Returns the settings of a take with those that it does not record."""
+    return {**UNRECORDED, **settings}
 
 
 def fingerprint(parts: Iterable[bytes], digits: int = 16) -> str:

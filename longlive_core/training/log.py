@@ -112,8 +112,7 @@ def plot_losses(lines: Sequence[Line]) -> Image.Image:
     """Returns the curves of the losses; a point is the mean of neighbouring steps if there are many."""
     names = sorted({key for line in lines for key in line if key.endswith(".loss") or key.startswith("validation.")})
     last = max((line["step"] for line in lines), default=1)
-    canvas = Canvas(900, 60 + 220 * max(1, len(names)))
-    canvas.text((20, 14), f"Training losses over {last} steps", 17)
+    canvas = Canvas(60 + 220 * max(1, len(names)), f"Training losses over {last} steps", ())
     for place, name in enumerate(names):
         points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
         if not points:

@@ -50,6 +50,8 @@ def _options(budget: Budget) -> Iterator[list[Change]]:
     """For each setting that can be changed, its changes from mild to strong. Settings with little loss come first."""
     if budget.guidance:
         yield [Change("guidance 1", {"guidance": False})]
+    if budget.align:
+        yield [Change("plain seams", {"align": False})]
     if smaller := _after(budget.kv_format, KV_BY_QUALITY):
         yield [Change(f"{name} KV", {"kv_format": name}) for name in smaller]
     if smaller := _after(budget.weights, tuple(WEIGHT_BYTES)):

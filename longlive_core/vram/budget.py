@@ -13,6 +13,7 @@ from typing import Literal
 
 from ..memory import KV_FORMATS, MemoryConfig
 from ..model import WAN22_TI2V_5B, WanConfig
+from ..sampling.seam import OVERLAP
 from ..types import BLOCK_FRAMES, LatentShape, PixelShape
 
 Placement = Literal["resident", "swapped", "offloaded"]
@@ -66,7 +67,8 @@ class Budget:
     """The VRAM of a film with given settings on a given card.
 
     vram: bytes of the card. size: (height, width) in pixels. window: latent frames in the KV cache. sequential: the
-    VAE decodes after sampling, when the model is off the card. guidance: other than 1, with a second KV cache.
+    VAE decodes after sampling, when the model is off the card. guidance: other than 1, with a second KV cache. align:
+    `seam: align`, which samples 9 latent frames for each continuing block of 8.
     streamed: number of layers of the model that stay in host memory and are copied to the card in each pass.
     Raises ValueError for unknown formats and VAEs, and for impossible sizes, windows and numbers of layers.
     """
@@ -81,6 +83,7 @@ class Budget:
     guidance: bool = False
     streamed: int = 0
     model: WanConfig = WAN22_TI2V_5B
+    align: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("weights", WEIGHT_BYTES), ("kv_format", KV_FORMATS), ("vae", VAES)):
@@ -110,6 +113,7 @@ class Budget:
             Part(f"KV of {self.window} frames, {self.kv_format}", memory.bytes(self.model, block, branches=branches)),
             Part("dequantisation scratch", scratch),
             Part("activations", activation_bytes(self.model, block)),
+            Part("aligned seams", overlap_bytes(self.model, block, self.window) if self.align else 0),
             Part("prompt KV", prompt_bytes(self.model, prompts=1 + branches)),
             Part(f"VAE weights, {self.vae}", vae.weights, placement),
             Part("VAE streaming state", vae.cache * cells, placement),
@@ -176,6 +180,17 @@ def activation_bytes(model: WanConfig, block: LatentShape, number: int = BF16_BY
     tokens = block.batch * block.frames * down * across
     activations = number * (2 * model.ffn_dim + LIVE_TENSORS * model.dim)
     return tokens * (activations + LIVE_LATENTS * 4 * prod(model.patch) * model.channels)
+
+
+def overlap_bytes(model: WanConfig, block: LatentShape, frames: int, number: int = BF16_BYTES) -> int:
+    """Bytes that `seam: align` adds to a pass over a block: activations of the frames in front, and their K/V.
+
+    Their K/V are not in the KV cache, so that attention reads a copy of one layer of it with them. frames: latent
+    frames in the KV cache. number: bytes of one number of the activations.
+    """
+    down, across = model.grid(block.height, block.width)
+    tokens = block.batch * (frames + OVERLAP) * down * across
+    return activation_bytes(model, block.with_frames(OVERLAP), number) + 2 * number * tokens * model.dim
 
 
 def prompt_bytes(model: WanConfig, prompts: int, number: int = BF16_BYTES) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from ..model import WAN22_TI2V_5B, WanConfig
+from ..sampling.seam import OVERLAP
 from ..units import GB, GIB
 from .advice import KV_BY_QUALITY, Advice, advise
 from .budget import WEIGHT_BYTES, Budget
@@ -45,6 +46,9 @@ class VRAMPlan:
         table = [f"{name:<26}{amount:>7}  {placement}" for name, amount, placement in rows]
         lines = [f"{height}x{width} pixels (height x width), a card of {vram / GIB:g} GB", ""]
         lines += [f"{'':<26}{'GB':>7}", *table, "", self.verdict]
+        if self.budget.align:
+            frames = self.budget.block.frames
+            lines += [f"Aligned seams: a block that continues another takes {frames + OVERLAP}/{frames} of the tokens."]
         if self.advice:
             table = [f"  {a.change:<48}{_gb(a.saves):>7}  {'enough' if a.fits else ''}".rstrip() for a in self.advice]
             lines += ["", f"  {'Change':<48}{'GB less':>7}", *table]
@@ -62,6 +66,7 @@ def plan_vram(
     sequential: bool = False,
     guidance: bool = False,
     model: WanConfig = WAN22_TI2V_5B,
+    align: bool = False,
 ) -> VRAMPlan:
     """Plans a film of `size` (height, width) in pixels on a card with `vram_bytes`. Other arguments as in `Budget`.
 
@@ -70,7 +75,7 @@ def plan_vram(
     by 6.5 %. Raises ValueError as `Budget` does.
     """
     budgets = [
-        Budget(vram_bytes, size, w, kv, window, vae, sequential, guidance, model=model)
+        Budget(vram_bytes, size, w, kv, window, vae, sequential, guidance, model=model, align=align)
         for w, kv in product(_choices(weights, WEIGHT_BYTES), _choices(kv_format, KV_BY_QUALITY))
     ]
     budget = next((budget for budget in budgets if budget.fits), budgets[-1])

@@ -14,6 +14,7 @@ from longlive.longlive_core.memory import MemoryConfig
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig
 from longlive.longlive_core.model.linears import quantize_linears
 from longlive.longlive_core.sampling.generate import generate
+from longlive.longlive_core.sampling.seam import SEAMS, Seam
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import BlockSpec
 from longlive.longlive_core.vae import VAEConfig, WanVAE
@@ -24,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 GIB = 2**30
 LARGE, SMALL = (704, 1280), (480, 832)
-FILM = ("KV", "dequantisation", "activations", "prompt")  # what a film allocates besides the weights
+FILM = ("KV", "dequantisation", "activations", "aligned seams", "prompt")  # what a film allocates besides the weights
 TINY = WanConfig(dim=256, ffn_dim=1024, num_heads=2, num_layers=3, freq_dim=32, text_dim=16, text_len=8)
 
 
@@ -101,17 +102,20 @@ def test_a_vae_is_the_decoder_s(name: str, width: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seam", SEAMS)
 @pytest.mark.parametrize(("kv_format", "guidance"), [("bf16", 1.0), ("fp8", 3.0), ("nvfp4", 1.0)])
-def test_a_film_takes_what_is_planned(kv_format: str, guidance: float) -> None:
+def test_a_film_takes_what_is_planned(kv_format: str, guidance: float, seam: Seam) -> None:
     """The peak of live bytes while a film is sampled is the budget, or up to a fifth less."""
     model = CausalWan(TINY, dtype=torch.bfloat16).requires_grad_(False)
     plan = BlockPlan(tuple(BlockSpec(i, 0, "a", False, None, 8 * i, 8) for i in range(4)), 24.0, 8)
     memory = MemoryConfig(kv_format=kv_format)
     with LiveBytes() as live:
         text = torch.zeros(4, TINY.text_dim)
-        for _ in generate(model, plan, lambda _: text, memory, size=(4, 6), steps=2, guidance=guidance, negative="b"):
+        guided = {"guidance": guidance, "negative": "b"}
+        for _ in generate(model, plan, lambda _: text, memory, size=(4, 6), steps=2, seam=seam, **guided):
             pass
-    budget = Budget(GIB, (64, 96), kv_format=kv_format, guidance=guidance != 1.0, model=TINY)
+    aligned = seam == "align"
+    budget = Budget(GIB, (64, 96), kv_format=kv_format, guidance=guidance != 1.0, model=TINY, align=aligned)
     assert 0.8 * part(budget, *FILM) <= live.peak <= part(budget, *FILM)
 
 
@@ -138,6 +142,15 @@ def test_activations_are_those_of_a_pass(size: tuple[int, int]) -> None:
         model(x, times, Text(), Slot(), positions)
     planned = activation_bytes(config, block)
     assert 0.8 * planned <= live.peak <= planned
+
+
+def test_aligned_seams_take_a_frame_more() -> None:
+    """The activations of one frame more, and a copy of the K/V of one layer with it: 9/8 of a block's activations."""
+    plain, aligned = Budget(GIB, LARGE), Budget(GIB, LARGE, align=True)
+    keys = 2 * 2 * 33 * 22 * 40 * WAN22_TI2V_5B.dim
+    assert part(aligned, "aligned seams") == part(plain, "activations") // 8 + keys
+    assert aligned.total == plain.total + part(aligned, "aligned seams")
+    assert part(plain, "aligned seams") == 0
 
 
 def test_guidance_needs_two_kv_caches() -> None:

@@ -208,11 +208,22 @@ def test_no_size(text: str) -> None:
         parse_size(text)
 
 
+def test_aligned_seams_are_planned() -> None:
+    """The plan has their bytes and says what they cost in time; plain seams are advised where that makes room."""
+    plain = plan_vram(80 * GIB, LARGE, "bf16", "bf16")
+    aligned = plan_vram(80 * GIB, LARGE, "bf16", "bf16", align=True)
+    assert "9/8 of the tokens" in aligned.text() and "seam" not in plain.text().lower()
+    between = plan_vram((plain.total + aligned.total) // 2, LARGE, "bf16", "bf16", align=True)
+    advice = {item.change: item for item in between.advice}
+    assert advice["plain seams"].fits and advice["plain seams"].saves == aligned.total - plain.total
+
+
 def test_the_command() -> None:
     """The arguments of the command reach the planner, and their defaults are the planner's."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     assert plan_text(parser.parse_args(["--vram", "12GB"])) == plan_vram(12 * GIB, LARGE).text()
     words = "--vram 8 --size 480x832 --weights fp8 --kv nvfp4 --window 24 --vae tiny --sequential --guidance"
-    plan = plan_vram(8 * GIB, SMALL, "fp8", "nvfp4", 24, "tiny", sequential=True, guidance=True)
+    words += " --seam align"
+    plan = plan_vram(8 * GIB, SMALL, "fp8", "nvfp4", 24, "tiny", sequential=True, guidance=True, align=True)
     assert plan_text(parser.parse_args(words.split())) == plan.text()
