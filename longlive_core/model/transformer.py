@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from einops import rearrange
@@ -13,6 +13,19 @@ from torch.nn import functional as F
 from .config import WanConfig
 from .layers import Head, KeyValue, KVCache, Layer, Ops, TextKVCache
 from .rope import Rope, rope_angles
+
+
+class RunLayer(Protocol):
+    """Runs one layer of the transformer on its inputs: `call_layer`, or training's recomputation of activations."""
+
+    def __call__(
+        self, layer: nn.Module, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope, /
+    ) -> Tensor: ...
+
+
+def call_layer(layer: nn.Module, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:
+    """Calls a layer. See `Layer.forward`."""
+    return layer(x, e, text, kv, rope)
 
 
 class CausalWan(nn.Module):
@@ -60,18 +73,27 @@ class CausalWan(nn.Module):
         """The device of the weights."""
         return self.head.modulation.device
 
-    def forward(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        text: TextKVCache,
+        kv: KVCache,
+        positions: Tensor,
+        *,
+        run_layer: RunLayer = call_layer,
+    ) -> Tensor:
         """Predicts the flow of the latent frames x and stores their K/V.
 
         x: `[B, C, F, H, W]`. t: `[B, F]`, the timestep 0 … 999 of each latent frame. positions: `[F]` or `[B, F]`,
-        real-valued RoPE times in latent frames. Returns `[B, C, F, H, W]` in x's dtype. Raises ValueError if height or
-        width is not a multiple of the patch.
+        real-valued RoPE times in latent frames. run_layer: how to run each layer; training may recompute activations.
+        Returns `[B, C, F, H, W]` in x's dtype. Raises ValueError if height or width is not a multiple of the patch.
         """
         grid = self.config.grid(*x.shape[-2:])
         tokens, e, rope = self._embed(x, t, positions)
         projected = self._project(e)
         for layer in self.blocks:
-            tokens = layer(tokens, projected, text, kv, rope)
+            tokens = run_layer(layer, tokens, projected, text, kv, rope)
         return self._unpatchify(self.head(tokens, e), grid)
 
     def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:

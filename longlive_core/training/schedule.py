@@ -56,7 +56,7 @@ class TimestepTable:
         return (table - t.float().unsqueeze(-1)).abs().argmin(-1)
 
     def at(self, t: Tensor) -> NoiseLevels:
-        """Levels for the timesteps `t` `[...]`: the model gets `t` itself; sigma and weight are of the nearest entry."""
+        """Levels for timesteps `[...]`: the model gets `t` itself; sigma and weight are those of the nearest entry."""
         index = self.index(t)
         return NoiseLevels(t.float(), self.sigmas.to(t.device)[index], self.weights.to(t.device)[index])
 
@@ -93,9 +93,7 @@ def block_indices(
     return torch.cat((drawn[:, :single], blocks), dim=1)
 
 
-def clip_indices(
-    batch: int, frames: int, *, entries: int = 1000, generator: torch.Generator | None = None
-) -> Tensor:
+def clip_indices(batch: int, frames: int, *, entries: int = 1000, generator: torch.Generator | None = None) -> Tensor:
     """Random table indices of each latent frame, int64 `[B, F]`, the same for all frames of a clip."""
     return torch.randint(entries, (batch, 1), generator=generator).expand(batch, frames)
 

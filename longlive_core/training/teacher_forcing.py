@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from ..model import CausalWan, KeyValue, Projected, Rope
+from ..memory import Window
+from ..model import CausalWan, KeyValue, KVCache, Projected, Rope, TextKVCache
 from ..model.attention import Attention, torch_attention
+from ..model.transformer import call_layer
 
 History = Sequence[Sequence[int]]
 
@@ -34,14 +37,18 @@ def teacher_forced_flow(
     block_frames: int,
     *,
     history: History | None = None,
+    clean_t: Tensor | None = None,
+    checkpointing: bool = False,
     attention: Attention = torch_attention,
 ) -> Tensor:
     """Predicts the flow of M noisy copies of a film. Each block attends to itself and to earlier clean blocks.
 
-    clean: latents `[B, C, F, H, W]`, passed at t = 0. noisy: `[B, M, C, F, H, W]`. t: timesteps `[B, M, F]`.
+    clean: latents `[B, C, F, H, W]`, passed at `clean_t`. noisy: `[B, M, C, F, H, W]`. t: timesteps `[B, M, F]`.
     text: embeddings of the distinct prompts, `[P, L, text_dim]`. prompts: row of `text` for each block,
     `[B, F / block_frames]`. positions: RoPE positions in latent frames, `[F]` or `[B, F]`. history: indices of the
-    earlier blocks that each block attends to; all of them by default.
+    earlier blocks that each block attends to; all of them by default. clean_t: timesteps of the clean latents,
+    `[B, F]`; 0 by default. checkpointing: keep only the inputs of each transformer block for the backward pass, and
+    compute the rest again there. It saves memory, and changes neither the flow nor a gradient.
 
     Returns `[B, M, C, F, H, W]`. Raises ValueError if F is not a multiple of `block_frames`, if `prompts` has another
     shape, or if `history` contains a later block.
@@ -51,10 +58,11 @@ def teacher_forced_flow(
     layout = _Layout(blocks, blocks - 1, copies, _validated(history, blocks))
     history_frames = frames - block_frames  # no block attends to the last clean block, so it is left out
     x = torch.cat((clean[:, :, :history_frames], noisy.transpose(1, 2).flatten(2, 3)), dim=2)
-    times = torch.cat((t.new_zeros(t.shape[0], history_frames), t.flatten(1)), dim=1)
+    clean_t = t.new_zeros(t.shape[0], frames) if clean_t is None else clean_t.to(t)
+    times = torch.cat((clean_t[:, :history_frames], t.flatten(1)), dim=1)
     positions = positions.expand(clean.shape[0], frames)
     positions = torch.cat((positions[:, :history_frames], positions.repeat(1, copies)), dim=1)
-    flow = _forward(model, layout, x, times, text, prompts, positions, attention)
+    flow = _forward(model, layout, x, times, text, prompts, positions, attention, checkpointing)
     return flow[:, :, history_frames:].unflatten(2, (copies, frames)).transpose(1, 2)
 
 
@@ -68,6 +76,7 @@ def plain_flow(
     block_frames: int,
     *,
     history: History | None = None,
+    checkpointing: bool = False,
     attention: Attention = torch_attention,
 ) -> Tensor:
     """Predicts the flow of a noisy film. Each block attends to itself and to earlier noisy blocks.
@@ -77,7 +86,22 @@ def plain_flow(
     """
     blocks = _block_count(noisy.shape[2], block_frames)
     layout = _Layout(blocks, blocks, 0, _validated(history, blocks))
-    return _forward(model, layout, noisy, t, text, prompts, positions, attention)
+    return _forward(model, layout, noisy, t, text, prompts, positions, attention, checkpointing)
+
+
+def window_history(cuts: Sequence[bool], slots: int, *, sinks: int = 1, shot_sink: bool = True) -> History:
+    """Returns the `history` of a film whose KV cache has a window: a model then trains on what it is served.
+
+    cuts: whether each block starts a shot after the first. slots, sinks, shot_sink: see `Window`, which raises
+    ValueError if they do not fit together.
+    """
+    window = Window(slots, sinks=sinks, shot_sink=shot_sink)
+    history: list[tuple[int, ...]] = []
+    for block, cut in enumerate(cuts):
+        window.begin(block)
+        history.append(window.attended()[:-1])
+        window.end(cut=cut)
+    return tuple(history)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +202,7 @@ def _forward(
     prompts: Tensor,
     positions: Tensor,
     attention: Attention,
+    checkpointing: bool,
 ) -> Tensor:
     if prompts.shape != (x.shape[0], layout.blocks):
         raise ValueError(
@@ -185,7 +210,13 @@ def _forward(
             "a row of `text` for each film and block"
         )
     text_kv = _BlockText(layout, model.text_kv(text), prompts, attention)
-    return model(x, t, text_kv, _BlockCausal(layout, attention), positions)
+    run_layer = _recompute_layer if checkpointing else call_layer
+    return model(x, t, text_kv, _BlockCausal(layout, attention), positions, run_layer=run_layer)
+
+
+def _recompute_layer(layer: nn.Module, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:
+    """Runs a layer and keeps only its inputs for the backward pass. Caches must not change between the two passes."""
+    return checkpoint(layer, x, e, text, kv, rope, use_reentrant=False, preserve_rng_state=False)
 
 
 def _segments(x: Tensor, layout: _Layout) -> tuple[Tensor, ...]:
