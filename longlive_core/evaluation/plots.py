@@ -7,7 +7,7 @@ from typing import Final
 
 from PIL import Image
 
-from .canvas import INK, PALETTE, Axes, Canvas
+from ..video.canvas import INK, PALETTE, Axes, Canvas
 from .measures import ATTRIBUTES, IDENTITY
 from .report import CHANCE, Report, Score
 

@@ -239,5 +239,5 @@ def train_dit(
             checkpoint.save(step + 1, both, optimiser, average, last=step + 1 == phase.steps)
             if (step + 1) % 50 == 0:
                 log(f"dit {phase.name} {step + 1}/{phase.steps} loss {mean_loss:.4f}")
-        both.load_state_dict(average.weights)
+        average.copy_to(both)
     both.requires_grad_(False)

@@ -1,36 +1,50 @@
 """What a stage of training is to the trainer: the modules that it trains and their losses.
 
-The trainer owns the loop, the optimisers, the averages of weights and the checkpoints; a stage owns the data, the models
-and the losses.
+The trainer owns the loop, the optimisers, the averages of weights and the checkpoints; a stage owns the data, the
+models and the losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from torch import Tensor, nn
+
+from .toml_settings import Setting, check_ranges
 
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """Settings of one AdamW optimiser. The defaults are those of LongLive 2.0; a clip of 0 turns clipping off.
+    """Settings of one AdamW optimiser; the defaults are those of LongLive 2.0.
 
-    The learning rate rises linearly over `warmup` updates to `lr`; then it falls along a cosine to `final_scale` times
-    `lr` at the last update.
+    Raises ValueError for a value out of range.
     """
 
-    lr: float
-    betas: tuple[float, float] = (0.0, 0.999)
-    weight_decay: float = 0.0
-    eps: float = 1e-8
-    clip: float = 10.0
-    every: int = 1
-    ema_decay: float | None = None
-    ema_start: int = 0
-    warmup: int = 0
-    final_scale: float = 1.0
+    lr: Annotated[float, Setting("learning rate", above=0, at_most=1, example=1e-5)]
+    betas: Annotated[tuple[float, float], Setting("decay of both moments of AdamW", at_least=0, below=1)] = (0.0, 0.999)
+    weight_decay: Annotated[float, Setting("decoupled weight decay", at_least=0, at_most=1)] = 0.0
+    eps: Annotated[float, Setting("added to the denominator of AdamW", above=0, at_most=1)] = 1e-8
+    clip: Annotated[float, Setting("largest global norm of the gradients; larger ones are scaled down", above=0)] = 10.0
+    every: Annotated[
+        int, Setting("updates on steps that are multiples of this number, step 0 included", at_least=1)
+    ] = 1
+    ema_decay: Annotated[
+        float | None,
+        Setting("keep an average of the weights: average = decay * average + (1 - decay) * weights",
+                at_least=0, below=1, example=0.99),
+    ] = None  # fmt: skip
+    ema_start: Annotated[int, Setting("first step, from 0, that updates the average", at_least=0)] = 0
+    warmup: Annotated[int, Setting("steps in which the learning rate rises linearly to lr", at_least=0)] = 0
+    final_scale: Annotated[
+        float,
+        Setting("the learning rate falls along a cosine over all steps, from lr to this share of lr; 1 is constant",
+                at_least=0, at_most=1),
+    ] = 1.0  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)

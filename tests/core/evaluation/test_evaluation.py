@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from longlive.longlive_core.evaluation.canvas import Axes
+from longlive.longlive_core.video.canvas import Axes
 from longlive.longlive_core.evaluation.measures import (
     ATTRIBUTES,
     IDENTITY,
