@@ -203,11 +203,10 @@ class _NoisyClip:
     positions: Tensor
     prompts: ClipPrompts
     form: ScoreForm
+    checkpointing: bool
 
     @classmethod
-    def of(
-        cls, x: Tensor, settings: RolloutSettings, scores: ScoreSettings, batch: Batch, draws: Draws
-    ) -> _NoisyClip:
+    def of(cls, x: Tensor, settings: RolloutSettings, scores: ScoreSettings, batch: Batch, draws: Draws) -> _NoisyClip:
         """Adds noise to clips without a gradient. The frames of an image stay as they are, with timestep 0."""
         block_frames = batch.prompts.block_frames(x)
         t = score_timesteps(draws.u, x.shape[2], block_frames, settings.shift).to(x.device)
@@ -220,7 +219,8 @@ class _NoisyClip:
             noisy = with_image(noisy, batch.image)
         cuts = torch.tensor(batch.prompts.cuts).cumsum(0).repeat_interleave(block_frames)
         positions = torch.arange(x.shape[2], dtype=torch.float64) + scores.rope_offset * cuts
-        return cls(x, noise, noisy, t, sigma, positions.to(x.device), batch.prompts, scores.form)
+        again = settings.checkpointing
+        return cls(x, noise, noisy, t, sigma, positions.to(x.device), batch.prompts, scores.form, again)
 
     def flow(self, model: AdaptedModel, negative: Tensor | None = None) -> Tensor:
         """The flow that a role predicts, float32 `[B, C, F, H, W]`.
@@ -231,16 +231,13 @@ class _NoisyClip:
         text = self.prompts.text if negative is None else negative
         if negative is not None:
             rows = torch.arange(len(negative)).unsqueeze(1).expand(rows.shape)
-        dtype, device = model.dtype, model.device
-        noisy, clean = self.noisy.to(dtype), self.x.to(dtype)
-        text, rows = text.to(device, dtype), rows.to(device)
         base, block_frames = model.activate(), self.prompts.block_frames(self.x)
+        noisy, t = self.noisy.to(base.dtype), self.t
+        given = (text.to(base.device, base.dtype), rows.to(base.device), self.positions, block_frames)
         if self.form == "plain":
-            return plain_flow(base, noisy, self.t, text, rows, self.positions, block_frames).float()
-        flow = teacher_forced_flow(
-            base, clean, noisy.unsqueeze(1), self.t.unsqueeze(1), text, rows, self.positions, block_frames
-        )
-        return flow.squeeze(1).float()
+            return plain_flow(base, noisy, t, *given, checkpointing=self.checkpointing).float()
+        clean, noisy, t = self.x.to(base.dtype), noisy.unsqueeze(1), t.unsqueeze(1)
+        return teacher_forced_flow(base, clean, noisy, t, *given, checkpointing=self.checkpointing).squeeze(1).float()
 
     def x0(self, flow: Tensor) -> Tensor:
         """The clean latents that a flow predicts."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from ..model.linears import FP8Linear, NVFP4Linear, replace_linears
+from ..model.transformer import RunLayer, call_layer
 from ..weights import CheckpointError, read_lora
 from ..weights.names import summarize_names
 from ..weights.safetensors_writer import replace_when_complete
@@ -88,9 +89,18 @@ class AdaptedModel:
         """Device of the base."""
         return self.model.device
 
-    def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
-        """See `CausalWan.forward`."""
-        return self.activate()(x, t, text, kv, positions)
+    def __call__(
+        self,
+        x: Tensor,
+        t: Tensor,
+        text: TextKVCache,
+        kv: KVCache,
+        positions: Tensor,
+        *,
+        run_layer: RunLayer = call_layer,
+    ) -> Tensor:
+        """See `CausalWan.forward`. A layer that runs again in the backward pass needs this adapter to be active."""
+        return self.activate()(x, t, text, kv, positions, run_layer=run_layer)
 
     def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         """See `CausalWan.write_kv`."""

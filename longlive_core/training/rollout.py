@@ -15,21 +15,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ..memory import BlockKVCache, FilmKVCache, MemoryConfig, PoolShape, PromptKV
-from ..model import FlowModel, KeyValue
+from ..model import FlowModel, KeyValue, KVCache, TextKVCache
 from ..model.attention import Attention, default_attention
+from ..model.transformer import RunLayer, call_layer
 from ..sampling import unipc
 from ..types import BlockSpec, LatentShape
 from .schedule import TimestepTable, add_noise, clean_from_flow
+from .teacher_forcing import recompute_layer
 
 LayerKV = tuple[KeyValue, ...]
 """K/V of one block in each layer, `[B, block_tokens, H, D]`."""
+
+
+class TrainableModel(FlowModel, Protocol):
+    """A `FlowModel` whose layers may run again in the backward pass, such as `CausalWan` and `AdaptedModel`."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        t: Tensor,
+        text: TextKVCache,
+        kv: KVCache,
+        positions: Tensor,
+        *,
+        run_layer: RunLayer = call_layer,
+    ) -> Tensor:
+        """See `CausalWan.forward`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +85,9 @@ class ClipPrompts:
         """Descriptions of the blocks. Blocks with the same prompts in all clips have the same `prompt`."""
         shots = [sum(self.cuts[: index + 1]) for index in range(len(self.cuts))]
         return tuple(
-            BlockSpec(index, shots[index], str(self.rows[:, index].tolist()), cut, None, index * block_frames, block_frames)
+            BlockSpec(
+                index, shots[index], str(self.rows[:, index].tolist()), cut, None, index * block_frames, block_frames
+            )
             for index, cut in enumerate(self.cuts)
         )
 
@@ -79,7 +99,7 @@ class RolloutSettings:
     steps, shift: of the sampler. memory: the KV cache as at inference; its `rope_offset` is applied at cuts, and 0
     turns it off. straight_through: let the gradient of a block flow into the earlier blocks as LongLive 2.0 does:
     through the K/V of their graded calls, at the values of their clean passes; otherwise memory is detached.
-    checkpointing: keep only the inputs of a graded call for the backward pass, and compute the rest again there.
+    checkpointing: keep only the inputs of each transformer block for the backward pass, and compute the rest again.
     """
 
     steps: int = 4
@@ -101,7 +121,7 @@ class GradedCall:
 
 
 def rollout(
-    model: FlowModel,
+    model: TrainableModel,
     settings: RolloutSettings,
     prompts: ClipPrompts,
     exit_step: int,
@@ -139,7 +159,7 @@ class _Simulation:
 
     def __init__(
         self,
-        model: FlowModel,
+        model: TrainableModel,
         settings: RolloutSettings,
         prompts: ClipPrompts,
         exit_step: int,
@@ -156,9 +176,7 @@ class _Simulation:
         self._specs = prompts.specs(block_frames)
         self._shape = LatentShape(noise.shape[0], noise.shape[1], block_frames, noise.shape[3], noise.shape[4])
         texts = {spec.prompt: prompts.block(spec.index) for spec in self._specs}
-        self._cache = FilmKVCache(
-            model, settings.memory, self._shape, len(self._specs), texts.__getitem__, attention
-        )
+        self._cache = FilmKVCache(model, settings.memory, self._shape, len(self._specs), texts.__getitem__, attention)
         # Copies of the K/V of the blocks in the window, by block.
         self._past: dict[int, LayerKV] = {}
 
@@ -171,18 +189,17 @@ class _Simulation:
             call, graded = self._exit(spec, x, grad)
             yield call
             with torch.no_grad():
-                self._clean_pass(spec, call.x0.detach(), clean_noise[:, :, rows])
+                kv = self._clean_pass(spec, call.x0.detach(), clean_noise[:, :, rows])
                 if grad:
-                    self._remember(spec, graded if self._settings.straight_through else None)
+                    self._remember(kv, graded if self._settings.straight_through else None)
+            self._cache.end(spec)
 
     def _denoise(self, spec: BlockSpec, noise: Tensor) -> Tensor:
         """The input of the exit step, `[B, C, F, H, W]`."""
         x, flows = self._with_image(spec, noise), list[Tensor]()
         for t in self._schedule.timesteps[: self._exit_step]:
             (text, kv), *_ = self._cache.calls(spec, clean=False)
-            flow = self._model(
-                x.to(self._model.dtype), self._timesteps(spec, t), text, kv, self._positions(spec)
-            )
+            flow = self._model(x.to(self._model.dtype), self._timesteps(spec, t), text, kv, self._positions(spec))
             flows.append(flow.float())
             x = self._with_image(spec, self._schedule.advance(noise, flows))
         return x
@@ -206,45 +223,35 @@ class _Simulation:
     def _graded_flow(self, spec: BlockSpec, x: Tensor, t: Tensor, kv: BlockKVCache) -> Tensor:
         """The flow with a gradient for every weight, those of the K/V of the prompt too."""
         embeddings = self._prompts.block(spec.index).to(self._model.device, self._model.dtype)
-        positions = self._positions(spec)
+        text = PromptKV(self._model.text_kv(embeddings), self._attention)
+        # The pool of `kv` reads copies that stay as they are, so that a layer may run again in the backward pass.
+        run_layer = recompute_layer if self._settings.checkpointing else call_layer
+        return self._model(x.to(self._model.dtype), t, text, kv, self._positions(spec), run_layer=run_layer).float()
 
-        def call(x: Tensor) -> Tensor:
-            text = PromptKV(self._model.text_kv(embeddings), self._attention)
-            return self._model(x, t, text, kv, positions)
-
-        x = x.to(self._model.dtype)
-        if not self._settings.checkpointing:
-            return call(x).float()
-        # The call reads copies that stay as they are, so that a second run gives the same.
-        return cast("Tensor", checkpoint(call, x, use_reentrant=False, preserve_rng_state=False)).float()
-
-    def _clean_pass(self, spec: BlockSpec, x0: Tensor, noise: Tensor) -> None:
-        """Writes the K/V of the block with the smallest noise of the table, as LongLive 2.0 trains."""
+    def _clean_pass(self, spec: BlockSpec, x0: Tensor, noise: Tensor) -> BlockKVCache:
+        """Writes the K/V of the block with the smallest noise of the table, as LongLive 2.0 trains, and returns them."""
         t = torch.zeros(self._shape.batch, spec.frames, device=x0.device)
         sigma = self._table.at(t).sigmas[:, None, :, None, None]
         x = self._with_image(spec, add_noise(x0, noise.to(x0), sigma))
         self._cache.recache_at_cut(spec)
         (text, kv), *_ = self._cache.calls(spec, clean=True)
         self._model.write_kv(x.to(self._model.dtype), t, text, kv, self._positions(spec))
-        self._cache.end(spec)
+        return kv
 
-    def _remember(self, spec: BlockSpec, graded: LayerKV | None) -> None:
-        """Copies the K/V that the clean pass has written, and forgets the blocks that have left the window."""
-        window, ((_, kv), *_) = self._cache.window, self._cache.calls(spec, clean=True)
-        pool, blocks = kv.pool, window.blocks
-        slot = blocks.index(spec.index)
+    def _remember(self, kv: BlockKVCache, graded: LayerKV | None) -> None:
+        """Copies the K/V that a clean pass has written, and forgets the blocks that have left the window."""
         copies: list[KeyValue] = []
-        for layer in range(pool.shape.layers):
-            view = pool.shape.slot_view(pool.read(layer, len(blocks), self._model.dtype), slot)
+        for layer in range(kv.pool.shape.layers):
+            view = kv.pool.shape.slot_view(kv.pool.read(layer, len(kv.blocks), self._model.dtype), kv.slot)
             copies.append(KeyValue(view.k.clone(), view.v.clone()))
         if graded is not None:
             with torch.enable_grad():
                 copies = [
-                    KeyValue(*(straight_through(value, source) for value, source in zip(copy, own, strict=True)))
+                    KeyValue(straight_through(copy.k, own.k), straight_through(copy.v, own.v))
                     for copy, own in zip(copies, graded, strict=True)
                 ]
-        self._past[spec.index] = tuple(copies)
-        self._past = {block: layers for block, layers in self._past.items() if block in blocks}
+        self._past[kv.blocks[kv.slot]] = tuple(copies)
+        self._past = {block: layers for block, layers in self._past.items() if block in kv.blocks}
 
     def _with_image(self, spec: BlockSpec, x: Tensor) -> Tensor:
         """x `[B, C, F, H, W]` of a block, with the image in its first frames if it is the first block."""
@@ -276,9 +283,7 @@ class _GradedPool:
     new: dict[int, KeyValue] = field(default_factory=dict[int, KeyValue])
 
     @classmethod
-    def of(
-        cls, kv: BlockKVCache, past: Mapping[int, LayerKV], device: torch.device
-    ) -> _GradedPool:
+    def of(cls, kv: BlockKVCache, past: Mapping[int, LayerKV], device: torch.device) -> _GradedPool:
         """The pool for a call that `kv` was meant for. past: see `_Simulation`."""
         # Rounded as in the pool of inference, except in quantised ones, which hold new blocks in full precision.
         dtype = kv.pool.new_block(0, kv.slot).k.dtype
