@@ -6,17 +6,16 @@ real score is the base alone. The critic is updated in each step, the generator 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..memory import MemoryConfig
-from ..model import CausalWan, FlowModel
+from ..model import CausalWan
 from ..types import LatentShape
 from .dmd_losses import REAL_GUIDANCE, critic_loss, dmd_gradient, generator_loss, guided
 from .lora import AdaptedModel, LoraCard, LoraSettings, add_adapter, load_adapter, save_lora
@@ -24,9 +23,12 @@ from .rollout import ClipPrompts, RolloutSettings, rollout, with_image
 from .schedule import TimestepTable, add_noise, clean_from_flow, dmd_timesteps
 from .stage import Loss, OptimiserSettings, Trained
 from .teacher_forcing import plain_flow, teacher_forced_flow
+from .toml_settings import Setting, check_ranges
 
 GENERATOR, CRITIC = "generator", "critic"
 ScoreForm = Literal["plain", "teacher_forced"]
+# Streams of random numbers: clips, which both roles share, and the draws and exit steps of each role.
+_CLIPS, _DRAWS, _EXIT = 0, {GENERATOR: 1, CRITIC: 2}, {GENERATOR: 3, CRITIC: 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +120,19 @@ class CriticStep:
     x0: Tensor
 
 
-def draw(
-    shape: LatentShape, steps: int, generator: torch.Generator, exit_step: int, *, per_block: int | None = None
-) -> Draws:
-    """Draws the noise and the timesteps of a step on the CPU.
+def draw(shape: LatentShape, exit_step: int, generator: torch.Generator, *, each_block: bool = False) -> Draws:
+    """Draws the noise and the timesteps of a step, on the CPU.
 
-    shape: of the clip. per_block: latent frames of a block, to draw a timestep for each block; by default one for each
-    clip. Raises ValueError if `exit_step` is not a step.
+    shape: of the clip. each_block: draw a timestep for each block, as for image to video, and not one for each clip.
     """
-    if not 0 <= exit_step < steps:
-        raise ValueError(f"exit step {exit_step} is outside 0 … {steps - 1}")
     noise, clean_noise, score_noise = (torch.randn(shape.as_tuple(), generator=generator) for _ in range(3))
-    columns = 1 if per_block is None else shape.frames
-    u = torch.randint(1000, (shape.batch, columns), generator=generator)
+    u = torch.randint(1000, (shape.batch, shape.frames if each_block else 1), generator=generator)
     return Draws(exit_step, noise, clean_noise, score_noise, u)
 
 
-def draw_exit_step(seed: int, step: int, steps: int, stream: int = 0) -> int:
-    """The exit step of a training step, uniform in 0 … steps − 1: the same on each rank, and after each restart."""
-    return int(np.random.default_rng((seed, stream, step)).integers(steps))
+def draw_exit_step(seed: int, step: int, steps: int, role: str = GENERATOR) -> int:
+    """The exit step of a training step, uniform in 0 … steps − 1: the same for all parts, ranks and restarts."""
+    return int(np.random.default_rng((seed, _EXIT[role], step)).integers(steps))
 
 
 def generator_step(
@@ -252,3 +248,154 @@ def score_timesteps(u: Tensor, frames: int, block_frames: int, shift: float = 5.
     if u.shape[1] == 1:
         return dmd_timesteps(u, shift).repeat(1, frames)
     return dmd_timesteps(u, shift)[:, ::block_frames].repeat_interleave(block_frames, dim=1)
+
+
+@dataclass(frozen=True)
+class DMDSettings:
+    """Settings of a distillation; the defaults are those of LongLive 2.0, except for memory that is detached.
+
+    Raises ValueError for a value out of range.
+    """
+
+    base: Annotated[str, Setting("name of the model that is distilled, for the card of the LoRA")] = "LongLive 2.0"
+    data: Annotated[str, Setting("name of the prompts, for the card of the LoRA")] = ""
+    steps: Annotated[int, Setting("steps of the sampler to distil to: 4 or 2", at_least=1, at_most=50)] = 4
+    shift: Annotated[float, Setting("shift of the timestep schedule", above=0)] = 5.0
+    size: Annotated[tuple[int, int], Setting("rows and columns of the latents", at_least=2)] = (44, 80)
+    block_frames: Annotated[int, Setting("latent frames in a block", at_least=1)] = 8
+    rank: Annotated[int, Setting("rank of the LoRAs", at_least=1)] = 128
+    alpha: Annotated[float, Setting("the LoRAs are scaled by alpha / rank", above=0)] = 128.0
+    window: Annotated[int, Setting("latent frames that the memory holds; clips may be longer", at_least=1)] = 32
+    sink: Annotated[int, Setting("latent frames at the start of the film that the memory keeps", at_least=0)] = 8
+    shot_sink: Annotated[bool, Setting("whether the memory also keeps the first block of the shot")] = True
+    kv_format: Annotated[str, Setting("storage format of the memory, such as bf16 or nvfp4")] = "bf16"
+    rope_offset: Annotated[
+        float, Setting("latent frames that each cut adds to the RoPE time, as at inference; 0 is off")
+    ] = 8.0  # fmt: skip
+    straight_through: Annotated[
+        bool, Setting("whether gradients pass through the memory, as in LongLive 2.0; otherwise it is detached")
+    ] = False  # fmt: skip
+    checkpointing: Annotated[
+        bool, Setting("whether the backward pass computes activations again, which saves memory")
+    ] = False  # fmt: skip
+    score_form: Annotated[
+        ScoreForm,
+        Setting("how scores see earlier blocks: plain, at the same noise level, or teacher_forced, without noise"),
+    ] = "plain"  # fmt: skip
+    score_rope_offset: Annotated[float, Setting("RoPE offset of cuts in the scores; 0 is off")] = 0.0
+    guidance: Annotated[float, Setting("guidance of the real score; 1 is off", at_least=0)] = REAL_GUIDANCE
+    generator: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(lr=1e-5, every=5))
+    critic: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(lr=2e-6))
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    @property
+    def lora(self) -> LoraSettings:
+        """Rank and alpha of both LoRAs."""
+        return LoraSettings(self.rank, self.alpha)
+
+    @property
+    def rollout(self) -> RolloutSettings:
+        """How clips are simulated."""
+        memory = MemoryConfig(
+            window=self.window,
+            sink=self.sink,
+            shot_sink=self.shot_sink,
+            kv_format=self.kv_format,
+            rope_offset=self.rope_offset,
+        )
+        return RolloutSettings(self.steps, self.shift, memory, self.straight_through, self.checkpointing)
+
+    @property
+    def scores(self) -> ScoreSettings:
+        """How critic and teacher look at a noisy clip."""
+        return ScoreSettings(self.score_form, self.guidance, self.score_rope_offset)
+
+
+class ClipSource(Protocol):
+    """Where batches of clips come from."""
+
+    def batch(self, rng: np.random.Generator, /) -> Batch:
+        """Returns a batch that depends on `rng` only."""
+        ...
+
+
+class DMDStage:
+    """Stage of the trainer for distillation. A loss depends on (seed, step, part) and on the weights only.
+
+    model: the base, which is frozen and gets both adapters. start: a LoRA file to train further, for the generator.
+
+    Raises ValueError for memory settings that do not fit, and CheckpointError for a LoRA of another rank, before
+    any work.
+    """
+
+    name = "dmd"
+
+    def __init__(
+        self,
+        model: CausalWan,
+        clips: ClipSource,
+        settings: DMDSettings,
+        seed: int,
+        *,
+        start: Path | str | None = None,
+    ) -> None:
+        # Checks window, format and size.
+        block = LatentShape(1, model.config.channels, settings.block_frames, *settings.size)
+        settings.rollout.memory.bytes(model.config, block)
+        self.settings, self.seed, self._clips = settings, seed, clips
+        self.weights = add_adapter(model, GENERATOR, settings.lora, seed)
+        if start is not None:
+            load_adapter(model, GENERATOR, start)
+        critic = add_adapter(model, CRITIC, settings.lora, seed + 1)
+        self.roles = Roles.of(model)
+        self.trained = (
+            Trained(GENERATOR, self.weights, settings.generator),
+            Trained(CRITIC, critic, settings.critic),
+        )
+
+    def loss(self, name: str, step: int, part: int, /) -> Loss:
+        """Returns the loss of the generator or of the critic on one batch. See `Stage.loss`."""
+        settings = self.settings
+        batch = self._clips.batch(self._random(_CLIPS, step, part))
+        exit_step = draw_exit_step(self.seed, step, settings.steps, name)
+        shape = LatentShape(
+            batch.prompts.rows.shape[0],
+            self.roles.generator.config.channels,
+            len(batch.prompts.cuts) * settings.block_frames,
+            *settings.size,
+        )
+        generator = torch.Generator().manual_seed(int(self._random(_DRAWS[name], step, part).integers(2**62)))
+        draws = draw(shape, exit_step, generator, each_block=batch.image is not None)
+        figures = {"exit step": float(exit_step)}
+        if name == CRITIC:
+            return Loss(
+                critic_step(self.roles, settings.rollout, settings.scores, batch, draws).loss, figures, batch.name
+            )
+        result = generator_step(self.roles, settings.rollout, settings.scores, batch, draws)
+        figures["gradient"] = float(result.gradient.abs().mean())
+        return Loss(result.loss, figures, batch.name)
+
+    def validation_loss(self, step: int, /) -> dict[str, float]:
+        """Returns {}: the loss of distillation does not measure the generator."""
+        del step
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns {}: there is no state but the weights."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Does nothing; see `state_dict`."""
+        del state
+
+    def save_lora(self, path: Path, steps: int) -> None:
+        """Writes the generator's LoRA with its card. steps: finished steps of the trainer."""
+        settings = self.settings
+        updates = -(-steps // settings.generator.every)
+        card = LoraCard(settings.base, settings.data, updates, settings.steps, settings.rope_offset)
+        save_lora(path, self.weights, settings.lora, card)
+
+    def _random(self, stream: int, step: int, part: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, stream, step, part))

@@ -229,7 +229,7 @@ class _Simulation:
         return self._model(x.to(self._model.dtype), t, text, kv, self._positions(spec), run_layer=run_layer).float()
 
     def _clean_pass(self, spec: BlockSpec, x0: Tensor, noise: Tensor) -> BlockKVCache:
-        """Writes the K/V of the block with the smallest noise of the table, as LongLive 2.0 trains, and returns them."""
+        """Writes and returns the K/V of the block, with the smallest noise of the table, as LongLive 2.0 trains."""
         t = torch.zeros(self._shape.batch, spec.frames, device=x0.device)
         sigma = self._table.at(t).sigmas[:, None, :, None, None]
         x = self._with_image(spec, add_noise(x0, noise.to(x0), sigma))
