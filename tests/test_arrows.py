@@ -46,6 +46,8 @@ HOST = (
     "server",
 )
 OWN = ("longlive", *PACKAGES)
+# Reads where the recorded runs are, which is no switch: the tests read the same variable.
+READS_ENVIRONMENT = ("longlive_core", "evaluation", "recorded.py")
 FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
@@ -99,7 +101,8 @@ def faults(source: str, path: Path) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and "cli" not in (path.stem, *path.parts):
             found.append((node.lineno, "print in the library: return it, or log it"))
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv"):
+        reads_environment = isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv")
+        if reads_environment and path.parts != READS_ENVIRONMENT:
             found.append((node.lineno, "a switch in the environment: pass an argument"))
         if isinstance(node, ast.ExceptHandler) and _swallows(node):
             found.append((node.lineno, "an exception of any kind is swallowed"))

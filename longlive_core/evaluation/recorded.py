@@ -1,4 +1,4 @@
-"""Recorded runs of the reference: one safetensors file each, with weights inside or in a file beside it.
+"""Recorded runs of the reference: one safetensors file each, with weights inside or in another file.
 
 A thinned file holds the tensor `call.{i}.flow` only for the calls that its metadata lists under `kept_calls`. Its
 metadata `calls` and `attended` still describe every call, and its tensor `output` is complete.
@@ -7,6 +7,7 @@ metadata `calls` and `attended` still describe every call, and its tensor `outpu
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 FORMAT = "longlive-golden-1"
+TRAINING_FORMAT = "longlive-golden-train-1"
+# Names the folder of the whole set of recorded runs; by default the set is in `shared/golden` beside the repository.
+GOLDEN_VARIABLE = "LONGLIVE_GOLDEN"
 # The runs in every clone of the repository. The archive in the ComfyUI Registry does not contain them.
 REFERENCE_RUNS = Path(__file__).resolve().parents[2] / "tests" / "golden" / "reference"
 
@@ -32,7 +36,12 @@ class RecordedRun:
     @property
     def kind(self) -> str:
         """What the file records, or "weights" for a file that other runs read their weights from."""
-        return str(self.metadata["kind"]) if self.metadata.get("format") == FORMAT else "weights"
+        return str(self.metadata["kind"]) if self.format in (FORMAT, TRAINING_FORMAT) else "weights"
+
+    @property
+    def format(self) -> str:
+        """The format that the file says it has: `FORMAT`, `TRAINING_FORMAT` or anything else."""
+        return str(self.metadata.get("format", ""))
 
     @classmethod
     def load(cls, path: Path) -> RecordedRun:
@@ -42,11 +51,24 @@ class RecordedRun:
             return cls(path, metadata, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
     def weights(self) -> dict[str, Tensor]:
-        """Tensors of the weights file that the run names, from the same folder. Raises ValueError if it is missing."""
-        path = self.path.parent / str(self.metadata["weights"])
-        if not path.is_file():
-            raise ValueError(f"weights file '{path.name}' must be in the same folder as '{self.path.name}'")
-        return RecordedRun.load(path).tensors
+        """Tensors of the weights file that the run names. Raises ValueError if it is missing."""
+        return RecordedRun.load(self.weights_path()).tensors
+
+    def weights_path(self) -> Path:
+        """The weights file that the run names: beside it, in its parent folder or in the whole set of recorded runs.
+
+        Raises ValueError if it is in none of them.
+        """
+        name = str(self.metadata["weights"])
+        folder = self.path.resolve().parent
+        folders = (folder, folder.parent, golden_folder())
+        for candidate in folders:
+            if (candidate / name).is_file():
+                return candidate / name
+        raise ValueError(
+            f"weights file '{name}' is neither beside '{self.path.name}' nor in the folder above it nor in "
+            f"{GOLDEN_VARIABLE} ({folders[-1]})"
+        )
 
     def timesteps(self) -> list[Tensor]:
         """Timesteps of each model call, `[B, F]`, or `[F]` if the whole batch shares them, including omitted calls."""
@@ -58,6 +80,11 @@ class RecordedRun:
     def number(self, name: str, default: float) -> float:
         """A number from the metadata, such as a tolerance, or `default`."""
         return float(self.metadata.get(name, default))
+
+
+def golden_folder() -> Path:
+    """The folder of the whole set of recorded runs, which need not exist: see `GOLDEN_VARIABLE`."""
+    return Path(os.environ.get(GOLDEN_VARIABLE) or Path(__file__).resolve().parents[3] / "shared" / "golden")
 
 
 def recorded_files(paths: Iterable[Path]) -> list[Path]:

@@ -155,7 +155,7 @@ def load_model(recorded: RecordedRun) -> CausalWan:
     """The model of a recorded run, in its dtype. With FourOverSix weights, activations are rounded too."""
     run, metadata = recorded.metadata["run"], recorded.metadata["model"]
     if run.get("weight_format") == "fouroversix":
-        path = recorded.path.parent / str(recorded.metadata["weights"])
+        path = recorded.weights_path()
         return load_checkpoint(path, dtype=DTYPES[run["dtype"]], text_len=metadata["text_len"], activations="nvfp4")
     model = CausalWan(WanConfig.from_mapping(metadata), device="meta")
     model.load_state_dict(recorded.weights(), assign=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -14,37 +12,18 @@ from torch import Tensor
 from ..training.schedule import TimestepTable, clean_from_flow
 from ..training.teacher_forcing import plain_flow, teacher_forced_flow
 from ..vae import State, VAEConfig, WanVAE
-from .recorded import RecordedRun, relative_error
+from .recorded import FORMAT, TRAINING_FORMAT, RecordedRun, relative_error
 from .replay import DTYPES, load_model, regenerate
+from .result import TOLERANCE, Result, compared, skipped
 from .vectors import vector_differences
+from .verify_training import verify_ar_step, verify_balanced_sp
+from .verify_training_tables import verify_tables
 
-Verdict = Literal["ok", "failed", "skipped"]
-
-TOLERANCE = 5e-6
 # Prefixes of the encoder's tensors in Wan's VAE.
 _ENCODER = ("encoder.", "conv1.")
 # Least share of equal bytes in an NVFP4 KV cache. Kernels of other CPUs round some bf16 products differently. With the
 # simplest kernels a correct run has 97.7 %, or 91.1 % in W4A4; a wrong rule for block scales gives 83.5 % and 65.4 %.
 MIN_EQUAL_CACHE, MIN_EQUAL_CACHE_W4A4 = 0.95, 0.85
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Result of verifying one file. Errors are relative L2, or None if the kind of file has no such error.
-
-    output_error: of the film; for a VAE, of decoding. call_error: of the worst model call, or the mean over the calls
-    of a low-precision run; for a VAE, of encoding. attended: whether every call attended to the recorded frames.
-    tolerance: limit of the error that decides. note: details, such as the reason of a failure.
-    """
-
-    name: str
-    kind: str
-    verdict: Verdict
-    output_error: float | None = None
-    call_error: float | None = None
-    attended: bool | None = None
-    tolerance: float | None = None
-    note: str = ""
 
 
 def verify_file(path: Path) -> Result:
@@ -53,10 +32,11 @@ def verify_file(path: Path) -> Result:
     try:
         recorded = RecordedRun.load(path)
         kind = recorded.kind
-        if kind not in _KINDS:
-            return Result(path.name, kind, "skipped", note=f"this version does not know the kind '{kind}'")
+        kinds = _KINDS.get(recorded.format, {"weights": _weights})
+        if kind not in kinds:
+            return skipped(recorded, f"this version does not know the kind '{kind}'")
         with torch.no_grad():
-            return _KINDS[kind](recorded)
+            return kinds[kind](recorded)
     except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
         return Result(path.name, kind, "failed", note=str(error))
     except KeyError as error:
@@ -66,7 +46,7 @@ def verify_file(path: Path) -> Result:
 def _generate(recorded: RecordedRun) -> Result:
     dtype = recorded.metadata["run"]["dtype"]
     if dtype not in DTYPES:
-        return _skipped(recorded, f"dtype {dtype} is not supported; the supported ones are {', '.join(DTYPES)}")
+        return skipped(recorded, f"dtype {dtype} is not supported; the supported ones are {', '.join(DTYPES)}")
     return _exact(recorded) if dtype == "float32" else _replayed(recorded)
 
 
@@ -74,14 +54,14 @@ def _exact(recorded: RecordedRun) -> Result:
     """Generates a float32 film again, and compares the calls in the file, the film and the attended frames."""
     ours = regenerate(recorded, replay=False)
     limit = recorded.number("tolerance", TOLERANCE)
-    compared = len(ours.call_errors)
-    if not compared:
+    count = len(ours.call_errors)
+    if not count:
         raise ValueError("the file holds the flow of no model call")
     worst = max(ours.call_errors)
-    note = "" if compared == ours.calls else f"thinned file: compared the flow of {compared} of {ours.calls} calls"
+    note = "" if count == ours.calls else f"thinned file: compared the flow of {count} of {ours.calls} calls"
     attended = [set(seen) for seen in ours.attended] == [set(seen) for seen in recorded.metadata["attended"]]
     agrees = ours.output_error <= limit and worst <= limit and attended
-    return _compared(recorded, agrees, ours.output_error, worst, attended, limit, note)
+    return compared(recorded, agrees, ours.output_error, worst, attended, limit, note)
 
 
 def _replayed(recorded: RecordedRun) -> Result:
@@ -97,7 +77,7 @@ def _replayed(recorded: RecordedRun) -> Result:
     w4a4 = recorded.metadata["run"].get("weight_format") == "fouroversix"
     min_equal = MIN_EQUAL_CACHE_W4A4 if w4a4 else MIN_EQUAL_CACHE
     agrees = mean <= limit and output <= wide and (cache is None or cache >= min_equal)
-    return _compared(recorded, agrees, output, mean, None, limit, note)
+    return compared(recorded, agrees, output, mean, None, limit, note)
 
 
 def _teacher_forcing(recorded: RecordedRun) -> Result:
@@ -127,7 +107,7 @@ def _teacher_forcing(recorded: RecordedRun) -> Result:
     )
     limit = recorded.number("tolerance", TOLERANCE)
     agrees = max(call, output, tables) <= limit
-    return _compared(recorded, agrees, output, call, None, limit, f"timestep table within {tables:.1e}")
+    return compared(recorded, agrees, output, call, None, limit, f"timestep table within {tables:.1e}")
 
 
 def _vae(recorded: RecordedRun) -> Result:
@@ -153,7 +133,7 @@ def _vae(recorded: RecordedRun) -> Result:
     limit = recorded.number("tolerance", TOLERANCE)
     note += f"; the whole clip and its chunks {'are bit-identical' if same else 'DIFFER'}"
     agrees = same and max(decoding, encoding or 0) <= limit
-    return _compared(recorded, agrees, decoding, encoding, None, limit, note)
+    return compared(recorded, agrees, decoding, encoding, None, limit, note)
 
 
 def _in_chunks(run: Callable[[Tensor, State | None], tuple[Tensor, State]], clip: Tensor, size: int) -> Tensor:
@@ -185,34 +165,24 @@ def _nvfp4(recorded: RecordedRun) -> Result:
     vectors = sum(name.endswith(".values") for name in recorded.tensors)
     differences = list(vector_differences(recorded))
     note = "; ".join(differences) or f"{vectors} vectors bit-exact"
-    return _compared(recorded, vectors > 0 and not differences, None, None, None, 0.0, note)
+    return compared(recorded, vectors > 0 and not differences, None, None, None, 0.0, note)
 
 
 def _weights(recorded: RecordedRun) -> Result:
-    return _skipped(recorded, "weights only, which other files read")
+    return skipped(recorded, "weights only, which other files read")
 
 
-def _compared(
-    recorded: RecordedRun,
-    agrees: bool,
-    output_error: float | None,
-    call_error: float | None,
-    attended: bool | None,
-    tolerance: float,
-    note: str,
-) -> Result:
-    verdict = "ok" if agrees else "failed"
-    return Result(recorded.path.name, recorded.kind, verdict, output_error, call_error, attended, tolerance, note)
-
-
-def _skipped(recorded: RecordedRun, note: str) -> Result:
-    return Result(recorded.path.name, recorded.kind, "skipped", note=note)
-
-
-_KINDS: dict[str, Callable[[RecordedRun], Result]] = {
-    "generate": _generate,
-    "teacher_forcing": _teacher_forcing,
-    "vae": _vae,
-    "nvfp4": _nvfp4,
-    "weights": _weights,
+_KINDS: dict[str, dict[str, Callable[[RecordedRun], Result]]] = {
+    FORMAT: {
+        "generate": _generate,
+        "teacher_forcing": _teacher_forcing,
+        "vae": _vae,
+        "nvfp4": _nvfp4,
+        "weights": _weights,
+    },
+    TRAINING_FORMAT: {
+        "ar_step": verify_ar_step,
+        "balanced_sp": verify_balanced_sp,
+        "tables": verify_tables,
+    },
 }

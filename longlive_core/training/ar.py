@@ -1,9 +1,9 @@
 """Training of the autoregressive model by teacher forcing: one step as pure functions, and the stage of the trainer.
 
-    draws    = random_draws(batch, settings, table, generator)           noise levels and noise
-    inputs   = ar_inputs(batch, draws, settings, table, …)       what the model gets, and its target
-    step     = ar_step(model, batch, inputs, settings, table)    flow, predicted clean latents and loss
-    errors   = step_errors(batch, draws, step, table)            what error recycling stores
+    draws   = random_draws(batch, settings, table, generator)    noise levels and noise
+    inputs  = ar_inputs(batch, draws, settings, table, …)        what the model gets, and its target
+    step    = ar_step(model, batch, inputs, settings)            flow, predicted clean latents and loss
+    errors  = step_errors(batch, draws, step, settings, table)   what error recycling stores
 
 Shapes: B films, C channels, F latent frames of h × w cells, n = F / blocks latent frames in a block.
 """
@@ -194,18 +194,14 @@ def ar_inputs(
         injected = buffers.inject(clean, noise, context, draws.indices[:, :: settings.block_frames], rng)
         noise, latents, context = injected.noise, injected.latents, injected.context
         clean_step, injections = injected.clean_step, injected.injections
-    target, mask = noise - clean, batch.mask
+    noisy, target, mask = _noised(latents, noise, levels), noise - clean, batch.mask
     if batch.image:
         given = torch.arange(frames, device=clean.device) == 0
-        t = levels.timesteps.masked_fill(given, 0)
-        levels, context_t = table.at(t), context_t.masked_fill(given, 0)
+        levels, context_t = table.at(levels.timesteps.masked_fill(given, 0)), context_t.masked_fill(given, 0)
         counted = (~given).float().expand(len(clean), frames)
         mask = counted if mask is None else mask * counted
-    noisy = _noised(latents, noise, levels)
-    if batch.image:
         given = given[:, None, None]
-        noisy, context = clean.where(given, noisy), clean.where(given, context)
-        target = target.masked_fill(given, 0)
+        noisy, context, target = clean.where(given, noisy), clean.where(given, context), target.masked_fill(given, 0)
     return ARInputs(noisy, levels, target, context, context_t, mask, noise, latents, clean_step, injections)
 
 

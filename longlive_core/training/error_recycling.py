@@ -68,9 +68,9 @@ class ErrorBuffer:
         return sum(len(bucket) for bucket in self._buckets)
 
     def bucket(self, index: int) -> int:
-        """Bucket of a table index. Raises IndexError outside the table."""
+        """Bucket of a table index. Raises ValueError outside the table."""
         if not 0 <= index < self.settings.timesteps:
-            raise IndexError(f"timestep index {index} is outside 0 … {self.settings.timesteps - 1}")
+            raise ValueError(f"timestep index {index} is outside 0 … {self.settings.timesteps - 1}")
         return index * self.settings.buckets // self.settings.timesteps
 
     def bucket_read(self, bucket: int) -> int:

@@ -104,6 +104,23 @@ def window_history(cuts: Sequence[bool], slots: int, *, sinks: int = 1, shot_sin
     return tuple(history)
 
 
+def attention_mask(frames: int, block_frames: int, tokens: int, ranks: int = 1) -> Tensor:
+    """Returns the mask that teacher forcing of a clean and a noisy film amounts to, bool `[queries, keys]`.
+
+    frames: latent frames of each film. tokens: of a latent frame. ranks: among which the latent frames are split evenly
+    for balanced sequence parallelism; the tokens are in the order of ranks, each rank's clean frames before its noisy
+    ones. Raises ValueError if a rank does not get whole blocks.
+    """
+    if frames == 0 or frames % (ranks * block_frames):
+        raise ValueError(f"{frames} latent frames do not split into whole blocks of {block_frames} on {ranks} ranks")
+    blocks = torch.arange(frames).div(block_frames, rounding_mode="floor").reshape(ranks, 1, -1)
+    block = blocks.expand(-1, 2, -1).flatten().repeat_interleave(tokens)
+    noisy = torch.tensor([False, True])[None, :, None].expand(ranks, -1, frames // ranks).flatten()
+    noisy = noisy.repeat_interleave(tokens)
+    q, k = block[:, None], block[None]
+    return torch.where(noisy, noisy[:, None] & (k == q), torch.where(noisy[:, None], k < q, k <= q))
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
     """Order of segments in a sequence: the first `clean` blocks of the clean film, then all blocks of each noisy copy.

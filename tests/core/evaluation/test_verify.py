@@ -128,12 +128,30 @@ def test_another_number_of_steps_fails_with_the_reason(golden: Callable[[str], P
     assert result.verdict == "failed" and "was not recorded" in result.note
 
 
-def test_a_missing_weights_file_is_named(golden: Callable[[str], Path], tmp_path: Path) -> None:
-    """A missing weights file fails and is named."""
+def test_a_missing_weights_file_is_named(
+    golden: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing weights file fails and is named, with the folders that it was looked for in."""
+    monkeypatch.setenv("LONGLIVE_GOLDEN", str(tmp_path / "nowhere"))
     case = tmp_path / "case.safetensors"
     case.write_bytes(golden("generate_steps2").read_bytes())
     result = verify_file(case)
-    assert result.verdict == "failed" and "'weights_tiny.safetensors' must be in the same folder" in result.note
+    assert result.verdict == "failed" and "'weights_tiny.safetensors' is neither beside" in result.note
+    assert "nor in LONGLIVE_GOLDEN" in result.note and "nowhere" in result.note
+
+
+@pytest.mark.parametrize("place", ["runs/train", "runs", "whole"])
+def test_weights_are_beside_a_run_above_it_or_in_the_whole_set(
+    golden: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A weights file may be beside its run, in the folder above it or in the folder that LONGLIVE_GOLDEN names."""
+    monkeypatch.setenv("LONGLIVE_GOLDEN", str(tmp_path / "whole"))
+    for folder in ("runs/train", "whole"):
+        (tmp_path / folder).mkdir(parents=True)
+    case = tmp_path / "runs" / "train" / "case.safetensors"
+    case.write_bytes(golden("generate_steps2").read_bytes())
+    (tmp_path / place / "weights_tiny.safetensors").write_bytes(golden("weights_tiny").read_bytes())
+    assert verify_file(case).verdict == "ok"
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\xff" * 64])
