@@ -216,7 +216,7 @@ def _write(folder: Path, tree: Any, tensors: dict[str, Tensor]) -> None:  # noqa
 
 def _remove(path: Path) -> None:
     """Removes a directory; its name changes first, so that a removal that is interrupted leaves no half checkpoint."""
-    doomed = path.with_name(path.name + PARTIAL)
+    doomed = path.with_name(path.name + ".removed" + PARTIAL)
     os.replace(path, doomed)
     shutil.rmtree(doomed)
 

@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoints, check_space, disk_errors
+from .checkpoint import Checkpoints, Place, check_space, disk_errors
 from .log import PACE_STEPS, PLOT_FILE, TrainingLog, TrainingProgress, save_plot
 from .optim import WeightAverage, lr_scale, make_adamw, trainable
 from .stage import Loss, Stage, Trained
 from .toml_settings import Setting, check_ranges
 
 CHECKPOINTS = "checkpoints"
+PLOT_SECONDS = 30.0  # between two plots at least: one takes a third of a second
 Precision = Literal["float32", "bf16"]
 
 
@@ -44,7 +45,7 @@ class TrainerSettings:
         check_ranges(self)
 
 
-class NotFiniteLossError(RuntimeError):
+class NotFiniteLossError(ValueError):
     """A loss or its gradient is NaN or infinite. The weights and the checkpoints before it are kept."""
 
 
@@ -79,6 +80,8 @@ class Trainer:
         self._trained = {trained.name: trained for trained in stage.trained}
         self._optimisers = {t.name: make_adamw(t.module, t.optimiser) for t in stage.trained}
         self._position = _Position()
+        self._saved: Place | None = None
+        self._plotted = time.monotonic()
         self._checkpoints = Checkpoints(folder / CHECKPOINTS, settings.keep)
         self._log = TrainingLog(folder)
         self._resume()
@@ -97,23 +100,28 @@ class Trainer:
         self._log.cut(self.step)
         pace = deque[float](maxlen=PACE_STEPS)
         losses: dict[str, float] = {}
+        end = time.monotonic()
         while self.step < self.settings.steps:
-            start = time.monotonic()
             if not self._finish_step():
                 self._save()
+                self._plot()
                 return False
             line = self._position.line
             self.step, self._position = self.step + 1, _Position()
             if self.settings.validate_every and self.step % self.settings.validate_every == 0:
                 with torch.no_grad(), self._autocast():
                     line |= {f"validation.{k}": v for k, v in self.stage.validation_loss(self.step - 1).items()}
-            pace.append(time.monotonic() - start)
+            start, end = end, time.monotonic()  # with the checkpoint of the step before
+            pace.append(end - start)
             self._log.append({"step": self.step, "steps": self.settings.steps, "seconds": round(pace[-1], 4), **line})
             losses |= {name: line[f"{name}.loss"] for name in self._trained if f"{name}.loss" in line}
             if self.step % self.settings.save_every == 0 or self.step == self.settings.steps:
                 self._save()
+                if time.monotonic() - self._plotted > PLOT_SECONDS:
+                    self._plot()
             if self.on_progress is not None:
                 self.on_progress(TrainingProgress(self.step, self.settings.steps, dict(losses), sum(pace) / len(pace)))
+        self._plot()
         return True
 
     def _finish_step(self) -> bool:
@@ -170,8 +178,8 @@ class Trainer:
 
     def _not_finite(self, trained: Trained, what: str, loss: Loss) -> NotFiniteLossError:
         batch = f" on {loss.batch}" if loss.batch else ""
-        steps = self._checkpoints.steps()
-        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint yet"
+        places = self._checkpoints.places()
+        kept = f"the checkpoint of step {places[-1][0]} is kept" if places else "there is no checkpoint yet"
         return NotFiniteLossError(
             f"step {self.step}: the {what} in '{trained.name}'{batch}; {kept}. "
             f"Check this data, or lower the learning rate ({trained.optimiser.lr:g})"
@@ -184,16 +192,20 @@ class Trainer:
         return torch.autocast(device.type, torch.bfloat16)
 
     def _save(self) -> None:
+        place = self._place
+        if place == self._saved:
+            return
         state = {
             "stage": self.stage.name,
             "seed": self.settings.seed,
             "step": self.step,
+            "accumulation": self.settings.accumulation,
             "trained": {name: self._trained_state(trained) for name, trained in self._trained.items()},
             "stage_state": self.stage.state_dict(),
             "position": asdict(self._position),
         }
-        self._checkpoints.save(self.step, state)
-        save_plot(self._log.lines(), self.folder / PLOT_FILE)
+        self._checkpoints.save(place, state)
+        self._saved = place
 
     def _trained_state(self, trained: Trained) -> dict[str, Any]:
         weights = trainable(trained.module)
@@ -211,20 +223,31 @@ class Trainer:
         state = self._checkpoints.load()
         if state is None:
             return
-        where = self._checkpoints.folder
-        for what, saved, own in (
-            ("stage", state["stage"], self.stage.name),
-            ("seed", state["seed"], self.settings.seed),
-            ("set of trained parts", sorted(state["trained"]), sorted(self._trained)),
-        ):
-            if saved != own:
-                raise ValueError(
-                    f"the checkpoints in {where} are of {what} {saved!r}, not {own!r}: choose another folder"
-                )
+        self._check_same("stage", state["stage"], self.stage.name)
+        self._check_same("seed", state["seed"], self.settings.seed)
+        self._check_same("trained parts", sorted(state["trained"]), sorted(self._trained))
+        position = _Position(**state["position"])
+        if position != _Position():
+            # The run was stopped within a step, whose gradients so far are shares of this number.
+            self._check_same("accumulation", state["accumulation"], self.settings.accumulation)
         for name, saved in state["trained"].items():
             self._load_trained(self._trained[name], saved)
         self.stage.load_state_dict(state["stage_state"])
-        self.step, self._position = state["step"], _Position(**state["position"])
+        self.step, self._position = state["step"], position
+        self._saved = self._place
+
+    def _plot(self) -> None:
+        self._plotted = time.monotonic()
+        save_plot(self._log.lines(), self.folder / PLOT_FILE)
+
+    @property
+    def _place(self) -> Place:
+        return self.step, self._position.trained * self.settings.accumulation + self._position.part
+
+    def _check_same(self, what: str, saved: object, own: object) -> None:
+        if saved != own:
+            where = self._checkpoints.folder
+            raise ValueError(f"the checkpoints in {where} are of {what} {saved!r}, not {own!r}: choose another folder")
 
     @torch.no_grad()
     def _load_trained(self, trained: Trained, saved: dict[str, Any]) -> None:
@@ -246,7 +269,7 @@ class Trainer:
 
     def _check_space(self) -> None:
         """Raises DiskFullError if the disk cannot hold the checkpoints that are still to be added."""
-        count = max(1, self.settings.keep + 1 - len(self._checkpoints.steps()))
+        count = max(1, self.settings.keep + 1 - len(self._checkpoints.places()))
         size = 0
         for trained in self.stage.trained:
             copies = 3 + (trained.optimiser.ema_decay is not None)  # weights, two moments, average

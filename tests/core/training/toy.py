@@ -1,4 +1,4 @@
-"""A toy stage of training: linear regression with an error buffer, and a critic that is updated on every second step."""
+"""A toy stage of training: linear regression with an error buffer, and a critic that is updated on every 2nd step."""
 
 from __future__ import annotations
 
@@ -55,7 +55,11 @@ class ToyStage:
         error = output - wanted
         self.errors = 0.5 * self.errors + error.detach().mean(0)
         self.count += 1
-        return Loss(self.spoil(step, error.square().mean()), {"error": float(error.abs().mean())}, f"rows {step}.{part}")
+        return Loss(
+            self.spoil(step, error.square().mean()),
+            {"error": float(error.detach().abs().mean())},
+            f"rows {step}.{part}",
+        )
 
     def validation_loss(self, step: int, /) -> dict[str, float]:
         """The square of the weights: a number that depends on the state."""
