@@ -177,8 +177,9 @@ class _Simulation:
         self._shape = LatentShape(noise.shape[0], noise.shape[1], block_frames, noise.shape[3], noise.shape[4])
         texts = {spec.prompt: prompts.block(spec.index) for spec in self._specs}
         self._cache = FilmKVCache(model, settings.memory, self._shape, len(self._specs), texts.__getitem__, attention)
-        # Copies of the K/V of the blocks in the window, by block.
+        # By block: copies of the K/V in the window, and the K/V of graded calls with their graph.
         self._past: dict[int, LayerKV] = {}
+        self._graded: dict[int, LayerKV] = {}
 
     def run(self, clean_noise: Tensor, grad: bool) -> Iterator[GradedCall]:
         for spec in self._specs:
@@ -186,12 +187,10 @@ class _Simulation:
             self._cache.begin(spec)
             with torch.no_grad():
                 x = self._denoise(spec, self._noise[:, :, rows])
-            call, graded = self._exit(spec, x, grad)
+            call = self._exit(spec, x, grad)
             yield call
             with torch.no_grad():
-                kv = self._clean_pass(spec, call.x0.detach(), clean_noise[:, :, rows])
-                if grad:
-                    self._remember(kv, graded if self._settings.straight_through else None)
+                self._clean_pass(spec, call.x0.detach(), clean_noise[:, :, rows])
             self._cache.end(spec)
 
     def _denoise(self, spec: BlockSpec, noise: Tensor) -> Tensor:
@@ -204,21 +203,24 @@ class _Simulation:
             x = self._with_image(spec, self._schedule.advance(noise, flows))
         return x
 
-    def _exit(self, spec: BlockSpec, x: Tensor, grad: bool) -> tuple[GradedCall, LayerKV]:
-        """The exit step of a block, and the K/V that it computed, with their graph if `grad` is set."""
+    def _exit(self, spec: BlockSpec, x: Tensor, grad: bool) -> GradedCall:
+        """The exit step of a block."""
         t = self._timesteps(spec, self._schedule.timesteps[self._exit_step])
         with torch.no_grad():
             (text, kv), *_ = self._cache.calls(spec, clean=False)
-        pool = None
         if grad:
+            with torch.no_grad():
+                self._copy_past(kv)
             pool = _GradedPool.of(kv, self._past, self._model.device)
             flow = self._graded_flow(spec, x, t, replace(kv, pool=pool))
+            if self._settings.straight_through:
+                self._graded[spec.index] = pool.written
         else:
             with torch.no_grad():
                 flow = self._model(x.to(self._model.dtype), t, text, kv, self._positions(spec)).float()
         sigma = self._table.at(t).sigmas[:, None, :, None, None]
         x0 = self._with_image(spec, clean_from_flow(x, flow, sigma))
-        return GradedCall(spec, x, t, flow, x0), () if pool is None else pool.written
+        return GradedCall(spec, x, t, flow, x0)
 
     def _graded_flow(self, spec: BlockSpec, x: Tensor, t: Tensor, kv: BlockKVCache) -> Tensor:
         """The flow with a gradient for every weight, those of the K/V of the prompt too."""
@@ -228,30 +230,39 @@ class _Simulation:
         run_layer = recompute_layer if self._settings.checkpointing else call_layer
         return self._model(x.to(self._model.dtype), t, text, kv, self._positions(spec), run_layer=run_layer).float()
 
-    def _clean_pass(self, spec: BlockSpec, x0: Tensor, noise: Tensor) -> BlockKVCache:
-        """Writes and returns the K/V of the block, with the smallest noise of the table, as LongLive 2.0 trains."""
+    def _clean_pass(self, spec: BlockSpec, x0: Tensor, noise: Tensor) -> None:
+        """Writes the K/V of the block, with the smallest noise of the table, as LongLive 2.0 trains."""
         t = torch.zeros(self._shape.batch, spec.frames, device=x0.device)
         sigma = self._table.at(t).sigmas[:, None, :, None, None]
         x = self._with_image(spec, add_noise(x0, noise.to(x0), sigma))
         self._cache.recache_at_cut(spec)
         (text, kv), *_ = self._cache.calls(spec, clean=True)
         self._model.write_kv(x.to(self._model.dtype), t, text, kv, self._positions(spec))
-        return kv
 
-    def _remember(self, kv: BlockKVCache, graded: LayerKV | None) -> None:
-        """Copies the K/V that a clean pass has written, and forgets the blocks that have left the window."""
-        copies: list[KeyValue] = []
-        for layer in range(kv.pool.shape.layers):
-            view = kv.pool.shape.slot_view(kv.pool.read(layer, len(kv.blocks), self._model.dtype), kv.slot)
-            copies.append(KeyValue(view.k.clone(), view.v.clone()))
-        if graded is not None:
-            with torch.enable_grad():
-                copies = [
-                    KeyValue(straight_through(copy.k, own.k), straight_through(copy.v, own.v))
-                    for copy, own in zip(copies, graded, strict=True)
-                ]
-        self._past[kv.blocks[kv.slot]] = tuple(copies)
+    def _copy_past(self, kv: BlockKVCache) -> None:
+        """Copies the K/V of earlier blocks that have no copy yet, and forgets the blocks that have left the window."""
+        new = {slot: block for slot, block in enumerate(kv.blocks) if slot != kv.slot and block not in self._past}
+        copies: dict[int, list[KeyValue]] = {block: [] for block in new.values()}
+        for layer in range(kv.pool.shape.layers if new else 0):
+            # A quantised pool reads every slot but that of its new block, which is the one of this call.
+            kv.pool.new_block(layer, kv.slot)
+            stored = kv.pool.read(layer, len(kv.blocks), self._model.dtype)
+            for slot, block in new.items():
+                view = kv.pool.shape.slot_view(stored, slot)
+                copies[block].append(KeyValue(view.k.clone(), view.v.clone()))
+        for block, layers in copies.items():
+            self._past[block] = self._with_gradient(tuple(layers), self._graded.pop(block, None))
         self._past = {block: layers for block, layers in self._past.items() if block in kv.blocks}
+
+    def _with_gradient(self, copies: LayerKV, graded: LayerKV | None) -> LayerKV:
+        """The copies, whose gradient goes to the K/V of the block's graded call, if there are any."""
+        if graded is None:
+            return copies
+        with torch.enable_grad():
+            return tuple(
+                KeyValue(straight_through(copy.k, own.k), straight_through(copy.v, own.v))
+                for copy, own in zip(copies, graded, strict=True)
+            )
 
     def _with_image(self, spec: BlockSpec, x: Tensor) -> Tensor:
         """x `[B, C, F, H, W]` of a block, with the image in its first frames if it is the first block."""

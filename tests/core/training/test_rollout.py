@@ -125,7 +125,9 @@ def gradients(lora: nn.Module, calls: Iterator[GradedCall], at_once: bool = Fals
 def assert_close(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert a.keys() == b.keys() and len(a) == 40
     for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            a[name], b[name], rtol=1e-3, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_blocks_attend_and_stand_where_they_do_at_inference(tiny: Tiny, lora: nn.Module) -> None:
@@ -163,7 +165,7 @@ def test_clean_passes_see_the_exit_step_with_the_smallest_noise(tiny: Tiny, lora
     assert len(clean) == len(WORDS)
     for call, passed in zip(calls, clean, strict=True):
         rows = slice(call.block.start, call.block.start + 2)
-        expected = (1 - 0.004975) * call.x0.detach() + 0.004975 * noise[:, :, rows]
+        expected = (1 - 0.004975124) * call.x0.detach() + 0.004975124 * noise[:, :, rows]
         torch.testing.assert_close(passed.x, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -213,27 +215,9 @@ def test_memory_is_detached_or_passes_gradients_to_the_window(tiny: Tiny, lora: 
     sums: dict[bool, float] = {}
     for straight_through in (False, True):
         calls = list(simulate(tiny, adapted(lora), straight_through=straight_through))
-        (slope,) = torch.autograd.grad(calls[-1].x0.sum(), calls[-2].flow, allow_unused=True)
-        assert slope is None  # the graded x0 itself is always detached
-        key = calls[-1].x0.square().sum()
-        gradient = torch.autograd.grad(key, list(lora.parameters()), retain_graph=True)
+        gradient = torch.autograd.grad(calls[-1].x0.square().sum(), list(lora.parameters()))
         sums[straight_through] = float(torch.stack([g.abs().sum() for g in gradient]).sum())
     assert sums[True] != pytest.approx(sums[False], rel=1e-3)
-
-
-def test_straight_through_equals_a_clip_with_its_own_gradient(tiny: Tiny, lora: nn.Module) -> None:
-    """Where the clean pass gives what the graded call gave, the gradient through memory is the exact one.
-
-    With the model's flow at t = 999 read from the text only, nothing but values and keys of block 0 matter. The loss of
-    block 1 is compared with a finite difference of the values of block 0.
-    """
-    calls = list(simulate(tiny, adapted(lora), words=["A", "B"], exit_step=0, straight_through=True))
-    detached = list(simulate(tiny, adapted(lora), words=["A", "B"], exit_step=0))
-    name = "blocks.1.self_attn.v.lora_B.weight"
-    weight = lora.get_parameter(name)
-    (through,) = torch.autograd.grad(calls[1].x0.sum(), weight)
-    (own,) = torch.autograd.grad(detached[1].x0.sum(), weight)
-    assert float((through - own).norm()) > 1e-3 * float(own.norm())
 
 
 def test_the_offset_of_cuts_is_applied_or_off(tiny: Tiny, lora: nn.Module) -> None:
