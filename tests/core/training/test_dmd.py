@@ -110,7 +110,7 @@ def test_the_gradient_is_normalised_for_each_block_and_film() -> None:
 
 
 def test_the_losses_leave_out_given_frames() -> None:
-    """½ mean g² in float64 with slope g / n, and the critic's mean squared error; frame 0 of an image counts in none."""
+    """½ mean g² in float64 with slope g / n, and the critic's squared error; an image counts in neither."""
     x, gradient, noise = torch.randn(3, 2, 4, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     x.requires_grad_(True)
     loss = generator_loss(x, gradient, first=1)
@@ -164,7 +164,7 @@ def test_each_role_trains_its_own_lora(tiny: Tiny, form: Any, checkpointing: boo
 
 
 def test_the_image_of_a_clip_is_no_part_of_the_loss(tiny: Tiny) -> None:
-    """Image to video: scores see the image without noise at t = 0, each block has its timestep, and losses leave it out."""
+    """Image to video: scores see the image without noise at t = 0, and losses leave it out."""
     dmd = stage(tiny)
     batch = dmd._clips.batch(np.random.default_rng(0))  # pyright: ignore[reportPrivateUsage]
     image = torch.randn(2, 4, 1, 4, 6, generator=torch.Generator().manual_seed(5))
@@ -185,6 +185,7 @@ def test_the_image_of_a_clip_is_no_part_of_the_loss(tiny: Tiny) -> None:
     assert isinstance(dmd.roles, Roles)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_to_the_bit(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that stopped within a step goes on with the losses of one that did not; the generator is every second."""
     monkeypatch.setattr(trainer_module, "save_plot", lambda *_: None)
