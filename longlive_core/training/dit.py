@@ -218,7 +218,7 @@ def train_dit(
     for number, phase in enumerate(phases):
         optimiser = torch.optim.AdamW(both.parameters(), lr=phase.lr, betas=(0.9, 0.99), weight_decay=0.01)
         average = WeightAverage(both, AVERAGE_DECAY)
-        checkpoint = TrainingCheckpoint(folder / f"dit_{phase.name}.pt", every)
+        checkpoint = TrainingCheckpoint(folder / f"dit_{phase.name}", every)
         first = checkpoint.restore(both, optimiser, average)
         make_batch = single_batch if phase.blocks == 1 else film_batch
         mean_loss = 0.0

@@ -19,29 +19,25 @@ from .toml_settings import Setting, check_ranges
 class OptimiserSettings:
     """Settings of one AdamW optimiser; the defaults are those of LongLive 2.0.
 
-    Raises ValueError for a value out of range.
+    lr: learning rate. betas: decay of the first and the second moment. weight_decay: decoupled from the gradient.
+    eps: added to the denominator. clip: largest global norm of the gradient; a larger one is scaled down to it.
+    every: updates on steps that are multiples of this number, step 0 included. ema_decay: keeps an average of the
+    weights, average = decay * average + (1 - decay) * weights; 0 or not set is none. ema_start: first step, from 0,
+    that updates the average. warmup: steps in which the learning rate rises linearly to lr. final_scale: the
+    learning rate falls along a cosine over all steps, from lr to this share of lr; 1 is constant. Raises ValueError
+    for a value out of range.
     """
 
-    lr: Annotated[float, Setting("learning rate", above=0, at_most=1, example=1e-5)]
-    betas: Annotated[tuple[float, float], Setting("decay of both moments of AdamW", at_least=0, below=1)] = (0.0, 0.999)
-    weight_decay: Annotated[float, Setting("decoupled weight decay", at_least=0, at_most=1)] = 0.0
-    eps: Annotated[float, Setting("added to the denominator of AdamW", above=0, at_most=1)] = 1e-8
-    clip: Annotated[float, Setting("largest global norm of the gradients; larger ones are scaled down", above=0)] = 10.0
-    every: Annotated[
-        int, Setting("updates on steps that are multiples of this number, step 0 included", at_least=1)
-    ] = 1
-    ema_decay: Annotated[
-        float | None,
-        Setting("keep an average of the weights: average = decay * average + (1 - decay) * weights",
-                at_least=0, below=1, example=0.99),
-    ] = None  # fmt: skip
-    ema_start: Annotated[int, Setting("first step, from 0, that updates the average", at_least=0)] = 0
-    warmup: Annotated[int, Setting("steps in which the learning rate rises linearly to lr", at_least=0)] = 0
-    final_scale: Annotated[
-        float,
-        Setting("the learning rate falls along a cosine over all steps, from lr to this share of lr; 1 is constant",
-                at_least=0, at_most=1),
-    ] = 1.0  # fmt: skip
+    lr: Annotated[float, Setting(above=0, at_most=1, example=1e-5)]
+    betas: Annotated[tuple[float, float], Setting(at_least=0, below=1)] = (0.0, 0.999)
+    weight_decay: Annotated[float, Setting(at_least=0, at_most=1)] = 0.0
+    eps: Annotated[float, Setting(above=0, at_most=1)] = 1e-8
+    clip: Annotated[float, Setting(above=0)] = 10.0
+    every: Annotated[int, Setting(at_least=1)] = 1
+    ema_decay: Annotated[float | None, Setting(at_least=0, below=1, example=0.99)] = None
+    ema_start: Annotated[int, Setting(at_least=0)] = 0
+    warmup: Annotated[int, Setting(at_least=0)] = 0
+    final_scale: Annotated[float, Setting(at_least=0, at_most=1)] = 1.0
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -1,7 +1,7 @@
 """Settings of a training run: from a TOML file to frozen dataclasses, and from dataclasses to TOML and a JSON schema.
 
-Each field of a dataclass is annotated with a `Setting`, the one place of its description and its limits. A field that
-is a dataclass itself is a table of the file.
+The description of a field is that of the docstring of its dataclass ("name: text. other, third: text."), and its limits
+are those of a `Setting` in its annotation. A field that is a dataclass itself is a table of the file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import operator
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,13 +36,12 @@ SCHEMA_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string",
 
 @dataclass(frozen=True)
 class Setting:
-    """Description and limits of one field, as in `Annotated[float, Setting("learning rate", above=0, example=1e-5)]`.
+    """Limits of one field, as in `Annotated[float, Setting(above=0, example=1e-5)]`.
 
     at_least, above, at_most, below: limits of a number, or of each number of a list. example: the value that the
     written file shows for a field without default, and a remedy for a value out of range.
     """
 
-    text: str
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
@@ -70,7 +70,13 @@ class _Entry:
     kind: Any
     optional: bool
     setting: Setting
+    text: str
     default: Any  # MISSING if the field has none
+
+    @property
+    def table(self) -> type[Any] | None:
+        """The dataclass of a field that is a table."""
+        return cast(type[Any], self.kind) if is_dataclass(self.kind) else None
 
     @property
     def remedy(self) -> str:
@@ -120,45 +126,63 @@ def json_schema(cls: type[Any], title: str) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **_table_schema(cls)}
 
 
-def _entries(cls: type[Any]) -> list[_Entry]:
-    hints = get_type_hints(cls, include_extras=True)
-    return [_entry(field, hints[field.name]) for field in fields(cls)]
+def _entries(cls: type[Any], base: object = None) -> list[_Entry]:
+    """The fields of a dataclass. base: an instance whose values are the defaults."""
+    hints, texts = get_type_hints(cls, include_extras=True), _descriptions(cls)
+    return [_entry(field, hints[field.name], texts.get(field.name, ""), base) for field in fields(cls)]
 
 
-def _entry(field: Field[Any], hint: Any) -> _Entry:  # noqa: ANN401
-    setting = Setting("")
+def _entry(field: Field[Any], hint: Any, text: str, base: object) -> _Entry:  # noqa: ANN401
+    setting = Setting()
     if get_origin(hint) is Annotated:
         hint, setting = get_args(hint)
     optional = get_origin(hint) in (Union, UnionType)
     if optional:
         (hint,) = (arg for arg in get_args(hint) if arg is not NoneType)
     default = field.default_factory() if field.default_factory is not MISSING else field.default
-    return _Entry(field.name, hint, optional, setting, default)
+    default = default if base is None else getattr(base, field.name)
+    return _Entry(field.name, hint, optional, setting, text, default)
 
 
-def _read_table(cls: type[T], data: Mapping[str, Any], prefix: str) -> T:
-    entries = {entry.name: entry for entry in _entries(cls)}
+def _descriptions(cls: type[Any]) -> dict[str, str]:
+    """Descriptions of fields in the docstring of a dataclass: `name: text`, up to the next field, or an empty line."""
+    doc = cls.__doc__ or ""
+    name = "|".join(re.escape(field.name) for field in fields(cls))
+    found: dict[str, str] = {}
+    heads = list(re.finditer(rf"(?:(?<=\. )|(?<=\n)|^)\s*((?:(?:{name}),\s+)*(?:{name})):\s", doc))
+    for head, following in zip(heads, [*heads[1:], None], strict=True):
+        text = doc[head.end() : None if following is None else following.start()]
+        text = " ".join(re.split(r"\n\s*\n|\bRaises\b", text)[0].split())
+        found |= dict.fromkeys(re.split(r",\s+", head[1]), text.removesuffix("."))
+    return found
+
+
+def _read_table(cls: type[T], data: Mapping[str, Any], prefix: str, base: object = None) -> T:
+    entries = {entry.name: entry for entry in _entries(cls, base)}
     for key in data:
         if key not in entries:
             near = difflib.get_close_matches(key, entries, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(entries)}"
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(entries)}"
             raise ValueError(f"unknown key '{prefix}{key}'; {hint}")
     values: dict[str, Any] = {}
     for name, entry in entries.items():
         if name in data:
             values[name] = _read_value(entry, data[name], prefix + name)
-        elif is_dataclass(entry.kind) and entry.default is MISSING:
-            values[name] = _read_table(cast(type[Any], entry.kind), {}, f"{prefix}{name}.")
-        elif entry.default is MISSING:
-            raise ValueError(f"'{prefix}{name}' is missing: {entry.setting.text}{entry.remedy}")
+        elif entry.default is not MISSING:
+            values[name] = entry.default
+        elif entry.table is not None:
+            values[name] = _read_table(entry.table, {}, f"{prefix}{name}.")
+        else:
+            raise ValueError(f"'{prefix}{name}' is missing: {entry.text}{entry.remedy}")
     return cls(**values)
 
 
 def _read_value(entry: _Entry, value: Any, name: str) -> Any:  # noqa: ANN401
-    if is_dataclass(entry.kind):
+    if entry.table is not None:
         if not isinstance(value, dict):
             raise ValueError(f"'{name}' must be a table: write [{name}] and its keys below")
-        return _read_table(cast(type[Any], entry.kind), cast(dict[str, Any], value), f"{name}.")
+        base = None if entry.default is MISSING else entry.default
+        return _read_table(entry.table, cast(dict[str, Any], value), f"{name}.", base)
     read = _typed(entry, entry.kind, value, name)
     _check_range(entry, read, name)
     return read
@@ -188,19 +212,21 @@ def _check_range(entry: _Entry, value: Any, name: str) -> None:  # noqa: ANN401
             raise ValueError(f"'{name}' = {fault}{entry.remedy}")
 
 
-def _template_lines(cls: type[Any], prefix: str) -> Iterator[str]:
-    entries = _entries(cls)
+def _template_lines(cls: type[Any], prefix: str, base: object = None) -> Iterator[str]:
+    entries = _entries(cls, base)
     for entry in entries:
-        if not is_dataclass(entry.kind):
+        if entry.table is None:
             yield from (f"# {line}" for line in _wrap(_comment(entry)))
             value = entry.setting.example if entry.default in (MISSING, None) else entry.default
             yield ("# " if entry.default is None else "") + f"{entry.name} = {_toml(value)}"
     for entry in entries:
-        if is_dataclass(entry.kind):
+        if entry.table is not None:
             yield ""
-            yield from (f"# {line}" for line in _wrap(entry.setting.text))
-            yield f"[{prefix}{entry.name}]"
-            yield from _template_lines(cast(type[Any], entry.kind), f"{prefix}{entry.name}.")
+            yield from (f"# {line}" for line in _wrap(entry.text))
+            off = "# " if entry.default is None else ""
+            base = None if entry.default is MISSING else entry.default
+            lines = _template_lines(entry.table, f"{prefix}{entry.name}.", base)
+            yield from (off + line for line in (f"[{prefix}{entry.name}]", *lines))
 
 
 def _comment(entry: _Entry) -> str:
@@ -208,7 +234,7 @@ def _comment(entry: _Entry) -> str:
     names = {"at_least": "at least", "above": "above", "at_most": "at most", "below": "below"}
     limits = [f"{word} {limit:g}" for key, word in names.items() if (limit := getattr(entry.setting, key)) is not None]
     notes = [f"one of {', '.join(map(_toml, options))}"] * bool(options) + [" and ".join(limits)] * bool(limits)
-    return entry.setting.text + (f" ({'; '.join(notes)})" if notes else "")
+    return entry.text + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def _wrap(text: str, width: int = 100) -> list[str]:
@@ -216,7 +242,9 @@ def _wrap(text: str, width: int = 100) -> list[str]:
 
 
 def _toml(value: Any) -> str:  # noqa: ANN401
-    """Returns a value as TOML writes it."""
+    """Returns a value as TOML writes it; TOML has no None, which is shown as an empty text."""
+    if value is None:
+        return '""'
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (tuple, list)):
@@ -226,8 +254,8 @@ def _toml(value: Any) -> str:  # noqa: ANN401
     return repr(value)
 
 
-def _table_schema(cls: type[Any]) -> dict[str, Any]:
-    entries = _entries(cls)
+def _table_schema(cls: type[Any], base: object = None) -> dict[str, Any]:
+    entries = _entries(cls, base)
     required = [entry.name for entry in entries if entry.default is MISSING]
     schema: dict[str, Any] = {"type": "object", "additionalProperties": False}
     if required:
@@ -237,9 +265,10 @@ def _table_schema(cls: type[Any]) -> dict[str, Any]:
 
 
 def _value_schema(entry: _Entry) -> dict[str, Any]:
-    described = {"description": entry.setting.text}
-    if is_dataclass(entry.kind):
-        return {**described, **_table_schema(cast(type[Any], entry.kind))}
+    described = {"description": entry.text} if entry.text else {}
+    if entry.table is not None:
+        base = None if entry.default is MISSING else entry.default
+        return {**described, **_table_schema(entry.table, base)}
     schema: dict[str, Any] = {**described, **_type_schema(entry.kind, entry.setting)}
     if entry.default not in (MISSING, None):
         schema["default"] = json.loads(_toml(entry.default))

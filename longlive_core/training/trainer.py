@@ -27,19 +27,21 @@ Precision = Literal["float32", "bf16"]
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Settings of the loop. Raises ValueError for a value out of range."""
+    """Settings of the loop.
 
-    steps: Annotated[int, Setting("number of steps of the whole run", at_least=1, example=600)]
-    seed: Annotated[int, Setting("seed of all random numbers; with the step it decides every batch", at_least=0)] = 0
-    accumulation: Annotated[
-        int, Setting("parts of a batch whose gradients are averaged before an update", at_least=1)
-    ] = 1
-    precision: Annotated[
-        Precision, Setting("of the forward pass; weights and optimiser are always float32")
-    ] = "float32"  # fmt: skip
-    save_every: Annotated[int, Setting("steps between checkpoints", at_least=1)] = 100
-    keep: Annotated[int, Setting("number of newest checkpoints to keep", at_least=1)] = 2
-    validate_every: Annotated[int, Setting("steps between validation losses; 0 is never", at_least=0)] = 0
+    steps: number of steps of the whole run. seed: with the step it decides all random numbers. accumulation: parts of a
+    batch whose gradients are averaged before an update. precision: of the forward pass; weights and optimiser are
+    always float32. save_every: steps between checkpoints. keep: number of newest checkpoints to keep. validate_every:
+    steps between validation losses; 0 is never. Raises ValueError for a value out of range.
+    """
+
+    steps: Annotated[int, Setting(at_least=1, example=600)]
+    seed: Annotated[int, Setting(at_least=0)] = 0
+    accumulation: Annotated[int, Setting(at_least=1)] = 1
+    precision: Precision = "float32"
+    save_every: Annotated[int, Setting(at_least=1)] = 100
+    keep: Annotated[int, Setting(at_least=1)] = 2
+    validate_every: Annotated[int, Setting(at_least=0)] = 0
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -163,7 +165,7 @@ class Trainer:
         if not math.isfinite(norm):
             batch = ", ".join(filter(None, self._position.batches))
             raise self._not_finite(trained, f"gradient norm is {norm}", Loss(torch.tensor(norm), batch=batch))
-        if settings.ema_decay is not None and name not in self.averages and self.step >= settings.ema_start:
+        if settings.ema_decay and name not in self.averages and self.step >= settings.ema_start:
             self.averages[name] = WeightAverage(module, settings.ema_decay)
         lr = settings.lr * lr_scale(settings, self.step, self.settings.steps)
         optimiser = self._optimisers[name]
@@ -263,7 +265,7 @@ class Trainer:
         optimiser = self._optimisers[trained.name]
         # Settings of the optimiser are those of this run.
         optimiser.load_state_dict({**optimiser.state_dict(), "state": saved["optimiser"]})
-        if saved["average"] is not None and trained.optimiser.ema_decay is not None:
+        if saved["average"] is not None and trained.optimiser.ema_decay:
             self.averages[trained.name] = WeightAverage(trained.module, trained.optimiser.ema_decay)
             self.averages[trained.name].load_state_dict(saved["average"])
 
@@ -272,7 +274,7 @@ class Trainer:
         count = max(1, self.settings.keep + 1 - len(self._checkpoints.places()))
         size = 0
         for trained in self.stage.trained:
-            copies = 3 + (trained.optimiser.ema_decay is not None)  # weights, two moments, average
+            copies = 3 + bool(trained.optimiser.ema_decay)  # weights, two moments, average
             size += copies * sum(4 * p.numel() for p in trainable(trained.module).values())
         with disk_errors(self._checkpoints.folder, count * size):
             check_space(self._checkpoints.folder, count * size)

@@ -186,7 +186,7 @@ def _run(
     every: int = 100,
 ) -> None:
     """Runs one phase from its checkpoint on. A step depends on `seed` and `step` only."""
-    checkpoint = TrainingCheckpoint(folder / f"vae_{phase.name}.pt", every)
+    checkpoint = TrainingCheckpoint(folder / f"vae_{phase.name}", every)
     for step in range(checkpoint.restore(trained, optimiser), phase.steps):
         noise = torch.Generator().manual_seed(seed * 1_000_003 + step)
         loss = loss_of(vae, *clip_batch(phase, seed, step), noise)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from longlive.longlive_core.video.canvas import Axes
 from longlive.longlive_core.evaluation.measures import (
     ATTRIBUTES,
     IDENTITY,
@@ -40,6 +39,7 @@ from longlive.longlive_core.training.captions import SHAPE_WORDS, SIZE_WORDS, vo
 from longlive.longlive_core.training.world import COLOURS, SHAPES, Hero, WorldFilm, background, render
 from longlive.longlive_core.types import Block
 from longlive.longlive_core.vae import DecodeStream, VAEConfig
+from longlive.longlive_core.video.canvas import Axes
 from PIL import Image
 
 # Nearly every test here renders films.
