@@ -254,36 +254,38 @@ def score_timesteps(u: Tensor, frames: int, block_frames: int, shift: float = 5.
 class DMDSettings:
     """Settings of a distillation; the defaults are those of LongLive 2.0, except for memory that is detached.
 
+    base, data: names of the distilled model and of the prompts, for the card of the LoRA. steps: of the sampler to
+    distil to, 4 or 2. shift: of the timestep schedule. size: rows and columns of the latents. block_frames: latent
+    frames in a block. rank, alpha: of the LoRAs, which are scaled by alpha / rank. window: latent frames that the
+    memory holds; clips may be longer. sink: latent frames at the start of the film that the memory keeps. shot_sink:
+    also keep the first block of the shot. kv_format: storage format of the memory, such as bf16 or nvfp4. rope_offset:
+    latent frames that each cut adds to the RoPE time, as at inference; 0 is off. straight_through: let gradients pass
+    through the memory, as in LongLive 2.0; otherwise it is detached. checkpointing: compute activations again in the
+    backward pass, which saves memory. score_form: how scores see earlier blocks: plain, at the same noise level, or
+    teacher_forced, without noise. score_rope_offset: RoPE offset of cuts in the scores; 0 is off. guidance: of the real
+    score; 1 is off. generator: AdamW over the generator's LoRA. critic: AdamW over the critic's LoRA.
+
     Raises ValueError for a value out of range.
     """
 
-    base: Annotated[str, Setting("name of the model that is distilled, for the card of the LoRA")] = "LongLive 2.0"
-    data: Annotated[str, Setting("name of the prompts, for the card of the LoRA")] = ""
-    steps: Annotated[int, Setting("steps of the sampler to distil to: 4 or 2", at_least=1, at_most=50)] = 4
-    shift: Annotated[float, Setting("shift of the timestep schedule", above=0)] = 5.0
-    size: Annotated[tuple[int, int], Setting("rows and columns of the latents", at_least=2)] = (44, 80)
-    block_frames: Annotated[int, Setting("latent frames in a block", at_least=1)] = 8
-    rank: Annotated[int, Setting("rank of the LoRAs", at_least=1)] = 128
-    alpha: Annotated[float, Setting("the LoRAs are scaled by alpha / rank", above=0)] = 128.0
-    window: Annotated[int, Setting("latent frames that the memory holds; clips may be longer", at_least=1)] = 32
-    sink: Annotated[int, Setting("latent frames at the start of the film that the memory keeps", at_least=0)] = 8
-    shot_sink: Annotated[bool, Setting("whether the memory also keeps the first block of the shot")] = True
-    kv_format: Annotated[str, Setting("storage format of the memory, such as bf16 or nvfp4")] = "bf16"
-    rope_offset: Annotated[
-        float, Setting("latent frames that each cut adds to the RoPE time, as at inference; 0 is off")
-    ] = 8.0  # fmt: skip
-    straight_through: Annotated[
-        bool, Setting("whether gradients pass through the memory, as in LongLive 2.0; otherwise it is detached")
-    ] = False  # fmt: skip
-    checkpointing: Annotated[
-        bool, Setting("whether the backward pass computes activations again, which saves memory")
-    ] = False  # fmt: skip
-    score_form: Annotated[
-        ScoreForm,
-        Setting("how scores see earlier blocks: plain, at the same noise level, or teacher_forced, without noise"),
-    ] = "plain"  # fmt: skip
-    score_rope_offset: Annotated[float, Setting("RoPE offset of cuts in the scores; 0 is off")] = 0.0
-    guidance: Annotated[float, Setting("guidance of the real score; 1 is off", at_least=0)] = REAL_GUIDANCE
+    base: str = "LongLive 2.0"
+    data: str = ""
+    steps: Annotated[int, Setting(at_least=1, at_most=50)] = 4
+    shift: Annotated[float, Setting(above=0)] = 5.0
+    size: Annotated[tuple[int, int], Setting(at_least=2)] = (44, 80)
+    block_frames: Annotated[int, Setting(at_least=1)] = 8
+    rank: Annotated[int, Setting(at_least=1)] = 128
+    alpha: Annotated[float, Setting(above=0)] = 128.0
+    window: Annotated[int, Setting(at_least=1)] = 32
+    sink: Annotated[int, Setting(at_least=0)] = 8
+    shot_sink: bool = True
+    kv_format: str = "bf16"
+    rope_offset: float = 8.0
+    straight_through: bool = False
+    checkpointing: bool = False
+    score_form: ScoreForm = "plain"
+    score_rope_offset: float = 0.0
+    guidance: Annotated[float, Setting(at_least=0)] = REAL_GUIDANCE
     generator: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(lr=1e-5, every=5))
     critic: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(lr=2e-6))
 
