@@ -163,9 +163,11 @@ def test_clean_passes_see_the_exit_step_with_the_smallest_noise(tiny: Tiny, lora
     clean = [call for call in model.calls if not call.t.any()]
     _, noise = noises()
     assert len(clean) == len(WORDS)
+    sigma = TimestepTable.shifted().sigmas[-1]
+    assert float(sigma) == pytest.approx(0.004975, abs=1e-5)  # the table is float32
     for call, passed in zip(calls, clean, strict=True):
         rows = slice(call.block.start, call.block.start + 2)
-        expected = (1 - 0.004975124) * call.x0.detach() + 0.004975124 * noise[:, :, rows]
+        expected = (1 - sigma) * call.x0.detach() + sigma * noise[:, :, rows]
         torch.testing.assert_close(passed.x, expected, rtol=1e-5, atol=1e-5)
 
 
