@@ -16,6 +16,7 @@ from .recorded import FORMAT, TRAINING_FORMAT, RecordedRun, relative_error
 from .replay import DTYPES, load_model, regenerate
 from .result import TOLERANCE, Result, compared, skipped
 from .vectors import vector_differences
+from .verify_dmd import verify_dmd
 from .verify_training import verify_ar_step, verify_balanced_sp
 from .verify_training_tables import verify_tables
 
@@ -183,6 +184,7 @@ _KINDS: dict[str, dict[str, Callable[[RecordedRun], Result]]] = {
     TRAINING_FORMAT: {
         "ar_step": verify_ar_step,
         "balanced_sp": verify_balanced_sp,
+        "dmd": verify_dmd,
         "tables": verify_tables,
     },
 }

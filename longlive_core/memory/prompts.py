@@ -12,12 +12,12 @@ from ..model import KeyValue
 from ..model.attention import Attention
 
 TextEncoder = Callable[[str], Tensor]
-"""Prompt → embedding, `[L, text_dim]`."""
+"""Prompt → embedding, `[L, text_dim]`; in training also `[B, L, text_dim]`, one for each film of the batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptKV:
-    """`TextKVCache` of one prompt: K/V of every layer, `[1, text_len, H, D]`, shared by the batch."""
+    """`TextKVCache` of one prompt: K/V of every layer, `[1, text_len, H, D]` if the batch shares them, or `[B, …]`."""
 
     layers: tuple[KeyValue, ...]
     attention: Attention
@@ -32,7 +32,7 @@ class PromptKV:
 class PromptCache:
     """The prompts of a film. Keeps the embeddings of all prompts, and the K/V of the `capacity` prompts used last.
 
-    encode: called once per distinct prompt. project: embeddings `[1, L, text_dim]` → K/V of every layer; see
+    encode: called once per distinct prompt. project: embeddings `[1 or B, L, text_dim]` → K/V of every layer; see
     `CausalWan.text_kv`. K/V are limited because those of one prompt take 190 MB in the full model.
     """
 
@@ -51,21 +51,23 @@ class PromptCache:
         self._kv: OrderedDict[str, PromptKV] = OrderedDict()
 
     def kv(self, prompt: str) -> PromptKV:
-        """K/V of the prompt. Raises ValueError if the encoder does not return `[L, text_dim]`."""
+        """K/V of the prompt. Raises ValueError if the encoder does not return what `TextEncoder` says."""
         if prompt not in self._kv:
             embedding = self._embedding(prompt)
             # Evicted before the projection, so that never more than `capacity` prompts are in memory.
             while len(self._kv) >= self._capacity:
                 self._kv.popitem(last=False)
-            self._kv[prompt] = PromptKV(self._project(embedding.unsqueeze(0)), self._attention)
+            self._kv[prompt] = PromptKV(self._project(embedding), self._attention)
         self._kv.move_to_end(prompt)
         return self._kv[prompt]
 
     def _embedding(self, prompt: str) -> Tensor:
-        """`[L, text_dim]`."""
+        """`[1 or B, L, text_dim]`."""
         if prompt not in self._embeddings:
             embedding = self._encode(prompt)
-            if embedding.ndim != 2:
+            if embedding.ndim == 2:
+                embedding = embedding.unsqueeze(0)
+            if embedding.ndim != 3:
                 raise ValueError(
                     f"the text encoder returned shape {tuple(embedding.shape)} for one prompt, expected [L, text_dim]"
                 )

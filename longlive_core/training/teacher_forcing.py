@@ -227,11 +227,11 @@ def _forward(
             "a row of `text` for each film and block"
         )
     text_kv = _BlockText(layout, model.text_kv(text), prompts, attention)
-    run_layer = _recompute_layer if checkpointing else call_layer
+    run_layer = recompute_layer if checkpointing else call_layer
     return model(x, t, text_kv, _BlockCausal(layout, attention), positions, run_layer=run_layer)
 
 
-def _recompute_layer(layer: nn.Module, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:
+def recompute_layer(layer: nn.Module, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:
     """Runs a layer and keeps only its inputs for the backward pass. Caches must not change between the two passes."""
     return checkpoint(layer, x, e, text, kv, rope, use_reentrant=False, preserve_rng_state=False)
 

@@ -1,0 +1,348 @@
+"""Backward simulation: a clip is sampled as at inference, block by block, and one step of each block gets a gradient.
+
+The sampler's steps, the KV cache, its window and the clean pass are those of inference. With exit step e, a block runs
+as follows; only step e is recorded by autograd:
+
+    steps 0 … e − 1    UniPC                                            no gradient
+    step e             x0 = x_t − σ(t_e) · flow                         gradient
+    clean pass         writes the K/V of 0.995 · x0 + 0.005 · noise     no gradient
+
+Step e reads the K/V of earlier blocks from copies that nothing overwrites. So the backward pass is right however far
+the window has moved on, and activations may be recomputed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from ..memory import BlockKVCache, FilmKVCache, MemoryConfig, PoolShape, PromptKV
+from ..model import FlowModel, KeyValue, KVCache, TextKVCache
+from ..model.attention import Attention, default_attention
+from ..model.transformer import RunLayer, call_layer
+from ..sampling import unipc
+from ..types import BlockSpec, LatentShape
+from .schedule import TimestepTable, add_noise, clean_from_flow
+from .teacher_forcing import recompute_layer
+
+LayerKV = tuple[KeyValue, ...]
+"""K/V of one block in each layer, `[B, block_tokens, H, D]`."""
+
+
+class TrainableModel(FlowModel, Protocol):
+    """A `FlowModel` whose layers may run again in the backward pass, such as `CausalWan` and `AdaptedModel`."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        t: Tensor,
+        text: TextKVCache,
+        kv: KVCache,
+        positions: Tensor,
+        *,
+        run_layer: RunLayer = call_layer,
+    ) -> Tensor:
+        """See `CausalWan.forward`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClipPrompts:
+    """The prompts of a batch of clips, one for each block, and the cuts, which all clips of the batch share.
+
+    text: embeddings of the distinct prompts, `[P, L, text_dim]`. rows: row of `text` for each clip and block,
+    `[B, N]`. cuts: whether each of the N blocks is a cut; the first one is not.
+    """
+
+    text: Tensor
+    rows: Tensor
+    cuts: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or self.rows.shape[1] != len(self.cuts) or not self.cuts:
+            raise ValueError(f"rows of shape {tuple(self.rows.shape)} must be [batch, {len(self.cuts)} blocks]")
+        if self.cuts[0]:
+            raise ValueError("the first block of a clip cannot be a cut; a cut needs a shot before it")
+
+    def block(self, index: int) -> Tensor:
+        """Embeddings of one block's prompts, `[B, L, text_dim]`."""
+        return self.text[self.rows[:, index].to(self.text.device)]
+
+    def block_frames(self, clip: Tensor) -> int:
+        """Latent frames in a block of a clip `[B, C, F, H, W]`. Raises ValueError if it is not of N equal blocks."""
+        frames, odd = divmod(clip.shape[2], len(self.cuts))
+        if odd or not frames or clip.shape[0] != self.rows.shape[0]:
+            raise ValueError(
+                f"latents of shape {tuple(clip.shape)} are not {self.rows.shape[0]} clips of {len(self.cuts)} blocks"
+            )
+        return frames
+
+    def specs(self, block_frames: int) -> tuple[BlockSpec, ...]:
+        """Descriptions of the blocks. Blocks with the same prompts in all clips have the same `prompt`."""
+        shots = [sum(self.cuts[: index + 1]) for index in range(len(self.cuts))]
+        return tuple(
+            BlockSpec(
+                index, shots[index], str(self.rows[:, index].tolist()), cut, None, index * block_frames, block_frames
+            )
+            for index, cut in enumerate(self.cuts)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSettings:
+    """How clips are simulated.
+
+    steps, shift: of the sampler. memory: the KV cache as at inference; its `rope_offset` is applied at cuts, and 0
+    turns it off. straight_through: let the gradient of a block flow into the earlier blocks as LongLive 2.0 does:
+    through the K/V of their graded calls, at the values of their clean passes; otherwise memory is detached.
+    checkpointing: keep only the inputs of each transformer block for the backward pass, and compute the rest again.
+    """
+
+    steps: int = 4
+    shift: float = 5.0
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    straight_through: bool = False
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GradedCall:
+    """The exit step of one block: input x, timesteps t `[B, F]`, flow and x0; x, flow and x0 `[B, C, F, H, W]`."""
+
+    block: BlockSpec
+    x: Tensor
+    t: Tensor
+    flow: Tensor
+    x0: Tensor
+
+
+def rollout(
+    model: TrainableModel,
+    settings: RolloutSettings,
+    prompts: ClipPrompts,
+    exit_step: int,
+    noise: Tensor,
+    clean_noise: Tensor,
+    *,
+    image: Tensor | None = None,
+    grad: bool = True,
+    attention: Attention | None = None,
+) -> Iterator[GradedCall]:
+    """Yields the exit step of each block, in film order. A block's clean pass runs when the next one is requested.
+
+    exit_step: the step that all blocks end at, 0 … steps − 1. noise, clean_noise: of the clip and of its clean passes,
+    `[B, C, F, H, W]`. image: the clip's first latent frames, `[B, C, 1 … block − 1, H, W]`, for image to video; they
+    get timestep 0 and are never sampled. grad: whether the exit steps get a gradient. attention: by default the fastest
+    that PyTorch has.
+
+    Raises ValueError for shapes, steps and memory settings that do not fit.
+    """
+    block_frames = prompts.block_frames(noise)
+    if noise.shape != clean_noise.shape:
+        raise ValueError(f"noise {tuple(noise.shape)} and clean noise {tuple(clean_noise.shape)} differ in shape")
+    if not 0 <= exit_step < settings.steps:
+        raise ValueError(f"exit step {exit_step} is outside 0 … {settings.steps - 1}")
+    if image is not None and not 1 <= image.shape[2] < block_frames:
+        raise ValueError(f"the image has {image.shape[2]} latent frames, but must have 1 … {block_frames - 1}")
+    simulation = _Simulation(
+        model, settings, prompts, exit_step, noise, image, block_frames, attention or default_attention(model.device)
+    )
+    return simulation.run(clean_noise, grad)
+
+
+class _Simulation:
+    """The state of one rollout: the KV cache of inference, and copies of its blocks for the graded calls."""
+
+    def __init__(
+        self,
+        model: TrainableModel,
+        settings: RolloutSettings,
+        prompts: ClipPrompts,
+        exit_step: int,
+        noise: Tensor,
+        image: Tensor | None,
+        block_frames: int,
+        attention: Attention,
+    ) -> None:
+        self._model, self._settings, self._prompts, self._attention = model, settings, prompts, attention
+        self._exit_step, self._image = exit_step, image
+        self._noise = noise.to(model.device, torch.float32)
+        self._schedule = unipc(settings.steps, settings.shift)
+        self._table = TimestepTable.shifted(settings.shift)
+        self._specs = prompts.specs(block_frames)
+        self._shape = LatentShape(noise.shape[0], noise.shape[1], block_frames, noise.shape[3], noise.shape[4])
+        texts = {spec.prompt: prompts.block(spec.index) for spec in self._specs}
+        self._cache = FilmKVCache(model, settings.memory, self._shape, len(self._specs), texts.__getitem__, attention)
+        # By block: copies of the K/V in the window, and the K/V of graded calls with their graph.
+        self._past: dict[int, LayerKV] = {}
+        self._graded: dict[int, LayerKV] = {}
+
+    def run(self, clean_noise: Tensor, grad: bool) -> Iterator[GradedCall]:
+        for spec in self._specs:
+            rows = slice(spec.start, spec.start + spec.frames)
+            self._cache.begin(spec)
+            with torch.no_grad():
+                x = self._denoise(spec, self._noise[:, :, rows])
+            call = self._exit(spec, x, grad)
+            yield call
+            with torch.no_grad():
+                self._clean_pass(spec, call.x0.detach(), clean_noise[:, :, rows])
+            self._cache.end(spec)
+
+    def _denoise(self, spec: BlockSpec, noise: Tensor) -> Tensor:
+        """The input of the exit step, `[B, C, F, H, W]`."""
+        x, flows = self._with_image(spec, noise), list[Tensor]()
+        for t in self._schedule.timesteps[: self._exit_step]:
+            (text, kv), *_ = self._cache.calls(spec, clean=False)
+            flow = self._model(x.to(self._model.dtype), self._timesteps(spec, t), text, kv, self._positions(spec))
+            flows.append(flow.float())
+            x = self._with_image(spec, self._schedule.advance(noise, flows))
+        return x
+
+    def _exit(self, spec: BlockSpec, x: Tensor, grad: bool) -> GradedCall:
+        """The exit step of a block."""
+        t = self._timesteps(spec, self._schedule.timesteps[self._exit_step])
+        with torch.no_grad():
+            (text, kv), *_ = self._cache.calls(spec, clean=False)
+        if grad:
+            with torch.no_grad():
+                self._copy_past(kv)
+            pool = _GradedPool.of(kv, self._past, self._model.device)
+            flow = self._graded_flow(spec, x, t, replace(kv, pool=pool))
+            if self._settings.straight_through:
+                self._graded[spec.index] = pool.written
+        else:
+            with torch.no_grad():
+                flow = self._model(x.to(self._model.dtype), t, text, kv, self._positions(spec)).float()
+        sigma = self._table.at(t).sigmas[:, None, :, None, None]
+        x0 = self._with_image(spec, clean_from_flow(x, flow, sigma))
+        return GradedCall(spec, x, t, flow, x0)
+
+    def _graded_flow(self, spec: BlockSpec, x: Tensor, t: Tensor, kv: BlockKVCache) -> Tensor:
+        """The flow with a gradient for every weight, those of the K/V of the prompt too."""
+        embeddings = self._prompts.block(spec.index).to(self._model.device, self._model.dtype)
+        text = PromptKV(self._model.text_kv(embeddings), self._attention)
+        # The pool of `kv` reads copies that stay as they are, so that a layer may run again in the backward pass.
+        run_layer = recompute_layer if self._settings.checkpointing else call_layer
+        return self._model(x.to(self._model.dtype), t, text, kv, self._positions(spec), run_layer=run_layer).float()
+
+    def _clean_pass(self, spec: BlockSpec, x0: Tensor, noise: Tensor) -> None:
+        """Writes the K/V of the block, with the smallest noise of the table, as LongLive 2.0 trains."""
+        t = torch.zeros(self._shape.batch, spec.frames, device=x0.device)
+        sigma = self._table.at(t).sigmas[:, None, :, None, None]
+        x = self._with_image(spec, add_noise(x0, noise.to(x0), sigma))
+        self._cache.recache_at_cut(spec)
+        (text, kv), *_ = self._cache.calls(spec, clean=True)
+        self._model.write_kv(x.to(self._model.dtype), t, text, kv, self._positions(spec))
+
+    def _copy_past(self, kv: BlockKVCache) -> None:
+        """Copies the K/V of earlier blocks that have no copy yet, and forgets the blocks that have left the window."""
+        new = {slot: block for slot, block in enumerate(kv.blocks) if slot != kv.slot and block not in self._past}
+        copies: dict[int, list[KeyValue]] = {block: [] for block in new.values()}
+        for layer in range(kv.pool.shape.layers if new else 0):
+            # A quantised pool reads every slot but that of its new block, which is the one of this call.
+            kv.pool.new_block(layer, kv.slot)
+            stored = kv.pool.read(layer, len(kv.blocks), self._model.dtype)
+            for slot, block in new.items():
+                view = kv.pool.shape.slot_view(stored, slot)
+                copies[block].append(KeyValue(view.k.clone(), view.v.clone()))
+        for block, layers in copies.items():
+            self._past[block] = self._with_gradient(tuple(layers), self._graded.pop(block, None))
+        self._past = {block: layers for block, layers in self._past.items() if block in kv.blocks}
+
+    def _with_gradient(self, copies: LayerKV, graded: LayerKV | None) -> LayerKV:
+        """The copies, whose gradient goes to the K/V of the block's graded call, if there are any."""
+        if graded is None:
+            return copies
+        with torch.enable_grad():
+            return tuple(
+                KeyValue(straight_through(copy.k, own.k), straight_through(copy.v, own.v))
+                for copy, own in zip(copies, graded, strict=True)
+            )
+
+    def _with_image(self, spec: BlockSpec, x: Tensor) -> Tensor:
+        """x `[B, C, F, H, W]` of a block, with the image in its first frames if it is the first block."""
+        return x if self._image is None or spec.index else with_image(x, self._image)
+
+    def _timesteps(self, spec: BlockSpec, t: float) -> Tensor:
+        """`[B, F]` filled with t, and with 0 for the frames of the image."""
+        timesteps = torch.full((self._shape.batch, spec.frames), float(t), device=self._model.device)
+        if self._image is not None and not spec.index:
+            timesteps[:, : self._image.shape[2]] = 0
+        return timesteps
+
+    def _positions(self, spec: BlockSpec) -> Tensor:
+        return self._cache.positions(spec, spec.shot)
+
+
+@dataclass(frozen=True, slots=True)
+class _GradedPool:
+    """Pool of one graded call: K/V of earlier blocks that are never overwritten, and those of the new block.
+
+    past: the K/V in each occupied slot, None for the new block's. dtype: of the new block's K/V. new: for each layer,
+    what the call has written.
+    """
+
+    shape: PoolShape
+    past: tuple[LayerKV | None, ...]
+    dtype: torch.dtype
+    device: torch.device
+    new: dict[int, KeyValue] = field(default_factory=dict[int, KeyValue])
+
+    @classmethod
+    def of(cls, kv: BlockKVCache, past: Mapping[int, LayerKV], device: torch.device) -> _GradedPool:
+        """The pool for a call that `kv` was meant for. past: see `_Simulation`."""
+        # Rounded as in the pool of inference, except in quantised ones, which hold new blocks in full precision.
+        dtype = kv.pool.new_block(0, kv.slot).k.dtype
+        blocks = (None if slot == kv.slot else past[block] for slot, block in enumerate(kv.blocks))
+        return cls(kv.pool.shape, tuple(blocks), dtype, device)
+
+    @property
+    def written(self) -> LayerKV:
+        """The new block's K/V in each layer."""
+        return tuple(self.new[layer] for layer in range(self.shape.layers))
+
+    def new_block(self, layer: int, slot: int) -> KeyValue:
+        """See `Pool.new_block`. The tensors are new ones, so that a write is recorded and changes no earlier one."""
+        del slot
+        self.new[layer] = replace(self.shape, slots=1).empty(self.dtype, self.device)
+        return self.new[layer]
+
+    def commit(self, layer: int, slot: int, *, clean: bool) -> None:
+        """Does nothing: see `new_block`."""
+
+    def read(self, layer: int, filled: int, dtype: torch.dtype) -> KeyValue:
+        """See `Pool.read`."""
+        slots = [self.new[layer] if block is None else block[layer] for block in self.past[:filled]]
+        return KeyValue(*(torch.cat(part, dim=1).to(dtype) for part in zip(*slots, strict=True)))
+
+    def tensors(self, filled: int) -> tuple[Tensor, ...]:
+        """See `Pool.tensors`."""
+        layers = [self.read(layer, filled, self.dtype) for layer in range(self.shape.layers)]
+        return tuple(tensor for kv in layers for tensor in kv)
+
+
+def with_image(x: Tensor, image: Tensor) -> Tensor:
+    """x `[B, C, F, H, W]` with its first frames replaced by those of `image`, `[B, C, 0 … F, H, W]`."""
+    return torch.cat((image.to(x), x[:, :, image.shape[2] :]), dim=2)
+
+
+def straight_through(value: Tensor, source: Tensor) -> Tensor:
+    """`value`, whose gradient goes to `source`; both of the same shape."""
+    return cast("Tensor", _StraightThrough.apply(value, source))
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, source: Tensor) -> Tensor:  # noqa: ANN401
+        del ctx, source
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[None, Tensor]:  # noqa: ANN401
+        del ctx
+        return None, gradients[0]
