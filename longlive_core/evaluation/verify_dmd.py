@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..memory import MemoryConfig, PromptKV
+from ..memory import MemoryConfig
+from ..memory.prompts import PromptKV
 from ..model import CausalWan, KVCache, TextKVCache
 from ..model.transformer import RunLayer, call_layer
 from ..training.dmd import (

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..memory import TextEncoder
-from ..sampling import Plan
+from ..sampling.generation import Plan
 from .dmd import Batch
 from .rollout import ClipPrompts
 

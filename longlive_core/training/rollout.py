@@ -20,11 +20,12 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from ..memory import BlockKVCache, FilmKVCache, MemoryConfig, PoolShape, PromptKV
+from ..memory import BlockKVCache, FilmKVCache, MemoryConfig, PoolShape
+from ..memory.prompts import PromptKV
 from ..model import FlowModel, KeyValue, KVCache, TextKVCache
 from ..model.attention import Attention, default_attention
 from ..model.transformer import RunLayer, call_layer
-from ..sampling import unipc
+from ..sampling.unipc import unipc
 from ..types import BlockSpec, LatentShape
 from .schedule import TimestepTable, add_noise, clean_from_flow
 from .teacher_forcing import recompute_layer
