@@ -13,9 +13,10 @@ from longlive.longlive_core.memory import BlockKVCache, MemoryConfig
 from longlive.longlive_core.model import CausalWan, KVCache, Rope, TextKVCache, WanConfig
 from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.model.layers import Projected
-from longlive.longlive_core.sampling import Snapshot, Step, block_noise, unipc
+from longlive.longlive_core.sampling import Snapshot, Step, block_noise
 from longlive.longlive_core.sampling.noise import film_noise
 from longlive.longlive_core.sampling.seam import align, fading, overlap
+from longlive.longlive_core.sampling.unipc import unipc
 from longlive.longlive_core.types import Block, BlockSpec, LatentShape
 from safetensors import safe_open
 from torch import Tensor

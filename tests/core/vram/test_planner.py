@@ -213,9 +213,9 @@ def test_aligned_seams_are_planned() -> None:
     plain = plan_vram(80 * GIB, LARGE, "bf16", "bf16")
     aligned = plan_vram(80 * GIB, LARGE, "bf16", "bf16", align=True)
     assert "9/8 of the tokens" in aligned.text() and "seam" not in plain.text().lower()
-    between = plan_vram((plain.total + aligned.total) // 2, LARGE, "bf16", "bf16", align=True)
+    between = plan_vram((plain.budget.total + aligned.budget.total) // 2, LARGE, "bf16", "bf16", align=True)
     advice = {item.change: item for item in between.advice}
-    assert advice["plain seams"].fits and advice["plain seams"].saves == aligned.total - plain.total
+    assert advice["plain seams"].fits and advice["plain seams"].saves == aligned.budget.total - plain.budget.total
 
 
 def test_the_command() -> None:
