@@ -129,7 +129,7 @@ def cut_finder() -> CutFinder:
 
     A cut is returned once, as the index of its first frame.
     """
-    from scenedetect import ContentDetector, FrameTimecode
+    from scenedetect import ContentDetector, FrameTimecode  # pyright: ignore[reportMissingImports] (optional)
 
     detector, frames = ContentDetector(threshold=CUT_THRESHOLD), 0
 
@@ -146,10 +146,10 @@ def cut_finder() -> CutFinder:
 
 def ssim(a: Frame, b: Frame) -> float:
     """Structural similarity of two frames `[H, W, 3]`, at most 1."""
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    from torchmetrics.functional import image  # pyright: ignore[reportMissingImports] (optional)
 
     x, y = (torch.from_numpy(frame).permute(2, 0, 1)[None].float() for frame in (a, b))
-    value = structural_similarity_index_measure(x, y, data_range=255.0)
+    value = image.structural_similarity_index_measure(x, y, data_range=255.0)
     return float(value[0] if isinstance(value, tuple) else value)
 
 
@@ -158,7 +158,8 @@ def _places(plan: BlockPlan) -> dict[int, Place]:
     pairs = zip(plan.blocks, plan.blocks[1:], strict=False)
     seams = [block.video_start for before, block in pairs if before.shot == block.shot]
     places: dict[int, Place] = {seam + step: "boundary" for seam in seams for step in (-TIME_FACTOR, TIME_FACTOR)}
-    return places | dict.fromkeys(seams, "seam")
+    places.update((seam, "seam") for seam in seams)
+    return places
 
 
 def _drift(plan: BlockPlan, blocks: Sequence[NDArray[np.float64]]) -> tuple[list[float], list[float]]:

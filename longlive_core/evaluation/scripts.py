@@ -8,7 +8,7 @@ training films, and shapes take turns, so that any four scripts in a row show al
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
@@ -99,6 +99,14 @@ def make_cases(films: int, seed: int = 0) -> tuple[Case, ...]:
     counts: dict[Group, int] = {"short": films, "minute": films // 4, "gap": films // 4, "shot": films // 8}
     counts["long"] = films // 16
     return tuple(make_case(group, i, seed, seen) for group in GROUPS for i in range(max(1, counts[group])))
+
+
+def choose_groups(names: Iterable[str]) -> tuple[Group, ...]:
+    """The groups of these names. Raises ValueError for an unknown name."""
+    names = tuple(names)
+    if unknown := sorted(set(names) - set(GROUPS)):
+        raise ValueError(f"there is no group '{unknown[0]}' of films; the groups are {', '.join(GROUPS)}")
+    return tuple(group for group in GROUPS if group in names)
 
 
 def make_case(group: Group, index: int, seed: int = 0, seen: Set[Combination] = frozenset()) -> Case:
