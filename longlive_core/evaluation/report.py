@@ -353,7 +353,7 @@ def targets(results: Sequence[ArmResult]) -> Iterator[Target]:
     for name in IDENTITY:
         # At chance or below: without memory the hero is often missing.
         yield Target(
-            f"memory off, carried {name}: at chance", CHANCE[name], _low(share(off, name, carried)), "%", False
+            f"memory off, carried {name}: at chance", CHANCE[name], share(off, name, carried), "%", False, "low"
         )
     for arm in (TWO_STEPS, "NVFP4 KV", "NVFP4 weights", FIFTY_STEPS):
         for name, part in (("named", named), ("carried", carried)):
