@@ -160,17 +160,16 @@ def make_film(mini: Mini, case: Case, arm: Arm, extra: bool, reference: dict[int
 def _separate_shots(mini: Mini, case: Case, arm: Arm) -> Iterator[Look]:
     """Looks at shots that are generated as separate films."""
     for shot, group in groupby(case.windows(), key=lambda window: window.shot):
-        first, alone = sum(case.blocks[:shot]), case.alone(shot)
-        begins = case.plan().blocks[first].video_start / FPS
+        own, first, alone = list(group), sum(case.blocks[:shot]), case.alone(shot)
         # A film's first latent frame has one video frame, so that a window at its head begins one later.
         in_film = [
             Window(0, w.block - first, w.centre - first * BLOCK_FRAMES + (w.kind == "head" and shot > 0), w.kind)
-            for w in group
+            for w in own
         ]
         blocks = _blocks_of(mini, alone, replace(arm, memory=DEFAULT_MEMORY), alone.plan())
-        for window, frames in decode_windows(mini.vae, blocks, in_film):
+        for asked, (window, frames) in zip(own, decode_windows(mini.vae, blocks, in_film), strict=True):
             look = look_at(alone.film, window, frames)
-            yield replace(look, shot=shot, block=first + look.block, seconds=begins + look.seconds)
+            yield replace(look, shot=shot, block=asked.block, seconds=asked.start / FPS)
 
 
 @torch.inference_mode()

@@ -94,7 +94,7 @@ def plot_one_shot(results: Sequence[ArmResult]) -> Image.Image | None:
         return lambda look: (look.hero_difference if hero else look.wall_difference) if look.block == block else None
 
     lines = {
-        f"{what}, {arm}": [(b + 1.0, over_looks(films, at(b, what == "hero")).value) for b in range(SHOT_BLOCKS)]
+        f"{what}, {arm}": [(b + 1.0, over_looks(films, at(b, what == "hero")).value) for b in range(1, SHOT_BLOCKS)]
         for arm, films in arms.items()
         for what in ("wall", "hero")
     }

@@ -259,7 +259,7 @@ def _one_shot(results: Sequence[ArmResult]) -> Table:
     def at(block: int) -> Callable[[Sequence[FilmResult], Measure], Estimate]:
         return lambda films, measure: over_looks(films, lambda k: measure(k) if k.block == block else None)
 
-    rows = [(str(block + 1), cells(at(block))) for block in range(SHOT_BLOCKS) if own]
+    rows = [(str(block + 1), cells(at(block))) for block in range(1, SHOT_BLOCKS) if own]
     columns = tuple(Column(f"{name}, {arm}", unit) for arm, _ in own for name, unit, _ in measures)
     note = "Wall and hero: mean absolute difference from the rendered film."
     if own:

@@ -75,7 +75,7 @@ class Case:
         """One shot as a separate film with other noise, so that nothing of the other shots can influence it."""
         frames = video_frames(self.blocks[shot] * BLOCK_FRAMES)
         film = WorldFilm(self.film.hero, (replace(self.film.shots[shot], frames=frames),))
-        return Case(self.group, film, (self.captions[shot],), (self.blocks[shot],), self.seed + 1_000_000 * (shot + 1))
+        return Case(self.group, film, (self.captions[shot],), (self.blocks[shot],), self.seed + 10_000_000 * (shot + 1))
 
 
 _SEAM_AND_MIDDLE: Final[tuple[Kind, ...]] = ("seam", "middle")

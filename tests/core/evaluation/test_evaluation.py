@@ -82,7 +82,7 @@ def small_mini() -> Mini:
 
 def random_mini() -> Mini:
     """A model of random weights, small enough to generate a film of one minute in seconds."""
-    model = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, freq_dim=16, text_dim=16, text_len=48, channels=48)
+    model = WanConfig(dim=32, ffn_dim=32, num_heads=2, num_layers=1, freq_dim=16, text_dim=16, text_len=48, channels=48)
     vae = VAEConfig(dim=4, dec_dim=4, mean=(0.0,) * 48, std=(1.0,) * 48)
     mini = Mini.random(0, vocabulary(), model, vae)
     generator = torch.Generator().manual_seed(1)
@@ -379,7 +379,7 @@ def test_ssim_is_1_for_equal_frames_and_less_for_others() -> None:
     """SSIM of a frame with itself is 1, and less with another shot's."""
     film = make_case("short", 0).film
     first, last = render(film, 0, 1)[0], render(film, film.frames - 1, film.frames)[0]
-    assert ssim(first, first) == pytest.approx(1)
+    assert ssim(first, first) == pytest.approx(1, abs=1e-3)
     assert ssim(first, last) < 0.9
 
 
@@ -428,6 +428,8 @@ def small_arms() -> list[Arm]:
 def test_every_measure_runs_on_a_small_film(small_mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All arms make their groups of films, every table and plot has figures, and the files can be written and read."""
     monkeypatch.setattr("longlive.longlive_core.evaluation.scripts.LONG_BLOCKS", 12)
+    monkeypatch.setattr("longlive.longlive_core.evaluation.scripts.MINUTE_BLOCKS", 12)
+    monkeypatch.setattr("longlive.longlive_core.evaluation.report.LAST_SECONDS", 8.0)
     films = [case for group in GROUPS for case in cases(group, 1)]
     lines: list[str] = []
     results = evaluate_arms(small_mini, films, small_arms(), extra=HAS_EXTRA, log=lines.append)
