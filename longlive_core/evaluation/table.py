@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,7 +61,7 @@ def markdown(title: str, tables: Sequence[Table], intro: Sequence[str]) -> str:
 
 
 def as_json(tables: Sequence[Table], facts: Mapping[str, Any]) -> str:
-    """The tables in JSON: key of the table, row, column → figure or text. NaN becomes null."""
+    """The tables in JSON: key of the table, row, column → figure or text. NaN and infinity become null."""
     values = {
         table.key: {
             name: {column.name: _value(cell) for column, cell in zip(table.columns, cells, strict=True)}
@@ -133,7 +133,7 @@ def _value(cell: Cell) -> object:
     if isinstance(cell, str):
         return cell
     numbers = {"value": cell.value, "low": cell.low, "high": cell.high}
-    known = {name: None if isnan(number) else number for name, number in numbers.items()}
+    known = {name: number if isfinite(number) else None for name, number in numbers.items()}
     return {**known, "films": cell.films, "count": cell.count}
 
 
