@@ -7,6 +7,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from .run_job import set_threads
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
@@ -20,11 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="added to the seeds of the noise (0)")
     extra = "leave out cuts and SSIM, which need the optional packages longlive-video[eval]"
     parser.add_argument("--no-extra", action="store_false", dest="extra", help=extra)
+    threads = "number of CPU threads (torch's default); 1 is faster where other programs use the cores"
+    parser.add_argument("--threads", type=int, help=threads)
     parser.add_argument("--out", type=Path, default=Path("output/eval"), help="folder of tables, figures and plots")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates the model or the film, prints the tables and writes the results; returns the exit code."""
+    set_threads(args)
     return _evaluate_take(args) if (Path(args.model) / "take.json").is_file() else _evaluate_model(args)
 
 
