@@ -49,7 +49,7 @@ $(VENV)/.cli: pyproject.toml requirements.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.cli
-	$(PIP) install $(TORCH) $(TRITON) --editable ".[cli,dev]"
+	$(PIP) install $(TORCH) $(TRITON) --editable ".[cli,dev,eval]"
 	touch $@
 
 $(VENV)/.comfy: $(VENV)/.dev

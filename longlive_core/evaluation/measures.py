@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..training.world import BACKGROUNDS, COLOURS, PLACES, SIZE, WorldFilm, WorldShot, hero_centre
+from ..training.world import BACKGROUNDS, COLOURS, PLACES, SIZE, WorldFilm, WorldShot, hero_centre, render, render_mask
 from ..types import FPS, TIME_FACTOR
 from .probe import Reading, nearest_place, read_frame
-from .windows import Flicker, Frames, Window, measure_flicker
+from .windows import Flicker, Frames, Kind, Window, measure_flicker
 
 # What only the KV cache can supply to a shot whose caption does not describe the hero.
 IDENTITY: Final = ("colour", "shape", "size")
@@ -20,27 +20,35 @@ ATTRIBUTES: Final = ("background", "pattern", "colour", "shape", "size", "positi
 
 
 @dataclass(frozen=True, slots=True)
-class WindowScore:
-    """Result of comparing one window with the film that was asked for.
+class Look:
+    """What a look at one window of a film shows, compared with the film that was asked for.
 
     seconds: start of the window in the film. correct: for each attribute, whether more than half of the frames show it.
-    confidence: mean confidence of the probe. background_error, hero_error: distance between measured and expected
-    colour in levels of 255; `hero_error` is None if no hero was found.
+    shapes: the shape that each frame shows, None without a hero. confidence: mean confidence of the probe.
+    background_error, hero_error: distance between measured and expected colour in levels of 255; `hero_error` is None
+    if no hero was found. wall_difference, hero_difference: mean absolute difference from the rendered film in levels,
+    over the pixels outside and inside the hero. flicker: at a seam only.
     """
 
     shot: int
+    block: int
+    kind: Kind
     seconds: float
     correct: Mapping[str, bool]
+    shapes: tuple[str | None, ...]
     confidence: float
     background_error: float
     hero_error: float | None
-    flicker: Flicker
+    wall_difference: float
+    hero_difference: float
+    flicker: Flicker | None
 
 
-def score_window(film: WorldFilm, window: Window, frames: Frames) -> WindowScore:
+def look_at(film: WorldFilm, window: Window, frames: Frames) -> Look:
     """Compares the frames `[16, H, W, 3]` of a window with `film`. The probe reads one frame of each latent frame."""
-    indices = np.arange(window.start, window.stop)[TIME_FACTOR // 2 :: TIME_FACTOR]
-    readings = [read_frame(frames[index - window.start]) for index in indices]
+    chosen = slice(TIME_FACTOR // 2, None, TIME_FACTOR)
+    indices = np.arange(window.start, window.stop)[chosen]
+    readings = [read_frame(frame) for frame in frames[chosen]]
     shot = film.shots[window.shot]
     seconds = (indices - sum(before.frames for before in film.shots[: window.shot])) / FPS
     correct = {
@@ -53,14 +61,22 @@ def score_window(film: WorldFilm, window: Window, frames: Frames) -> WindowScore
         correct[name] = _majority([r.hero is not None and getattr(r.hero, name) == wanted for r in readings])
     background_errors = [_distance(reading.background_rgb, BACKGROUNDS[shot.background]) for reading in readings]
     hero_errors = [_distance(r.hero_rgb, COLOURS[film.hero.colour]) for r in readings if r.found]
-    return WindowScore(
+    truth = render(film, window.start, window.stop)[chosen]
+    hero = render_mask(film, window.start, window.stop)[chosen] > 0
+    difference = np.abs(frames[chosen].astype(np.int16) - truth).mean(axis=-1)
+    return Look(
         shot=window.shot,
+        block=window.block,
+        kind=window.kind,
         seconds=window.start / FPS,
         correct=correct,
+        shapes=tuple(None if reading.hero is None else reading.hero.shape for reading in readings),
         confidence=float(np.mean([reading.confidence for reading in readings])),
         background_error=float(np.mean(background_errors)),
         hero_error=float(np.mean(hero_errors)) if hero_errors else None,
-        flicker=measure_flicker(frames),
+        wall_difference=float(difference[~hero].mean()),
+        hero_difference=float(difference[hero].mean()),
+        flicker=measure_flicker(frames) if window.kind == "seam" else None,
     )
 
 

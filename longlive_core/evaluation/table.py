@@ -1,44 +1,118 @@
-"""Reports of evaluations in RESULTS.md: tables in Markdown, and plots beside the file."""
+"""Results of evaluations in RESULTS.md and results.json: tables in Markdown, the same figures in JSON, and plots."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isnan
+import json
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from .formats import FormatRow, format_table
-from .measures import ATTRIBUTES, IDENTITY
-from .plots import plot_adherence, plot_flicker, plot_identity
-from .report import CHANCE, LAST_SECONDS, Report, Row
+from PIL import Image
+
+from .bootstrap import LEVEL, RESAMPLES, SEED
+from .pixels import FilmPixels
+from .report import Cell, Column, Table, Unit, figure
+from .scripts import HELD_OUT, TRAINING_FILMS, TRAINING_SEED
 
 RESULTS_FILE: Final = "RESULTS.md"
+JSON_FILE: Final = "results.json"
 MINI_SECTION: Final = "longlive eval mini"
-FORMATS_SECTION: Final = "longlive eval mini --formats"
+
+# Figures of LongLive 2.0 5B as published: README and paper (arXiv 2605.18739). None of them is measured here.
+PUBLISHED: Final[tuple[tuple[str, str], ...]] = (
+    ("VBench total: bf16, NVFP4 at 4 steps, NVFP4 at 2 steps", "85.06, 84.51, 83.14"),
+    ("VBench-Long, 60 s: subject consistency, NVFP4", "97.62"),
+    ("VBench-Long, 60 s: background consistency, bf16", "97.00"),
+    ("frames a second on a GB200, 1280x704: bf16, NVFP4 at 4 steps, NVFP4 at 2 steps", "24.8, 29.7, 45.7"),
+)
+
+HOW: Final = (
+    "A look is at 16 frames: around a seam between two blocks, at the first or last frames of a shot, or in the middle "
+    "of a block. The probe reads four of them; an attribute is right if more than half of these show it, and wrong if "
+    "no hero is found. Shares are in %. In brackets: the 95 % interval of a bootstrap over films "
+    f"({RESAMPLES} samples, seed {SEED}). It has no width where all films agree: of n films without a fault, up to "
+    "about 3/n of all films may still have one."
+)
 
 
-def write_report(report: Report, folder: Path) -> list[Path]:
-    """Writes the plots, and replaces the table in RESULTS.md. The rest of that file stays as it is.
+def seeds_text(seed: int) -> str:
+    """Which scripts are held out, and the seeds of an evaluation."""
+    return (
+        f"Scripts: seeds ({HELD_OUT}, group, index, part); hero, background, pattern and place of each shot occur "
+        f"together in none of the first {TRAINING_FILMS} training films of seed {TRAINING_SEED}; shapes take turns. "
+        f"Noise: seed {seed} + 500,000 · group + index."
+    )
+
+
+def markdown(title: str, tables: Sequence[Table], intro: Sequence[str]) -> str:
+    """The tables in Markdown below a title and paragraphs."""
+    parts = [f"## {title}", *intro]
+    for table in tables:
+        lines = [f"| {' | '.join((table.title, *(column.name for column in table.columns)))} |"]
+        lines.append("|---" * (len(table.columns) + 1) + "|")
+        for name, cells in table.rows:
+            pairs = zip(table.columns, cells, strict=True)
+            lines.append(f"| {' | '.join((name, *(_text(cell, column.unit) for column, cell in pairs)))} |")
+        parts.append("\n".join(lines))
+        if table.note:
+            parts.append(table.note)
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(tables: Sequence[Table], facts: Mapping[str, Any]) -> str:
+    """The tables in JSON: key of the table, row, column → figure or text. NaN and infinity become null."""
+    values = {
+        table.key: {
+            name: {column.name: _value(cell) for column, cell in zip(table.columns, cells, strict=True)}
+            for name, cells in table.rows
+        }
+        for table in tables
+    }
+    method = {"interval": LEVEL, "resamples": RESAMPLES, "bootstrap_seed": SEED}
+    return json.dumps({**facts, **method, "tables": values}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_results(
+    folder: Path, section: str, text: str, data: str, plots: Mapping[str, Image.Image] | None = None
+) -> list[Path]:
+    """Writes plots and JSON, and replaces a section of RESULTS.md. The rest of that file stays as it is.
 
     Returns the written files, RESULTS.md first. Raises OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plots = {
-        "adherence": plot_adherence(report),
-        "identity": plot_identity(report),
-        "flicker": plot_flicker(report),
-    }
-    files = [folder / f"mini_{name}.png" for name in plots]
-    for file, picture in zip(files, plots.values(), strict=True):
+    files = [folder / f"mini_{name}.png" for name in plots or {}]
+    for file, picture in zip(files, (plots or {}).values(), strict=True):
         picture.save(file, optimize=True)
-    pictures = "\n\n".join(f"![{name}](mini_{name}.png)" for name in plots)
-    return [_replace_section(folder, MINI_SECTION, f"{markdown(report)}\n{pictures}"), *files]
+    (folder / JSON_FILE).write_text(data, "utf-8")
+    pictures = "".join(f"\n![{name}](mini_{name}.png)\n" for name in plots or {})
+    return [_replace_section(folder, section, text + pictures), folder / JSON_FILE, *files]
 
 
-def write_formats(rows: Sequence[FormatRow], folder: Path) -> Path:
-    """Replaces the table of formats in RESULTS.md and returns its path. Raises OSError as `write_report` does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return _replace_section(folder, FORMATS_SECTION, format_table(rows))
+def film_table(pixels: FilmPixels) -> Table:
+    """The measures of one film, beside the published figures of LongLive 2.0 5B, which measure other things."""
+
+    def mean(sums: tuple[float, float] | None, unit: Unit = "ratio") -> str:
+        if sums is None or not sums[1]:
+            return "–"
+        value = sums[0] / sums[1]
+        return f"{100 * value:.1f} %" if unit == "%" else f"{value:.2f}"
+
+    cuts = pixels.cuts
+    measured = (
+        ("step at seams within shots, levels of 255", mean(pixels.seam)),
+        ("step at the latent boundaries beside", mean(pixels.boundary)),
+        ("seam / beside", mean((2 * pixels.seam[0], pixels.boundary[0]))),
+        ("SSIM at seams", mean(pixels.seam_ssim)),
+        ("SSIM beside", mean(pixels.boundary_ssim)),
+        ("colour drift of a shot, levels", mean(pixels.colour_drift)),
+        ("contrast, last / first block of a shot", mean(pixels.contrast_drift)),
+        ("cuts: precision", mean(cuts and (cuts.matched, cuts.found), "%")),
+        ("cuts: recall", mean(cuts and (cuts.matched, cuts.asked), "%")),
+    )
+    rows = [(name, (value, "–")) for name, value in measured] + [(name, ("–", value)) for name, value in PUBLISHED]
+    columns = (Column("this film"), Column("LongLive 2.0 5B, published"))
+    return Table("film", "without a probe", columns, tuple(rows))
 
 
 def _replace_section(folder: Path, section: str, text: str) -> Path:
@@ -46,58 +120,23 @@ def _replace_section(folder: Path, section: str, text: str) -> Path:
     file, begin, end = folder / RESULTS_FILE, f"<!-- {section} -->", f"<!-- end of {section} -->"
     before, found, rest = (file.read_text("utf-8") if file.exists() else "").partition(begin)
     after = rest.partition(end)[2].lstrip("\n") if found else ""
-    parts = (before.rstrip("\n") + "\n" if before else "", f"{begin}\n{text}\n{end}\n", after)
+    parts = (before.rstrip("\n") + "\n" if before else "", f"{begin}\n{text}{end}\n", after)
     file.write_text("\n".join(part for part in parts if part), "utf-8")
     return file
 
 
-def markdown(report: Report) -> str:
-    """The tables of a report in Markdown, with how the figures were counted."""
-    steps = report.rows[0].steps
-    lines = [
-        "## LongLive Mini: agreement with the script",
-        "",
-        f"{report.scripts} held-out scripts of two or three shots and {report.minute_films} films of one minute, "
-        f"{steps} steps unless the row differs, in {report.seconds / 60:.1f} min. VAE: {report.vae_psnr:.1f} dB.",
-        "A window is 16 frames around a seam between two blocks. The probe reads four of them; an attribute is correct "
-        "if more than half of these show it, and wrong if no hero is found. Figures are % of windows.",
-        "",
-        *_scores(report, "Shot 1, the hero described", "named"),
-        *_scores(report, "Later shots, the hero not described", "unnamed"),
-        *_scores(report, f"Last {LAST_SECONDS:.0f} s of one minute, the hero described in shot 1 only", "minute"),
-        "| seams and drift | seam / other latent boundaries | seam / inside blocks | seams | "
-        "background error, levels | hero error, levels | confidence in shape |",
-        "|---|---|---|---|---|---|---|",
-        *(_flicker_line(row) for row in report.rows),
-        "",
-        "The first two columns are ratios of flicker, the mean absolute difference of consecutive frames; 1.00 means "
-        "that a seam is like any other place. Errors and confidence are means over the first and the last 12 s of the "
-        "minute; an error is the distance of the measured colour from the expected one.",
-        "",
-    ]
-    return "\n".join(lines)
+def _text(cell: Cell, unit: Unit) -> str:
+    return cell if isinstance(cell, str) else figure(cell, unit)
 
 
-def _scores(report: Report, title: str, part: str) -> list[str]:
-    lines = [f"| {title} | {' | '.join(ATTRIBUTES)} | windows |", "|---" * (len(ATTRIBUTES) + 2) + "|"]
-    for row in report.rows:
-        scores = getattr(row, part)
-        count = scores[ATTRIBUTES[0]].count
-        if count:
-            lines.append(f"| {row.name} | {' | '.join(str(scores[name]) for name in ATTRIBUTES)} | {count} |")
-    chances = [f"{100 * CHANCE[name]:.0f}" if name in IDENTITY else "" for name in ATTRIBUTES]
-    return [*lines, f"| *chance* | {' | '.join(chances)} | |", ""]
+def _value(cell: Cell) -> object:
+    if isinstance(cell, str):
+        return cell
+    numbers = {"value": cell.value, "low": cell.low, "high": cell.high}
+    known = {name: number if isfinite(number) else None for name, number in numbers.items()}
+    return {**known, "films": cell.films, "count": cell.count}
 
 
-def _flicker_line(row: Row) -> str:
-    flicker, drift = row.flicker, row.drift
-    changes = [
-        f"{_number(a, spec)} → {_number(b, spec)}"
-        for (a, b), spec in ((drift.background, ".1f"), (drift.hero, ".1f"), (drift.confidence, ".2f"))
-    ]
-    ratios = [_number(flicker.over_boundaries, ".2f"), _number(flicker.over_inside, ".2f")]
-    return f"| {row.name} | {' | '.join(ratios)} | {flicker.seams} | {' | '.join(changes)} |"
-
-
-def _number(value: float, spec: str) -> str:
-    return "–" if isnan(value) else format(value, spec)
+def mini_facts(model: str, films: int, seed: int, seconds: float) -> dict[str, Any]:
+    """What results.json says of the run beside its tables."""
+    return {"model": model, "films": films, "noise_seed": seed, "script_seed": HELD_OUT, "seconds": round(seconds)}

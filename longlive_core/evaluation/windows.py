@@ -1,19 +1,26 @@
-"""Windows of video frames around the seams between blocks: where they are, how they are decoded, how they flicker.
+"""Windows of video frames: where a film is looked at, how windows are decoded, how they flicker.
+
+A window is four latent frames, or 16 video frames, around or away from a seam between blocks:
+
+    block      k - 1                     | k                        … last block of the shot
+    latent     … 3  4   5  6   7 (seam) | 0  1  2  3  4  5  6  7   … 4  5  6  7
+    seam            w w w  ▪   ▪         | ▪  ▪                                       w: warm-up, ▪: the window
+    head                                   ▪  ▪  ▪  ▪        first block of a shot
+    middle                                       ▪  ▪  ▪  ▪
+    end                                                                    ▪  ▪  ▪  ▪
 
 Only windows are decoded, because a decoder forgets. After three latent frames, a change in earlier latents changes no
 pixel by as much as one level. So the decoder is given the first latent frame of the film and then the latent frames of
-each window, as if the film cut from one window to the next:
-
-    block      k - 1                     | k
-    latent     … 3  4   5  6   7 (seam) | 0  1  2 …
-    window          w w w  ▪   ▪         | ▪  ▪            w: warm-up, ▪: the window of 16 video frames
+each window with three before it, as if the film cut from one window to the next. Windows that touch are decoded as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import groupby
+from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,56 +31,82 @@ from ..types import TIME_FACTOR, Block, video_frames
 from ..vae import DecodeStream, WanVAE
 
 Frames = NDArray[np.uint8]
+Kind = Literal["head", "seam", "middle", "end"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 WARM_UP: Final = 3  # latent frames decoded before a window
-REACH: Final = 2  # latent frames of a window on each side of the seam
+REACH: Final = 2  # latent frames of a window on each side of its centre
 WINDOW_FRAMES: Final = 2 * REACH * TIME_FACTOR
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Video frames around the seam between `block` and the block before it, both in shot `shot`.
+    """Video frames of `block` in shot `shot`; those at a seam begin in the block before.
 
-    seam: the first latent frame of `block`.
+    centre: the latent frame before which half of the window lies; at a seam, the first one of `block`.
     """
 
     shot: int
     block: int
-    seam: int
+    centre: int
+    kind: Kind = "seam"
 
     @property
     def start(self) -> int:
         """Index of the window's first video frame in the film."""
-        return video_frames(self.seam - REACH)
+        return video_frames(self.centre - REACH)
 
     @property
     def stop(self) -> int:
         """Index of the video frame after the window."""
-        return video_frames(self.seam + REACH)
+        return video_frames(self.centre + REACH)
 
 
-def plan_windows(plan: BlockPlan, every: int = 1) -> tuple[Window, ...]:
-    """One window for each shot and each interval of `every` blocks: at the first seam in it that is not a cut."""
-    windows: dict[tuple[int, int], Window] = {}
-    for before, block in zip(plan.blocks, plan.blocks[1:], strict=False):
-        if before.shot == block.shot:
-            windows.setdefault((block.shot, block.index // every), Window(block.shot, block.index, block.start))
-    return tuple(windows.values())
+def plan_windows(plan: BlockPlan, every: int = 1, kinds: Sequence[Kind] = KINDS) -> tuple[Window, ...]:
+    """The windows of a film, in its order.
+
+    In each shot: its first latent frames, its last ones, the seams after its blocks 0, `every`, 2 · `every`, …, and the
+    middles of the blocks after these seams, or of the only block. The first latent frame of a film has one video frame,
+    so that the first window begins with the second one.
+    """
+    windows: list[Window] = []
+    for shot, group in groupby(plan.blocks, key=lambda block: block.shot):
+        blocks = list(group)
+        first, last = blocks[0], blocks[-1]
+        windows.append(Window(shot, first.index, first.start + REACH + (first.start == 0), "head"))
+        for block in blocks[1::every]:
+            windows.append(Window(shot, block.index, block.start, "seam"))
+        for block in blocks[1::every] or blocks:
+            windows.append(Window(shot, block.index, block.start + block.frames // 2, "middle"))
+        windows.append(Window(shot, last.index, last.start + last.frames - REACH, "end"))
+    return tuple(sorted((window for window in windows if window.kind in kinds), key=lambda window: window.centre))
 
 
 def decode_windows(vae: WanVAE, blocks: Iterable[Block], windows: Iterable[Window]) -> Iterator[tuple[Window, Frames]]:
-    """Yields each window with its video frames `[16, H, W, 3]` uint8, as soon as its block is generated."""
-    by_block = {window.block: window for window in windows}
+    """Yields each window with its video frames `[16, H, W, 3]` uint8, as soon as its last block is generated."""
+    pending = deque(sorted(windows, key=lambda window: window.centre))
+    reach = (range(max(0, w.centre - REACH - WARM_UP), w.centre + REACH) for w in pending)
+    needed = {0, *(frame for frames in reach for frame in frames)}
+    decoded: dict[int, Frames] = {}
+    for frame, frames in _decode(vae, blocks, needed):
+        decoded = {f: kept for f, kept in decoded.items() if f > frame - 2 * REACH} | {frame: frames}
+        while pending and pending[0].centre + REACH - 1 == frame:
+            yield pending.popleft(), np.concatenate([decoded[f] for f in sorted(decoded)])
+
+
+def decode_film(vae: WanVAE, blocks: Iterable[Block]) -> Frames:
+    """All video frames of a film, `[T, H, W, 3]` uint8."""
+    return np.concatenate([frames for _, frames in _decode(vae, blocks, None)])
+
+
+def _decode(vae: WanVAE, blocks: Iterable[Block], needed: set[int] | None) -> Iterator[tuple[int, Frames]]:
+    """Yields the latent frames in `needed` (None: all) with their video frames, as if there were no others."""
     stream = DecodeStream(vae)
-    previous = None
     for block in blocks:
-        if previous is None:
-            stream.feed(block.latents[:, :, :1])
-            stream.flush()
-        elif window := by_block.get(block.index):
-            stream.feed(torch.cat((previous[:, :, -REACH - WARM_UP :], block.latents[:, :, :REACH]), dim=2))
-            yield window, torch.cat(stream.flush())[-WINDOW_FRAMES:].numpy()
-        previous = block.latents
+        for index in range(block.frames):
+            if needed is None or block.start + index in needed:
+                stream.feed(block.latents[:, :, index : index + 1])
+                yield block.start + index, torch.cat(stream.flush()).numpy()
 
 
 @dataclass(frozen=True, slots=True)

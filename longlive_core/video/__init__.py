@@ -5,7 +5,7 @@ from .codecs import CODECS, QUALITIES, check_path, film_path
 from .container import open_film
 from .film_writer import FilmWriter
 from .packets import PacketSource
-from .reader import read_video
+from .reader import read_frames, read_video
 from .writer import VideoWriter
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "check_path",
     "film_path",
     "open_film",
+    "read_frames",
     "read_video",
 ]

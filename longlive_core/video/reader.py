@@ -33,21 +33,31 @@ def read_video(path: Path | str) -> Tensor:
 
     `path` is a file, or a folder of numbered pictures.
     """
-    path = Path(path)
-    pictures: list[NDArray[np.uint8]] = []
+    pictures = list(read_frames(path))
+    if pictures:
+        return torch.from_numpy(np.stack(pictures))
     height = width = 0
+    if not Path(path).is_dir():
+        with open_truncated(Path(path)) as container:
+            height, width = container.streams.video[0].height, container.streams.video[0].width
+    return torch.empty((0, height, width, 3), dtype=torch.uint8)
+
+
+def read_frames(path: Path | str) -> Iterator[NDArray[np.uint8]]:
+    """Yields the complete frames of a film, `[H, W, 3]` uint8, for films that are larger than memory.
+
+    `path` is a file, or a folder of numbered pictures.
+    """
+    path = Path(path)
     if path.is_dir():
         for picture in numbered_pictures(path):
             with Image.open(picture) as image:
-                pictures.append(np.asarray(image.convert("RGB")))
-    else:
-        with open_truncated(path) as container:
-            stream = container.streams.video[0]
-            height, width = stream.height, stream.width
-            for frame in _frames(container, stream):
-                bt709 = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709)
-                pictures.append(cast("NDArray[np.uint8]", bt709.to_ndarray()))
-    return torch.from_numpy(np.stack(pictures) if pictures else np.empty((0, height, width, 3), np.uint8))
+                yield np.asarray(image.convert("RGB"))
+        return
+    with open_truncated(path) as container:
+        for frame in _frames(container, container.streams.video[0]):
+            bt709 = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709)
+            yield cast("NDArray[np.uint8]", bt709.to_ndarray())
 
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
