@@ -103,7 +103,8 @@ def test_ten_cancels_at_any_moment(host: Host, record_property: pytest.RecordPro
     record_property("worst_seconds", max(took))
     record_property("median_seconds", sorted(took)[5])
     assert max(took) < 2.0
-    assert settled(host, threads) <= threads
+    # The server's own executor may start one more thread meanwhile; a thread left behind by each film would be ten.
+    assert settled(host, threads + 1) <= threads + 1
     assert host.rss() - memory < 30e6
 
 
