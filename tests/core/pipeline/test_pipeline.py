@@ -583,7 +583,7 @@ def words(mini: Mini, tmp_path: Path) -> list[str]:
     """A command line that renders the film."""
     mini.save(tmp_path / "mini", torch.float32)
     (tmp_path / "script.txt").write_text(SCRIPT)
-    film = ["render", str(tmp_path / "script.txt"), "-o", str(tmp_path / "film.mp4"), "--no-take"]
+    film = ["render", str(tmp_path / "script.txt"), "-o", str(tmp_path / "film.mp4"), "--no-take", "--seam", "plain"]
     return [*film, "--model", str(tmp_path / "mini"), "--size", "64x64", "--steps", str(STEPS)]
 
 
