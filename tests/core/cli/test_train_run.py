@@ -20,14 +20,14 @@ from longlive.longlive_core.training.lora import AdaptedModel, LoraSettings, add
 from longlive.longlive_core.weights import open_source, read_lora
 from torch import Tensor
 
-from ..training.toy_mini import TINY_DIT, TINY_VAE, random_films
+from ..training.toy_mini import TINY_DIT, TINY_VAE, random_films, save_tiny
 
 Train = Callable[..., tuple[int, str]]
 DMD = """
 base = "{base}"
 {more}
 [trainer]
-steps = 2
+steps = 3
 [dmd]
 size = [2, 2]
 rank = {rank}
@@ -35,14 +35,14 @@ alpha = 4
 steps = 2
 [dmd.generator]
 lr = 0.05
+every = 1
 """
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """A folder with a model like the embedded one, of a few thousand weights."""
-    Mini.random(0, vocabulary(), TINY_DIT, TINY_VAE).save(tmp_path / "tiny")
-    return tmp_path / "tiny"
+    return save_tiny(tmp_path / "tiny")
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_lora_is_written_and_refused_where_its_rank_differs(train: Train, base
     assert train("one") == (0, "")
     path = tmp_path / "one" / "lora.safetensors"
     card = read_card(open_source(path).metadata)
-    assert (card.base, card.data, card.steps, card.sampler_steps, card.rope_offset) == ("tiny", "world", 1, 2, 8.0)
+    assert (card.base, card.data, card.steps, card.sampler_steps, card.rope_offset) == ("tiny", "world", 3, 2, 8.0)
     assert len(read_lora(path).layers) == 10
     assert train("two", more=f'lora = "{path}"') == (0, "")
     code, error = train("three", more=f'lora = "{path}"', rank=3)

@@ -25,6 +25,14 @@ TINY_DIT = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, freq_dim=16,
 SETTINGS = TrainerSettings(steps=4, accumulation=PARTS, save_every=100)
 
 
+def save_tiny(folder: Path) -> Path:
+    """Writes a random model like the embedded one, whose predicted flow is not zero as an untrained one's is."""
+    mini = Mini.random(0, vocabulary(), TINY_DIT, TINY_VAE)
+    torch.nn.init.normal_(mini.model.head.head.weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    mini.save(folder)
+    return folder
+
+
 @cache
 def random_films(count: int = 60) -> tuple[EncodedFilm, ...]:
     """Films with random latents, which are enough to test everything except learning."""
