@@ -25,12 +25,16 @@ HELP = {
     "ar": "train all weights of a model by teacher forcing on encoded films",
     "dmd": "distil a model into a LoRA for few sampling steps",
 }
-LORA_FILE = "lora.safetensors"
+# The same LoRA in the official key names, and in those of ComfyUI's core.
+LORA_FILE, CORE_LORA_FILE = "lora.safetensors", "lora_comfyui.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     """Adds the arguments of a kind of run."""
-    result = {"ar": "the trained model, for `render --model DIR`", "dmd": f"the LoRA ({LORA_FILE})"}[kind]
+    result = {
+        "ar": "the trained model, for `render --model DIR`",
+        "dmd": f"the LoRA ({LORA_FILE}, and {CORE_LORA_FILE} for core's loader)",
+    }[kind]
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help=f"settings; `train init {kind}` prints them")
     out = f"folder of log, loss curves, checkpoints and {result}; a run that is in it already is resumed"
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
@@ -79,6 +83,7 @@ def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
     from ..render.load_model import load_model
     from ..training.clips import PlanClips, WorldClips, read_plans
     from ..training.dmd import GENERATOR, DMDStage
+    from ..training.lora import CORE_PREFIX, PREFIX
     from ..training.settings import DMDRun
     from ..training.toml_settings import read_settings
 
@@ -98,7 +103,8 @@ def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
     def write(trainer: Trainer) -> None:
         average = trainer.averages.get(GENERATOR)
         weights = None if average is None else average.weights
-        stage.save_lora(out / LORA_FILE, trainer.step, base=base, data=data, weights=weights)
+        for name, prefix in ((LORA_FILE, PREFIX), (CORE_LORA_FILE, CORE_PREFIX)):
+            stage.save_lora(out / name, trainer.step, base=base, data=data, weights=weights, prefix=prefix)
 
     return run_stage(stage, run.trainer, out, device, write)
 

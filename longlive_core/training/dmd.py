@@ -19,7 +19,7 @@ from ..memory import MemoryConfig
 from ..model import CausalWan
 from ..types import LatentShape
 from .dmd_losses import REAL_GUIDANCE, critic_loss, dmd_gradient, generator_loss, guided
-from .lora import AdaptedModel, LoraCard, LoraSettings, add_adapter, load_adapter, save_lora
+from .lora import PREFIX, AdaptedModel, LoraCard, LoraSettings, add_adapter, load_adapter, save_lora
 from .rollout import ClipPrompts, RolloutSettings, rollout, with_image
 from .schedule import TimestepTable, add_noise, clean_from_flow, dmd_timesteps
 from .stage import Loss, OptimiserSettings, Trained
@@ -392,17 +392,24 @@ class DMDStage:
         del state
 
     def save_lora(
-        self, path: Path, steps: int, *, base: str, data: str, weights: Mapping[str, Tensor] | None = None
+        self,
+        path: Path,
+        steps: int,
+        *,
+        base: str,
+        data: str,
+        weights: Mapping[str, Tensor] | None = None,
+        prefix: str = PREFIX,
     ) -> None:
         """Writes the generator's LoRA with its card.
 
         steps: finished steps of the trainer. base, data: names of the distilled model and of the prompts. weights: an
-        average of the generator's weights to write in their place.
+        average of the generator's weights to write in their place. prefix: of the key names.
         """
         settings = self.settings
         updates = -(-steps // settings.generator.every)
         card = LoraCard(base, data, updates, settings.steps, settings.rope_offset)
-        save_lora(path, self.weights if weights is None else weights, settings.lora, card)
+        save_lora(path, self.weights if weights is None else weights, settings.lora, card, prefix)
 
     def _random(self, stream: int, step: int, part: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, stream, step, part))

@@ -18,6 +18,7 @@ from longlive.longlive_core.training.clips import WORLD_PATTERNS, WorldClips, re
 from longlive.longlive_core.training.dmd import GENERATOR
 from longlive.longlive_core.training.lora import AdaptedModel, LoraSettings, add_adapter, load_adapter, read_card
 from longlive.longlive_core.weights import open_source, read_lora
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..training.toy_mini import TINY_DIT, TINY_VAE, random_films, save_tiny
@@ -68,6 +69,9 @@ def test_a_lora_is_written_and_refused_where_its_rank_differs(train: Train, base
     card = read_card(open_source(path).metadata)
     assert (card.base, card.data, card.steps, card.sampler_steps, card.rope_offset) == ("tiny", "world", 3, 2, 8.0)
     assert len(read_lora(path).layers) == 10
+    official, core = load_file(path), load_file(path.with_name("lora_comfyui.safetensors"))
+    names = {name: name.replace("base_model.model.", "diffusion_model.") for name in official}
+    assert set(names.values()) == core.keys() and all(torch.equal(official[n], core[c]) for n, c in names.items())
     assert train("two", more=f'lora = "{path}"') == (0, "")
     code, error = train("three", more=f'lora = "{path}"', rank=3)
     assert code == 2 and "has rank 2 and alpha 4, but this run trains rank 3" in error and error.count("\n") == 1
