@@ -18,7 +18,6 @@ from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.mini import load_mini
 from longlive.longlive_core.training import films
 from longlive.longlive_core.training.log import TrainingLog
-from longlive.longlive_core.training.workers import run_workers
 from safetensors.torch import load_file
 
 from . import toy_mini
@@ -79,16 +78,20 @@ def losses(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in TrainingLog(folder).lines()]
 
 
-def kill_five_times(command: Sequence[object], folder: Path, root: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def environment(root: Path, tmp_path: Path) -> dict[str, str]:
+    """Variables for processes of one thread that find our tree as `longlive`."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "longlive").symlink_to(root)
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "tree")}
+
+
+def kill_five_times(command: Sequence[object], folder: Path, environment: dict[str, str]) -> None:
     """Starts a command five times, kills each with everything that it started, then lets one finish.
 
     A run is killed at a random moment of a random step, each at a later step than the one before.
     """
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    (tree / "longlive").symlink_to(root)
     words = [sys.executable, *map(str, command)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree)}
     rng = random.Random(11)
     for target in sorted(rng.sample(range(1, STEPS - 2), KILLS)):
         process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
@@ -102,12 +105,12 @@ def kill_five_times(command: Sequence[object], folder: Path, root: Path, tmp_pat
     subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
-def run_both(kind: str, config: str, root: Path, tmp_path: Path) -> tuple[Path, Path]:
+def run_both(kind: str, config: str, environment: dict[str, str], tmp_path: Path) -> tuple[Path, Path]:
     """Runs a stage through the command line without and with kills; returns both folders."""
     path, whole, killed = tmp_path / f"{kind}.toml", tmp_path / "whole", tmp_path / "killed"
     path.write_text(config)
     assert main(["train", kind, str(path), "--out", str(whole)]) == 0
-    kill_five_times(["-m", "longlive.longlive_core.cli", "train", kind, path, "--out", killed], killed, root, tmp_path)
+    kill_five_times(["-m", "longlive.longlive_core.cli", "train", kind, path, "--out", killed], killed, environment)
     assert len(losses(whole)) == STEPS
     assert losses(killed) == losses(whole)
     return whole, killed
@@ -122,9 +125,9 @@ def assert_same_file(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.linux
-def test_distillation(root: Path, base: Path, tmp_path: Path) -> None:
+def test_distillation(environment: dict[str, str], base: Path, tmp_path: Path) -> None:
     """`longlive train dmd`: the losses of both roles and the LoRA are those of an uninterrupted run."""
-    whole, killed = run_both("dmd", DMD.format(base=base, steps=STEPS), root, tmp_path)
+    whole, killed = run_both("dmd", DMD.format(base=base, steps=STEPS), environment, tmp_path)
     assert_same_file(whole / "lora.safetensors", killed / "lora.safetensors")
     ups = [value for name, value in load_file(killed / "lora.safetensors").items() if ".lora_B." in name]
     assert all(value.any() for value in ups)
@@ -132,9 +135,11 @@ def test_distillation(root: Path, base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.linux
-def test_teacher_forcing_with_error_recycling(root: Path, base: Path, encoded: Path, tmp_path: Path) -> None:
+def test_teacher_forcing_with_error_recycling(
+    environment: dict[str, str], base: Path, encoded: Path, tmp_path: Path
+) -> None:
     """`longlive train ar`: losses, stored errors and the model are those of an uninterrupted run."""
-    whole, killed = run_both("ar", AR.format(base=base, data=encoded, steps=STEPS), root, tmp_path)
+    whole, killed = run_both("ar", AR.format(base=base, data=encoded, steps=STEPS), environment, tmp_path)
     assert losses(whole)[-1]["model.stored errors"] > 50
     assert any(line["model.injections"] for line in losses(whole))
     assert_same_file(whole / "transformer.safetensors", killed / "transformer.safetensors")
@@ -142,10 +147,11 @@ def test_teacher_forcing_with_error_recycling(root: Path, base: Path, encoded: P
 
 @pytest.mark.slow
 @pytest.mark.linux
-def test_mini_with_two_processes(root: Path, tmp_path: Path) -> None:
+def test_mini_with_two_processes(environment: dict[str, str], tmp_path: Path) -> None:
     """The stage of LongLive Mini with two processes: losses are those of an uninterrupted run of two processes."""
-    run_workers(toy_mini.train, 2, tmp_path / "whole", STEPS)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
     script = Path(__file__).with_name("toy_mini.py")
-    kill_five_times([script, tmp_path / "killed", STEPS], tmp_path / "killed", root, tmp_path)
-    assert len(losses(tmp_path / "whole")) == STEPS
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    subprocess.run([sys.executable, script, whole, str(STEPS)], env=environment, check=True)
+    kill_five_times([script, killed, STEPS], killed, environment)
+    assert len(losses(whole)) == STEPS
+    assert losses(killed) == losses(whole)
