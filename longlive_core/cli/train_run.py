@@ -88,7 +88,7 @@ def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
     from ..training.toml_settings import read_settings
 
     if find_spec("peft") is None:
-        raise ValueError("distillation needs the package peft: pip install 'longlive-video[train]'")
+        raise ValueError("distillation needs the package peft: pip install peft, or install the extra 'train'")
     run = read_settings(DMDRun, config)
     mini = load_model(run.base)
     mini.model.to(device)

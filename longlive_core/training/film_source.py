@@ -46,6 +46,6 @@ def read_films(mini: Mini, folder: Path, seed: int, count: int) -> tuple[Encoded
     if not any(folder.glob("films-*.safetensors")):
         raise ValueError(
             f"{folder} has no encoded films (films-00000.safetensors); this command trains on films of LongLive Mini's "
-            "world, which `longlive train mini --only films --data FOLDER` makes; videos are not supported"
+            "world, which `longlive train mini --only films --vae shipped` makes; videos are not supported"
         )
     return load_films(mini.vae, folder, seed, count)
