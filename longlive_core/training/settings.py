@@ -20,11 +20,10 @@ class ARRun:
     """Autoregressive training by teacher forcing, on encoded films of the embedded model's world.
 
     base: model to start from: "mini", a folder that `train mini` or `train ar` made, or a checkpoint of its width.
-    data: folder of encoded films, as `train mini --only films --vae shipped` makes it for the
-    embedded model. data_seed: seed of these films. films: number
-    of films to train on. validation_films: number of further films, for the validation loss. blocks: clean and noisy
-    blocks in each part of a batch; longer films are fewer. trainer: the loop. optimiser: AdamW, over all weights of the
-    transformer. ar: noise levels, memory and errors of teacher forcing.
+    data: folder of encoded films, as `train mini --only films --vae shipped` makes it for the embedded model.
+    data_seed: seed of these films. films: number of films to train on. validation_films: number of further films, for
+    the validation loss. blocks: clean and noisy blocks in each part of a batch; longer films are fewer. trainer: the
+    loop. optimiser: AdamW, over all weights of the transformer. ar: noise levels, memory and errors of teacher forcing.
 
     Raises ValueError for a value out of range, and for a validation without films.
     """
