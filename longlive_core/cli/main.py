@@ -29,7 +29,7 @@ COMMANDS = (
     ("convert", "convert a checkpoint to bf16, fp8 or nvfp4", convert),
     ("verify", "replay recorded runs of the official implementation and compare the results", verify),
     ("eval", "measure how well a model keeps identities over shots", evaluate),
-    ("train", "train LongLive Mini, the small model that comes with this program, from scratch", train),
+    ("train", "train LongLive Mini from scratch, train a model further, or distil it into a LoRA", train),
 )
 
 

@@ -1,31 +1,22 @@
-"""`longlive train`: trains the embedded model, writes settings files of runs, and shows the state of a run."""
+"""`longlive train`: trains and distils models, writes settings files of runs, and shows the state of a run."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..take.lock import TakeLock
-from . import train_mini
-from .console import STOPPED, stop_signals
-from .training_line import TrainingLine, format_training
-
-if TYPE_CHECKING:
-    import torch
-
-    from ..training.stage import Stage
-    from ..training.trainer import TrainerSettings
-
-# The kinds of runs, RUNS in training/settings.py, which is not imported before it is needed: it imports torch.
-KINDS = ("ar", "dmd", "vae")
+from . import train_mini, train_run
+from .train_run import HELP, KINDS
+from .training_line import format_training
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommands and their arguments."""
     subcommands = parser.add_subparsers(required=True, metavar="WHAT", dest="what")
     train_mini.add_arguments(subcommands.add_parser("mini", help="train LongLive Mini from scratch"))
+    for kind in KINDS:
+        train_run.add_arguments(subcommands.add_parser(kind, help=HELP[kind]), kind)
     init = subcommands.add_parser("init", help="print the settings of a run as a commented TOML file")
     init.add_argument("kind", choices=KINDS)
     init.add_argument("--schema", action="store_true", help="print the JSON schema of the file instead, for editors")
@@ -37,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the subcommand; returns the exit code."""
     if args.what == "mini":
         return train_mini.run(args)
+    if args.what in KINDS:
+        return train_run.run(args.what, args)
     if args.what == "init":
         print(template(args.kind, schema=args.schema), end="")
     else:
@@ -76,29 +69,3 @@ def status_lines(folder: Path) -> list[str]:
     if validation:
         report.append(", ".join(f"{name.replace('.', ' ')} {value:.4g}" for name, value in validation.items()))
     return [*report, f"last checkpoint: {last}", f"losses: {folder / PLOT_FILE}"]
-
-
-def run_stage(stage: Stage, settings: TrainerSettings, folder: Path, device: torch.device) -> int:
-    """Trains a stage in a folder and prints the progress; returns the exit code.
-
-    device: the trained modules are moved there; the stage's data and frozen modules are its own concern. The first
-    Ctrl-C stops after the current part of a batch and saves a checkpoint.
-    """
-    from ..training.trainer import Trainer
-
-    for trained in stage.trained:
-        trained.module.to(device)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TakeLock(folder), stop_signals() as should_stop:
-        show = TrainingLine().show
-        trainer = Trainer(stage, settings, folder, show, should_stop)
-        for note in trainer.notes:
-            print(f"note: {note}")
-        if trainer.step:
-            print(f"resumed after step {trainer.step}", flush=True)
-        complete = trainer.run()
-    if complete:
-        print(f"{folder}: {settings.steps} steps done")
-        return 0
-    print(f"stopped after step {trainer.step}; the same command resumes the run")
-    return STOPPED

@@ -6,6 +6,7 @@ real score is the base alone. The critic is updated in each step, the generator 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -18,7 +19,7 @@ from ..memory import MemoryConfig
 from ..model import CausalWan
 from ..types import LatentShape
 from .dmd_losses import REAL_GUIDANCE, critic_loss, dmd_gradient, generator_loss, guided
-from .lora import AdaptedModel, LoraCard, LoraSettings, add_adapter, load_adapter, save_lora
+from .lora import PREFIX, AdaptedModel, LoraCard, LoraSettings, add_adapter, load_adapter, save_lora
 from .rollout import ClipPrompts, RolloutSettings, rollout, with_image
 from .schedule import TimestepTable, add_noise, clean_from_flow, dmd_timesteps
 from .stage import Loss, OptimiserSettings, Trained
@@ -254,22 +255,20 @@ def score_timesteps(u: Tensor, frames: int, block_frames: int, shift: float = 5.
 class DMDSettings:
     """Settings of a distillation; the defaults are those of LongLive 2.0, except for memory that is detached.
 
-    base, data: names of the distilled model and of the prompts, for the card of the LoRA. steps: of the sampler to
-    distil to, 4 or 2. shift: of the timestep schedule. size: rows and columns of the latents. block_frames: latent
-    frames in a block. rank, alpha: of the LoRAs, which are scaled by alpha / rank. window: latent frames that the
-    memory holds; clips may be longer. sink: latent frames at the start of the film that the memory keeps. shot_sink:
-    also keep the first block of the shot. kv_format: storage format of the memory, such as bf16 or nvfp4. rope_offset:
-    latent frames that each cut adds to the RoPE time, as at inference; 0 is off. straight_through: let gradients pass
-    through the memory, as in LongLive 2.0; otherwise it is detached. checkpointing: compute activations again in the
-    backward pass, which saves memory. score_form: how scores see earlier blocks: plain, at the same noise level, or
-    teacher_forced, without noise. score_rope_offset: RoPE offset of cuts in the scores; 0 is off. guidance: of the real
-    score; 1 is off. generator: AdamW over the generator's LoRA. critic: AdamW over the critic's LoRA.
+    steps: of the sampler to distil to, 4 or 2. shift: of the timestep schedule. size: rows and columns of the latents.
+    block_frames: latent frames in a block. rank, alpha: of the LoRAs, which are scaled by alpha / rank. window: latent
+    frames that the memory holds; clips may be longer. sink: latent frames at the start of the film that the memory
+    keeps. shot_sink: also keep the first block of the shot. kv_format: storage format of the memory, such as bf16 or
+    nvfp4. rope_offset: latent frames that each cut adds to the RoPE time, as at inference; 0 is off. straight_through:
+    let gradients pass through the memory, as in LongLive 2.0; otherwise it is detached. checkpointing: compute
+    activations again in the backward pass, which saves memory. score_form: how scores see earlier blocks: plain, at the
+    same noise level, or teacher_forced, without noise. score_rope_offset: RoPE offset of cuts in the scores; 0 is off.
+    guidance: of the real score; 1 is off. generator: AdamW over the generator's LoRA. critic: AdamW over the critic's
+    LoRA.
 
     Raises ValueError for a value out of range.
     """
 
-    base: str = "LongLive 2.0"
-    data: str = ""
     steps: Annotated[int, Setting(at_least=1, at_most=50)] = 4
     shift: Annotated[float, Setting(above=0)] = 5.0
     size: Annotated[tuple[int, int], Setting(at_least=2)] = (44, 80)
@@ -392,12 +391,25 @@ class DMDStage:
         """Does nothing; see `state_dict`."""
         del state
 
-    def save_lora(self, path: Path, steps: int) -> None:
-        """Writes the generator's LoRA with its card. steps: finished steps of the trainer."""
+    def save_lora(
+        self,
+        path: Path,
+        steps: int,
+        *,
+        base: str,
+        data: str,
+        weights: Mapping[str, Tensor] | None = None,
+        prefix: str = PREFIX,
+    ) -> None:
+        """Writes the generator's LoRA with its card.
+
+        steps: finished steps of the trainer. base, data: names of the distilled model and of the prompts. weights: an
+        average of the generator's weights to write in their place. prefix: of the key names.
+        """
         settings = self.settings
         updates = -(-steps // settings.generator.every)
-        card = LoraCard(settings.base, settings.data, updates, settings.steps, settings.rope_offset)
-        save_lora(path, self.weights, settings.lora, card)
+        card = LoraCard(base, data, updates, settings.steps, settings.rope_offset)
+        save_lora(path, self.weights if weights is None else weights, settings.lora, card, prefix)
 
     def _random(self, stream: int, step: int, part: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, stream, step, part))

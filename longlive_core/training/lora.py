@@ -31,8 +31,9 @@ from ..weights.safetensors_writer import replace_when_complete
 
 # The linear layers of the transformer's blocks: a pattern of peft's `target_modules`.
 TARGETS = r"blocks\.\d+\.((self_attn|cross_attn)\.[qkvo]|ffn\.[02])"
-# The official files name the layers as in peft's wrapper.
-PREFIX = "base_model.model."
+# The official files name the layers as in peft's wrapper. The LoRA loader of ComfyUI's core ignores these names for Wan
+# models: it wants its own.
+PREFIX, CORE_PREFIX = "base_model.model.", "diffusion_model."
 QUANTIZED = (NVFP4Linear, FP8Linear)
 
 
@@ -188,14 +189,20 @@ def adapter_weights(model: CausalWan, adapter: str) -> nn.Module:
     return root
 
 
-def save_lora(path: Path, weights: nn.Module | Mapping[str, Tensor], settings: LoraSettings, card: LoraCard) -> None:
-    """Writes the weights of an adapter as a LoRA file of its own, in the official key names.
+def save_lora(
+    path: Path,
+    weights: nn.Module | Mapping[str, Tensor],
+    settings: LoraSettings,
+    card: LoraCard,
+    prefix: str = PREFIX,
+) -> None:
+    """Writes the weights of an adapter as a LoRA file of its own, in the official key names or those of a prefix.
 
     weights: of `add_adapter`, or an average of them with its names. The metadata holds rank, alpha and the card. An
     alpha that is not the rank is also saved as a tensor of each layer, because some loaders read no metadata.
     """
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    tensors = {PREFIX + name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
+    tensors = {prefix + name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
     if settings.alpha != settings.rank:
         layers = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
         tensors |= {f"{layer}.alpha": torch.tensor(settings.alpha) for layer in sorted(layers)}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
+from ..mini import LATENT_SIZE
 from .ar import ARSettings
+from .dmd import DMDSettings
 from .stage import OptimiserSettings
 from .toml_settings import Setting, check_ranges
 from .trainer import TrainerSettings
@@ -15,91 +17,74 @@ from .trainer import TrainerSettings
 
 @dataclass(frozen=True)
 class ARRun:
-    """Autoregressive training by teacher forcing.
+    """Autoregressive training by teacher forcing, on encoded films of the embedded model's world.
 
-    model: checkpoint to start from; "mini" is the embedded model. data: folder of videos with captions. output: folder
-    of log, plot and checkpoints. validation: folder of held-out videos with captions; not set is no validation loss.
-    frames: latent frames of a clip. size: "HxW" of the video in pixels. batch: clips in each part of a batch. trainer:
-    the loop. optimiser: AdamW, over all weights of the model. ar: noise levels, memory and errors of teacher forcing.
+    base: model to start from: "mini", a folder that `train mini` or `train ar` made, or a checkpoint of its width.
+    data: folder of encoded films, as `train mini --only films --vae shipped` makes it for the embedded model.
+    data_seed: seed of these films. films: number of films to train on. validation_films: number of further films, for
+    the validation loss. blocks: clean and noisy blocks in each part of a batch; longer films are fewer. trainer: the
+    loop. optimiser: AdamW, over all weights of the transformer. ar: noise levels, memory and errors of teacher forcing.
+
+    Raises ValueError for a value out of range, and for a validation without films.
     """
 
-    model: Annotated[str, Setting(example="wan2.2_ti2v_5B.safetensors")]
-    data: Annotated[Path, Setting(example="clips")]
-    output: Path = Path("output/ar")
-    validation: Annotated[Path | None, Setting(example="held_out_clips")] = None
-    frames: Annotated[int, Setting(at_least=1)] = 96
-    size: str = "704x1280"
-    batch: Annotated[int, Setting(at_least=1)] = 1
-    trainer: TrainerSettings = field(default_factory=partial(TrainerSettings, steps=600, precision="bf16"))
+    base: str = "mini"
+    data: Annotated[Path, Setting(example="output/mini/films")] = Path("output/mini/films")
+    data_seed: Annotated[int, Setting(at_least=0)] = 0
+    films: Annotated[int, Setting(at_least=1)] = 1900
+    validation_films: Annotated[int, Setting(at_least=0)] = 100
+    blocks: Annotated[int, Setting(at_least=1)] = 15
+    trainer: TrainerSettings = field(default_factory=partial(TrainerSettings, steps=2000, validate_every=200))
     optimiser: OptimiserSettings = field(
-        default_factory=partial(OptimiserSettings, lr=1e-5, ema_decay=0.99, ema_start=100)
+        default_factory=partial(OptimiserSettings, lr=1e-4, betas=(0.9, 0.99), clip=1.0, ema_decay=0.99, ema_start=100)
     )
-    ar: ARSettings = field(default_factory=partial(ARSettings, checkpointing=True))
+    ar: ARSettings = field(default_factory=partial(ARSettings, window=32))
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.trainer.validate_every and not self.validation_films:
+            raise ValueError(
+                "'validation_films' = 0 leaves no film for the validation loss: set some, or 'trainer.validate_every' "
+                "to 0"
+            )
 
 
 @dataclass(frozen=True)
 class DMDRun:
     """Distillation into a LoRA of few steps by distribution matching.
 
-    model: checkpoint of the generator's base; "mini" is the embedded model. data: folder of captions, or a text file
-    with a prompt in each line. output: folder of log, plot, checkpoints and LoRA. teacher: checkpoint of the real
-    score; not set is that of the model. lora: LoRA to go on from, of the same rank. negative: prompt of the real
-    score's guidance. sampling_steps: of the distilled model. frames: latent frames of a clip. size: "HxW" of the
-    video in pixels. batch: clips in each part of a batch. rank, alpha: of the LoRAs of generator and critic.
-    trainer: the loop. generator: AdamW over the generator's LoRA. critic: AdamW over the critic's LoRA.
+    base: model to distil: "mini", a folder that `train mini` or `train ar` made, or a checkpoint of its width. data:
+    "world" for random scripts of the embedded model's world, or a shot script, or a folder of them (.txt). lora: LoRA
+    file to train further, of the same rank and alpha. negative: prompt of the real score's guidance. clips: number of
+    clips in each part of a batch. trainer: the loop. dmd: models, sampler, memory and scores.
+
+    Raises ValueError for a value out of range.
     """
 
-    model: Annotated[str, Setting(example="ar.safetensors")]
-    data: Annotated[Path, Setting(example="captions")]
-    output: Path = Path("output/dmd")
-    teacher: Annotated[str | None, Setting(example="wan2.2_ti2v_5B.safetensors")] = None
-    lora: Annotated[Path | None, Setting(example="lora.safetensors")] = None
+    base: str = "mini"
+    data: str = "world"
+    lora: Annotated[Path | None, Setting(example="output/dmd/lora.safetensors")] = None
     negative: str = ""
-    sampling_steps: Literal[2, 3, 4] = 4
-    frames: Annotated[int, Setting(at_least=1)] = 32
-    size: str = "704x1280"
-    batch: Annotated[int, Setting(at_least=1)] = 1
-    rank: Annotated[int, Setting(at_least=1)] = 128
-    alpha: Annotated[float, Setting(above=0)] = 128.0
-    trainer: TrainerSettings = field(default_factory=partial(TrainerSettings, steps=5000, precision="bf16"))
-    generator: OptimiserSettings = field(default_factory=partial(OptimiserSettings, lr=1e-5, every=5))
-    critic: OptimiserSettings = field(default_factory=partial(OptimiserSettings, lr=2e-6))
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-
-
-@dataclass(frozen=True)
-class VAERun:
-    """Training of a VAE on clips.
-
-    data: folder of videos. output: folder of log, plot and checkpoints. vae: checkpoint to start from; not set is
-    random weights. frames: video frames of a clip, one more than a multiple of 4. crop: height and width of a clip in
-    pixels, a multiple of 16. batch: clips in each part of a batch. trainer: the loop. optimiser: AdamW, over all
-    weights.
-    """
-
-    data: Annotated[Path, Setting(example="clips")]
-    output: Path = Path("output/vae")
-    vae: Annotated[Path | None, Setting(example="wan2.2_vae.safetensors")] = None
-    frames: Annotated[int, Setting(at_least=1)] = 9
-    crop: Annotated[int, Setting(at_least=16)] = 128
-    batch: Annotated[int, Setting(at_least=1)] = 2
+    clips: Annotated[int, Setting(at_least=1)] = 1
     trainer: TrainerSettings = field(default_factory=partial(TrainerSettings, steps=2000))
-    optimiser: OptimiserSettings = field(
-        default_factory=partial(OptimiserSettings, lr=1e-3, betas=(0.9, 0.99), warmup=50, final_scale=0.02)
+    # The embedded model learnt from clean earlier blocks, with RoPE times that jump at cuts, and without guidance.
+    dmd: DMDSettings = field(
+        default_factory=partial(
+            DMDSettings,
+            size=LATENT_SIZE,
+            rank=32,
+            alpha=32.0,
+            score_form="teacher_forced",
+            score_rope_offset=8.0,
+            guidance=1.0,
+            generator=OptimiserSettings(lr=1e-4, every=5),
+            critic=OptimiserSettings(lr=1e-4),
+        )
     )
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        if self.frames % 4 != 1:
-            raise ValueError(f"'frames' = {self.frames} must be one more than a multiple of 4; 9 is a common value")
-        if self.crop % 16:
-            raise ValueError(f"'crop' = {self.crop} must be a multiple of 16; 128 is a common value")
 
 
-Run = ARRun | DMDRun | VAERun
-RUNS: Final[dict[str, type[Run]]] = {"ar": ARRun, "dmd": DMDRun, "vae": VAERun}
+Run = ARRun | DMDRun
+RUNS: Final[dict[str, type[Run]]] = {"ar": ARRun, "dmd": DMDRun}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
 import torch
+from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.mini import load_mini
 from longlive.longlive_core.weights import read_lora
 from PIL import Image
@@ -31,6 +33,19 @@ pytestmark = pytest.mark.comfy
 
 SEED = 5
 LORA = "random.safetensors"
+DISTILLATION = """
+data = "{data}"
+[trainer]
+steps = 3
+[dmd]
+rank = 4
+alpha = 8
+[dmd.generator]
+lr = 0.01
+every = 1
+[dmd.critic]
+lr = 0.01
+"""
 QUANTISE = """
 import json
 import torch
@@ -100,6 +115,25 @@ def test_a_lora_is_the_same_however_it_is_loaded(comfy: Host, lora: str) -> None
     assert distance(merge, core) < 1e-5
     assert distance(bypass, core) < 1e-3
     assert distance(file, core) < 1e-4
+
+
+def test_a_distilled_lora_is_the_same_however_it_is_loaded(comfy: Host, tmp_path: Path) -> None:
+    """The LoRA that `longlive train dmd` writes makes the same film through core's loader and through our node."""
+    (tmp_path / "one.txt").write_text("Shot 1 (1 block): a big red ring sways on the left against a navy wall\n")
+    (tmp_path / "dmd.toml").write_text(DISTILLATION.format(data=(tmp_path / "one.txt").as_posix()))
+    assert main(["train", "dmd", str(tmp_path / "dmd.toml"), "--out", str(tmp_path / "out")]) == 0
+    for name in ("lora", "lora_comfyui"):
+        target = comfy.base / "models" / "loras" / f"distilled_{name}.safetensors"
+        copyfile(tmp_path / "out" / f"{name}.safetensors", target)
+    plain = made(comfy, latent(SHORT, SEED))
+    model: dict[str, object] = {"model": [MINI, 0], "lora_name": "distilled_lora.safetensors"}
+    named = {**model, "lora_name": "distilled_lora_comfyui.safetensors"}
+    core = through(comfy, kind="LoraLoaderModelOnly", **named, strength_model=1.0)
+    merge = through(comfy, kind="LongLiveDMDLora", **model, strength=1.0, mode="merge")
+    bypass = through(comfy, kind="LongLiveDMDLora", **model, strength=1.0, mode="bypass")
+    assert distance(core, plain) > 0.01
+    assert distance(merge, core) < 1e-5
+    assert distance(bypass, core) < 1e-3
 
 
 def test_two_loras_and_strength_zero(comfy: Host, lora: str) -> None:

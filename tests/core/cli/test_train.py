@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.cli.main import main
-from longlive.longlive_core.cli.train import KINDS, TrainingLine, format_training, run_stage
+from longlive.longlive_core.cli.train_run import KINDS, run_stage
+from longlive.longlive_core.cli.training_line import TrainingLine, format_training
 from longlive.longlive_core.training.log import TrainingProgress
 from longlive.longlive_core.training.settings import RUNS
 

@@ -40,8 +40,6 @@ from safetensors.torch import save_file
 from ..conftest import Tiny
 
 SETTINGS = DMDSettings(
-    base="tiny",
-    data="words",
     steps=2,
     size=(4, 6),
     block_frames=2,
@@ -207,7 +205,7 @@ def test_a_run_resumes_to_the_bit(tiny: Tiny, tmp_path: Path, monkeypatch: pytes
 def test_the_lora_of_a_run_has_its_card(tiny: Tiny, tmp_path: Path) -> None:
     """The saved LoRA is read by our loader, and says its base, data, updates, sampler steps and RoPE offset."""
     dmd, path = stage(tiny, replace(SETTINGS, rope_offset=4.0)), tmp_path / "lora.safetensors"
-    dmd.save_lora(path, steps=5)
+    dmd.save_lora(path, steps=5, base="tiny", data="words")
     assert read_card(open_source(path).metadata) == LoraCard("tiny", "words", 3, 2, 4.0)
     assert len(read_lora(path).layers) == 20
 

@@ -25,6 +25,14 @@ TINY_DIT = WanConfig(dim=24, ffn_dim=32, num_heads=2, num_layers=1, freq_dim=16,
 SETTINGS = TrainerSettings(steps=4, accumulation=PARTS, save_every=100)
 
 
+def save_tiny(folder: Path) -> Path:
+    """Writes a random model like the embedded one, whose predicted flow is not zero as an untrained one's is."""
+    mini = Mini.random(0, vocabulary(), TINY_DIT, TINY_VAE)
+    torch.nn.init.normal_(mini.model.head.head.weight, std=0.3, generator=torch.Generator().manual_seed(1))
+    mini.save(folder)
+    return folder
+
+
 @cache
 def random_films(count: int = 60) -> tuple[EncodedFilm, ...]:
     """Films with random latents, which are enough to test everything except learning."""
@@ -43,12 +51,18 @@ def random_films(count: int = 60) -> tuple[EncodedFilm, ...]:
 
 
 def train(
-    workers: Workers, folder: Path, steps: int = SETTINGS.steps, should_stop: Callable[[], bool] | None = None
+    workers: Workers,
+    folder: Path,
+    steps: int = SETTINGS.steps,
+    should_stop: Callable[[], bool] | None = None,
+    save_every: int = SETTINGS.save_every,
 ) -> Trainer:
     """Trains the toy in a folder."""
     mini = Mini.random(0, vocabulary(), TINY_DIT, TINY_VAE)
     stage = MiniStage(mini, random_films(), torch.eye(48), MiniSettings(singles=2, film_blocks=8, warmup=2))
-    trainer = Trainer(stage, replace(SETTINGS, steps=steps), folder, should_stop=should_stop, workers=workers)
+    trainer = Trainer(
+        stage, replace(SETTINGS, steps=steps, save_every=save_every), folder, should_stop=should_stop, workers=workers
+    )
     trainer.run()
     return trainer
 
@@ -63,5 +77,9 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        # Two processes with a checkpoint after each step, to be killed.
+        run_workers(train, 2, out, int(sys.argv[2]), None, 1)
+        sys.exit()
     save_file(weights(train(ALONE, out / "one")), out / "one.safetensors")
     save_file(weights(run_workers(train, 2, out / "two")), out / "two.safetensors")

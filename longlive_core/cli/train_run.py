@@ -1,0 +1,163 @@
+"""`longlive train ar` and `longlive train dmd`: runs of the trainer with the settings of a TOML file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..take.lock import TakeLock
+from .console import STOPPED, stop_signals
+from .training_line import TrainingLine
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..training.log import TrainingProgress
+    from ..training.stage import Stage
+    from ..training.trainer import Trainer, TrainerSettings
+
+# The kinds of runs, RUNS in training/settings.py, which is not imported before it is needed: it imports torch.
+KINDS = ("ar", "dmd")
+HELP = {
+    "ar": "train all weights of a model by teacher forcing on encoded films",
+    "dmd": "distil a model into a LoRA for few sampling steps",
+}
+# The same LoRA in the official key names, and in those of ComfyUI's core.
+LORA_FILE, CORE_LORA_FILE = "lora.safetensors", "lora_comfyui.safetensors"
+
+
+def add_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Adds the arguments of a kind of run."""
+    result = {
+        "ar": "the trained model, for `render --model DIR`",
+        "dmd": f"the LoRA ({LORA_FILE}, and {CORE_LORA_FILE} for core's loader)",
+    }[kind]
+    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help=f"settings; `train init {kind}` prints them")
+    out = f"folder of log, loss curves, checkpoints and {result}; a run that is in it already is resumed"
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
+    parser.add_argument("--device", default="cpu", help="device to train on, such as cuda (cpu)")
+
+
+def run(kind: str, args: argparse.Namespace) -> int:
+    """Trains; returns the exit code. The first Ctrl-C stops between two parts of a batch and saves a checkpoint.
+
+    Raises ValueError for settings, data and models that do not fit, before work starts.
+    """
+    device = _device(args.device)
+    return {"ar": _train_ar, "dmd": _train_dmd}[kind](args.config, args.out, device)
+
+
+def _train_ar(config: Path, out: Path, device: torch.device) -> int:
+    from ..render.load_model import load_model
+    from ..training.ar import ARStage
+    from ..training.film_source import FilmSource, read_films
+    from ..training.settings import ARRun
+    from ..training.toml_settings import read_settings
+    from ..types import BLOCK_FRAMES
+
+    run = read_settings(ARRun, config)
+    if run.ar.block_frames != BLOCK_FRAMES:
+        raise ValueError(f"{config}: 'ar.block_frames' must be {BLOCK_FRAMES}, as in the encoded films")
+    mini = load_model(run.base)
+    films = read_films(mini, run.data, run.data_seed, run.films + run.validation_films)
+    mini.model.requires_grad_(True).to(device)
+    validation = FilmSource(mini, films[run.films :], run.blocks) if run.validation_films else None
+    train = FilmSource(mini, films[: run.films], run.blocks)
+    stage = ARStage(mini.model, train, run.ar, run.optimiser, run.trainer.seed, validation=validation)
+
+    def write(trainer: Trainer) -> None:
+        """Writes the model at the end; before it, the checkpoints hold it."""
+        if trainer.step < run.trainer.steps:
+            return
+        for average in trainer.averages.values():
+            average.copy_to(mini.model)
+        mini.save(out)
+
+    return run_stage(stage, run.trainer, out, device, write)
+
+
+def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
+    from ..render.load_model import load_model
+    from ..training.clips import PlanClips, WorldClips, read_plans
+    from ..training.dmd import GENERATOR, DMDStage
+    from ..training.lora import CORE_PREFIX, PREFIX
+    from ..training.settings import DMDRun
+    from ..training.toml_settings import read_settings
+
+    if find_spec("peft") is None:
+        raise ValueError("distillation needs the package peft: pip install peft, or install the extra 'train'")
+    run = read_settings(DMDRun, config)
+    mini = load_model(run.base)
+    mini.model.to(device)
+    encode, clips = mini.encode_text, run.clips
+    if run.data == "world":
+        source = WorldClips(encode, run.negative, clips)
+    else:
+        source = PlanClips(read_plans(Path(run.data), run.dmd.block_frames), encode, run.negative, clips)
+    stage = DMDStage(mini.model, source, run.dmd, run.trainer.seed, start=run.lora)
+    base, data = Path(run.base).name, Path(run.data).name
+
+    def write(trainer: Trainer) -> None:
+        average = trainer.averages.get(GENERATOR)
+        weights = None if average is None else average.weights
+        for name, prefix in ((LORA_FILE, PREFIX), (CORE_LORA_FILE, CORE_PREFIX)):
+            stage.save_lora(out / name, trainer.step, base=base, data=data, weights=weights, prefix=prefix)
+
+    return run_stage(stage, run.trainer, out, device, write)
+
+
+def run_stage(
+    stage: Stage,
+    settings: TrainerSettings,
+    folder: Path,
+    device: torch.device,
+    write: Callable[[Trainer], None] | None = None,
+) -> int:
+    """Trains a stage in a folder and prints the progress; returns the exit code.
+
+    device: the trained modules are moved there; the stage's data and frozen modules are its own concern. write: called
+    after each checkpoint, to write what the run makes. The first Ctrl-C stops after the current part of a batch and
+    saves a checkpoint.
+    """
+    from ..training.trainer import Trainer
+
+    for trained in stage.trained:
+        trained.module.to(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TakeLock(folder), stop_signals() as should_stop:
+        line = TrainingLine()
+
+        def show(progress: TrainingProgress) -> None:
+            line.show(progress)
+            if write is not None and progress.step % settings.save_every == 0:
+                write(trainer)
+
+        trainer = Trainer(stage, settings, folder, show, should_stop)
+        for note in trainer.notes:
+            print(f"note: {note}")
+        if trainer.step:
+            print(f"resumed after step {trainer.step}", flush=True)
+        complete = trainer.run()
+        if write is not None:
+            write(trainer)
+    if complete:
+        print(f"{folder}: {settings.steps} steps done")
+        return 0
+    print(f"stopped after step {trainer.step}; the same command resumes the run")
+    return STOPPED
+
+
+def _device(name: str) -> torch.device:
+    """The device of a name. Raises ValueError if this machine has none of its kind."""
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"'{name}' is no device; use cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("PyTorch finds no CUDA device on this machine; use --device cpu")
+    return device
