@@ -24,6 +24,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 TAKES = next(folder for folder in Path(__file__).resolve().parents if folder.name == "tests") / "golden" / "takes"
 VERSIONS = sorted(path.parent for path in TAKES.glob("*/made_by.json"))
 COMPLETE = ["film", "ripple", "keep", "extended", "video", "nvfp4", "guided"]

@@ -374,6 +374,7 @@ def test_the_cuts_of_a_rendered_film_are_found() -> None:
 
 
 @needs_extra
+@pytest.mark.slow
 def test_ssim_is_1_for_equal_frames_and_less_for_others() -> None:
     """SSIM of a frame with itself is 1, and less with another shot's."""
     film = make_case("short", 0).film

@@ -39,6 +39,8 @@ from safetensors.torch import save_file
 
 from ..conftest import Tiny
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = DMDSettings(
     steps=2,
     size=(4, 6),

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from ..conftest import Tiny
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["A", "A", "|B", "B", "B", "|C", "C"]
 CUTS = tuple(word.startswith("|") for word in WORDS)
 
