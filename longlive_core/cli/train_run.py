@@ -82,7 +82,8 @@ def _train_ar(config: Path, out: Path, device: torch.device) -> int:
 def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
     from ..render.load_model import load_model
     from ..training.clips import PlanClips, WorldClips, read_plans
-    from ..training.dmd import GENERATOR, DMDStage
+    from ..training.dmd import GENERATOR
+    from ..training.dmd_stage import DMDStage
     from ..training.lora import CORE_PREFIX, PREFIX
     from ..training.settings import DMDRun
     from ..training.toml_settings import read_settings

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from ..mini import LATENT_SIZE
 from .ar import ARSettings
-from .dmd import DMDSettings
+from .dmd_stage import DMDSettings
 from .stage import OptimiserSettings
 from .toml_settings import Setting, check_ranges
 from .trainer import TrainerSettings

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import Literal, get_args
@@ -103,21 +104,7 @@ def convert_checkpoint(
     metadata = _make_metadata(plan)
     size = file_size(plan.specs(), metadata)
     _check_free_space(target.parent, size)
-    total = sum(map(math.prod, reader.shapes.values()))
-
-    def make_step(checking: bool) -> Callable[[str], None]:
-        done = 0
-
-        def step(name: str) -> None:
-            nonlocal done
-            if should_stop is not None and should_stop():
-                raise ConversionStopped(f"stopped at {name}; {target} was not written")
-            if on_progress is not None:
-                on_progress(ConvertProgress(name, done, total, checking))
-            done += math.prod(reader.shapes[name])
-
-        return step
-
+    make_step = partial(_step, reader, target, on_progress, should_stop)
     with replace_when_complete(target) as part:
         write_safetensors(part, plan.specs(), metadata, plan.tensors(make_step(checking=False)))
         errors = compare_with_source(part, reader, plan.packed, make_step(checking=True))
@@ -134,6 +121,28 @@ def convert_checkpoint(
         lora=None if reader.lora is None else reader.lora.coverage(reader.checkpoint.linears),
         notes=_notes(plan),
     )
+
+
+def _step(
+    reader: WeightReader,
+    target: Path,
+    on_progress: Callable[[ConvertProgress], None] | None,
+    should_stop: Callable[[], bool] | None,
+    *,
+    checking: bool,
+) -> Callable[[str], None]:
+    """What to call before each tensor with its name: reports progress, and raises ConversionStopped on request."""
+    total, done = sum(map(math.prod, reader.shapes.values())), 0
+
+    def step(name: str) -> None:
+        nonlocal done
+        if should_stop is not None and should_stop():
+            raise ConversionStopped(f"stopped at {name}; {target} was not written")
+        if on_progress is not None:
+            on_progress(ConvertProgress(name, done, total, checking))
+        done += math.prod(reader.shapes[name])
+
+    return step
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,6 @@ from longlive.longlive_core.training.dmd import (
     CRITIC,
     GENERATOR,
     Batch,
-    DMDSettings,
-    DMDStage,
     Roles,
     critic_step,
     draw,
@@ -28,6 +26,7 @@ from longlive.longlive_core.training.dmd import (
     score_timesteps,
 )
 from longlive.longlive_core.training.dmd_losses import critic_loss, dmd_gradient, generator_loss, guided
+from longlive.longlive_core.training.dmd_stage import DMDSettings, DMDStage
 from longlive.longlive_core.training.log import TrainingLog
 from longlive.longlive_core.training.lora import LoraCard, LoraSettings, read_card, save_lora
 from longlive.longlive_core.training.stage import OptimiserSettings
