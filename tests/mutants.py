@@ -56,7 +56,7 @@ MUTANTS = (
     Mutant("clean recache forgets blocks with sinks off", "self.config.shot_clean_recache and self.config.pins_shots", "self.config.shot_clean_recache", FILM),
     Mutant("t_scale leaves the cuts' offset alone", "(frame + self.rope_offset * cuts) * self.t_scale", "frame * self.t_scale + self.rope_offset * cuts", FILM),
     Mutant("relative RoPE by the film's frames", "rank[block] * shape.frames + frame", "block * shape.frames + frame", FILM),
-    Mutant("relative RoPE puts queries in the last slot", "Rope(keys.cos[:, rows], keys.sin[:, rows])", "Rope(keys.cos[:, -tokens:], keys.sin[:, -tokens:])", FILM),
+    Mutant("relative RoPE puts queries in the last slot", "slice(window.slot * tokens, (window.slot + 1) * tokens)", "slice((len(window.blocks) - 1) * tokens, len(window.blocks) * tokens)", FILM),
     Mutant("prompts leave memory by arrival, not by use", "self._kv.move_to_end(prompt)", "pass", FILM),
     Mutant("NVFP4 values are centred like keys", "store(shape, device, False)", "store(shape, device, centred)", "pool budget generate"),
     Mutant("NVFP4 keys lose one mean of all heads", "x.float().mean(1, keepdim=True)", "x.float().mean((1, 2), keepdim=True)", "pool budget generate"),
@@ -65,7 +65,7 @@ MUTANTS = (
     Mutant("a shot's seed replaces the film's", "{seed}/{shot_seed}/{block}/{row}", "{seed if shot_seed is None else shot_seed}/{block}/{row}", FILM),
     Mutant("a known frame is shown at the noise level", "timesteps[:, :known] = 0", "pass", FILM),
     Mutant("a preview has noise where the frame is known", "x0 = _replace_known(x - self._schedule.sigmas[index] * flow, known)", "x0 = x - self._schedule.sigmas[index] * flow", FILM),
-    Mutant("the clean pass is not at t = 0", "self._timesteps(0.0)", "self._timesteps(1.0)", FILM),
+    Mutant("the clean pass is not at t = 0", "self._timesteps(0.0, block.frames)", "self._timesteps(1.0, block.frames)", FILM),
     Mutant("guidance below 1 has no second branch", "None if guidance == 1.0 else negative", "None if guidance <= 1.0 else negative", FILM),
     Mutant("a continued shot moves the film in time", "accumulate(int(block.cut) for block in plan.blocks)", "block.shot for block in plan.blocks", FILM),
     Mutant("a snapshot's digest is of its first tensor", "tensor.contiguous().flatten().view(torch.uint8).numpy().data", "next(iter(tensors.values())).contiguous().flatten().view(torch.uint8).numpy().data", FILM),
@@ -102,7 +102,7 @@ MUTANTS = (
     Mutant("a NaN gradient is trained on", "if not math.isfinite(norm):", "if False:", "trainer"),
     Mutant("a checkpoint of another stage is loaded", 'self._check_same("stage", state["stage"], self.stage.name)', "pass", "trainer"),
     Mutant("nobody looks for space on the disk", "    if free < size:\n        raise OSError(errno", "    if False:\n        raise OSError(errno", "trainer"),
-    Mutant("a stop is asked for once a step", "if self.should_stop is not None and self.should_stop():", "if self.should_stop is not None and self._position == _Position() and self.should_stop():", "trainer"),
+    Mutant("a stop is asked for once a step", "self.should_stop is not None and self.should_stop()", "self.should_stop is not None and self._position == _Position() and self.should_stop()", "trainer"),
     Mutant("a checkpoint is written under its own name", "_write(partial, tree, tensors)", "_write(target, tree, tensors); partial = target", "training_checkpoint"),
     Mutant("damage is not looked for", "or _digest(path / name) != digest", "", "training_checkpoint"),
     Mutant("one checkpoint too few is kept", "len(older) - self.keep + 1)", "len(older) - self.keep + 2)", "training_checkpoint"),
@@ -123,9 +123,14 @@ def the_file(tree: Path, folders: tuple[str, ...], pattern: str, text: str = "")
     return found[0]
 
 
+def files_of(tree: Path, tests: str) -> list[Path]:
+    """The files of these tests: `window` is `test_window.py`."""
+    return [the_file(tree, ("tests/core", "tests/kernels"), f"test_{name}.py") for name in tests.split()]
+
+
 def fails(tree: Path, tests: str) -> bool:
     """Whether one of these tests fails in `tree`."""
-    paths = [the_file(tree, ("tests/core", "tests/kernels"), f"test_{name}.py") for name in tests.split()]
+    paths = files_of(tree, tests)
     ran = subprocess.run([sys.executable, "-m", "pytest", "-x", "-q", *map(str, paths)], cwd=tree, capture_output=True)
     if ran.returncode not in (0, 1):  # nothing was tested: the fault is one of syntax, or a test file is broken
         raise SystemExit(f"{tests}: the tests did not run\n{ran.stdout.decode()[-2000:]}")
