@@ -47,7 +47,7 @@ class ErrorRecyclingSettings:
         if self.buckets < 1 or self.timesteps % self.buckets:
             raise ValueError(f"error recycling: {self.buckets} buckets do not split {self.timesteps} timesteps evenly")
         if self.entries < 1:
-            raise ValueError(f"error recycling: a bucket needs room for at least one error, not {self.entries}")
+            raise ValueError(f"error recycling: a bucket holds at least one error, not {self.entries}")
 
 
 class ErrorBuffer:

@@ -73,7 +73,7 @@ class MiniRun:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a run tells and asks. read: reads shapes from frames, for the gates; without it there are none."""
+    """Callbacks of a run. read: reads shapes from frames, for the gates; without it no gates are measured."""
 
     log: Callable[[str], None]
     on_progress: Callable[[TrainingProgress], None] | None = None

@@ -159,7 +159,7 @@ class Trainer:
 
     @contextmanager
     def _averaged(self) -> Generator[None, None, None]:
-        """Lends the modules the averages of their weights, where there are some."""
+        """Replaces the weights of modules by their averages, where there are some, until the context ends."""
         own = {n: [p.detach().clone() for p in trainable(self._trained[n].module).values()] for n in self.averages}
         for name, average in self.averages.items():
             average.copy_to(self._trained[name].module)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,17 +80,20 @@ def run_workers(target: Callable[..., T], count: int, *args: Any, own: tuple[Any
     if count == 1:
         return target(ALONE, *args, *own)
     context = multiprocessing.get_context("spawn")
-    errors = context.SimpleQueue()
+    errors, begun = context.SimpleQueue(), context.Semaphore(0)
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
         others = [
-            context.Process(target=_other, args=(meeting, errors, target, Workers(rank, count), args), daemon=True)
+            context.Process(
+                target=_other, args=(meeting, errors, begun, target, Workers(rank, count), args), daemon=True
+            )
             for rank in range(1, count)
         ]
         for process in others:
             process.start()
         try:
+            _wait_until_begun(others, begun)
             return _joined(meeting, target, Workers(0, count), (*args, *own))
         except Exception as error:
             for process in others:
@@ -103,6 +108,18 @@ def run_workers(target: Callable[..., T], count: int, *args: Any, own: tuple[Any
                 process.terminate()
 
 
+def _wait_until_begun(processes: Sequence[BaseProcess], begun: Semaphore) -> None:
+    """Returns when all processes run; without it, the process group would wait for one that could not start.
+
+    Raises RuntimeError if one ends before.
+    """
+    for _ in processes:
+        while not begun.acquire(timeout=1.0):
+            for process in processes:
+                if process.exitcode is not None:
+                    raise RuntimeError(f"a training process ended with exit code {process.exitcode} before it began")
+
+
 def _joined(meeting: str, target: Callable[..., T], workers: Workers, args: tuple[Any, ...]) -> T:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=meeting, rank=workers.rank, world_size=workers.count)
@@ -113,8 +130,14 @@ def _joined(meeting: str, target: Callable[..., T], workers: Workers, args: tupl
 
 
 def _other(
-    meeting: str, errors: Any, target: Callable[..., object], workers: Workers, args: tuple[Any, ...]  # noqa: ANN401
-) -> None:  # fmt: skip
+    meeting: str,
+    errors: Any,  # noqa: ANN401
+    begun: Semaphore,
+    target: Callable[..., object],
+    workers: Workers,
+    args: tuple[Any, ...],
+) -> None:
+    begun.release()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _joined(meeting, target, workers, args)

@@ -164,6 +164,7 @@ def test_plain_is_the_default_and_is_unchanged(tiny: Tiny) -> None:
 
 
 def test_an_unknown_seam_is_refused(tiny: Tiny) -> None:
+    """The message names the value and the choices."""
     with pytest.raises(ValueError, match="seam 'smooth' is not known; choose one of plain, align"):
         tiny.generate("A", seam="smooth")
 
@@ -372,10 +373,12 @@ def test_the_frame_in_front_has_its_own_noise(tiny: Tiny) -> None:
 
 
 def test_a_batch_makes_its_films_independently(tiny: Tiny) -> None:
+    """An aligned film is the same alone and in a batch."""
     torch.testing.assert_close(aligned(tiny, batch=3)[:1], aligned(tiny), rtol=1e-4, atol=1e-4)
 
 
 def test_a_longer_film_begins_with_the_shorter_one(tiny: Tiny) -> None:
+    """More blocks and shots change no aligned block before them."""
     assert torch.equal(aligned(tiny)[:, :, :10], aligned(tiny, "A A A |B B"))
 
 
