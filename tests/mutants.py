@@ -35,7 +35,7 @@ class Mutant(NamedTuple):
 FILM = "unipc window generate film own_golden"
 TAKE = "take_film retake append"
 LORA = "lora linears checkpoint convert"
-VAE = "vae training own_golden"
+VAE = "vae vae_stage own_golden"
 SCRIPT = "script block_plan properties from_plan append"
 
 # fmt: off
@@ -93,7 +93,7 @@ MUTANTS = (
     Mutant("the average of float32 weights is the weights", "p.detach().clone().float()", "p.detach().float()", "trainer"),
     Mutant("parts of a batch are summed", "share = 1 / self.settings.accumulation", "share = 1.0", "trainer"),
     Mutant("gradients of another part's loss are kept", "            trained.module.zero_grad()", "            pass", "trainer"),
-    Mutant("the optimiser's state is not resumed", '{**optimiser.state_dict(), "state": saved["optimiser"]}', "optimiser.state_dict()", "trainer"),
+    Mutant("the optimiser's state is not resumed", '{**optimiser.state_dict(), "state": states[name]}', "optimiser.state_dict()", "trainer"),
     Mutant("the average is not resumed", 'self.averages[trained.name].load_state_dict(saved["average"])', "pass", "trainer"),
     Mutant("the stage's state is not resumed", 'self.stage.load_state_dict(state["stage_state"])', "pass", "trainer"),
     Mutant("gradients within a step are not saved", "if self._position.part else {}", "if False else {}", "trainer"),

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("output/mini"), help="folder of weights and checkpoints")
-    parser.add_argument("--vae", choices=["new", "shipped"], default="new", help="train a VAE, or take the shipped one")
+    parser.add_argument(
+        "--vae", default="new", help="train a VAE (new), or take the shipped one, or one of `train vae` (its folder)"
+    )
     parser.add_argument(
         "--start", choices=["nothing", "mini"], default="nothing", help="weights of the transformer to start from"
     )
@@ -37,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         folder=args.out,
         seed=args.seed,
         shipped_vae=args.vae == "shipped",
+        vae=None if args.vae in ("new", "shipped") else Path(args.vae),
         from_mini=args.start == "mini",
         films=args.films,
         data=args.data,

@@ -1,4 +1,4 @@
-"""`longlive train ar` and `longlive train dmd`: runs of the trainer with the settings of a TOML file."""
+"""`longlive train ar`, `dmd` and `vae`: runs of the trainer with the settings of a TOML file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from ..training.trainer import Trainer, TrainerSettings
 
 # The kinds of runs, RUNS in training/settings.py, which is not imported before it is needed: it imports torch.
-KINDS = ("ar", "dmd")
+KINDS = ("ar", "dmd", "vae")
 HELP = {
     "ar": "train all weights of a model by teacher forcing on encoded films",
     "dmd": "distil a model into a LoRA for few sampling steps",
+    "vae": "train a VAE like that of LongLive Mini from scratch",
 }
 # The same LoRA in the official key names, and in those of ComfyUI's core.
 LORA_FILE, CORE_LORA_FILE = "lora.safetensors", "lora_comfyui.safetensors"
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     result = {
         "ar": "the trained model, for `render --model DIR`",
         "dmd": f"the LoRA ({LORA_FILE}, and {CORE_LORA_FILE} for core's loader)",
+        "vae": "the VAE, for `train mini --vae DIR`",
     }[kind]
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help=f"settings; `train init {kind}` prints them")
     out = f"folder of log, loss curves, checkpoints and {result}; a run that is in it already is resumed"
@@ -47,14 +49,17 @@ def run(kind: str, args: argparse.Namespace) -> int:
     Raises ValueError for settings, data and models that do not fit, before work starts.
     """
     device = _device(args.device)
-    return {"ar": _train_ar, "dmd": _train_dmd}[kind](args.config, args.out, device)
+    return {"ar": _train_ar, "dmd": _train_dmd, "vae": _train_vae}[kind](args.config, args.out, device)
 
 
 def _train_ar(config: Path, out: Path, device: torch.device) -> int:
-    from ..render.load_model import load_model
-    from ..training.ar import ARStage
+    from ..render.load_model import load_model, weights_fingerprint
+    from ..take.settings import fingerprint
+    from ..training.ar_stage import ARStage
     from ..training.film_source import FilmSource, read_films
+    from ..training.films import encoder_digest
     from ..training.settings import ARRun
+    from ..training.stage import Origin
     from ..training.toml_settings import read_settings
     from ..types import BLOCK_FRAMES
 
@@ -63,10 +68,15 @@ def _train_ar(config: Path, out: Path, device: torch.device) -> int:
         raise ValueError(f"{config}: 'ar.block_frames' must be {BLOCK_FRAMES}, as in the encoded films")
     mini = load_model(run.base)
     films = read_films(mini, run.data, run.data_seed, run.films + run.validation_films)
+    shown = [encoder_digest(mini.vae), *(f"{film.film} {film.shots}" for film in films[: run.films])]
+    origins = {
+        "base": Origin(Path(run.base).name, weights_fingerprint(mini, None)),
+        "data": Origin(f"{run.films} films of seed {run.data_seed}", fingerprint(part.encode() for part in shown)),
+    }
     mini.model.requires_grad_(True).to(device)
     validation = FilmSource(mini, films[run.films :], run.blocks) if run.validation_films else None
     train = FilmSource(mini, films[: run.films], run.blocks)
-    stage = ARStage(mini.model, train, run.ar, run.optimiser, run.trainer.seed, validation=validation)
+    stage = ARStage(mini.model, train, run.ar, run.optimiser, run.trainer.seed, validation=validation, origins=origins)
 
     def write(trainer: Trainer) -> None:
         """Writes the model at the end; before it, the checkpoints hold it."""
@@ -80,26 +90,31 @@ def _train_ar(config: Path, out: Path, device: torch.device) -> int:
 
 
 def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
-    from ..render.load_model import load_model
+    from ..render.load_model import load_model, weights_fingerprint
+    from ..take.settings import fingerprint
     from ..training.clips import PlanClips, WorldClips, read_plans
     from ..training.dmd import GENERATOR
     from ..training.dmd_stage import DMDStage
     from ..training.lora import CORE_PREFIX, PREFIX
     from ..training.settings import DMDRun
+    from ..training.stage import Origin
     from ..training.toml_settings import read_settings
 
     if find_spec("peft") is None:
         raise ValueError("distillation needs the package peft: pip install peft, or install the extra 'train'")
     run = read_settings(DMDRun, config)
     mini = load_model(run.base)
+    base, data = Path(run.base).name, Path(run.data).name
+    plans = () if run.data == "world" else read_plans(Path(run.data), run.dmd.block_frames)
+    shown = [str(plan) for plan in plans] or ["world"]
+    origins = {
+        "base": Origin(base, weights_fingerprint(mini, None)),
+        "data": Origin(data, fingerprint(part.encode() for part in shown)),
+    }
     mini.model.to(device)
     encode, clips = mini.encode_text, run.clips
-    if run.data == "world":
-        source = WorldClips(encode, run.negative, clips)
-    else:
-        source = PlanClips(read_plans(Path(run.data), run.dmd.block_frames), encode, run.negative, clips)
-    stage = DMDStage(mini.model, source, run.dmd, run.trainer.seed, start=run.lora)
-    base, data = Path(run.base).name, Path(run.data).name
+    source = PlanClips(plans, encode, run.negative, clips) if plans else WorldClips(encode, run.negative, clips)
+    stage = DMDStage(mini.model, source, run.dmd, run.trainer.seed, start=run.lora, origins=origins)
 
     def write(trainer: Trainer) -> None:
         average = trainer.averages.get(GENERATOR)
@@ -108,6 +123,25 @@ def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
             stage.save_lora(out / name, trainer.step, base=base, data=data, weights=weights, prefix=prefix)
 
     return run_stage(stage, run.trainer, out, device, write)
+
+
+def _train_vae(config: Path, out: Path, device: torch.device) -> int:
+    from ..mini import VAE_FILE, save_vae
+    from ..training.settings import VAERun
+    from ..training.toml_settings import read_settings
+    from ..training.vae import finetune_decoder, train_vae
+
+    run = read_settings(VAERun, config)
+
+    def train(stage: Stage, settings: TrainerSettings, folder: Path) -> bool:
+        return run_stage(stage, settings, folder, device) == 0
+
+    vae = train_vae(run, out, train, device)
+    if vae is None or not finetune_decoder(vae, run, out, train, device):
+        return STOPPED
+    save_vae(vae, out / VAE_FILE)
+    print(f"wrote {out / VAE_FILE}")
+    return 0
 
 
 def run_stage(

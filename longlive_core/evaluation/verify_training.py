@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..model import CausalWan, WanConfig
-from ..training.ar import ARBatch, ARDraws, ARInputs, ARSettings, ARStep, ar_inputs, ar_step, step_errors
+from ..training.ar import ARStep, ar_step, step_errors
+from ..training.ar_inputs import ARBatch, ARDraws, ARInputs, ar_inputs
+from ..training.ar_settings import ARSettings
 from ..training.error_recycling import ErrorBuffers, ErrorRecyclingSettings
 from ..training.schedule import TimestepTable
 from ..training.teacher_forcing import attention_mask

@@ -21,6 +21,7 @@ from .text_encoder import TextEncoder
 ASSETS = Path(__file__).resolve().parent.parent / "assets" / "mini"
 FORMAT = "longlive-mini-1"
 FILES = ("transformer", "text_encoder", "vae")
+VAE_FILE = "vae.safetensors"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ class Mini:
         }
         configs = asdict(self.model.config), text, asdict(self.vae.config)
         for name, module, config in zip(FILES, self.modules, configs, strict=True):
-            tensors = {k: v.detach().to(dtype).contiguous() for k, v in module.state_dict().items()}
-            save_file(tensors, folder / f"{name}.safetensors", {"format": FORMAT, "config": json.dumps(config)})
+            _write(module, config, folder / f"{name}.safetensors", dtype)
 
 
 def load_mini(folder: Path | None = None, device: str | torch.device = "cpu") -> Mini:
@@ -94,6 +94,27 @@ def load_mini(folder: Path | None = None, device: str | torch.device = "cpu") ->
         module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         module.requires_grad_(False).eval().to(device)
     return mini
+
+
+def save_vae(vae: WanVAE, path: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes a VAE with its configuration, like the file of an embedded model; the file appears when it is complete."""
+    partial = path.with_name(f"{path.name}.partial")
+    _write(vae, asdict(vae.config), partial, dtype)
+    partial.replace(path)
+
+
+def load_vae(path: Path) -> WanVAE:
+    """Loads what `save_vae` wrote, in float32 on the CPU; raises as `load_mini` does."""
+    config, state = _read(path)
+    vae = WanVAE(VAEConfig.from_dict(config))
+    vae.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return vae.requires_grad_(False).eval()
+
+
+def _write(module: nn.Module, config: dict[str, Any], path: Path, dtype: torch.dtype) -> None:
+    """Writes a module and its configuration to one file."""
+    tensors = {k: v.detach().to(dtype).contiguous() for k, v in module.state_dict().items()}
+    save_file(tensors, path, {"format": FORMAT, "config": json.dumps(config)})
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

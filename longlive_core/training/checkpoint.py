@@ -21,10 +21,10 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -49,13 +49,6 @@ class DiskFullError(OSError):
 
 class BadCheckpointError(ValueError):
     """A checkpoint is damaged or incomplete."""
-
-
-class Stateful(Protocol):
-    """An object with a state dictionary, such as an optimiser or a weight average."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...  # noqa: ANN401
 
 
 @dataclass
@@ -176,30 +169,6 @@ def disk_errors(path: Path, size: int) -> Generator[None, None, None]:
             f"cannot write {path} ({format_bytes(size)}): {why}; free disk space or choose another folder, "
             "and start again: the run resumes at its last checkpoint, which is kept"
         ) from error
-
-
-class TrainingCheckpoint:
-    """Checkpoint of one training phase in the folder `path`: step, weights and optimiser state, every `every` steps."""
-
-    def __init__(self, path: Path, every: int = 100) -> None:
-        self.checkpoints, self.every = Checkpoints(path), every
-
-    def restore(self, module: nn.Module, *others: Stateful) -> int:
-        """Loads the saved state and returns the number of finished steps: 0 if there is no checkpoint."""
-        saved = self.checkpoints.load()
-        if saved is None:
-            return 0
-        module.load_state_dict(saved["module"])
-        for other, state in zip(others, saved["others"], strict=True):
-            other.load_state_dict(state)
-        return int(saved["step"])
-
-    def save(self, step: int, module: nn.Module, *others: Stateful, last: bool = False) -> None:
-        """Writes a checkpoint if `step` is a multiple of `every` or `last` is set."""
-        if step % self.every and not last:
-            return
-        states = [other.state_dict() for other in others]
-        self.checkpoints.save((step, 0), {"step": step, "module": dict(module.state_dict()), "others": states})
 
 
 def _write(folder: Path, tree: Any, tensors: dict[str, Tensor]) -> None:  # noqa: ANN401

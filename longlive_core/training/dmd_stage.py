@@ -29,7 +29,7 @@ from .dmd import (
 from .dmd_losses import REAL_GUIDANCE
 from .lora import PREFIX, LoraCard, LoraSettings, add_adapter, load_adapter, save_lora
 from .rollout import RolloutSettings
-from .stage import Loss, OptimiserSettings, Trained
+from .stage import Loss, OptimiserSettings, Origin, Trained
 from .toml_settings import Setting, check_ranges
 
 # Streams of random numbers: clips, which both roles share, and the draws of each role.
@@ -111,6 +111,7 @@ class DMDStage:
     """Stage of the trainer for distillation. A loss depends on (seed, step, part) and on the weights only.
 
     model: the base, which is frozen and gets both adapters. start: a LoRA file to train further, for the generator.
+    origins: the base and the data of the clips.
 
     Raises ValueError for memory settings that do not fit, and CheckpointError for a LoRA of another rank, before
     any work.
@@ -126,11 +127,13 @@ class DMDStage:
         seed: int,
         *,
         start: Path | str | None = None,
+        origins: Mapping[str, Origin] | None = None,
     ) -> None:
         # Checks window, format and size.
         block = LatentShape(1, model.config.channels, settings.block_frames, *settings.size)
         settings.rollout.memory.bytes(model.config, block)
         self.settings, self.seed, self._clips = settings, seed, clips
+        self.origins = {} if origins is None else origins
         self.weights = add_adapter(model, GENERATOR, settings.lora, seed)
         if start is not None:
             load_adapter(model, GENERATOR, start)

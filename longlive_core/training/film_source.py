@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..mini import Mini
-from .ar import ARBatch
+from .ar_inputs import ARBatch
 from .films import EncodedFilm, load_films
 from .mini_batches import film_batch
 

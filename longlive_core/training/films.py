@@ -24,9 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..types import BLOCK_FRAMES, SPACE_FACTOR, TIME_FACTOR, video_frames
-from ..vae import VAEConfig, WanVAE
+from ..vae import WanVAE
 from . import world
-from .vae import latent_statistics
 
 # Lengths of the shots of a film in blocks. A period of motion is three blocks, so longer shots show all its phases.
 CUT_PATTERNS = (
@@ -40,7 +39,6 @@ OTHER_FRAMES = 3
 # Latent frames before a cut from which the other shapes are encoded: the encoder's memory of earlier ones changes
 # the latents by less than a thousandth of their variance.
 WARM_UP = 2
-STATISTICS_FILMS = 48
 FORMAT = "longlive-films-1"
 
 
@@ -86,7 +84,7 @@ def encode_film(vae: WanVAE, film: world.WorldFilm, shots: tuple[int, ...]) -> E
     """Encodes a film with a VAE whose configuration holds the statistics of its latents."""
     mask = F.avg_pool2d(torch.from_numpy(world.render_mask(film))[:, None], SPACE_FACTOR)[:, 0]
     hero = torch.cat([mask[:1], mask[1:].unflatten(0, (-1, TIME_FACTOR)).mean(1)])
-    latents = vae.normalise(vae.encode(_video([film])))[0]
+    latents = vae.normalise(vae.encode(film_video([film])))[0]
     others = torch.stack([_other_shapes(vae, film, BLOCK_FRAMES * block) for block in heads(shots)])
     return EncodedFilm(film, shots, latents.half(), hero.half(), others.half())
 
@@ -148,11 +146,10 @@ def load_films(vae: WanVAE, folder: Path, seed: int, count: int) -> tuple[Encode
     return tuple(films[:count])
 
 
-@torch.inference_mode()
-def film_statistics(vae: WanVAE, seed: int, count: int = STATISTICS_FILMS) -> VAEConfig:
-    """The VAE's configuration with the statistics of the latents of `count` films that are in no data set."""
-    films = [training_film(seed + 1_000_000, index)[0] for index in range(count)]
-    return latent_statistics(vae, torch.cat([vae.encode(_video([film])) for film in films], dim=2))
+def film_video(films: list[world.WorldFilm], start: int = 0, stop: int | None = None) -> Tensor:
+    """Frames in [start, stop) of films of equal length, `[B, 3, T, H, W]` in [−1, 1]."""
+    frames = np.stack([world.render(film, start, stop) for film in films])
+    return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 def encoder_digest(vae: WanVAE) -> str:
@@ -174,14 +171,8 @@ def _other_shapes(vae: WanVAE, film: world.WorldFilm, latent: int) -> Tensor:
     before = min(latent, WARM_UP)
     # The first frame of a clip is one latent frame, as the first frame of a film is.
     start = video_frames(latent - before + 1) - 1
-    video = _video(others, start, video_frames(latent + OTHER_FRAMES))
+    video = film_video(others, start, video_frames(latent + OTHER_FRAMES))
     return vae.normalise(vae.encode(video))[:, :, before:]
-
-
-def _video(films: list[world.WorldFilm], start: int = 0, stop: int | None = None) -> Tensor:
-    """Frames in [start, stop) of films of equal length, `[B, 3, T, H, W]` in [−1, 1]."""
-    frames = np.stack([world.render(film, start, stop) for film in films])
-    return torch.from_numpy(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 def _shard_count(films: int) -> int:

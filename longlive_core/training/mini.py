@@ -1,7 +1,7 @@
 """Training of LongLive Mini: VAE, films, transformer and text encoder, decoder. `longlive train mini` runs it.
 
 OUT/transformer.safetensors …   the three files that `load_mini` reads
-OUT/checkpoints/vae_…           checkpoints of the VAE
+OUT/vae/images/ …               checkpoints, log and plot of each phase of the VAE
 OUT/start/                      the model before training of the transformer, and the decoder's metric
 OUT/films/                      the encoded films, unless they are kept elsewhere
 OUT/transformer/                checkpoints, log and plot of the transformer
@@ -18,14 +18,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..mini import FILES, Mini, load_mini
+from ..mini import FILES, VAE_FILE, Mini, load_mini, load_vae
 from ..vae import WanVAE
 from .captions import vocabulary
 from .counterfactual import decoder_metric
-from .films import encode_films, film_statistics, load_films
+from .films import encode_films, load_films
 from .gates import ShapeReader, shape_gates
 from .log import TrainingProgress
 from .mini_stage import PARTS, MiniSettings, MiniStage
+from .settings import VAERun
+from .stage import Stage
 from .trainer import Trainer, TrainerSettings
 from .vae import finetune_decoder, train_vae
 from .workers import Workers, run_workers
@@ -37,7 +39,8 @@ METRIC_FILE = "metric.safetensors"
 class MiniRun:
     """One run of `train_mini`, whose files are in `folder`.
 
-    shipped_vae: take the VAE that comes with the program instead of training one. from_mini: start from the
+    shipped_vae: take the VAE that comes with the program instead of training one. vae: folder of a VAE that
+    `longlive train vae` made, to take instead. from_mini: start from the
     transformer and text encoder that come with the program instead of random weights; needs their VAE too. data:
     folder of the encoded films. processes: each of one thread if there are two or more. batch: factor of the size of
     batches. Raises ValueError for settings that contradict each other.
@@ -46,6 +49,7 @@ class MiniRun:
     folder: Path
     seed: int = 0
     shipped_vae: bool = False
+    vae: Path | None = None
     from_mini: bool = False
     films: int = 2000
     data: Path | None = None
@@ -60,10 +64,22 @@ class MiniRun:
     def __post_init__(self) -> None:
         if self.from_mini and not self.shipped_vae:
             raise ValueError("the shipped transformer needs the shipped VAE: train with both, or with neither")
+        if self.shipped_vae and self.vae is not None:
+            raise ValueError(f"a run has one VAE: the shipped one or that of {self.vae}")
         if self.processes > 1 and self.device != "cpu":
             raise ValueError(f"{self.processes} processes train on the CPU only; use one on {self.device}")
         if min(self.films, self.steps, self.processes, self.batch) < 1:
             raise ValueError("films, steps, processes and batch must be 1 or more")
+
+    @property
+    def given_vae(self) -> bool:
+        """Whether the VAE is there before the run, with a decoder that is trained."""
+        return self.shipped_vae or self.vae is not None
+
+    @property
+    def vae_folder(self) -> Path:
+        """Folder of the phases of the VAE's training."""
+        return self.folder / "vae"
 
     @property
     def data_folder(self) -> Path:
@@ -91,8 +107,8 @@ def train_mini(run: MiniRun, hooks: Hooks) -> Mini | None:
     mini = run_workers(_train_transformer, run.processes, run, own=(hooks,))
     if mini is None:
         return None
-    if not run.shipped_vae:
-        finetune_decoder(mini.vae, run.folder / "checkpoints", run.seed, hooks.log)
+    if not run.given_vae and not finetune_decoder(mini.vae, VAERun(run.seed), run.vae_folder, partial(_train, hooks)):
+        return None
     mini.save(run.folder)
     count = sum(p.numel() for module in mini.modules for p in module.parameters())
     hooks.log(f"wrote {run.folder}: {count:,} weights")
@@ -101,28 +117,41 @@ def train_mini(run: MiniRun, hooks: Hooks) -> Mini | None:
 
 def encode_data(run: MiniRun, hooks: Hooks) -> bool:
     """Encodes the films of a run, and trains the VAE if there is none yet; returns False if it was stopped."""
-    prepare(run, hooks.log)
-    return run_workers(_encode, run.processes, run, own=(hooks,))
+    return prepare(run, hooks) is not None and run_workers(_encode, run.processes, run, own=(hooks,))
 
 
-def prepare(run: MiniRun, log: Callable[[str], None]) -> Mini:
-    """Returns the model before training of the transformer, from `folder/start` if that exists."""
+def prepare(run: MiniRun, hooks: Hooks) -> Mini | None:
+    """Returns the model before training of the transformer, from `folder/start` if that exists; None if stopped."""
     folder = run.folder / "start"
     if not all((folder / f"{name}.safetensors").is_file() for name in FILES):
         if run.from_mini:
             mini = load_mini()
         else:
-            vae = load_mini().vae if run.shipped_vae else _new_vae(run, log)
+            vae = _start_vae(run, hooks)
+            if vae is None:
+                return None
             mini = Mini.random(run.seed, vocabulary(), vae=vae.config)
             mini.vae.load_state_dict(vae.state_dict())
         mini.save(folder, torch.float32)
     return load_mini(folder)
 
 
-def _new_vae(run: MiniRun, log: Callable[[str], None]) -> WanVAE:
-    vae = train_vae(run.folder / "checkpoints", run.seed, log).requires_grad_(False)
-    vae.config = film_statistics(vae, run.seed)
-    return vae
+def _start_vae(run: MiniRun, hooks: Hooks) -> WanVAE | None:
+    if run.vae is not None:
+        if not (run.vae / VAE_FILE).is_file():
+            raise FileNotFoundError(
+                f"{run.vae} has no {VAE_FILE}; give the folder of `longlive train vae`, new or shipped"
+            )
+        return load_vae(run.vae / VAE_FILE)
+    if run.shipped_vae:
+        return load_mini().vae
+    return train_vae(VAERun(run.seed), run.vae_folder, partial(_train, hooks))
+
+
+def _train(hooks: Hooks, stage: Stage, settings: TrainerSettings, folder: Path) -> bool:
+    """Trains a phase of the VAE in a folder; returns whether it is complete."""
+    hooks.log(f"{stage.name}: {settings.steps} steps")
+    return Trainer(stage, settings, folder, hooks.on_progress, hooks.should_stop).run()
 
 
 def _encode(workers: Workers, run: MiniRun, hooks: Hooks | None = None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from .counterfactual import counterfactual_loss
 from .films import OTHER_FRAMES, EncodedFilm
 from .mini_batches import Batch, film_batch, single_batch
 from .schedule import TimestepTable, add_noise
-from .stage import Loss, OptimiserSettings, Trained
+from .stage import Loss, OptimiserSettings, Origin, Trained
 from .teacher_forcing import teacher_forced_flow
 
 HERO_WEIGHT = 6.0  # weight of the hero's latent cells in the loss of the flow
@@ -82,6 +82,7 @@ class MiniStage:
         self.metric = metric.to(mini.model.device)
         module = nn.ModuleList([mini.model, mini.text]).requires_grad_(True)
         self.trained = (Trained("model", module, settings.optimiser),)
+        self.origins: Mapping[str, Origin] = {}  # `train_mini` keeps the start, and films name their VAE
 
     def loss(self, name: str, step: int, part: int, /) -> Loss:
         """See `Stage.loss`. Even parts hold single blocks, odd ones films."""

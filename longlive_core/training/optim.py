@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,42 +10,58 @@ from torch import Tensor, nn
 
 from .stage import OptimiserSettings
 
+MUON_MOMENTUM = 0.95
 
-class MuonAdam:
-    """Optimiser: Muon for kernels flattened to `[C_out, -1]`, Adam for parameters of one dimension.
 
-    torch's Muon takes matrices only. The flattened parameters share storage with the model's, so that a step has to
-    copy references to gradients, and no weights.
+class Optimiser:
+    """The optimiser of a module's trainable parameters: AdamW, or Muon for kernels and AdamW for vectors.
+
+    Kernels have two or more dimensions, those of size 1 left aside. torch's Muon takes matrices only, so it gets them
+    flattened to `[C_out, -1]`, in the same storage: a step copies references to gradients, and no weights.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, muon_lr: float, adam_lr: float) -> None:
-        parameters = list(parameters)
-        self.kernels = [p for p in parameters if p.squeeze().ndim > 1]
-        self.vectors = [p for p in parameters if p.squeeze().ndim <= 1]
-        self.flat = [nn.Parameter(p.data.view(p.shape[0], -1)) for p in self.kernels]
-        self.muon = torch.optim.Muon(self.flat, lr=muon_lr, weight_decay=0.0, momentum=0.95)
-        self.adam = torch.optim.Adam(self.vectors, lr=adam_lr, betas=(0.9, 0.99))
-        self.peak = (muon_lr, adam_lr)
+    def __init__(self, module: nn.Module, settings: OptimiserSettings) -> None:
+        """Raises ValueError if the module has no trainable parameter, or one that is not float32."""
+        parameters = _trainable_float32(module)
+        muon = settings.muon_lr is not None
+        self._kernels = [p for p in parameters if muon and p.squeeze().ndim > 1]
+        self._flat = [nn.Parameter(p.data.view(p.shape[0], -1)) for p in self._kernels]
+        vectors = [p for p in parameters if not muon or p.squeeze().ndim <= 1]
+        decay = settings.weight_decay
+        # Each with its learning rate. An optimiser of no parameters is an error in torch.
+        self._optimisers: dict[str, tuple[torch.optim.Optimizer, float]] = {}
+        if vectors:
+            adam = torch.optim.AdamW(vectors, settings.lr, settings.betas, settings.eps, decay)
+            self._optimisers["adam"] = adam, settings.lr
+        if self._kernels and settings.muon_lr is not None:
+            lr = settings.muon_lr
+            self._optimisers["muon"] = torch.optim.Muon(self._flat, lr, decay, MUON_MOMENTUM), lr
+        self._module = module
 
     def step(self, scale: float = 1.0) -> None:
-        """Updates the parameters with `scale` times the peak learning rates, then clears the gradients."""
-        for flat, kernel in zip(self.flat, self.kernels, strict=True):
+        """Updates the parameters with `scale` times the learning rates, then clears the gradients."""
+        for flat, kernel in zip(self._flat, self._kernels, strict=True):
             flat.grad = None if kernel.grad is None else kernel.grad.view_as(flat)
-        for optimiser, peak in ((self.muon, self.peak[0]), (self.adam, self.peak[1])):
+        for optimiser, lr in self._optimisers.values():
             for group in optimiser.param_groups:
-                group["lr"] = peak * scale
+                group["lr"] = lr * scale
             optimiser.step()
-        for parameter in (*self.kernels, *self.vectors):
-            parameter.grad = None
+        self._module.zero_grad()
 
-    def state_dict(self) -> dict[str, Any]:
-        """States of both optimisers."""
-        return {"muon": self.muon.state_dict(), "adam": self.adam.state_dict()}
+    def state_dict(self) -> dict[Any, Any]:
+        """Returns the moments, without settings: of each optimiser by name, or those of AdamW if it is alone."""
+        states = {name: optimiser.state_dict()["state"] for name, (optimiser, _) in self._optimisers.items()}
+        return states if self._kernels else states["adam"]
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Loads the states of both optimisers."""
-        self.muon.load_state_dict(state["muon"])
-        self.adam.load_state_dict(state["adam"])
+    def load_state_dict(self, state: dict[Any, Any]) -> None:
+        """Restores what `state_dict` returned. Raises ValueError for the state of other optimisers."""
+        states: dict[str, Any] = state if "muon" in state else {"adam": state}
+        if states.keys() != self._optimisers.keys():
+            saved, own = (" and ".join(names) for names in (states, self._optimisers))
+            raise ValueError(f"the checkpoint is of the optimiser {saved}, not {own}: set or unset 'muon_lr' as before")
+        for name, (optimiser, _) in self._optimisers.items():
+            # Settings of the optimiser are those of this run.
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": states[name]})
 
 
 class WeightAverage:
@@ -88,8 +103,8 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
-def make_adamw(module: nn.Module, settings: OptimiserSettings) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of a module. Raises ValueError if there are none or one is not float32."""
+def _trainable_float32(module: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters of a module. Raises ValueError if there are none or one is not float32."""
     parameters = trainable(module)
     if not parameters:
         raise ValueError("nothing to train: no parameter requires gradients")
@@ -98,17 +113,16 @@ def make_adamw(module: nn.Module, settings: OptimiserSettings) -> torch.optim.Ad
             raise ValueError(
                 f"weight '{name}' is {value.dtype}: trained weights must be float32 (precision is chosen apart)"
             )
-    return torch.optim.AdamW(
-        parameters.values(),
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-    )
+    return list(parameters.values())
 
 
 def lr_scale(settings: OptimiserSettings, step: int, steps: int) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then a cosine over all steps from 1 to `final_scale`."""
+    """Factor of the learning rates at a step of `steps`: linear warm-up, then a cosine from 1 to `final_scale`.
+
+    The cosine is over `horizon` steps, after which the factor stays, or over all.
+    """
     if step < settings.warmup:
         return (step + 1) / settings.warmup
-    return settings.final_scale + (1 - settings.final_scale) * 0.5 * (1 + math.cos(math.pi * step / steps))
+    horizon = steps if settings.horizon is None else settings.horizon
+    cosine = math.cos(math.pi * min(step, horizon) / horizon)
+    return settings.final_scale + (1 - settings.final_scale) * 0.5 * (1 + cosine)

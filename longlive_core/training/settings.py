@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from ..mini import LATENT_SIZE
-from .ar import ARSettings
+from .ar_settings import ARSettings
 from .dmd_stage import DMDSettings
 from .stage import OptimiserSettings
 from .toml_settings import Setting, check_ranges
-from .trainer import TrainerSettings
+from .trainer import Precision, TrainerSettings
+from .vae_stage import VAEPhase
 
 
 @dataclass(frozen=True)
@@ -86,5 +87,49 @@ class DMDRun:
         check_ranges(self)
 
 
-Run = ARRun | DMDRun
-RUNS: Final[dict[str, type[Run]]] = {"ar": ARRun, "dmd": DMDRun}
+def _muon(muon_lr: float, lr: float, final_scale: float, horizon: int | None = None) -> OptimiserSettings:
+    return OptimiserSettings(lr, muon_lr, (0.9, 0.99), clip=None, warmup=50, final_scale=final_scale, horizon=horizon)
+
+
+@dataclass(frozen=True)
+class VAERun:
+    """Training of a VAE like the embedded model's from random weights, on films of its world.
+
+    seed: with the step it decides all random numbers. accumulation: parts of a batch whose gradients are averaged
+    before an update. precision: of the forward pass; weights and optimiser are always float32. save_every: steps
+    between checkpoints; each phase keeps the newest two. statistics: films that the statistics of the latents are
+    measured on. images: the first phase, an image autoencoder. clips: the second phase, short clips of parts of a
+    frame; if the phase before has one frame, weights of past frames start at zero. films: the third phase, short clips
+    of whole frames. polish: the decoder alone, on noisy latents, because a sampler's latents have errors.
+
+    The PSNR of held-out films is measured after each phase. Raises ValueError for a value out of range.
+    """
+
+    seed: Annotated[int, Setting(at_least=0)] = 0
+    accumulation: Annotated[int, Setting(at_least=1)] = 1
+    precision: Precision = "float32"
+    save_every: Annotated[int, Setting(at_least=1)] = 100
+    statistics: Annotated[int, Setting(at_least=1)] = 48
+    images: VAEPhase = field(default_factory=lambda: VAEPhase(1200, 1, 64, 16, _muon(0.02, 3e-3, 0.2)))
+    clips: VAEPhase = field(default_factory=lambda: VAEPhase(1100, 5, 64, 8, _muon(0.005, 1e-3, 0.4)))
+    # It ends in the middle of its cosine. Any fixed encoder will do, and `polish` trains the decoder further.
+    films: VAEPhase = field(default_factory=lambda: VAEPhase(400, 9, 128, 2, _muon(0.0025, 5e-4, 0.02, 900)))
+    polish: VAEPhase = field(default_factory=lambda: VAEPhase(220, 9, 128, 2, _muon(0.002, 4e-4, 0.02)))
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+    @property
+    def phases(self) -> tuple[tuple[str, VAEPhase], ...]:
+        """The phases that train the whole VAE, with their names."""
+        return ("images", self.images), ("clips", self.clips), ("films", self.films)
+
+    def trainer(self, phase: VAEPhase) -> TrainerSettings:
+        """Returns the settings of the loop for a phase."""
+        return TrainerSettings(
+            phase.steps, self.seed, self.accumulation, self.precision, self.save_every, validate_every=phase.steps
+        )
+
+
+Run = ARRun | DMDRun | VAERun
+RUNS: Final[dict[str, type[Run]]] = {"ar": ARRun, "dmd": DMDRun, "vae": VAERun}

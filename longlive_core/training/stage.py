@@ -17,35 +17,49 @@ from .toml_settings import Setting, check_ranges
 
 @dataclass(frozen=True)
 class OptimiserSettings:
-    """Settings of one AdamW optimiser; the defaults are those of LongLive 2.0.
+    """Settings of AdamW, or of Muon and AdamW; the defaults are those of LongLive 2.0.
 
-    lr: learning rate. betas: decay of the first and the second moment. weight_decay: decoupled from the gradient.
-    eps: added to the denominator. clip: largest global norm of the gradient; a larger one is scaled down to it.
-    every: updates on steps that are multiples of this number, step 0 included. ema_decay: keeps an average of the
-    weights, average = decay * average + (1 - decay) * weights; 0 or not set is none. ema_start: first step, from 0,
-    that updates the average. warmup: steps in which the learning rate rises linearly to lr. final_scale: the
-    learning rate falls along a cosine over all steps, from lr to this share of lr; 1 is constant. Raises ValueError
-    for a value out of range.
+    lr: learning rate of AdamW. muon_lr: learning rate of Muon, which then updates the weights of two or more
+    dimensions and leaves the others to AdamW; not set is AdamW alone. betas: decay of AdamW's first and second moment.
+    weight_decay: decoupled from the gradient. eps: added to AdamW's denominator. clip: largest global norm of the
+    gradient; a larger one is scaled down to it; not set is no limit. every: updates on steps that are multiples of this
+    number, step 0 included. ema_decay: keeps an average of the weights, average = decay * average + (1 - decay) *
+    weights; 0 or not set is none. ema_start: first step, from 0, that updates the average. warmup: steps in which
+    the learning rates rise linearly. final_scale: the learning rates fall along a cosine to this share; 1 is constant.
+    horizon: steps of the cosine; not set is all steps of the run. Raises ValueError for a value out of range.
     """
 
     lr: Annotated[float, Setting(above=0, at_most=1, example=1e-5)]
+    muon_lr: Annotated[float | None, Setting(above=0, at_most=1, example=0.02)] = None
     betas: Annotated[tuple[float, float], Setting(at_least=0, below=1)] = (0.0, 0.999)
     weight_decay: Annotated[float, Setting(at_least=0, at_most=1)] = 0.0
     eps: Annotated[float, Setting(above=0, at_most=1)] = 1e-8
-    clip: Annotated[float, Setting(above=0)] = 10.0
+    clip: Annotated[float | None, Setting(above=0, example=10.0)] = 10.0
     every: Annotated[int, Setting(at_least=1)] = 1
     ema_decay: Annotated[float | None, Setting(at_least=0, below=1, example=0.99)] = None
     ema_start: Annotated[int, Setting(at_least=0)] = 0
     warmup: Annotated[int, Setting(at_least=0)] = 0
     final_scale: Annotated[float, Setting(at_least=0, at_most=1)] = 1.0
+    horizon: Annotated[int | None, Setting(at_least=1, example=1000)] = None
 
     def __post_init__(self) -> None:
         check_ranges(self)
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a run starts from or learns from, such as a base model or data: the same one is needed to resume it.
+
+    name: for messages. digest: of its content, so that it may be moved and renamed.
+    """
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class Trained:
-    """What one optimiser updates: the parameters of `module` that require gradients.
+    """What is updated together: the parameters of `module` that require gradients.
 
     name: "model", "generator" or "critic", for example; unique within a stage.
     """
@@ -71,8 +85,8 @@ class Loss:
 class Stage(Protocol):
     """One kind of training. A loss depends on (seed, step, part) and on the state only, so that a run resumes exactly.
 
-    name: "ar", "dmd" or "vae", for example; a checkpoint of another stage is refused by this name. trained: updated in
-    this order in each step.
+    name: "ar", "dmd" or "vae images", for example; a checkpoint of another stage is refused by this name. trained:
+    updated in this order in each step. origins: by role, such as "base" or "data"; a checkpoint of others is refused.
     """
 
     @property
@@ -80,6 +94,9 @@ class Stage(Protocol):
 
     @property
     def trained(self) -> tuple[Trained, ...]: ...
+
+    @property
+    def origins(self) -> Mapping[str, Origin]: ...
 
     def loss(self, name: str, step: int, part: int, /) -> Loss:
         """Returns the loss of `Trained` `name`; `part` is the index of the gradient-accumulation part."""

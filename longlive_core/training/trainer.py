@@ -1,4 +1,4 @@
-"""The training loop of all stages: accumulation, clipping, AdamW, averages of weights, checkpoints and log."""
+"""The training loop of all stages: accumulation, clipping, optimisers, averages of weights, checkpoints and log."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from .checkpoint import Checkpoints, Place, check_space, disk_errors
 from .log import PACE_STEPS, PLOT_FILE, TrainingLog, TrainingProgress, save_plot
-from .optim import WeightAverage, lr_scale, make_adamw, trainable
-from .stage import Loss, Stage, Trained
+from .optim import Optimiser, WeightAverage, lr_scale, trainable
+from .stage import Loss, Origin, Stage, Trained
 from .toml_settings import Setting, check_ranges
 from .workers import ALONE, Workers
 
@@ -74,8 +74,8 @@ class Trainer:
     ) -> None:
         """Makes the optimisers and loads the newest checkpoint of the folder.
 
-        Raises ValueError for a checkpoint of another stage, seed or model, BadCheckpointError if no checkpoint can be
-        read, and DiskFullError if the disk has too little space for the checkpoints.
+        Raises ValueError for a checkpoint of another stage, seed, origin or model, BadCheckpointError if no checkpoint
+        can be read, and DiskFullError if the disk has too little space for the checkpoints.
         """
         self.stage, self.settings, self.folder = stage, settings, folder
         self.on_progress, self.should_stop = on_progress, should_stop
@@ -88,7 +88,7 @@ class Trainer:
         self.step = 0
         self.averages: dict[str, WeightAverage] = {}
         self._trained = {trained.name: trained for trained in stage.trained}
-        self._optimisers = {t.name: make_adamw(t.module, t.optimiser) for t in stage.trained}
+        self._optimisers = {t.name: Optimiser(t.module, t.optimiser) for t in stage.trained}
         self._position = _Position()
         self._saved: Place | None = None
         self._plotted = time.monotonic()
@@ -196,31 +196,30 @@ class Trainer:
         name, settings, module = trained.name, trained.optimiser, trained.module
         parameters = trainable(module).values()
         self.workers.sum_gradients(parameters)
-        norm = float(nn.utils.clip_grad_norm_(parameters, settings.clip))
+        clip = math.inf if settings.clip is None else settings.clip
+        norm = float(nn.utils.clip_grad_norm_(parameters, clip))
         if not math.isfinite(norm):
             batch = ", ".join(filter(None, self._position.batches))
             raise self._not_finite(trained, f"gradient norm is {norm}", Loss(torch.tensor(norm), batch=batch))
         if settings.ema_decay and name not in self.averages and self.step >= settings.ema_start:
             self.averages[name] = WeightAverage(module, settings.ema_decay)
-        lr = settings.lr * lr_scale(settings, self.step, self.settings.steps)
-        optimiser = self._optimisers[name]
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        optimiser.step()
-        optimiser.zero_grad()
+        scale = lr_scale(settings, self.step, self.settings.steps)
+        self._optimisers[name].step(scale)
         if name in self.averages:
             self.averages[name].update(module)
         if self.workers.first:
-            self._position.line |= {f"{name}.norm": norm, f"{name}.lr": lr}
+            self._position.line |= {f"{name}.norm": norm, f"{name}.lr": settings.lr * scale}
         self._position.batches.clear()
 
     def _not_finite(self, trained: Trained, what: str, loss: Loss) -> NotFiniteLossError:
         batch = f" on {loss.batch}" if loss.batch else ""
         places = self._checkpoints.places()
         kept = f"the checkpoint of step {places[-1][0]} is kept" if places else "there is no checkpoint yet"
+        lr, muon_lr = trained.optimiser.lr, trained.optimiser.muon_lr
+        rates = f"{lr:g}" if muon_lr is None else f"{lr:g}, Muon {muon_lr:g}"
         return NotFiniteLossError(
             f"step {self.step}: the {what} in '{trained.name}'{batch}; {kept}. "
-            f"Check this data, or lower the learning rate ({trained.optimiser.lr:g})"
+            f"Check this data, or lower the learning rate ({rates})"
         )
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -238,6 +237,7 @@ class Trainer:
             "seed": self.settings.seed,
             "step": self.step,
             "accumulation": self.settings.accumulation,
+            "origins": {role: asdict(origin) for role, origin in self.stage.origins.items()},
             "trained": {name: self._trained_state(trained) for name, trained in self._trained.items()},
             "stage_state": self.stage.state_dict(),
             "position": asdict(self._position),
@@ -252,7 +252,7 @@ class Trainer:
         gradients = {k: p.grad for k, p in weights.items() if p.grad is not None} if self._position.part else {}
         return {
             "weights": {name: p.detach() for name, p in weights.items()},
-            "optimiser": self._optimisers[trained.name].state_dict()["state"],
+            "optimiser": self._optimisers[trained.name].state_dict(),
             "average": None if average is None else average.state_dict(),
             "gradients": gradients,
         }
@@ -264,6 +264,7 @@ class Trainer:
         self._check_same("stage", state["stage"], self.stage.name)
         self._check_same("seed", state["seed"], self.settings.seed)
         self._check_same("trained parts", sorted(state["trained"]), sorted(self._trained))
+        self._check_origins(state.get("origins", {}))
         position = _Position(**state["position"])
         if position != _Position():
             # The run was stopped within a step, whose gradients so far are shares of this number.
@@ -291,6 +292,13 @@ class Trainer:
             where = self._checkpoints.folder
             raise ValueError(f"the checkpoints in {where} are of {what} {saved!r}, not {own!r}: choose another folder")
 
+    def _check_origins(self, saved: dict[str, dict[str, str]]) -> None:
+        """Raises ValueError for another base or other data. Checkpoints of earlier versions do not know theirs."""
+        for role, own in self.stage.origins.items():
+            before = Origin(**saved[role]) if role in saved else own
+            if before.digest != own.digest:
+                self._check_same(role, f"{before.name} ({before.digest})", f"{own.name} ({own.digest})")
+
     @torch.no_grad()
     def _load_trained(self, trained: Trained, saved: dict[str, Any]) -> None:
         weights = trainable(trained.module)
@@ -302,9 +310,7 @@ class Trainer:
             p.copy_(saved["weights"][name])
             gradient = saved["gradients"].get(name)
             p.grad = None if gradient is None else gradient.to(p.device)
-        optimiser = self._optimisers[trained.name]
-        # Settings of the optimiser are those of this run.
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": saved["optimiser"]})
+        self._optimisers[trained.name].load_state_dict(saved["optimiser"])
         if saved["average"] is not None and trained.optimiser.ema_decay:
             self.averages[trained.name] = WeightAverage(trained.module, trained.optimiser.ema_decay)
             self.averages[trained.name].load_state_dict(saved["average"])

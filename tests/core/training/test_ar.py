@@ -14,16 +14,10 @@ import torch
 from longlive.longlive_core.memory import FilmKVCache
 from longlive.longlive_core.model import CausalWan
 from longlive.longlive_core.model.attention import torch_attention
-from longlive.longlive_core.training.ar import (
-    ARBatch,
-    ARDraws,
-    ARSettings,
-    ARStage,
-    ar_inputs,
-    ar_step,
-    random_draws,
-    step_errors,
-)
+from longlive.longlive_core.training.ar import ar_step, step_errors
+from longlive.longlive_core.training.ar_inputs import ARBatch, ARDraws, ar_inputs, random_draws
+from longlive.longlive_core.training.ar_settings import ARSettings
+from longlive.longlive_core.training.ar_stage import ARStage
 from longlive.longlive_core.training.error_recycling import BlockErrors, ErrorBuffers, ErrorRecyclingSettings
 from longlive.longlive_core.training.schedule import TimestepTable
 from longlive.longlive_core.training.stage import OptimiserSettings, Stage

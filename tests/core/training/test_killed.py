@@ -20,7 +20,7 @@ from longlive.longlive_core.training import films
 from longlive.longlive_core.training.log import TrainingLog
 from safetensors.torch import load_file
 
-from . import toy_mini
+from . import toy_mini, toy_vae
 
 STEPS, KILLS = 24, 5
 DMD = """
@@ -73,9 +73,10 @@ def encoded(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path / "films"
 
 
-def losses(folder: Path) -> list[dict[str, Any]]:
-    """The log without times."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in TrainingLog(folder).lines()]
+def losses(folder: Path, phases: Sequence[str] = (".",)) -> list[dict[str, Any]]:
+    """The log without times, of all phases of a run."""
+    lines = (line for phase in phases for line in TrainingLog(folder / phase).lines())
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
 @pytest.fixture
@@ -86,22 +87,25 @@ def environment(root: Path, tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "tree")}
 
 
-def kill_five_times(command: Sequence[object], folder: Path, environment: dict[str, str]) -> None:
+def kill_five_times(
+    command: Sequence[object], folder: Path, environment: dict[str, str], phases: Sequence[str] = (".",)
+) -> None:
     """Starts a command five times, kills each with everything that it started, then lets one finish.
 
-    A run is killed at a random moment of a random step, each at a later step than the one before.
+    phases: folders of the logs. A run is killed at a random moment of a random step, each at a later step than the one
+    before.
     """
     words = [sys.executable, *map(str, command)]
     rng = random.Random(11)
     for target in sorted(rng.sample(range(1, STEPS - 2), KILLS)):
         process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-        while process.poll() is None and len(TrainingLog(folder).lines()) < target:
+        while process.poll() is None and len(losses(folder, phases)) < target:
             time.sleep(0.002)
         time.sleep(rng.random() * 0.03)
         assert process.poll() is None, "the run ended before it was killed"
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        assert len(TrainingLog(folder).lines()) < STEPS
+        assert len(losses(folder, phases)) < STEPS
     subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
@@ -155,3 +159,18 @@ def test_mini_with_two_processes(environment: dict[str, str], tmp_path: Path) ->
     kill_five_times([script, killed, STEPS], killed, environment)
     assert len(losses(whole)) == STEPS
     assert losses(killed) == losses(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.linux
+def test_the_phases_of_the_vae(environment: dict[str, str], tmp_path: Path) -> None:
+    """The VAE's curriculum: the losses of all phases and the VAE are those of an uninterrupted run."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    script, phases = Path(__file__).with_name("toy_vae.py"), toy_vae.PHASES
+    steps = STEPS // len(phases)
+    subprocess.run([sys.executable, script, whole, str(steps)], env=environment, check=True)
+    kill_five_times([script, killed, steps], killed, environment, phases)
+    assert len(losses(whole, phases)) == STEPS
+    assert losses(killed, phases) == losses(whole, phases)
+    mine, theirs = torch.load(whole / "vae.pt"), torch.load(killed / "vae.pt")
+    assert [name for name, value in mine.items() if not torch.equal(value, theirs[name])] == []

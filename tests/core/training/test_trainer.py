@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
@@ -20,7 +20,7 @@ from longlive.longlive_core.training import trainer as trainer_module
 from longlive.longlive_core.training.checkpoint import DiskFullError
 from longlive.longlive_core.training.log import TrainingLog
 from longlive.longlive_core.training.optim import WeightAverage, lr_scale
-from longlive.longlive_core.training.stage import Loss, OptimiserSettings, Trained
+from longlive.longlive_core.training.stage import Loss, OptimiserSettings, Origin, Trained
 from longlive.longlive_core.training.trainer import CHECKPOINTS, NotFiniteLossError, Trainer, TrainerSettings
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -76,6 +76,7 @@ class Given:
     """A stage whose gradients are given: the loss is their product with the parameter."""
 
     name = "given"
+    origins: Mapping[str, Origin] = {}
 
     def __init__(self, start: Tensor, gradients: Tensor, optimiser: OptimiserSettings) -> None:
         self.module = nn.Module()
@@ -148,7 +149,7 @@ def test_gradients_are_clipped_by_their_global_norm(tmp_path: Path) -> None:
     trainer = Trainer(stage, TrainerSettings(steps=1), tmp_path)
     trainer.run()
     assert logged(tmp_path)[0]["model.norm"] == 100.0
-    moment = trainer._optimisers["model"].state[stage.module.p]["exp_avg_sq"]
+    moment = trainer._optimisers["model"].state_dict()[0]["exp_avg_sq"]
     assert torch.allclose(moment, torch.full((4,), 0.001 * 5.0**2), rtol=1e-4)
 
 

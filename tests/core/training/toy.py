@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from longlive.longlive_core.training.stage import Loss, OptimiserSettings, Trained
+from longlive.longlive_core.training.stage import Loss, OptimiserSettings, Origin, Trained
 from longlive.longlive_core.training.trainer import Trainer, TrainerSettings
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ class ToyStage:
     """
 
     name = "toy"
+    origins: Mapping[str, Origin] = {}
 
     def __init__(
         self,
