@@ -1,7 +1,8 @@
-"""`longlive train ar` and `longlive train dmd`: what they write, and what they refuse before work starts."""
+"""`longlive train ar`, `dmd` and `vae`: what they write, and what they refuse before work starts."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,16 +101,60 @@ def assert_loads_the_same(base: Path, path: Path) -> None:
             torch.testing.assert_close(latents(mini), trained, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
-def test_a_checkpoint_of_another_stage_is_refused(
-    train: Train, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The folder of a run of teacher forcing is no place for a distillation; the model of that run can be rendered."""
+@pytest.fixture
+def encoded(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of encoded films with random latents."""
     made = {str(film.film): film for film in random_films()}
     monkeypatch.setattr(films, "encode_film", lambda _vae, film, _shots: made[str(film)])
     films.encode_films(load_mini(base).vae, tmp_path / "films", 0, len(made))
+    return tmp_path / "films"
+
+
+def changed(base: Path, folder: Path) -> Path:
+    """A folder with the model of `base` and one other weight."""
+    mini = load_mini(base)
+    mini.model.head.head.weight.data[0, 0] += 1
+    mini.save(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_distillation_is_resumed_with_its_own_base_and_data(train: Train, base: Path, tmp_path: Path) -> None:
+    """Another base or other scripts are refused with the names of both; a base that was renamed is the same one."""
+    film, other = (tmp_path / name for name in ("one.txt", "other.txt"))
+    film.write_text("Shot 1 (1 block): a ring\n")
+    other.write_text("Shot 1 (1 block): a square\n")
+    assert train("out", more=f'data = "{film}"') == (0, "")
+    code, error = train("out", more=f'data = "{other}"')
+    assert code == 2 and re.search(r"are of data 'one\.txt \(\w{16}\)', not 'other\.txt \(\w{16}\)': choose", error)
+    assert "data 'one.txt" in train("out")[1] and "not 'world" in train("out")[1]
+    another = changed(base, tmp_path / "another")
+    code, error = train("out", more=f'data = "{film}"', text=DMD.replace("{base}", str(another)))
+    assert code == 2 and re.search(r"are of base 'tiny \(\w{16}\)', not 'another \(\w{16}\)': choose", error)
+    renamed = base.rename(tmp_path / "renamed")
+    assert train("out", more=f'data = "{film}"', text=DMD.replace("{base}", str(renamed))) == (0, "")
+
+
+@pytest.mark.slow
+def test_teacher_forcing_is_resumed_with_its_own_base_and_data(
+    train: Train, base: Path, encoded: Path, tmp_path: Path
+) -> None:
+    """Another base or other films are refused with the names of both."""
     text = 'base = "{base}"\n{more}\nblocks = 3\nfilms = 55\nvalidation_films = 5\n[trainer]\nsteps = 2'
-    assert train("out", more=f'data = "{tmp_path / "films"}"', kind="ar", text=text) == (0, "")
+    more = f'data = "{encoded}"'
+    assert train("out", more=more, kind="ar", text=text) == (0, "")
+    code, error = train("out", more=more, kind="ar", text=text.replace("films = 55", "films = 50"))
+    assert code == 2 and re.search(r"of data '55 films of seed 0 \(\w{16}\)', not '50 films of seed 0 \(", error)
+    another = changed(base, tmp_path / "another")
+    code, error = train("out", more=more, kind="ar", text=text.replace("{base}", str(another)))
+    assert code == 2 and re.search(r"are of base 'tiny \(\w{16}\)', not 'another \(", error)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_stage_is_refused(train: Train, encoded: Path, tmp_path: Path) -> None:
+    """The folder of a run of teacher forcing is no place for a distillation; the model of that run can be rendered."""
+    text = 'base = "{base}"\n{more}\nblocks = 3\nfilms = 55\nvalidation_films = 5\n[trainer]\nsteps = 2'
+    assert train("out", more=f'data = "{encoded}"', kind="ar", text=text) == (0, "")
     assert load_mini(tmp_path / "out").model.config == TINY_DIT
     code, error = train("out")
     assert code == 2 and "are of stage 'ar', not 'dmd': choose another folder" in error and error.count("\n") == 1
@@ -123,6 +168,7 @@ def test_a_checkpoint_of_another_stage_is_refused(
         ((), "clip = 2", "dmd", "unknown key 'clip'; did you mean 'clips'?"),
         ((), "lora = 3", "dmd", "'lora' = 3 must be a path in quotes"),
         (("--device", "gpu"), "", "dmd", "'gpu' is no device"),
+        ((), "", "vae", "unknown key 'base'"),
         ((), 'data = "empty"', "ar", "has no encoded films (films-00000.safetensors); this command trains on films"),
         ((), "[ar]\nblock_frames = 4", "ar", "'ar.block_frames' must be 8"),
     ],

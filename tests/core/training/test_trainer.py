@@ -19,7 +19,7 @@ import torch
 from longlive.longlive_core.training import trainer as trainer_module
 from longlive.longlive_core.training.checkpoint import DiskFullError
 from longlive.longlive_core.training.log import TrainingLog
-from longlive.longlive_core.training.optim import WeightAverage, lr_scale
+from longlive.longlive_core.training.optim import Optimiser, WeightAverage, lr_scale
 from longlive.longlive_core.training.stage import Loss, OptimiserSettings, Origin, Trained
 from longlive.longlive_core.training.trainer import CHECKPOINTS, NotFiniteLossError, Trainer, TrainerSettings
 from safetensors.torch import load_file
@@ -186,6 +186,11 @@ def test_the_learning_rate_rises_then_falls() -> None:
     assert scales[:4] == [0.25, 0.5, 0.75, 1.0]
     assert scales[4] > 0.99 and scales[500] == pytest.approx(0.55) and scales[-1] == pytest.approx(0.1, abs=1e-4)
     assert lr_scale(OptimiserSettings(lr=1.0), 700, 1000) == 1.0
+    longer = replace(settings, horizon=2000)
+    assert [lr_scale(longer, step, 1000) for step in (600, 999)] == [
+        lr_scale(settings, step, 2000) for step in (600, 999)
+    ]
+    assert lr_scale(replace(settings, horizon=500), 700, 1000) == pytest.approx(0.1)
 
 
 def test_bf16_is_of_the_forward_pass_only(tmp_path: Path) -> None:
@@ -304,6 +309,74 @@ def test_a_checkpoint_of_another_shape_or_seed_is_refused(tmp_path: Path) -> Non
         Trainer(ToyStage(width=6), SETTINGS, tmp_path)
     with pytest.raises(ValueError, match="of seed 5, not 6"):
         Trainer(ToyStage(), replace(SETTINGS, seed=6), tmp_path)
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+    """Data are compared by content, not by name. A checkpoint that does not name its data goes on."""
+
+    def stage(**origins: Origin) -> ToyStage:
+        toy = ToyStage()
+        toy.origins = origins
+        return toy
+
+    run(tmp_path, steps=1)
+    run(tmp_path, stage(data=Origin("films", "12")), steps=2)
+    run(tmp_path, stage(data=Origin("renamed", "12")), steps=3)
+    with pytest.raises(ValueError, match=r"of data 'renamed \(12\)', not 'films \(34\)': choose another folder"):
+        Trainer(stage(data=Origin("films", "34")), SETTINGS, tmp_path)
+
+
+@pytest.mark.parametrize("parts", [1, 5, 9, 23])
+def test_a_stopped_run_with_muon_goes_on_to_the_bit(tmp_path: Path, parts: int) -> None:
+    """Muon's momentum and AdamW's moments are resumed."""
+    muon = replace(ADAMW, muon_lr=0.02)
+    whole = run(tmp_path / "whole", ToyStage(optimiser=muon))
+    assert not Trainer(ToyStage(optimiser=muon), SETTINGS, tmp_path / "stopped", should_stop=after(parts)).run()
+    assert_same_run(run(tmp_path / "stopped", ToyStage(optimiser=muon)), whole)
+
+
+def test_muon_updates_kernels_and_adamw_vectors() -> None:
+    """The step of a kernel is that of torch's Muon on its flattened matrix, that of a vector is AdamW's."""
+    torch.manual_seed(0)
+    settings = OptimiserSettings(lr=0.1, muon_lr=0.02, betas=(0.9, 0.99), weight_decay=0.01)
+    ours, theirs = (nn.Conv2d(3, 4, 3) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    matrix = nn.Parameter(theirs.weight.data.view(4, -1))
+    adam = torch.optim.AdamW([theirs.bias], lr=0.05, betas=(0.9, 0.99), weight_decay=0.01)
+    muon = torch.optim.Muon([matrix], lr=0.01, momentum=0.95, weight_decay=0.01)
+    optimiser = Optimiser(ours, settings)
+    for _ in range(3):
+        for module in (ours, theirs):
+            module(torch.ones(1, 3, 5, 5)).square().sum().backward()
+        assert theirs.weight.grad is not None
+        matrix.grad = theirs.weight.grad.view_as(matrix)
+        optimiser.step(0.5)
+        adam.step()
+        muon.step()
+        theirs.zero_grad()
+        assert ours.weight.grad is None
+    assert torch.equal(ours.weight, theirs.weight) and torch.equal(ours.bias, theirs.bias)
+
+
+def test_a_run_keeps_its_optimisers(tmp_path: Path) -> None:
+    """Checkpoints of AdamW are refused by a run with Muon, and the other way round."""
+    muon = replace(ADAMW, muon_lr=0.02)
+    for name, before, now in (("a", ADAMW, muon), ("b", muon, ADAMW)):
+        run(tmp_path / name, ToyStage(optimiser=before), steps=1)
+        with pytest.raises(ValueError, match="set or unset 'muon_lr' as before"):
+            Trainer(ToyStage(optimiser=now), SETTINGS, tmp_path / name)
+
+
+def test_without_a_limit_gradients_are_not_clipped(tmp_path: Path) -> None:
+    """`clip` that is not set leaves gradients as they are; one that is not finite still ends the run."""
+    stage = Given(torch.zeros(4), torch.full((1, 4), 50.0), OptimiserSettings(lr=0.01, clip=None))
+    trainer = Trainer(stage, TrainerSettings(steps=1), tmp_path)
+    trainer.run()
+    moment = trainer._optimisers["model"].state_dict()[0]["exp_avg_sq"]
+    assert torch.allclose(moment, torch.full((4,), 0.001 * 50.0**2), rtol=1e-4)
+    bad = Given(torch.zeros(4), torch.full((1, 4), math.inf), OptimiserSettings(lr=0.01, clip=None, muon_lr=0.1))
+    with pytest.raises(NotFiniteLossError, match=r"rate \(0\.01, Muon 0\.1\)"):
+        Trainer(bad, TrainerSettings(steps=1), tmp_path / "bad").run()
 
 
 def test_stopped_within_a_step_keeps_its_accumulation(tmp_path: Path) -> None:
