@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from ..training.log import TrainingProgress
     from ..training.stage import Stage
-    from ..training.trainer import Trainer, TrainerSettings
+    from ..training.trainer import Trainer
+    from ..training.trainer_settings import TrainerSettings
 
 # The kinds of runs, RUNS in training/settings.py, which is not imported before it is needed: it imports torch.
 KINDS = ("ar", "dmd", "vae")
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     result = {
         "ar": "the trained model, for `render --model DIR`",
         "dmd": f"the LoRA ({LORA_FILE}, and {CORE_LORA_FILE} for core's loader)",
-        "vae": "the VAE, for `train mini --vae DIR`",
+        "vae": "the VAE, for `train mini --vae DIR`, with a folder for each phase",
     }[kind]
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help=f"settings; `train init {kind}` prints them")
     out = f"folder of log, loss curves, checkpoints and {result}; a run that is in it already is resumed"

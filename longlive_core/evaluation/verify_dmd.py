@@ -13,6 +13,7 @@ from ..memory import MemoryConfig
 from ..memory.prompts import PromptKV
 from ..model import CausalWan, KVCache, TextKVCache
 from ..model.transformer import RunLayer, call_layer
+from ..training.clip_prompts import ClipPrompts
 from ..training.dmd import (
     CRITIC,
     GENERATOR,
@@ -27,7 +28,7 @@ from ..training.dmd import (
 )
 from ..training.lora import PREFIX, AdaptedModel, LoraSettings, add_adapter
 from ..training.optim import make_adamw
-from ..training.rollout import ClipPrompts, RolloutSettings
+from ..training.rollout import RolloutSettings
 from ..training.schedule import TimestepTable
 from ..training.stage import OptimiserSettings
 from .recorded import RecordedRun

@@ -15,9 +15,9 @@ from ..sampling.generation import Plan
 from ..script import CUT_PREFIX, BlockPlan, ShotScript
 from ..types import BLOCK_FRAMES, FPS, BlockSpec
 from .captions import caption
+from .clip_prompts import ClipPrompts
 from .dmd import Batch
 from .films import CUT_PATTERNS
-from .rollout import ClipPrompts
 from .world import sample_film
 
 # Lengths of the shots of a film in blocks: films that are long enough to read their memory.

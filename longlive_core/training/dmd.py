@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..model import CausalWan
 from ..types import LatentShape
+from .clip_prompts import ClipPrompts
 from .dmd_losses import REAL_GUIDANCE, critic_loss, dmd_gradient, generator_loss, guided
 from .lora import AdaptedModel
-from .rollout import ClipPrompts, RolloutSettings, rollout, with_image
+from .rollout import RolloutSettings, rollout, with_image
 from .schedule import TimestepTable, add_noise, clean_from_flow, dmd_timesteps
 from .teacher_forcing import plain_flow, teacher_forced_flow
 

@@ -28,7 +28,8 @@ from .log import TrainingProgress
 from .mini_stage import PARTS, MiniSettings, MiniStage
 from .settings import VAERun
 from .stage import Stage
-from .trainer import Trainer, TrainerSettings
+from .trainer import Trainer
+from .trainer_settings import TrainerSettings
 from .vae import finetune_decoder, train_vae
 from .workers import Workers, run_workers
 

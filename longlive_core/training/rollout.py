@@ -13,25 +13,24 @@ the window has moved on, and activations may be recomputed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..memory import BlockKVCache, FilmKVCache, MemoryConfig, PoolShape
+from ..memory import BlockKVCache, FilmKVCache, MemoryConfig
 from ..memory.prompts import PromptKV
 from ..model import FlowModel, KeyValue, KVCache, TextKVCache
 from ..model.attention import Attention, default_attention
 from ..model.transformer import RunLayer, call_layer
 from ..sampling.unipc import unipc
 from ..types import BlockSpec, LatentShape
+from .clip_prompts import ClipPrompts
+from .graded_pool import GradedPool, LayerKV, straight_through
 from .schedule import TimestepTable, add_noise, clean_from_flow
 from .teacher_forcing import recompute_layer
-
-LayerKV = tuple[KeyValue, ...]
-"""K/V of one block in each layer, `[B, block_tokens, H, D]`."""
 
 
 class TrainableModel(FlowModel, Protocol):
@@ -49,48 +48,6 @@ class TrainableModel(FlowModel, Protocol):
     ) -> Tensor:
         """See `CausalWan.forward`."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ClipPrompts:
-    """The prompts of a batch of clips, one for each block, and the cuts, which all clips of the batch share.
-
-    text: embeddings of the distinct prompts, `[P, L, text_dim]`. rows: row of `text` for each clip and block,
-    `[B, N]`. cuts: whether each of the N blocks is a cut; the first one is not.
-    """
-
-    text: Tensor
-    rows: Tensor
-    cuts: tuple[bool, ...]
-
-    def __post_init__(self) -> None:
-        if self.rows.ndim != 2 or self.rows.shape[1] != len(self.cuts) or not self.cuts:
-            raise ValueError(f"rows of shape {tuple(self.rows.shape)} must be [batch, {len(self.cuts)} blocks]")
-        if self.cuts[0]:
-            raise ValueError("the first block of a clip cannot be a cut; a cut needs a shot before it")
-
-    def block(self, index: int) -> Tensor:
-        """Embeddings of one block's prompts, `[B, L, text_dim]`."""
-        return self.text[self.rows[:, index].to(self.text.device)]
-
-    def block_frames(self, clip: Tensor) -> int:
-        """Latent frames in a block of a clip `[B, C, F, H, W]`. Raises ValueError if it is not of N equal blocks."""
-        frames, odd = divmod(clip.shape[2], len(self.cuts))
-        if odd or not frames or clip.shape[0] != self.rows.shape[0]:
-            raise ValueError(
-                f"latents of shape {tuple(clip.shape)} are not {self.rows.shape[0]} clips of {len(self.cuts)} blocks"
-            )
-        return frames
-
-    def specs(self, block_frames: int) -> tuple[BlockSpec, ...]:
-        """Descriptions of the blocks. Blocks with the same prompts in all clips have the same `prompt`."""
-        shots = [sum(self.cuts[: index + 1]) for index in range(len(self.cuts))]
-        return tuple(
-            BlockSpec(
-                index, shots[index], str(self.rows[:, index].tolist()), cut, None, index * block_frames, block_frames
-            )
-            for index, cut in enumerate(self.cuts)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +169,7 @@ class _Simulation:
         if grad:
             with torch.no_grad():
                 self._copy_past(kv)
-            pool = _GradedPool.of(kv, self._past, self._model.device)
+            pool = GradedPool.of(kv, self._past, self._model.device)
             flow = self._graded_flow(spec, x, t, replace(kv, pool=pool))
             if self._settings.straight_through:
                 self._graded[spec.index] = pool.written
@@ -280,70 +237,6 @@ class _Simulation:
         return self._cache.positions(spec, spec.shot)
 
 
-@dataclass(frozen=True, slots=True)
-class _GradedPool:
-    """Pool of one graded call: K/V of earlier blocks that are never overwritten, and those of the new block.
-
-    past: the K/V in each occupied slot, None for the new block's. dtype: of the new block's K/V. new: for each layer,
-    what the call has written.
-    """
-
-    shape: PoolShape
-    past: tuple[LayerKV | None, ...]
-    dtype: torch.dtype
-    device: torch.device
-    new: dict[int, KeyValue] = field(default_factory=dict[int, KeyValue])
-
-    @classmethod
-    def of(cls, kv: BlockKVCache, past: Mapping[int, LayerKV], device: torch.device) -> _GradedPool:
-        """The pool for a call that `kv` was meant for. past: see `_Simulation`."""
-        # Rounded as in the pool of inference, except in quantised ones, which hold new blocks in full precision.
-        dtype = kv.pool.new_block(0, kv.slot).k.dtype
-        blocks = (None if slot == kv.slot else past[block] for slot, block in enumerate(kv.blocks))
-        return cls(kv.pool.shape, tuple(blocks), dtype, device)
-
-    @property
-    def written(self) -> LayerKV:
-        """The new block's K/V in each layer."""
-        return tuple(self.new[layer] for layer in range(self.shape.layers))
-
-    def new_block(self, layer: int, slot: int) -> KeyValue:
-        """See `Pool.new_block`. The tensors are new ones, so that a write is recorded and changes no earlier one."""
-        del slot
-        self.new[layer] = replace(self.shape, slots=1).empty(self.dtype, self.device)
-        return self.new[layer]
-
-    def commit(self, layer: int, slot: int, *, clean: bool) -> None:
-        """Does nothing: see `new_block`."""
-
-    def read(self, layer: int, filled: int, dtype: torch.dtype) -> KeyValue:
-        """See `Pool.read`."""
-        slots = [self.new[layer] if block is None else block[layer] for block in self.past[:filled]]
-        return KeyValue(*(torch.cat(part, dim=1).to(dtype) for part in zip(*slots, strict=True)))
-
-    def tensors(self, filled: int) -> tuple[Tensor, ...]:
-        """See `Pool.tensors`."""
-        layers = [self.read(layer, filled, self.dtype) for layer in range(self.shape.layers)]
-        return tuple(tensor for kv in layers for tensor in kv)
-
-
 def with_image(x: Tensor, image: Tensor) -> Tensor:
     """x `[B, C, F, H, W]` with its first frames replaced by those of `image`, `[B, C, 0 … F, H, W]`."""
     return torch.cat((image.to(x), x[:, :, image.shape[2] :]), dim=2)
-
-
-def straight_through(value: Tensor, source: Tensor) -> Tensor:
-    """`value`, whose gradient goes to `source`; both of the same shape."""
-    return cast("Tensor", _StraightThrough.apply(value, source))
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, source: Tensor) -> Tensor:  # noqa: ANN401
-        del ctx, source
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[None, Tensor]:  # noqa: ANN401
-        del ctx
-        return None, gradients[0]

@@ -12,7 +12,7 @@ from .ar_settings import ARSettings
 from .dmd_stage import DMDSettings
 from .stage import OptimiserSettings
 from .toml_settings import Setting, check_ranges
-from .trainer import Precision, TrainerSettings
+from .trainer_settings import Precision, TrainerSettings
 from .vae_stage import VAEPhase
 
 

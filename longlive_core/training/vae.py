@@ -20,7 +20,7 @@ from ..vae.encoder import Downsample
 from ..vae.layers import CausalConv3d
 from .settings import VAERun
 from .stage import Stage
-from .trainer import TrainerSettings
+from .trainer_settings import TrainerSettings
 from .vae_measures import film_statistics
 from .vae_stage import VAEPhase, VAEStage
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..take.settings import fingerprint, tensor_bytes
 from ..types import FPS, SPACE_FACTOR, TIME_FACTOR
 from ..vae import WanVAE
 from . import world
-from .films import encoder_digest
 from .stage import Loss, OptimiserSettings, Origin, Trained
 from .toml_settings import Setting, check_ranges
 from .vae_losses import decoder_loss, reconstruction_loss
@@ -44,14 +44,16 @@ class VAEPhase:
             raise ValueError(f"'frames' = {self.frames} must be 1 + {TIME_FACTOR} k, such as 1, 5 or 9")
         if self.crop % SPACE_FACTOR:
             raise ValueError(f"'crop' = {self.crop} must be a multiple of {SPACE_FACTOR}")
+        if self.optimiser.ema_decay:
+            raise ValueError("'ema_decay' is not for the VAE, whose next phase starts from the weights: leave it out")
 
 
 class VAEStage:
     """Trains the VAE in one phase, in place, or its decoder alone. A loss depends on (seed, step, part) only.
 
-    vae: on the device to train on; this decides which of its parameters require gradients. phase: name of the phase,
-    which is in the name of the stage. decoder: train the decoder alone, on noisy latents; the VAE's configuration must
-    hold the statistics of its latents.
+    vae: on the device to train on; this decides which of its parameters require gradients. A run that was interrupted
+    needs the same VAE to start from. phase: name of the phase, which is in the name of the stage. decoder: train the
+    decoder alone, on noisy latents; the VAE's configuration must hold the statistics of its latents.
     """
 
     def __init__(self, vae: WanVAE, phase: str, settings: VAEPhase, seed: int, *, decoder: bool = False) -> None:
@@ -61,7 +63,8 @@ class VAEStage:
         module = vae.decoder if decoder else vae
         vae.requires_grad_(False)
         module.requires_grad_(True)
-        self.origins = {"encoder": Origin("encoder", encoder_digest(vae)[:16])} if decoder else {}
+        # Not the statistics of the latents: they depend on the number of threads.
+        self.origins = {"start": Origin("VAE", fingerprint(tensor_bytes(p) for p in vae.state_dict().values()))}
         self.trained = (Trained("decoder" if decoder else "vae", module, settings.optimiser),)
 
     def loss(self, name: str, step: int, part: int, /) -> Loss:

@@ -30,7 +30,8 @@ from longlive.longlive_core.training.dmd_stage import DMDSettings, DMDStage
 from longlive.longlive_core.training.log import TrainingLog
 from longlive.longlive_core.training.lora import LoraCard, LoraSettings, read_card, save_lora
 from longlive.longlive_core.training.stage import OptimiserSettings
-from longlive.longlive_core.training.trainer import Trainer, TrainerSettings
+from longlive.longlive_core.training.trainer import Trainer
+from longlive.longlive_core.training.trainer_settings import TrainerSettings
 from longlive.longlive_core.types import LatentShape
 from longlive.longlive_core.weights import CheckpointError, open_source, read_lora
 from safetensors import safe_open

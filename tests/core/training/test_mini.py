@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 from longlive.longlive_core.memory import Window
-from longlive.longlive_core.mini import Mini, TextEncoder, load_mini
+from longlive.longlive_core.mini import VAE_FILE, Mini, TextEncoder, load_mini, save_vae
 from longlive.longlive_core.script import CUT_PREFIX
 from longlive.longlive_core.training import films as films_module
 from longlive.longlive_core.training import mini as mini_module
 from longlive.longlive_core.training import trainer as trainer_module
+from longlive.longlive_core.training import vae_stage
 from longlive.longlive_core.training.captions import SHAPE_WORDS, vocabulary
 from longlive.longlive_core.training.counterfactual import counterfactual_loss, decoder_metric, resemblance
 from longlive.longlive_core.training.films import (
@@ -30,9 +32,10 @@ from longlive.longlive_core.training.films import (
 )
 from longlive.longlive_core.training.gates import gate_film
 from longlive.longlive_core.training.log import TrainingLog
-from longlive.longlive_core.training.mini import Hooks, MiniRun, train_mini
+from longlive.longlive_core.training.mini import Hooks, MiniRun, prepare, train_mini
 from longlive.longlive_core.training.mini_batches import PERIOD_FRAMES, SLOTS, film_batch, random_history, single_batch
 from longlive.longlive_core.training.mini_stage import MiniSettings, MiniStage, mini_loss
+from longlive.longlive_core.training.vae import train_vae
 from longlive.longlive_core.training.workers import ALONE
 from longlive.longlive_core.training.world import SHAPES, WorldFilm, sample_film
 from longlive.longlive_core.types import BLOCK_FRAMES
@@ -40,6 +43,7 @@ from longlive.longlive_core.vae import WanVAE
 from safetensors.torch import load_file
 
 from .toy_mini import TINY_DIT, TINY_VAE, random_films, train, weights
+from .toy_vae import toy_run
 
 SHAPE_NAMES = {word for words in SHAPE_WORDS.values() for word in words}
 HERO_SHARE = 0.02
@@ -321,8 +325,32 @@ def test_a_run_writes_a_model_that_loads_and_a_second_call_trains_no_more(
     assert all(torch.equal(v, trained.model.state_dict()[n]) for n, v in again.model.state_dict().items())
 
 
+@pytest.mark.slow
+def test_a_vae_is_trained_first_or_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new VAE is trained phase by phase and can be stopped there; the VAE of a folder is taken as it is."""
+    monkeypatch.setattr(mini_module, "VAERun", lambda seed: replace(toy_run(steps=1), seed=seed))
+    monkeypatch.setattr(mini_module, "train_vae", partial(train_vae, config=TINY_VAE))
+    monkeypatch.setattr(vae_stage, "held_out_psnr", lambda *_: 20.0)
+    lines: list[str] = []
+    new = MiniRun(tmp_path / "new")
+    assert train_mini(new, Hooks(lines.append, should_stop=lambda: True)) is None
+    assert lines == ["vae images: 1 steps"] and not (new.folder / "start").exists()
+    start = prepare(new, Hooks(lines.append))
+    assert start is not None and start.vae.config.mean != TINY_VAE.mean
+    assert lines[1:] == [f"vae {phase}: 1 steps" for phase in ("images", "clips", "films")]
+    (tmp_path / "vae").mkdir()
+    save_vae(start.vae, tmp_path / "vae" / VAE_FILE, torch.float32)
+    taken = prepare(MiniRun(tmp_path / "taken", seed=1, vae=tmp_path / "vae"), Hooks(pytest.fail))
+    assert taken is not None and taken.vae.config == start.vae.config
+    assert all(torch.equal(value, taken.vae.state_dict()[name]) for name, value in start.vae.state_dict().items())
+    with pytest.raises(FileNotFoundError, match=r"nwe has no vae\.safetensors; give the folder of"):
+        prepare(MiniRun(tmp_path / "other", vae=tmp_path / "nwe"), Hooks(pytest.fail))
+
+
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     """The shipped transformer needs its VAE, and several processes need the CPU."""
+    with pytest.raises(ValueError, match="one VAE"):
+        MiniRun(tmp_path, shipped_vae=True, vae=tmp_path)
     with pytest.raises(ValueError, match="shipped VAE"):
         MiniRun(tmp_path, from_mini=True)
     with pytest.raises(ValueError, match="processes"):

@@ -13,8 +13,9 @@ from longlive.longlive_core.memory import BlockKVCache
 from longlive.longlive_core.model import CausalWan, KVCache, TextKVCache, WanConfig
 from longlive.longlive_core.model.transformer import RunLayer, call_layer
 from longlive.longlive_core.sampling.noise import film_noise
+from longlive.longlive_core.training.clip_prompts import ClipPrompts
 from longlive.longlive_core.training.lora import AdaptedModel, LoraSettings, add_adapter
-from longlive.longlive_core.training.rollout import ClipPrompts, GradedCall, RolloutSettings, rollout
+from longlive.longlive_core.training.rollout import GradedCall, RolloutSettings, rollout
 from longlive.longlive_core.training.schedule import TimestepTable
 from torch import Tensor, nn
 

@@ -21,7 +21,8 @@ from longlive.longlive_core.training.checkpoint import DiskFullError
 from longlive.longlive_core.training.log import TrainingLog
 from longlive.longlive_core.training.optim import Optimiser, WeightAverage, lr_scale
 from longlive.longlive_core.training.stage import Loss, OptimiserSettings, Origin, Trained
-from longlive.longlive_core.training.trainer import CHECKPOINTS, NotFiniteLossError, Trainer, TrainerSettings
+from longlive.longlive_core.training.trainer import CHECKPOINTS, NotFiniteLossError, Trainer
+from longlive.longlive_core.training.trainer_settings import TrainerSettings
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -149,7 +150,7 @@ def test_gradients_are_clipped_by_their_global_norm(tmp_path: Path) -> None:
     trainer = Trainer(stage, TrainerSettings(steps=1), tmp_path)
     trainer.run()
     assert logged(tmp_path)[0]["model.norm"] == 100.0
-    moment = trainer._optimisers["model"].state_dict()[0]["exp_avg_sq"]
+    moment = trainer._parts["model"].state_dict(gradients=False)["optimiser"][0]["exp_avg_sq"]
     assert torch.allclose(moment, torch.full((4,), 0.001 * 5.0**2), rtol=1e-4)
 
 
@@ -372,7 +373,7 @@ def test_without_a_limit_gradients_are_not_clipped(tmp_path: Path) -> None:
     stage = Given(torch.zeros(4), torch.full((1, 4), 50.0), OptimiserSettings(lr=0.01, clip=None))
     trainer = Trainer(stage, TrainerSettings(steps=1), tmp_path)
     trainer.run()
-    moment = trainer._optimisers["model"].state_dict()[0]["exp_avg_sq"]
+    moment = trainer._parts["model"].state_dict(gradients=False)["optimiser"][0]["exp_avg_sq"]
     assert torch.allclose(moment, torch.full((4,), 0.001 * 50.0**2), rtol=1e-4)
     bad = Given(torch.zeros(4), torch.full((1, 4), math.inf), OptimiserSettings(lr=0.01, clip=None, muon_lr=0.1))
     with pytest.raises(NotFiniteLossError, match=r"rate \(0\.01, Muon 0\.1\)"):

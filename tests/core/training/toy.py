@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from longlive.longlive_core.training.stage import Loss, OptimiserSettings, Origin, Trained
-from longlive.longlive_core.training.trainer import Trainer, TrainerSettings
+from longlive.longlive_core.training.trainer import Trainer
+from longlive.longlive_core.training.trainer_settings import TrainerSettings
 from torch import Tensor, nn
 
 ADAMW = OptimiserSettings(lr=0.01, ema_decay=0.9, ema_start=3)

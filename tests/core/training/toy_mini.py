@@ -14,7 +14,8 @@ from longlive.longlive_core.model import WanConfig
 from longlive.longlive_core.training.captions import vocabulary
 from longlive.longlive_core.training.films import OTHER_FRAMES, EncodedFilm, heads, training_film
 from longlive.longlive_core.training.mini_stage import PARTS, MiniSettings, MiniStage
-from longlive.longlive_core.training.trainer import Trainer, TrainerSettings
+from longlive.longlive_core.training.trainer import Trainer
+from longlive.longlive_core.training.trainer_settings import TrainerSettings
 from longlive.longlive_core.training.workers import ALONE, Workers, run_workers
 from longlive.longlive_core.types import BLOCK_FRAMES
 from longlive.longlive_core.vae import VAEConfig

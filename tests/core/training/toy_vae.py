@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from longlive.longlive_core.training.settings import VAERun
 from longlive.longlive_core.training.stage import Stage
-from longlive.longlive_core.training.trainer import Trainer, TrainerSettings
+from longlive.longlive_core.training.trainer import Trainer
+from longlive.longlive_core.training.trainer_settings import TrainerSettings
 from longlive.longlive_core.training.vae import finetune_decoder, train_vae
 from longlive.longlive_core.training.vae_stage import VAEPhase
 from longlive.longlive_core.vae import VAEConfig, WanVAE
