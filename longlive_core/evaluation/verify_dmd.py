@@ -27,7 +27,7 @@ from ..training.dmd import (
     generator_step,
 )
 from ..training.lora import PREFIX, AdaptedModel, LoraSettings, add_adapter
-from ..training.optim import make_adamw
+from ..training.optim import Optimiser
 from ..training.rollout import RolloutSettings
 from ..training.schedule import TimestepTable
 from ..training.stage import OptimiserSettings
@@ -252,10 +252,10 @@ def _compare_gradients(comparison: Comparison, prefix: str, weights: nn.Module, 
 def _compare_update(comparison: Comparison, recorded: RecordedRun, weights: nn.Module) -> None:
     """Compares the norm of the generator's gradient, and its LoRA after one step of the optimiser."""
     run, tensors = recorded.metadata["run"], recorded.tensors
-    optimiser = OptimiserSettings(float(run["lr"]), (float(run["betas"][0]), float(run["betas"][1])))
+    optimiser = OptimiserSettings(lr=float(run["lr"]), betas=(float(run["betas"][0]), float(run["betas"][1])))
     norm = nn.utils.clip_grad_norm_(weights.parameters(), float(run["clip"]))
     comparison.add("clip.norm", norm.reshape(1), tensors["clip.norm"].reshape(1), LORA_GRADIENT_TOLERANCE)
-    make_adamw(weights, optimiser).step()
+    Optimiser(weights, optimiser).step()
     parameters, prefix = dict(weights.named_parameters()), f"lora_after.{PREFIX}"
     for name, expected in tensors.items():
         if name.startswith(prefix):

@@ -155,7 +155,7 @@ def _optimised(recorded: RecordedRun) -> dict[str, Tensor]:
     averages: list[Tensor] = []
     for gradient in gradients:
         parameter.grad = gradient.clone()
-        nn.utils.clip_grad_norm_([parameter], settings.clip)
+        nn.utils.clip_grad_norm_([parameter], settings.max_norm)
         optimiser.step()
         average.update(module)
         parameters.append(parameter.detach().clone())

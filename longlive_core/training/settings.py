@@ -88,7 +88,9 @@ class DMDRun:
 
 
 def _muon(muon_lr: float, lr: float, final_scale: float, horizon: int | None = None) -> OptimiserSettings:
-    return OptimiserSettings(lr, muon_lr, (0.9, 0.99), clip=None, warmup=50, final_scale=final_scale, horizon=horizon)
+    return OptimiserSettings(
+        lr=lr, muon_lr=muon_lr, betas=(0.9, 0.99), clip=None, warmup=50, final_scale=final_scale, horizon=horizon
+    )
 
 
 @dataclass(frozen=True)

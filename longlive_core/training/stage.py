@@ -6,6 +6,7 @@ models and the losses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
@@ -44,6 +45,11 @@ class OptimiserSettings:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+
+    @property
+    def max_norm(self) -> float:
+        """`clip`, or infinity without a limit."""
+        return math.inf if self.clip is None else self.clip
 
 
 @dataclass(frozen=True)

@@ -162,9 +162,9 @@ class Trainer:
 
     def _update(self, trained: TrainedPart) -> None:
         """Clips the gradient and updates weights and their average."""
-        parameters, clip = trained.weights.values(), trained.settings.clip
+        parameters = trained.weights.values()
         self.workers.sum_gradients(parameters)
-        norm = float(nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip))
+        norm = float(nn.utils.clip_grad_norm_(parameters, trained.settings.max_norm))
         if not math.isfinite(norm):
             batch = ", ".join(filter(None, self._position.batches))
             raise self._not_finite(trained, f"gradient norm is {norm}", batch)
