@@ -17,6 +17,7 @@ from ..longlive_core.cli.progress_bar import format_duration
 from ..longlive_core.oom import is_out_of_memory
 from ..longlive_core.sampling.generation import Step
 from ..longlive_core.types import SPACE_FACTOR, TIME_FACTOR, Block, BlockSpec
+from ..longlive_core.units import plural
 from .types import Stream
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,36 @@ class LatentColours:
         return x.add(1).mul(127.5).clamp(0, 255).to(torch.uint8)
 
 
+class Pace:
+    """How fast blocks are sampled: from one step to the next, so that loading, stored blocks and clean passes that only
+    rebuild the KV cache count as nothing made in no time.
+    """
+
+    def __init__(self) -> None:
+        self._blocks, self._seconds = 0.0, 0.0
+        self._last: tuple[int, float] | None = None
+
+    def step(self, step: Step) -> None:
+        """Counts a denoising step, if the step before it was of this block or the block before."""
+        now = perf_counter()
+        if self._last is not None and 0 <= step.block.index - self._last[0] <= 1:
+            self._blocks += 1 / step.steps
+            self._seconds += now - self._last[1]
+        self._last = (step.block.index, now)
+
+    @property
+    def blocks_per_second(self) -> float:
+        """Sampled blocks per second; 0 before the second step."""
+        return self._blocks / self._seconds if self._seconds > 0 else 0.0
+
+
+def send_text(text: str, node: str) -> None:
+    """Shows a line on a node of the client whose prompt runs; without a client there is nobody to show it to."""
+    server = PromptServer.instance
+    if server.client_id is not None:
+        server.send_progress_text(text, node, server.client_id)
+
+
 class StreamPreview:
     """Shows denoising steps, a status line and the newest block, played in a loop, on the node of each shot."""
 
@@ -50,7 +81,7 @@ class StreamPreview:
         self._blocks = stream.film.plan.blocks
         self._first = stream.film.available
         self._finished = float(self._first)
-        self._began = perf_counter()
+        self._pace = Pace()
         self._shown: set[str] = set()
         self._has_preview: set[str] = set()
         self._frames: list[Image.Image] = []
@@ -62,7 +93,10 @@ class StreamPreview:
         stream = self._stream.owner(self._first)
         self._progress(stream, None)
         if self._first:
-            self._status(stream, f"{self._first} of {len(self._blocks)} blocks are finished already")
+            total = len(self._blocks)
+            self._status(
+                stream, f"{self._first} of {plural(total, 'block')} {'is' if total == 1 else 'are'} finished already"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,6 +109,7 @@ class StreamPreview:
         stream = self._stream.owner(step.block.index)
         if not step.storyboard:
             self._finished = step.block.index + step.index / step.steps
+            self._pace.step(step)
         image = None
         if stream.node not in self._has_preview:
             colours = LatentColours(self._stream.latent_format).colours(step.x0[:, :, -1:])
@@ -109,12 +144,9 @@ class StreamPreview:
 
     def line(self, block: BlockSpec) -> str:
         """Formats the status, as in `shot 2/5 · block 7/24 · 11 fps · 0:42 left`."""
-        plan, seconds = self._stream.film.plan, perf_counter() - self._began
-        finished = self._finished - self._first
-        text = f"shot {block.shot + 1}/{plan.shots} · block {block.index + 1}/{len(self._blocks)}"
-        if finished <= 0 or seconds <= 0:
+        text = f"shot {block.shot + 1}/{self._stream.film.plan.shots} · block {block.index + 1}/{len(self._blocks)}"
+        if (pace := self._pace.blocks_per_second) == 0:
             return text
-        pace = finished / seconds
         left = (len(self._blocks) - self._finished) / pace
         return f"{text} · {pace * block.frames * TIME_FACTOR:.0f} fps · {format_duration(left)} left"
 
@@ -140,7 +172,7 @@ class StreamPreview:
         get_progress_state().update_progress(stream.node, done, blocks * stream.spec.settings.steps, preview)
 
     def _status(self, stream: Stream, text: str) -> None:
-        PromptServer.instance.send_progress_text(text, stream.node)
+        send_text(text, stream.node)
 
     def _picture(self, frame: Tensor) -> Image.Image:
         """Resizes a frame `[h, w, 3]` to the film's aspect ratio, at most PREVIEW_PIXELS wide and high."""

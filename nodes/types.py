@@ -91,4 +91,7 @@ StreamType = io.Custom("LONGLIVE_STREAM")
 StateType = io.Custom("LONGLIVE_STATE")
 TakeType = io.Custom("LONGLIVE_TAKE")
 
+# The value is the same. An input for a film takes both, so that a bypassed node passes on the film that it continues.
+FILM_TYPES = [StreamType, StateType]
+
 CATEGORY = "LongLive"
