@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MUTED, BYPASSED = 2, 4
+FILM_INPUTS, REROUTE = ("state", "stream"), "Reroute"
 
 Graph = Mapping[str, Any]
 
 
-def muted_note(extra_pnginfo: Graph | None, node: str, name: str = "state") -> list[str]:
-    """Returns a note if the node that the input `name` of a node is connected to is muted.
+def muted_note(extra_pnginfo: Graph | None, node: str) -> list[str]:
+    """Returns a note if the node whose film this one was to continue is muted.
 
     extra_pnginfo: has the workflow if a front-end queued it. node: the id, in subgraphs the path of ids, as in `12:5`.
     """
-    for muted in _muted((extra_pnginfo or {}).get("workflow") or {}, node, name):
+    for muted in _muted((extra_pnginfo or {}).get("workflow") or {}, node):
         return [
             f"{muted.get('title') or muted['type']} (node {muted['id']}) is muted, so the film begins with this shot: "
             "to leave out only that shot, bypass it (Ctrl+B)"
@@ -23,27 +24,22 @@ def muted_note(extra_pnginfo: Graph | None, node: str, name: str = "state") -> l
     return []
 
 
-def _muted(workflow: Graph, node: str, name: str) -> Iterator[Graph]:
+def _muted(workflow: Graph, node: str) -> Iterator[Graph]:
     """Yields the muted node, if there is one, behind bypassed and virtual nodes."""
     graph = workflow
     *outer, own = node.split(":")
     for key in outer:
         graph = _subgraphs(workflow).get(str(_nodes(graph).get(key, {}).get("type")), {})
     nodes, links = _nodes(graph), _links(graph)
-    seen: set[str] = set()
+    seen = set[str]()
     while own in nodes and own not in seen:
         seen.add(own)
-        source = links.get(_link(nodes[own], name))
-        before = nodes.get(source or "")
-        if before is None:
-            return
+        before = nodes.get(links.get(_link(nodes[own]), ""), {})
         if before.get("mode") == MUTED:
             yield before
-            return
-        if before.get("mode") != BYPASSED and before.get("type") != "Reroute":
+        if before.get("mode") != BYPASSED and before.get("type") != REROUTE:
             return
         own = str(before["id"])
-        name = "" if before.get("type") == "Reroute" else name
 
 
 def _nodes(graph: Graph) -> dict[str, Graph]:
@@ -58,9 +54,11 @@ def _links(graph: Graph) -> dict[Any, str]:
     )
 
 
-def _link(node: Graph, name: str) -> Any:  # noqa: ANN401 (a number, or None)
+def _link(node: Graph) -> Any:  # noqa: ANN401 (a number, or None)
+    """The link to the film that a node takes."""
     inputs = node.get("inputs", [])
-    return next((one.get("link") for one in inputs if name in ("", one.get("name"))), None)
+    reroutes = node.get("type") == REROUTE
+    return next((one.get("link") for one in inputs if reroutes or one.get("name") in FILM_INPUTS), None)
 
 
 def _subgraphs(workflow: Graph) -> dict[str, Graph]:

@@ -63,8 +63,8 @@ class LiveScript:
         count = len(self.script.shots)
         if len(script.shots) != count:
             raise ValueError(
-                f"the film that is being made has {plural(count, 'shot')}, this script {len(script.shots)}: change texts "
-                "and seeds only, and add shots when the film is complete"
+                f"the film that is being made has {plural(count, 'shot')}, this script {len(script.shots)}: change "
+                "texts and seeds only, and add shots when the film is complete"
             )
         for number, (was, now) in enumerate(zip(self.script.shots, script.shots, strict=True), 1):
             same = (was.prompt, was.seed, was.continues) == (now.prompt, now.seed, now.continues)

@@ -7,16 +7,21 @@ const REJECTED = "custom_validation_failed";
 const WITH_TEXT = "exception_during_validation";
 const MISSING = "required_input_missing";
 const MUTED = 2;
+const BYPASSED = 4;
+const FILM_INPUTS = ["stream", "state"];
+// The front-end's message ends after three lines; one of ours has the remedy at its end.
+const WHOLE = "longlive-error";
+const STYLE = `.${WHOLE} [data-testid="error-overlay-messages"] p { -webkit-line-clamp: none; }`;
 
 function showOnNode(nodeId, text) {
   api.dispatchCustomEvent("progress_text", { nodeId, text });
 }
 
-// The node that an input is connected to, if it is muted.
-function mutedBefore(nodeId, input) {
-  const node = app.graph.getNodeById(nodeId);
-  const link = node?.graph.links[node.inputs.find(({ name }) => name === input)?.link];
+// The node that an input is connected to, behind bypassed ones, if it is muted.
+function mutedBefore(node, names) {
+  const link = node?.graph.links[node.inputs.find(({ name }) => names.includes(name))?.link];
   const before = link && node.graph.getNodeById(link.origin_id);
+  if (before?.mode === BYPASSED) return mutedBefore(before, FILM_INPUTS);
   return before?.mode === MUTED ? before : undefined;
 }
 
@@ -26,7 +31,7 @@ function explained(nodeId, error) {
     // The host puts the input's name before the text.
     return { ...error, type: WITH_TEXT, details: error.details.replace(`${input} - `, "") };
   }
-  const muted = error.type === MISSING && mutedBefore(nodeId, input);
+  const muted = error.type === MISSING && mutedBefore(app.graph.getNodeById(nodeId), [input]);
   if (!muted) return error;
   const details = `${muted.title} (node ${muted.id}) is muted, so there is no ${input}: bypass it (Ctrl+B) instead`;
   return { ...error, type: WITH_TEXT, message: details, details };
@@ -38,8 +43,9 @@ function once(errors) {
 }
 
 function explain(nodeErrors) {
-  for (const [nodeId, entry] of Object.entries(nodeErrors ?? {})) {
-    if (!entry.class_type?.startsWith("LongLive")) continue;
+  const own = Object.entries(nodeErrors ?? {}).filter(([, { class_type }]) => class_type?.startsWith("LongLive"));
+  document.body.classList.toggle(WHOLE, own.length > 0);
+  for (const [nodeId, entry] of own) {
     entry.errors = once(entry.errors.map((error) => explained(nodeId, error)));
     showOnNode(nodeId, entry.errors.map(({ details }) => details).join("\n"));
   }
@@ -48,16 +54,15 @@ function explain(nodeErrors) {
 app.registerExtension({
   name: "LongLive.Errors",
   setup() {
+    document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }));
     const { queuePrompt } = api;
-    api.queuePrompt = async (...request) => {
-      try {
-        const answer = await queuePrompt.apply(api, request);
-        explain(answer.node_errors);
-        return answer;
-      } catch (error) {
-        explain(error.response?.node_errors);
-        throw error;
-      }
+    api.queuePrompt = (...request) => {
+      const answer = queuePrompt.apply(api, request);
+      answer.then(
+        ({ node_errors }) => explain(node_errors),
+        ({ response }) => explain(response?.node_errors),
+      );
+      return answer; // with the handlers above, which run before those of the caller
     };
     // The front-end's message of an error while a node runs says that it failed, but not why.
     api.addEventListener("execution_error", ({ detail }) => {
