@@ -14,6 +14,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..longlive_core.cli.progress_bar import format_duration
+from ..longlive_core.film.pace import Pace
 from ..longlive_core.oom import is_out_of_memory
 from ..longlive_core.sampling.generation import Step
 from ..longlive_core.types import SPACE_FACTOR, TIME_FACTOR, Block, BlockSpec
@@ -41,29 +42,6 @@ class LatentColours:
         """Maps normalised latents `[1, C, F, h, w]` to frames `[F, h, w, 3]` uint8."""
         x = latents[0].float().cpu().permute(1, 2, 3, 0) @ self._factors + self._bias
         return x.add(1).mul(127.5).clamp(0, 255).to(torch.uint8)
-
-
-class Pace:
-    """How fast blocks are sampled: from one step to the next, so that loading, stored blocks and clean passes that only
-    rebuild the KV cache count as nothing made in no time.
-    """
-
-    def __init__(self) -> None:
-        self._blocks, self._seconds = 0.0, 0.0
-        self._last: tuple[int, float] | None = None
-
-    def step(self, step: Step) -> None:
-        """Counts a denoising step, if the step before it was of this block or the block before."""
-        now = perf_counter()
-        if self._last is not None and 0 <= step.block.index - self._last[0] <= 1:
-            self._blocks += 1 / step.steps
-            self._seconds += now - self._last[1]
-        self._last = (step.block.index, now)
-
-    @property
-    def blocks_per_second(self) -> float:
-        """Sampled blocks per second; 0 before the second step."""
-        return self._blocks / self._seconds if self._seconds > 0 else 0.0
 
 
 def send_text(text: str, node: str) -> None:

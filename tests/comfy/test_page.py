@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from .browser import Front
 from .graphs import SAMPLER, SHORT, film
-from .host import ROOT, Host
+from .host import ROOT, Host, Refused
 from .run import Json, read_event
 
 pytestmark = pytest.mark.comfy
@@ -37,7 +38,9 @@ def load(page: Front, script: str = SHORT) -> None:
 
 
 @pytest.mark.parametrize("renderer", ["classic", "vue"])
-def test_a_script_error_is_one_error_that_can_be_read(page: Front, renderer: str, tmp_path: Path) -> None:
+def test_a_script_error_is_one_error_that_can_be_read(
+    page: Front, renderer: Literal["classic", "vue"], tmp_path: Path
+) -> None:
     """The front-end's message has line, column and remedy, once, and so has the node."""
     load(page, BAD)
     page.set_renderer(renderer)
@@ -61,8 +64,6 @@ def test_a_script_error_is_one_error_that_can_be_read(page: Front, renderer: str
 
 def test_the_server_names_a_script_error_once(comfy: Host) -> None:
     """A script that asks over the API gets one error, under the input to change."""
-    from .host import Refused
-
     with pytest.raises(Refused) as refused:
         comfy.queue(film(BAD))
     ((_, entry),) = refused.value.node_errors.items()
@@ -100,7 +101,7 @@ def runs(page: Front) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("renderer", ["classic", "vue"])
-def test_the_same_graph_queued_again_does_nothing(page: Front, renderer: str) -> None:
+def test_the_same_graph_queued_again_does_nothing(page: Front, renderer: Literal["classic", "vue"]) -> None:
     """After the node shows its film, with every preview that the front-end adds, no node runs a second time."""
     load(page, SHORT + f" near the {renderer} frame")
     page.set_renderer(renderer)
@@ -164,7 +165,7 @@ def size(page: Front) -> list[int]:
 
 
 ADD = """({ models, kind }) => {
-    app.graph.clear()
+    // The front-end gives a node that takes the id of a removed one its values: nothing is removed.
     const add = (type) => { const node = LiteGraph.createNode(type); app.graph.add(node); return node }
     window.sampler = add(kind)
     window.models = models.map(add)

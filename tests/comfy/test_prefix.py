@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from .run import Json
 
 pytestmark = pytest.mark.comfy
 
-SMALL = {"width": 64, "height": 64, "steps": 1}
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 1}
 # Each as core's Save Video makes it of the same graph.
 TOKENS = (
     "%date:yyyy-MM-dd%/film",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 from longlive.longlive_core.mini import load_mini
@@ -30,7 +31,7 @@ from .test_chain import save_clip
 
 pytestmark = pytest.mark.comfy
 
-SMALL = {"width": 64, "height": 64, "steps": 1}
+SMALL: dict[str, Any] = {"width": 64, "height": 64, "steps": 1}
 PRIMITIVES = {
     "STRING": "PrimitiveStringMultiline",
     "INT": "PrimitiveInt",
