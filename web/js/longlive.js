@@ -43,13 +43,13 @@ function followModel(node, size) {
 // Says that a width or height was rounded. The front-end rounds it silently.
 function sayRounded(widget) {
   const { callback } = widget;
-  widget.callback = function (value, ...rest) {
-    const answer = callback?.call(this, value, ...rest);
-    if (Number.isFinite(value) && this.value !== value)
+  widget.callback = (value, ...rest) => {
+    const answer = callback?.call(widget, value, ...rest);
+    if (Number.isFinite(value) && widget.value !== value)
       app.extensionManager.toast.add({
         severity: "info",
         summary: "LongLive",
-        detail: `${widget.name} ${value} becomes ${this.value}: sizes are multiples of ${STEP}.`,
+        detail: `${widget.name} ${value} becomes ${widget.value}: sizes are multiples of ${STEP}.`,
         life: 6000,
       });
     return answer;
