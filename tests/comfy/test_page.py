@@ -209,7 +209,8 @@ def test_a_loaded_size_stays(page: Front) -> None:
     page.page.evaluate("() => { window.sampler.widgets.find(({ name }) => name === 'width').value = 1280 }")
     saved: Json = page.to_workflow()
     page.load(saved)
-    page.page.evaluate("() => { window.sampler = app.graph.nodes.find(({ type }) => type.endsWith('Sampler')) }")
+    kind = "LongLiveStreamingSampler"
+    page.page.evaluate("(kind) => { window.sampler = app.graph.nodes.find(({ type }) => type === kind) }", kind)
     assert size(page) == [1280, 128]
 
 
@@ -227,3 +228,14 @@ def test_a_rounded_size_is_said(page: Front, typed: int, becomes: int) -> None:
     toast.filter(has_text=f"width {typed} becomes {becomes}").wait_for(timeout=5000)
     assert toast.count() == 1
     assert size(page)[0] == becomes
+
+
+def test_a_rounded_size_is_said_in_nodes_2(page: Front) -> None:
+    """Typed into the node that Nodes 2.0 draws, a width is rounded and said too."""
+    page.page.evaluate(ADD, {"models": [], "kind": "LongLiveStreamingSampler"})
+    page.set_renderer("vue")
+    width = page.page.locator("[data-node-id] input").first
+    width.fill("100")
+    width.press("Enter")
+    page.page.locator(".p-toast-message").filter(has_text="width 100 becomes 96").wait_for(timeout=5000)
+    assert size(page)[0] == 96
