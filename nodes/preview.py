@@ -150,7 +150,8 @@ class StreamPreview:
         get_progress_state().update_progress(stream.node, done, blocks * stream.spec.settings.steps, preview)
 
     def _status(self, stream: Stream, text: str) -> None:
-        send_text(text, stream.node)
+        # A node shows its newest text only.
+        send_text("\n".join([text, *stream.notes]), stream.node)
 
     def _picture(self, frame: Tensor) -> Image.Image:
         """Resizes a frame `[h, w, 3]` to the film's aspect ratio, at most PREVIEW_PIXELS wide and high."""

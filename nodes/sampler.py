@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import comfy.model_patcher
@@ -124,6 +125,7 @@ class StreamingSampler(io.ComfyNode):
             seam=seam,
         )
         notes = [] if state is not None else muted_note(cls.hidden.extra_pnginfo, str(cls.hidden.unique_id))
+        stream = replace(stream, notes=tuple(notes))
         return io.NodeOutput(stream, stream, ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import comfy.model_patcher
@@ -143,10 +144,12 @@ class ShotNode(io.ComfyNode):
             cut=cut,
             seam=seam,
         )
-        notes = [_time_range(stream.film.plan, stream.first), *unknown_word_notes(clip, prompt)]
+        notes = unknown_word_notes(clip, prompt)
         if state is None:
             notes += muted_note(cls.hidden.extra_pnginfo, str(cls.hidden.unique_id))
-        return io.NodeOutput(stream, stream, ui=ui.PreviewText("\n".join(notes)))
+        stream = replace(stream, notes=tuple(notes))
+        text = "\n".join([_time_range(stream.film.plan, stream.first), *notes])
+        return io.NodeOutput(stream, stream, ui=ui.PreviewText(text))
 
 
 def _length(seconds: float) -> Length:

@@ -90,5 +90,7 @@ def test_a_muted_shot_is_said(page: Front, modes: tuple[int, ...], shot: int | N
         assert end["type"] == "execution_success", end
         (entry,) = page.host.get(f"/history/{end['prompt_id']}").values()
         said = json.dumps(entry["outputs"][str(ids[shot])])
+        # Also beside the progress, which is what stands on the node at the end.
+        assert f"node {ids[muted]}) is muted" in texts(page, ids[shot])
     assert f"node {ids[muted]}" in said
     assert "muted" in said
