@@ -14,6 +14,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ..longlive_core.cli.progress_bar import format_duration
+from ..longlive_core.film.film import Film
 from ..longlive_core.film.pace import Pace
 from ..longlive_core.oom import is_out_of_memory
 from ..longlive_core.sampling.generation import Step
@@ -59,7 +60,7 @@ class StreamPreview:
         self._blocks = stream.film.plan.blocks
         self._first = stream.film.available
         self._finished = float(self._first)
-        self._pace = Pace()
+        self._pace, self._replayed = Pace(), _replayed(stream.film)
         self._shown: set[str] = set()
         self._has_preview: set[str] = set()
         self._frames: list[Image.Image] = []
@@ -69,6 +70,7 @@ class StreamPreview:
 
     def __enter__(self) -> StreamPreview:
         stream = self._stream.owner(self._first)
+        self._pace.begin()
         self._progress(stream, None)
         if self._first:
             total = len(self._blocks)
@@ -87,7 +89,7 @@ class StreamPreview:
         stream = self._stream.owner(step.block.index)
         if not step.storyboard:
             self._finished = step.block.index + step.index / step.steps
-            self._pace.step(step)
+            self._pace.step(step, max(0, _replayed(self._stream.film) - self._replayed))
         image = None
         if stream.node not in self._has_preview:
             colours = LatentColours(self._stream.latent_format).colours(step.x0[:, :, -1:])
@@ -101,6 +103,8 @@ class StreamPreview:
     def block(self, block: Block) -> None:
         """Shows a finished block, sampled now or in an earlier run."""
         stream = self._playing = self._stream.owner(block.index)
+        if block.index < self._first or self._finished <= block.index:  # it was stored
+            self._pace.begin()
         self._finished = max(self._finished, float(block.index + 1))
         self._frames, self._next_frame = [self._picture(frame) for frame in self._preview_frames(block)], 0
         self._has_preview.add(stream.node)
@@ -158,3 +162,8 @@ class StreamPreview:
         height, width = self._stream.spec.shape.height * SPACE_FACTOR, self._stream.spec.shape.width * SPACE_FACTOR
         scale = min(1.0, PREVIEW_PIXELS / max(height, width))
         return Image.fromarray(frame.numpy()).resize((round(width * scale), round(height * scale)))
+
+
+def _replayed(film: Film) -> int:
+    """The clean passes that only rebuilt the KV cache, in the newest runs of a film and those that it continues."""
+    return film.report.replayed + (0 if film.earlier is None else _replayed(film.earlier))

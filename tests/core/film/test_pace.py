@@ -26,12 +26,17 @@ def pace(blocks: Iterable[int], begin: float, pauses: dict[int, float]) -> float
     return measured.blocks_per_second
 
 
-def test_there_is_no_pace_before_two_steps() -> None:
-    """Nothing is estimated from one moment."""
-    measured = Pace(lambda: 3.0)
+@pytest.mark.parametrize("replayed", [0, 9])
+def test_the_first_step_gives_an_estimate(replayed: int) -> None:
+    """Since the last stored block, the step and the passes before it that rebuilt the KV cache took a second each."""
+    now = [0.0]
+    measured = Pace(lambda: now[0])
     assert measured.blocks_per_second == 0
-    measured.step(Step(BLOCKS[0], 1, STEPS, torch.empty(0)))
-    assert measured.blocks_per_second == 0
+    now[0] = 283.0
+    measured.begin()
+    now[0] += 1 + replayed
+    measured.step(Step(BLOCKS[15], 1, STEPS, torch.empty(0)), replayed)
+    assert measured.blocks_per_second == pytest.approx(1 / STEPS)
 
 
 @pytest.mark.parametrize(
