@@ -6,8 +6,10 @@ from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
 from .async_decode import AsyncDecode
+from .checks import checks_wires
 from .convert import ConvertCheckpoint
 from .extend import ExtendVideo
+from .front_end_keys import FrontEndKeys
 from .loaders import MiniModel, ModelLoader
 from .lora import DMDLora
 from .retake import LoadTake, Retake
@@ -44,7 +46,8 @@ class LongLiveExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         add_routes(PromptServer.instance)
+        PromptServer.instance.add_on_prompt_handler(FrontEndKeys(NODES))
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack, in menu order."""
-        return NODES
+        return [checks_wires(node) for node in NODES]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.sd
-import folder_paths
 import torch
 from comfy.cli_args import args
 from comfy_api.latest import InputImpl, io, ui
@@ -21,12 +20,15 @@ from ..longlive_core.pipeline.decode import QUEUE_DEPTH
 from ..longlive_core.pipeline.stages import MODES, Mode
 from ..longlive_core.pipeline.write import NewFile, write
 from ..longlive_core.types import Block
+from ..longlive_core.units import plural
 from ..longlive_core.vae import DecodeStream
 from ..longlive_core.video import CODECS, QUALITIES, Audio, FilmWriter, film_path, open_film
 from . import tooltips
-from .preview import Preview
+from .checks import error_or_true
+from .file_prefix import check_prefix, output_path
+from .preview import Preview, send_text
 from .run_stream import StreamRun
-from .types import CATEGORY, Stream, StreamType
+from .types import CATEGORY, FILM_TYPES, Stream
 from .vae import check_pair, decoder, slice_bytes
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ class AsyncDecode(io.ComfyNode):
             "played at any time. If the run is cancelled or fails, the file holds every block finished so far.",
             search_aliases=["longlive", "save video", "vae decode", "stream decode", "video combine", "mp4"],
             inputs=[
-                StreamType.Input("stream", tooltip=tooltips.STREAM),
+                io.MultiType.Input("stream", FILM_TYPES, tooltip=tooltips.STREAM),
                 io.Vae.Input("vae", tooltip=tooltips.VAE),
                 io.String.Input(
                     "filename_prefix",
@@ -82,9 +84,13 @@ class AsyncDecode(io.ComfyNode):
                 ),
             ],
             outputs=[io.Video.Output(tooltip="The video file.")],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return error_or_true(lambda: check_prefix("filename_prefix", filename_prefix))
 
     @classmethod
     def execute(
@@ -100,7 +106,7 @@ class AsyncDecode(io.ComfyNode):
     ) -> io.NodeOutput:
         chunk_decoder = decoder(vae, stream.latent_format)
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
-        target = FilmFile(filename_prefix, stream, codec)
+        target = FilmFile(filename_prefix, stream, codec, str(cls.hidden.unique_id))
         run = StreamRun(
             stream,
             beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
@@ -123,31 +129,39 @@ class AsyncDecode(io.ComfyNode):
             pieces = run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)
             for _ in run.shown(run.stage("writing", write(pieces, NewFile(writer)), QUEUE_DEPTH)):
                 pass
-        return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=target.preview)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=target.ui)
 
 
 class FilmFile:
-    """The path of a new film, with the next free number under a prefix, and its preview on the node."""
+    """The path of a new film, with the next free number under a prefix, and what the node shows of it."""
 
-    def __init__(self, prefix: str, stream: Stream, codec: str) -> None:
+    def __init__(self, prefix: str, stream: Stream, codec: str, node: str) -> None:
         pixels = stream.spec.shape.pixels
-        self.width, self.height, self.frames = pixels.width, pixels.height, stream.film.plan.video_frames
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            prefix, folder_paths.get_output_directory(), self.width, self.height
-        )
+        self.width, self.height, self._stream, self._node = pixels.width, pixels.height, stream, node
+        folder, name, counter, subfolder = output_path("filename_prefix", prefix, self.width, self.height)
         self.path = film_path(Path(folder) / f"{name}_{counter:05}_", codec)
-        saved = ui.SavedResult(self.path.name, subfolder, io.FolderType.output)
-        # Browsers cannot play ProRes, so the node shows the path.
-        self.preview = ui.PreviewText(str(self.path)) if codec == "prores" else ui.PreviewVideo([saved])
+        self._saved = ui.SavedResult(self.path.name, subfolder, io.FolderType.output)
+        # Browsers cannot play ProRes.
+        self._plays = codec != "prores"
+
+    @property
+    def ui(self) -> dict[str, Any]:
+        """The film, and a line with its file and length, as in `video/LongLive_00001_.mp4: 189 frames, 7.88 s`."""
+        plan = self._stream.film.plan
+        name = (Path(self._saved.subfolder) / self._saved.filename).as_posix() if self._plays else str(self.path)
+        line = f"{name}: {plural(plan.video_frames, 'frame')}, {plan.seconds:.2f} s"
+        return {**(ui.PreviewVideo([self._saved]).as_dict() if self._plays else {}), "text": (line,)}
 
     @contextmanager
     def logged(self, writer: FilmWriter) -> Iterator[None]:
-        """Logs where the finished part of the film is if it ends early."""
+        """Logs where the finished part of the film is if it ends early, and shows it on the node."""
         try:
             yield
         except BaseException:
             if writer.frames:
-                log.info("LongLive: %s holds the first %d of %d frames", self.path, writer.frames, self.frames)
+                frames = self._stream.film.plan.video_frames
+                log.info("LongLive: %s holds the first %d of %d frames", self.path, writer.frames, frames)
+                send_text(f"stopped: {self.path.name} holds the first {writer.frames} of {frames} frames", self._node)
             raise
 
 

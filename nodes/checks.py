@@ -1,13 +1,18 @@
-"""Checks of inputs before a workflow runs. What comes over a wire is None here; it is checked when the node runs."""
+"""Checks of inputs before a workflow runs. What comes over a wire is None then; it is checked when the node runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 import folder_paths
+from comfy_api.latest import io
 
 from ..longlive_core.types import PixelShape
 from .inputs import SIZE_UNIT
+
+FILE_LISTS = ("model_name", "lora_name", "take")
 
 
 def check_file(folder: str, name: str | None, read: Callable[[str], object]) -> bool | str:
@@ -32,3 +37,29 @@ def error_or_true(check: Callable[[], object]) -> bool | str:
     except (ValueError, OSError) as error:
         return str(error)
     return True
+
+
+def checks_wires(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+    """Makes `execute` raise ValueError for a value outside its widget's range, which the host lets over a wire."""
+    execute, widgets = node.execute.__func__, node.define_schema().inputs
+
+    @wraps(execute)
+    def checked(cls: type[io.ComfyNode], **values: Any) -> io.NodeOutput:  # noqa: ANN401
+        for widget in widgets:
+            if widget.id in values:
+                check_value(widget, values[widget.id])
+        return execute(cls, **values)
+
+    node.execute = classmethod(checked)
+    return node
+
+
+def check_value(widget: io.Input, value: Any) -> None:  # noqa: ANN401
+    """Raises ValueError that names the input, its value and what it may be. Lists of files have checks of their own."""
+    if isinstance(widget, io.Combo.Input):
+        if widget.id not in FILE_LISTS and value not in widget.options:
+            raise ValueError(f"{widget.id} is {value!r}: choose one of {', '.join(map(str, widget.options))}")
+    elif isinstance(widget, io.Int.Input | io.Float.Input) and not (
+        isinstance(value, int | float) and widget.min <= value <= widget.max
+    ):
+        raise ValueError(f"{widget.id} is {value!r}: choose {widget.min} to {widget.max}")

@@ -14,9 +14,12 @@ from server import PromptServer
 from torch import Tensor
 
 from ..longlive_core.cli.progress_bar import format_duration
+from ..longlive_core.film.film import Film
+from ..longlive_core.film.pace import Pace
 from ..longlive_core.oom import is_out_of_memory
 from ..longlive_core.sampling.generation import Step
 from ..longlive_core.types import SPACE_FACTOR, TIME_FACTOR, Block, BlockSpec
+from ..longlive_core.units import plural
 from .types import Stream
 
 log = logging.getLogger(__name__)
@@ -42,6 +45,13 @@ class LatentColours:
         return x.add(1).mul(127.5).clamp(0, 255).to(torch.uint8)
 
 
+def send_text(text: str, node: str) -> None:
+    """Shows a line on a node of the client whose prompt runs; without a client there is nobody to show it to."""
+    server = PromptServer.instance
+    if server.client_id is not None:
+        server.send_progress_text(text, node, server.client_id)
+
+
 class StreamPreview:
     """Shows denoising steps, a status line and the newest block, played in a loop, on the node of each shot."""
 
@@ -50,7 +60,7 @@ class StreamPreview:
         self._blocks = stream.film.plan.blocks
         self._first = stream.film.available
         self._finished = float(self._first)
-        self._began = perf_counter()
+        self._pace, self._replayed = Pace(), _replayed(stream.film)
         self._shown: set[str] = set()
         self._has_preview: set[str] = set()
         self._frames: list[Image.Image] = []
@@ -60,9 +70,13 @@ class StreamPreview:
 
     def __enter__(self) -> StreamPreview:
         stream = self._stream.owner(self._first)
+        self._pace.begin()
         self._progress(stream, None)
         if self._first:
-            self._status(stream, f"{self._first} of {len(self._blocks)} blocks are finished already")
+            total = len(self._blocks)
+            self._status(
+                stream, f"{self._first} of {plural(total, 'block')} {'is' if total == 1 else 'are'} finished already"
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,6 +89,7 @@ class StreamPreview:
         stream = self._stream.owner(step.block.index)
         if not step.storyboard:
             self._finished = step.block.index + step.index / step.steps
+            self._pace.step(step, max(0, _replayed(self._stream.film) - self._replayed))
         image = None
         if stream.node not in self._has_preview:
             colours = LatentColours(self._stream.latent_format).colours(step.x0[:, :, -1:])
@@ -88,6 +103,8 @@ class StreamPreview:
     def block(self, block: Block) -> None:
         """Shows a finished block, sampled now or in an earlier run."""
         stream = self._playing = self._stream.owner(block.index)
+        if block.index < self._first or self._finished <= block.index:  # it was stored
+            self._pace.begin()
         self._finished = max(self._finished, float(block.index + 1))
         self._frames, self._next_frame = [self._picture(frame) for frame in self._preview_frames(block)], 0
         self._has_preview.add(stream.node)
@@ -109,12 +126,9 @@ class StreamPreview:
 
     def line(self, block: BlockSpec) -> str:
         """Formats the status, as in `shot 2/5 · block 7/24 · 11 fps · 0:42 left`."""
-        plan, seconds = self._stream.film.plan, perf_counter() - self._began
-        finished = self._finished - self._first
-        text = f"shot {block.shot + 1}/{plan.shots} · block {block.index + 1}/{len(self._blocks)}"
-        if finished <= 0 or seconds <= 0:
+        text = f"shot {block.shot + 1}/{self._stream.film.plan.shots} · block {block.index + 1}/{len(self._blocks)}"
+        if (pace := self._pace.blocks_per_second) == 0:
             return text
-        pace = finished / seconds
         left = (len(self._blocks) - self._finished) / pace
         return f"{text} · {pace * block.frames * TIME_FACTOR:.0f} fps · {format_duration(left)} left"
 
@@ -140,10 +154,16 @@ class StreamPreview:
         get_progress_state().update_progress(stream.node, done, blocks * stream.spec.settings.steps, preview)
 
     def _status(self, stream: Stream, text: str) -> None:
-        PromptServer.instance.send_progress_text(text, stream.node)
+        # A node shows its newest text only.
+        send_text("\n".join([text, *stream.notes]), stream.node)
 
     def _picture(self, frame: Tensor) -> Image.Image:
         """Resizes a frame `[h, w, 3]` to the film's aspect ratio, at most PREVIEW_PIXELS wide and high."""
         height, width = self._stream.spec.shape.height * SPACE_FACTOR, self._stream.spec.shape.width * SPACE_FACTOR
         scale = min(1.0, PREVIEW_PIXELS / max(height, width))
         return Image.fromarray(frame.numpy()).resize((round(width * scale), round(height * scale)))
+
+
+def _replayed(film: Film) -> int:
+    """The clean passes that only rebuilt the KV cache, in the newest runs of a film and those that it continues."""
+    return film.report.replayed + (0 if film.earlier is None else _replayed(film.earlier))

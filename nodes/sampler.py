@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..longlive_core.film.live_script import LiveScript
@@ -26,7 +27,8 @@ from .device_lock import DeviceLock
 from .film_spec import FilmSpec, Storyboard, make_film
 from .inputs import SeamChoice, guidance_input, seam_input, seed_input, side_input, steps_input
 from .model import as_causal
-from .types import CATEGORY, ConditioningType, MemoryType, ShotConditioning, StateType, Stream, StreamType
+from .skipped import muted_note
+from .types import CATEGORY, FILM_TYPES, ConditioningType, MemoryType, ShotConditioning, StateType, Stream, StreamType
 from .vae import MiniLatents, check_pair
 
 
@@ -61,8 +63,9 @@ class StreamingSampler(io.ComfyNode):
                 MemoryType.Input("memory", optional=True, tooltip=tooltips.MEMORY),
                 io.Image.Input("start_image", optional=True, tooltip=tooltips.START_IMAGE),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
-                StateType.Input(
+                io.MultiType.Input(
                     "state",
+                    FILM_TYPES,
                     optional=True,
                     tooltip="STATE of another sampler or shot: its film continues, after a cut, with these shots.",
                 ),
@@ -82,7 +85,7 @@ class StreamingSampler(io.ComfyNode):
                 ),
                 StateType.Output(display_name="STATE", tooltip=tooltips.STATE),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -121,7 +124,9 @@ class StreamingSampler(io.ComfyNode):
             storyboard=storyboard,
             seam=seam,
         )
-        return io.NodeOutput(stream, stream)
+        notes = [] if state is not None else muted_note(cls.hidden.extra_pnginfo, str(cls.hidden.unique_id))
+        stream = replace(stream, notes=tuple(notes))
+        return io.NodeOutput(stream, stream, ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 
 def make_stream(

@@ -15,9 +15,11 @@ from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.settings import machine_notes
 from ..longlive_core.take.take import FILE, GIVEN_VIDEO
 from . import tooltips
+from .checks import error_or_true
+from .file_prefix import check_prefix
 from .take_folders import takes_under
 from .take_settings import machine_of_model, recorded_settings, status_text
-from .types import CATEGORY, StateType, Stream, StreamType, TakeType
+from .types import CATEGORY, FILM_TYPES, StateType, Stream, StreamType, TakeType
 
 
 class SaveTake(io.ComfyNode):
@@ -33,7 +35,7 @@ class SaveTake(io.ComfyNode):
             "queue the same workflow and the film continues with the next block.",
             search_aliases=["longlive", "resume", "checkpoint", "continue", "crash", "save latent"],
             inputs=[
-                StreamType.Input("stream", tooltip=tooltips.STREAM),
+                io.MultiType.Input("stream", FILM_TYPES, tooltip=tooltips.STREAM),
                 io.String.Input(
                     "name_prefix",
                     default="takes/LongLive",
@@ -49,6 +51,10 @@ class SaveTake(io.ComfyNode):
                 StateType.Output(display_name="STATE", tooltip=tooltips.STATE),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, name_prefix: str | None = None) -> bool | str:
+        return error_or_true(lambda: check_prefix("name_prefix", name_prefix))
 
     @classmethod
     def execute(cls, stream: Stream, name_prefix: str) -> io.NodeOutput:

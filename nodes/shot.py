@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import comfy.model_patcher
@@ -12,8 +13,9 @@ from torch import Tensor
 from ..longlive_core.memory import MemoryConfig
 from ..longlive_core.script import BlockPlan, Length, plan_shot
 from ..longlive_core.types import FPS
+from ..longlive_core.units import plural
 from . import tooltips
-from .checks import check_sides, error_or_true
+from .checks import error_or_true
 from .inputs import (
     SeamChoice,
     guidance_input,
@@ -26,7 +28,8 @@ from .inputs import (
 )
 from .sampler import make_stream
 from .shot_script import encode_shots, unknown_word_notes
-from .types import CATEGORY, MemoryType, StateType, Stream, StreamType
+from .skipped import muted_note
+from .types import CATEGORY, FILM_TYPES, MemoryType, StateType, Stream, StreamType
 
 # The film's seed, from which the noise is made together with the shot's seed: a script with `@seed` in each shot makes
 # the same film if its sampler has this seed.
@@ -71,8 +74,9 @@ class ShotNode(io.ComfyNode):
                 MemoryType.Input("memory", optional=True, tooltip=tooltips.MEMORY),
                 io.Image.Input("start_image", optional=True, tooltip=tooltips.START_IMAGE),
                 io.Vae.Input("vae", optional=True, tooltip="Encodes start_image."),
-                StateType.Input(
+                io.MultiType.Input(
                     "state",
+                    FILM_TYPES,
                     optional=True,
                     tooltip="From the previous shot, LongLive Streaming Sampler, LongLive Extend Video or a take.",
                 ),
@@ -92,25 +96,13 @@ class ShotNode(io.ComfyNode):
                 StreamType.Output(display_name="STREAM", tooltip="The film up to the end of this shot."),
                 StateType.Output(display_name="STATE", tooltip="For the next shot."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        prompt: str | None = None,
-        seconds: float | None = None,
-        width: int | None = None,
-        height: int | None = None,
-        style: str | None = None,
-    ) -> bool | str:
-        """What comes over a wire is None here: it is checked when it runs."""
-
-        def check() -> None:
-            plan_shot(EXAMPLE if prompt is None else prompt, _length(seconds or 4.0), style=style or "")
-            check_sides(width, height)
-
-        return error_or_true(check)
+    def validate_inputs(cls, prompt: str | None = None) -> bool | str:
+        """The host shows an error once for every input that is named here, so only the prompt is."""
+        return True if prompt is None else error_or_true(lambda: plan_shot(prompt, _length(4.0)))
 
     @classmethod
     def execute(
@@ -152,8 +144,12 @@ class ShotNode(io.ComfyNode):
             cut=cut,
             seam=seam,
         )
-        notes = [_time_range(stream.film.plan, stream.first), *unknown_word_notes(clip, prompt)]
-        return io.NodeOutput(stream, stream, ui=ui.PreviewText("\n".join(notes)))
+        notes = unknown_word_notes(clip, prompt)
+        if state is None:
+            notes += muted_note(cls.hidden.extra_pnginfo, str(cls.hidden.unique_id))
+        stream = replace(stream, notes=tuple(notes))
+        text = "\n".join([_time_range(stream.film.plan, stream.first), *notes])
+        return io.NodeOutput(stream, stream, ui=ui.PreviewText(text))
 
 
 def _length(seconds: float) -> Length:
@@ -163,4 +159,4 @@ def _length(seconds: float) -> Length:
 def _time_range(plan: BlockPlan, first: int) -> str:
     """Describes the time range in the film of the shot that begins with block `first`."""
     start = plan.blocks[first].video_start / plan.fps
-    return f"shot {plan.shots}: {start:.2f} s to {plan.seconds:.2f} s, {len(plan.blocks) - first} blocks"
+    return f"shot {plan.shots}: {start:.2f} s to {plan.seconds:.2f} s, {plural(len(plan.blocks) - first, 'block')}"

@@ -60,10 +60,9 @@ class ShotScriptNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, script: str | None = None, default_seconds: float = 4.0, fps: float = FPS) -> bool | str:
-        if script is None:  # it comes over a wire and is checked in `execute`
-            return True
-        return error_or_true(lambda: ShotScript.parse(script).plan(fps, default_seconds=default_seconds))
+    def validate_inputs(cls, script: str | None = None) -> bool | str:
+        """The host shows an error once for every input that is named here, so only the script is."""
+        return True if script is None else error_or_true(lambda: ShotScript.parse(script).plan(FPS))
 
     @classmethod
     def execute(cls, script: str, default_seconds: float, fps: float) -> io.NodeOutput:

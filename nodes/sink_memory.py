@@ -84,7 +84,9 @@ class SinkMemory(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, window: int = 32, global_sink: int = 8) -> bool | str:
+    def validate_inputs(cls, window: int | None = None, global_sink: int | None = None) -> bool | str:
+        if window is None or global_sink is None:
+            return True
         return error_or_true(lambda: MemoryConfig(window=window, sink=global_sink).check(BLOCK_FRAMES))
 
     @classmethod
@@ -99,6 +101,7 @@ class SinkMemory(io.ComfyNode):
             kv_format=kv_format,
             shot_clean_recache=clean_recache,
         )
+        memory.check(BLOCK_FRAMES)
         return io.NodeOutput(memory, ui=ui.PreviewText(describe(memory)))
 
 

@@ -9,10 +9,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..longlive_core.pipeline.decode import QUEUE_DEPTH
-from ..longlive_core.units import format_bytes
+from ..longlive_core.units import format_bytes, plural
 from . import tooltips
 from .run_stream import StreamRun
-from .types import CATEGORY, Stream, StreamType
+from .types import CATEGORY, FILM_TYPES, Stream
 from .vae import decoder, slice_bytes
 
 
@@ -27,14 +27,14 @@ class StreamToLatent(io.ComfyNode):
             category=CATEGORY,
             description="Returns the whole film as LATENT, for ComfyUI's VAE Decode and Save Latent.",
             search_aliases=["longlive", "latents"],
-            inputs=[StreamType.Input("stream", tooltip=tooltips.STREAM)],
+            inputs=[io.MultiType.Input("stream", FILM_TYPES, tooltip=tooltips.STREAM)],
             outputs=[io.Latent.Output(tooltip="The latents of all frames.")],
         )
 
     @classmethod
     def execute(cls, stream: Stream) -> io.NodeOutput:
         whole = stream.spec.shape.with_frames(stream.film.plan.latent_frames).as_tuple()
-        check_memory(4 * torch.Size(whole).numel(), f"{whole[2]} latent frames")
+        check_memory(4 * torch.Size(whole).numel(), plural(whole[2], "latent frame"))
         with StreamRun(stream) as run:
             latents = torch.cat([block.latents for block in run], dim=2)
         return io.NodeOutput({"samples": stream.latent_format.process_out(latents)})
@@ -53,7 +53,7 @@ class StreamToImages(io.ComfyNode):
             "or use LongLive Async Decode, which writes a file.",
             search_aliases=["longlive", "frames", "vae decode", "last frame"],
             inputs=[
-                StreamType.Input("stream", tooltip=tooltips.STREAM),
+                io.MultiType.Input("stream", FILM_TYPES, tooltip=tooltips.STREAM),
                 io.Vae.Input("vae", tooltip=tooltips.VAE),
                 io.Int.Input(
                     "first_frame",
@@ -77,7 +77,7 @@ class StreamToImages(io.ComfyNode):
     def execute(cls, stream: Stream, vae: comfy.sd.VAE, first_frame: int, frame_count: int) -> io.NodeOutput:
         requested = frame_range(first_frame, frame_count, stream.film.plan.video_frames)
         pixels = stream.spec.shape.pixels
-        check_memory(4 * 3 * len(requested) * pixels.height * pixels.width, f"{len(requested)} frames")
+        check_memory(4 * 3 * len(requested) * pixels.height * pixels.width, plural(len(requested), "frame"))
         images = torch.empty(len(requested), pixels.height, pixels.width, 3)
         chunk_decoder = decoder(vae, stream.latent_format)
         with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.spec.shape)) as run:
@@ -95,7 +95,8 @@ def frame_range(first: int, count: int, total: int) -> range:
     stop = min(total, start + count) if count else total
     if not 0 <= start < stop:
         raise ValueError(
-            f"first_frame {first}: the film has {total} frames; choose 0 to {total - 1}, or -1 to -{total} from the end"
+            f"first_frame {first}: the film has {plural(total, 'frame')}; choose 0 to {total - 1}, or -1 to -{total} "
+            "from the end"
         )
     return range(start, stop)
 
@@ -105,7 +106,7 @@ def check_memory(needed: int, what: str) -> None:
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     if needed > free:
         raise ValueError(
-            f"{what} need {format_bytes(needed)} of RAM, but only {format_bytes(free)} is free: use LongLive Async "
+            f"{what}: {format_bytes(needed)} of RAM needed, but only {format_bytes(free)} is free: use LongLive Async "
             "Decode, which writes a file, or request fewer frames"
         )
 

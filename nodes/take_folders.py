@@ -12,6 +12,7 @@ import folder_paths
 
 from ..longlive_core.take import Take
 from ..longlive_core.take.take import FILE, SUFFIX
+from .file_prefix import output_path
 
 
 def list_takes() -> list[str]:
@@ -54,10 +55,9 @@ def take_digest(name: str) -> str:
 def takes_under(prefix: str, width: int, height: int) -> tuple[list[Path], Path]:
     """Returns the takes under a prefix, newest first, and the folder of the next one.
 
-    width, height: in pixels, for `%width%` and `%height%` in the prefix. Raises what the host raises for a prefix
-    outside the output folder.
+    width, height: in pixels, for `%width%` and `%height%` in the prefix. Raises ValueError as `check_prefix`.
     """
-    folder, name, *_ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory(), width, height)
+    folder, name, *_ = output_path("name_prefix", prefix, width, height)
     pattern = re.compile(rf"{re.escape(name)}_(\d+){re.escape(SUFFIX)}")
     takes = sorted(
         (int(match[1]), path) for path in Path(folder).iterdir() if (match := pattern.fullmatch(path.name)) is not None

@@ -28,6 +28,7 @@ from ..longlive_core.take.settings import (
     with_unrecorded,
 )
 from ..longlive_core.types import LATENT_CHANNELS, BlockSpec, LatentShape
+from ..longlive_core.units import plural
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec
 from .fingerprint import text_fingerprint, weights_fingerprint
@@ -106,9 +107,8 @@ def take_stream(
 def status_text(take: Take, stream: Stream, notes: list[str]) -> str:
     """Describes a take in the text on its node: folder, finished blocks and notes."""
     total = len(stream.film.plan.blocks)
-    return "\n".join(
-        [f"{take.folder}", f"{take.block_count()} of {total} blocks were finished when this node ran", *notes]
-    )
+    finished = f"{take.block_count()} of {plural(total, 'block')} {'was' if total == 1 else 'were'}"
+    return "\n".join([f"{take.folder}", f"{finished} finished when this node ran", *notes])
 
 
 def _embeddings(stream: Stream) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ class Stream:
     spec: what samples the film. node, title: id and name of the node that samples it and shows its progress. earlier:
     the stream that this one continues. recorded: the node's settings that change a block's bits, None for a stream that
     samples nothing. script: the script of the whole film, if the user wrote one. live: the script of this node's shots,
-    which may change while the film is sampled.
+    which may change while the film is sampled. notes: what the node says beside its progress.
     """
 
     film: Film
@@ -56,6 +56,7 @@ class Stream:
     recorded: Settings | None = None
     script: ShotScript | None = None
     live: LiveScript | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def chain(self) -> list[Stream]:
@@ -90,5 +91,8 @@ MemoryType = io.Custom("LONGLIVE_MEMORY")
 StreamType = io.Custom("LONGLIVE_STREAM")
 StateType = io.Custom("LONGLIVE_STATE")
 TakeType = io.Custom("LONGLIVE_TAKE")
+
+# The value is the same. An input for a film takes both, so that a bypassed node passes on the film that it continues.
+FILM_TYPES = [StreamType, StateType]
 
 CATEGORY = "LongLive"

@@ -11,6 +11,7 @@ from ..render.settings import RenderSettings
 from ..script.source import read_text
 from ..take import Take
 from ..take.append import append
+from ..units import plural
 from .arguments import add_output_arguments, add_setting_arguments, given_settings, unrecorded_settings
 from .console import job_hooks, stopped_early
 from .run_job import run_job, set_threads
@@ -81,7 +82,7 @@ def extend_lines(job: Job, number: int) -> Iterator[str]:
     report, take = job.film.report, job.take
     if take is None:
         return
-    yield f"reused {len(report.stored)} blocks, sampled {len(report.sampled)}, of {len(job.plan.blocks)}"
+    yield f"reused {plural(len(report.stored), 'block')}, sampled {len(report.sampled)}, of {len(job.plan.blocks)}"
     if take.complete:
         from ..render.seam import format_flicker, seam_flicker
 

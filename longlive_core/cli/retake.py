@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..render.settings import OUTPUT_SETTINGS, RenderSettings
 from ..take import Retake, Take, retake
+from ..units import plural
 from .arguments import add_output_arguments, given_settings, unrecorded_settings
 from .console import job_hooks
 from .run_job import run_job, set_threads
@@ -62,7 +63,8 @@ def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
         f"blocks, {report.share_of_calls(job.settings.steps):.0%} of a whole render's model calls"
     )
     copied = job.render.copied
-    yield f"the film: {copied} of {blocks} blocks copied without encoding them again, {blocks - copied} decoded"
+    of_all = f"{copied} of {plural(blocks, 'block')}"
+    yield f"the film: {of_all} copied without encoding them again, {blocks - copied} decoded"
     if mode == "keep" and number < len(take.shots) and take.complete:
         from ..render.seam import format_flicker, seam_flicker
 

@@ -11,6 +11,7 @@ import torch
 
 from ..render.settings import OUTPUT_SETTINGS
 from ..take import Take
+from ..units import plural
 from .console import STOPPED
 from .progress_bar import ProgressBar
 
@@ -32,7 +33,8 @@ def run_job(job: Job, bar: ProgressBar, args: argparse.Namespace) -> int:
     plan = job.plan
     for note in job.notes:
         print(f"note: {note}")
-    print(f"{plan.shots} shots, {len(plan.blocks)} blocks, {plan.seconds:.1f} s at {plan.fps:g} fps", flush=True)
+    counts = f"{plural(plan.shots, 'shot')}, {plural(len(plan.blocks), 'block')}"
+    print(f"{counts}, {plan.seconds:.1f} s at {plan.fps:g} fps", flush=True)
     try:
         complete = job.run()
     except BaseException:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..take import Take, choose, lock_shot, prune, takes_in
 from ..take.lock import TakeLock
 from ..take.take import bytes_in
-from ..units import format_bytes
+from ..units import format_bytes, plural
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,16 +93,19 @@ def _show(take: Take) -> Iterator[str]:
         for number, version in enumerate(shot.versions):
             mark = "*" if number == shot.chosen else " "
             seed = "the film's seed" if version.seed is None else f"seed {version.seed}"
-            count, size = take.block_count(index, number), format_bytes(bytes_in(take.shot_folder(index, number)))
-            yield f" {mark} version {number}: {seed}, {count} of {total} blocks, {size}, {version.made}: {version.text}"
+            count = f"{take.block_count(index, number)} of {plural(total, 'block')}"
+            size = format_bytes(bytes_in(take.shot_folder(index, number)))
+            yield f" {mark} version {number}: {seed}, {count}, {size}, {version.made}: {version.text}"
     if paths := take.snapshot_paths():
         size = format_bytes(sum(path.stat().st_size for path in paths))
-        yield f"snapshots of the KV cache before shots: {len(paths)} files, {size}; `longlive takes prune --memory`"
+        files = plural(len(paths), "file")
+        yield f"snapshots of the KV cache before shots: {files}, {size}; `longlive takes prune --memory`"
     if count := sum(1 for _ in take.partial_files()):
-        yield f"{count} partial files; `longlive takes prune` removes them"
+        yield f"{plural(count, 'partial file')}; `longlive takes prune` removes them"
 
 
 def _summary(take: Take) -> str:
     plan, count = take.plan, take.block_count()
-    state = "complete" if count == len(plan.blocks) else f"{count} of {len(plan.blocks)} blocks"
-    return f"{take.folder}: {plan.shots} shots, {plan.seconds:.1f} s, {state}, {format_bytes(bytes_in(take.folder))}"
+    state = "complete" if count == len(plan.blocks) else f"{count} of {plural(len(plan.blocks), 'block')}"
+    shots, size = plural(plan.shots, "shot"), format_bytes(bytes_in(take.folder))
+    return f"{take.folder}: {shots}, {plan.seconds:.1f} s, {state}, {size}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..take.lock import TakeLock
+from ..units import plural
 from .console import STOPPED, stop_signals
 from .training_line import TrainingLine
 
@@ -180,7 +181,7 @@ def run_stage(
         if write is not None:
             write(trainer)
     if complete:
-        print(f"{folder}: {settings.steps} steps done")
+        print(f"{folder}: {plural(settings.steps, 'step')} done")
         return 0
     print(f"stopped after step {trainer.step}; the same command resumes the run")
     return STOPPED

@@ -8,6 +8,7 @@ from decimal import Decimal
 from threading import Lock
 
 from ..script import BlockPlan, Length, ShotScript
+from ..units import plural
 
 
 class TooLateError(ValueError):
@@ -62,8 +63,8 @@ class LiveScript:
         count = len(self.script.shots)
         if len(script.shots) != count:
             raise ValueError(
-                f"the film that is being made has {count} shots, this script {len(script.shots)}: change texts and "
-                "seeds only, and add shots when the film is complete"
+                f"the film that is being made has {plural(count, 'shot')}, this script {len(script.shots)}: change "
+                "texts and seeds only, and add shots when the film is complete"
             )
         for number, (was, now) in enumerate(zip(self.script.shots, script.shots, strict=True), 1):
             same = (was.prompt, was.seed, was.continues) == (now.prompt, now.seed, now.continues)
@@ -92,6 +93,6 @@ class LiveScript:
             if was[shot] != now[shot]:
                 raise ValueError(
                     f"shot {shot - self._before + 1} has another length in this script, and lengths cannot change "
-                    f"while a film is made; write it as ({was[shot]} blocks)"
+                    f"while a film is made; write it as ({plural(was[shot], 'block')})"
                 )
         return plan

@@ -20,6 +20,7 @@ from ..take.live_versions import with_live_script, with_versions_of
 from ..take.lock import TakeLock
 from ..take.start_image import load_start_image
 from ..types import Block, BlockSpec
+from ..units import plural
 from .block_store import BlockStore
 from .live_script import LiveScript
 
@@ -133,7 +134,9 @@ class TakeStore(BlockStore):
                 self._unusable_snapshots.add(path)
                 self._notify(f"{error}: the KV cache before shot {start.shot + 1} is rebuilt")
         if count := spec.index - generation.position:
-            self._notify(f"the KV cache is rebuilt, exactly, from the {count} blocks before block {spec.index}")
+            self._notify(
+                f"the KV cache is rebuilt, exactly, from the {plural(count, 'block')} before block {spec.index}"
+            )
 
     def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None:
         if not (self._snapshots and spec.index and self.take.plan.begins_shot(spec)):

@@ -22,6 +22,7 @@ from ..take.lock import TakeLock
 from ..take.settings import Settings
 from ..take.storyboard import with_storyboard
 from ..types import BLOCK_FRAMES, FPS
+from ..units import plural
 from ..video import CODECS, check_path
 from ..video.contact_sheet import ContactSheet
 from .film_index import Encoding, PreviousFilm
@@ -91,7 +92,9 @@ class Job:
     def status(self) -> str:
         """A line on how much of the film is in its file."""
         frames, total = self.render.video_frames, self.plan.video_frames
-        return f"{self.output_settings.output} plays: {frames} of {total} frames, {frames / self.plan.fps:.1f} s"
+        return (
+            f"{self.output_settings.output} plays: {frames} of {plural(total, 'frame')}, {frames / self.plan.fps:.1f} s"
+        )
 
     @property
     def sheet_path(self) -> Path:
@@ -221,4 +224,4 @@ def _unknown_word_notes(script: ShotScript, mini: Mini) -> Iterator[str]:
             yield f"shot {number}: the model does not know {', '.join(unknown)}"
         words = len(split_words(shot.prompt))
         if words > mini.text.max_words:
-            yield f"shot {number} has {words} words; the model reads the first {mini.text.max_words}"
+            yield f"shot {number} has {plural(words, 'word')}; the model reads the first {mini.text.max_words}"

@@ -10,6 +10,7 @@ from math import ceil, floor, isfinite
 from typing import TYPE_CHECKING
 
 from ..types import TIME_FACTOR, BlockSpec, video_frames
+from ..units import plural
 from .duration import MAX_SECONDS, Length
 
 if TYPE_CHECKING:
@@ -62,11 +63,12 @@ class BlockPlan:
     def text(self) -> str:
         """Returns the plan as text: a line for the film, a line for each shot, then the notes."""
         grid = Grid(Fraction(self.fps), self.block_frames)
-        lines = [f"{self.shots} shots, {len(self.blocks)} blocks, {self.video_frames} frames, {self.seconds:.2f} s"]
+        counts = ((self.shots, "shot"), (len(self.blocks), "block"), (self.video_frames, "frame"))
+        lines = [f"{', '.join(plural(count, noun) for count, noun in counts)}, {self.seconds:.2f} s"]
         for shot, blocks in groupby(self.blocks, key=lambda block: block.shot):
             run = list(blocks)
             start, end = (_format_seconds(grid.seconds(0, index)) for index in (run[0].index, run[-1].index + 1))
-            lines.append(f"shot {shot + 1}: {start} to {end}, {len(run)} blocks: {run[0].prompt}")
+            lines.append(f"shot {shot + 1}: {start} to {end}, {plural(len(run), 'block')}: {run[0].prompt}")
         return "\n".join([*lines, *self.notes])
 
     def then(self, other: BlockPlan, cut: bool = True) -> BlockPlan:
@@ -163,9 +165,8 @@ def make_plan(
             remedy = "make shots shorter or split the film in two scripts"
             raise requested.shot.source.error(f"with shot {requested.number} the film is longer than 24 h", remedy)
         if (planned := grid.seconds(first, last)) != requested.seconds(grid) and not requested.unspecified:
-            what = f"{last - first} block{'s' if last - first > 1 else ''}"
-            length = _requested_length(requested, grid)
-            notes.append(f"shot {requested.number}: {length} becomes {what}, {_format_seconds(planned)}")
+            what = f"{plural(last - first, 'block')}, {_format_seconds(planned)}"
+            notes.append(f"shot {requested.number}: {_requested_length(requested, grid)} becomes {what}")
         blocks += _specs(requested, range(first, last), block_frames)
     return BlockPlan(tuple(blocks), fps, block_frames, tuple(notes))
 

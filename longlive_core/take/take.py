@@ -13,6 +13,7 @@ from typing import Any
 
 from ..script import BlockPlan, ShotScript
 from ..types import BlockSpec
+from ..units import plural
 from .block_file import PARTIAL, BadBlockError, BlockRecord, History, read_record, write_atomically
 from .settings import Setting, Settings
 
@@ -206,7 +207,7 @@ class Take:
     def shot_index(self, number: int) -> int:
         """Returns the index of shot `number` (from 1). Raises ValueError if the film has no such shot."""
         if not 1 <= number <= len(self.shots):
-            raise ValueError(f"shot {number}: this film has {len(self.shots)} shots, numbered from 1")
+            raise ValueError(f"shot {number}: this film has {plural(len(self.shots), 'shot')}, numbered from 1")
         return number - 1
 
     def sampled_index(self, number: int) -> int:

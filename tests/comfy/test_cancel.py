@@ -118,7 +118,9 @@ def test_a_cancelled_film_goes_on(host: Host) -> None:
             stopped.append(states[-1]["value"])
             host.interrupt(run.prompt_id)
 
-    assert host.run(film(MEDIUM, 7), 60, on_event=stop).interrupted
+    cancelled = host.run(film(MEDIUM, 7), 60, on_event=stop)
+    assert cancelled.interrupted
+    assert re.fullmatch(r"stopped: \S+\.mp4 holds the first \d+ of \d+ frames", cancelled.texts[FILM][-1])
     again = host.run(film(MEDIUM, 7), 60)
     assert again.ok, again.error
     assert again.executed == [FILM]

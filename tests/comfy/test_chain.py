@@ -91,7 +91,7 @@ def test_each_shot_shows_its_own_progress(made: Run) -> None:
 
 def test_a_shot_names_its_place_in_the_film(made: Run) -> None:
     """The text on a shot's node has a line with its time range; words that Mini does not know would be a second one."""
-    assert made.outputs["12"]["text"] == ["shot 2: 1.21 s to 2.54 s, 1 blocks"]
+    assert made.outputs["12"]["text"] == ["shot 2: 1.21 s to 2.54 s, 1 block"]
 
 
 def test_a_changed_shot_leaves_those_before_it(host: Host, made: Run) -> None:

@@ -93,6 +93,12 @@ def test_the_film_plays_and_shows_its_shots(comfy: Host, made: Run) -> None:
         assert votes[wall] >= 0.9 * votes.total(), votes
 
 
+def test_the_node_names_its_file(comfy: Host, made: Run) -> None:
+    """The last line on the film's node has the file, below the output folder, and its length."""
+    plan, path = plan_of(), film_path(comfy, made).relative_to(comfy.base / "output").as_posix()
+    assert made.outputs[FILM]["text"] == [f"{path}: {plan.video_frames} frames, {plan.seconds:.2f} s"]
+
+
 def test_the_workflow_travels_in_the_file(comfy: Host, made: Run) -> None:
     """The file names prompt and workflow as JSON, so that dropping it on the canvas opens the graph that made it."""
     with av.open(str(film_path(comfy, made))) as file:

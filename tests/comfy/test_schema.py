@@ -48,6 +48,10 @@ def sampler(nodes: dict[str, Json]) -> Json:
     return nodes["LongLiveStreamingSampler"]
 
 
+def retyped(nodes: dict[str, Json]) -> None:
+    next(one for one in sampler(nodes)["inputs"] if one["name"] == "state")["type"] = "LONGLIVE_STATE"
+
+
 def dropped(nodes: dict[str, Json]) -> None:
     del nodes["LongLiveMini"]
 
@@ -84,6 +88,7 @@ def other_default(nodes: dict[str, Json]) -> None:
     ("change", "message"),
     [
         (dropped, "LongLiveMini is gone"),
+        (retyped, "state had type 'LONGLIVE_STREAM,LONGLIVE_STATE', now 'LONGLIVE_STATE'"),
         (inserted, "its widgets were"),
         (required, "upscaler is new and required"),
         (renamed, "its inputs were"),
@@ -102,8 +107,9 @@ def test_each_break_is_reported(change: Callable[[dict[str, Json]], None], messa
 
 
 def test_an_appended_widget_breaks_nothing() -> None:
-    """An optional widget behind the others, or a new node, breaks no saved workflow."""
+    """An optional widget behind the others, one more type of an input, or a new node, breaks no saved workflow."""
     grown = copy.deepcopy(NODES)
+    next(one for one in sampler(grown)["inputs"] if one["name"] == "model")["type"] += ",LATENT"
     sampler(grown)["inputs"].append({"name": "shift", "type": "FLOAT", "required": False, "default": 5.0})
     grown["LongLiveNew"] = {"inputs": [], "outputs": []}
     assert list(breaks(NODES, grown)) == []

@@ -71,7 +71,7 @@ def test_two_writers_do_not_overwrite_each_other() -> None:
     ("text", "message"),
     [
         (SCRIPT + "Shot 4 (1 block): more\n", "has 3 shots, this script 4"),
-        (SCRIPT.replace("Shot 2 (1 block)", "Shot 2 (2 blocks)"), "shot 2 has another length .* \\(1 blocks\\)"),
+        (SCRIPT.replace("Shot 2 (1 block)", "Shot 2 (2 blocks)"), "shot 2 has another length .* \\(1 block\\)"),
         (SCRIPT.replace("Shot 3 (1 block)", "Shot 3 (2 blocks)"), "shot 3 has another length"),
         (SCRIPT.replace("Shot 1 (2 blocks)", "Shot 1 (1 block)"), "shot 1 has another length .* \\(2 blocks\\)"),
     ],

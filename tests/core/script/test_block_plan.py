@@ -203,7 +203,7 @@ def test_a_plan_in_words() -> None:
         "3 shots, 6 blocks, 189 frames, 7.88 s",
         "shot 1: 0 s to 2.54 s, 2 blocks: a",
         f"shot 2: 2.54 s to 6.54 s, 3 blocks: {CUT_PREFIX}b",
-        "shot 3: 6.54 s to 7.88 s, 1 blocks: c",
+        "shot 3: 6.54 s to 7.88 s, 1 block: c",
     ]
     noted = plan("(2.5s) a\n(1 block) b")
     assert noted.notes and noted.text().splitlines()[3:] == list(noted.notes)

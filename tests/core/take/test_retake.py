@@ -208,7 +208,7 @@ def test_the_command_line_from_render_to_prune(
     assert "reused blocks 0 to 2, 4 to 5; sampled block 3: 1 of 6 blocks, 17% of a whole" in printed
     assert "shot 4 is spliced after shot 3; step across the seam" in printed and "(before the retake" in printed
     assert (tmp_path / "b.mp4").read_bytes() != settings.output.read_bytes()
-    assert "* version 1: seed 9, 1 of 1 blocks" in longlive("takes", "show", folder)
+    assert "* version 1: seed 9, 1 of 1 block" in longlive("takes", "show", folder)
     assert "shot 3 is version 0" in longlive("takes", "choose", folder, "--shot", "3", "--version", "0")
     longlive("render", "--resume", folder, "-o", tmp_path / "c.mp4")
     assert (tmp_path / "c.mp4").read_bytes() == settings.output.read_bytes()
