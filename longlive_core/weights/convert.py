@@ -103,6 +103,7 @@ def convert_checkpoint(
     _check_choices(format, rule, loras)
     _check_paths(target, [source, *(lora.path for lora in loras)], overwrite)
     reader = open_weights(source, loras=loras)
+    _check_not_source(target, reader.checkpoint.source.files)
     plan = _ConversionPlan(reader, format, rule, causal)
     _check_lora(plan)
     metadata = _make_metadata(plan)
@@ -246,12 +247,17 @@ def _check_choices(quant_format: str, rule: str, loras: Sequence[LoraFile]) -> N
 def _check_paths(target: Path, sources: list[Path], overwrite: bool) -> None:
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target} has no safetensors extension; use a name that ends in {' or '.join(SUFFIXES)}")
-    if not target.parent.is_dir():
-        raise ValueError(f"folder {target.parent} does not exist; create it, or choose another")
-    if target.exists() and any(path.exists() and target.samefile(path) for path in sources):
-        raise ValueError(f"{target} is a source of the conversion and cannot be its target; choose another name")
+    folder = target.resolve().parent  # a link is written through
+    if not folder.is_dir():
+        raise ValueError(f"folder {folder} does not exist; create it, or choose another")
+    _check_not_source(target, sources)
     if target.exists() and not (overwrite and target.is_file()):
         raise FileExistsError(f"{target} exists already; choose another name, or allow it to be overwritten")
+
+
+def _check_not_source(target: Path, sources: Sequence[Path]) -> None:
+    if target.exists() and any(path.exists() and target.samefile(path) for path in sources):
+        raise ValueError(f"{target} is a source of the conversion and cannot be its target; choose another name")
 
 
 def _check_lora(plan: _ConversionPlan) -> None:

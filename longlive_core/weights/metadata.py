@@ -52,7 +52,8 @@ def is_causal(source: TensorSource) -> bool | None:
         return CAUSAL_BY_CLASS[class_name]
     if source.wrapper in ("generator", "generator_ema") or source.metadata.get("format", "").startswith(MINI_FORMAT):
         return True
-    titles = (source.path.name, *(source.metadata.get(key, "") for key in TITLE_KEYS))
+    folder = source.path.parent.name if source.path.name.startswith("diffusion_pytorch_model") else ""
+    titles = (source.path.name, folder, *(source.metadata.get(key, "") for key in TITLE_KEYS))
     return False if any(ORDINARY_WAN.match(title) for title in titles) else None
 
 

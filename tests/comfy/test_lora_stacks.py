@@ -58,14 +58,15 @@ def applied(model, step):
 def outputs(model):
     comfy.model_management.load_models_gpu([model])
     with torch.no_grad():
-        return {n: model.model.diffusion_model.get_submodule(n)(x.to(model.model.get_dtype_inference())).float() for n, x in inputs.items()}
+        layer, dtype = model.model.diffusion_model.get_submodule, model.model.get_dtype_inference()
+        return {n: layer(n)(x.to(dtype)).float() for n, x in inputs.items()}
 
 exact = load_file(base / "models" / "diffusion_models" / "stack_fp32.safetensors")
 files = {n: load_file(base / "models" / "loras" / f"stack_{n}.safetensors") for n in "ABC"}
 def change(step, n):
     parts = files[step.split()[1]]
     return parts[f"diffusion_model.{n}.lora_B.weight"] @ parts[f"diffusion_model.{n}.lora_A.weight"]
-layers = sorted({k.removeprefix("diffusion_model.").removesuffix(".lora_A.weight") for k in files["A"] if "lora_A" in k})
+layers = sorted({k[len("diffusion_model."):-len(".lora_A.weight")] for k in files["A"] if "lora_A" in k})
 draw = torch.Generator().manual_seed(1)
 inputs = {n: torch.randn(32, exact[n + ".weight"].shape[1], generator=draw) for n in layers}
 def far(pairs):
@@ -82,8 +83,9 @@ for form in ("bf16", "fp8", "nvfp4"):
             stack = applied(stack, step)
         got = outputs(stack)
         sums = {n: sum(change(step, n) for step in steps) for n in layers}
-        truth = {n: torch.nn.functional.linear(inputs[n], exact[n + ".weight"] + sums[n], exact[n + ".bias"]) for n in layers}
-        result[f"{form}: {chain}"] = far((got[n], truth[n]) for n in layers), far((got[n] - plain[n], inputs[n] @ sums[n].T) for n in layers)
+        truth = {n: inputs[n] @ (exact[n + ".weight"] + sums[n]).T + exact[n + ".bias"] for n in layers}
+        part = far((got[n] - plain[n], inputs[n] @ sums[n].T) for n in layers)
+        result[f"{form}: {chain}"] = far((got[n], truth[n]) for n in layers), part
     again = outputs(model)
     assert all(torch.equal(again[n], plain[n]) for n in layers), "a LoRA stayed behind"
 print(json.dumps(result))

@@ -54,10 +54,8 @@ def test_the_command_line_names_loras(words: list[str], loras: tuple[tuple[str, 
 
 def test_two_loras_run_beside_the_layers(tmp_path: Path) -> None:
     """Each has a note with its own layers, and a layer adds both."""
-    files = [
-        LoraFile(save_lora(tmp_path / "a.safetensors", 1), 0.5),
-        LoraFile(save_lora(tmp_path / "b.safetensors", 2)),
-    ]
+    a, b = (save_lora(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate("ab"))
+    files = [LoraFile(a, 0.5), LoraFile(b)]
     model, plain = load_mini().model, load_mini().model
     notes = change_linears(model, False, read_loras("mini", files))
     assert [note.split("; ")[0] for note in notes] == [

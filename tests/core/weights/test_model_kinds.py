@@ -115,6 +115,23 @@ def test_the_official_folder_of_wan_is_refused(tmp_path: Path) -> None:
         inspect_checkpoint(part)
 
 
+def test_the_folder_names_a_model_of_diffusers_files(tmp_path: Path) -> None:
+    """`diffusion_pytorch_model` is the name of every model; the folder's is its own."""
+    parts = shards(tmp_path / "Wan2.2-TI2V-5B", 2)
+    for path in (parts[0], parts[0].parent):
+        with pytest.raises(CheckpointError, match="bidirectional"):
+            inspect_checkpoint(path)
+
+
+def test_a_part_of_the_source_is_no_target(tmp_path: Path) -> None:
+    """Converting a folder into one of its own parts would destroy it."""
+    parts = shards(tmp_path / "s", 2)
+    before = parts[1].read_bytes()
+    with pytest.raises(ValueError, match="is a source"):
+        convert_checkpoint(tmp_path / "s", parts[1], format="fp8", overwrite=True)
+    assert parts[1].read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "name",
     ["my_wan2.2_ti2v_5B_v2", "Wan22-TI2V-5B", "FastWan2.2-TI2V-5B", "wan2.2-ti2v-5b-turbo", "Wan2_2_5B_TI2V_fp8"],
