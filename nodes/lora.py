@@ -13,7 +13,7 @@ from ..longlive_core.weights import CheckpointError, Lora, read_lora
 from ..longlive_core.weights.lora_file import check_not_merged
 from .checks import check_file
 from .inputs import strength_input
-from .lora_beside import ChangeAdapter, add_beside
+from .lora_beside import ChangeAdapter, add_beside, keep_merged
 from .model import as_causal, checkpoint_of
 from .types import CATEGORY
 
@@ -105,5 +105,7 @@ def apply_lora(
         adapters = {key: a for key, a in loaded.items() if isinstance(a, WeightAdapterBase)} | whole
         loaded = {key: patch for key, patch in loaded.items() if key not in adapters}
         add_beside(changed, {key.removesuffix(".weight"): (adapter, strength) for key, adapter in adapters.items()})
+    else:
+        keep_merged(loaded.values())
     changed.add_patches(loaded, strength)
     return changed

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 import comfy.model_management
 import comfy.model_patcher
 import torch
+from comfy.ops import QuantizedTensor
 from comfy.patcher_extension import PatcherInjection
-from comfy.weight_adapter import BypassInjectionManager, WeightAdapterBase
+from comfy.weight_adapter import BypassInjectionManager, LoHaAdapter, LoKrAdapter, LoRAAdapter, WeightAdapterBase
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -80,6 +81,47 @@ def add_beside(
     beside = LoraBeside(adapters)
     # The host takes two MODELs with the same keys for the same weights.
     model.set_injections(f"longlive_lora_{uuid4().hex}", [PatcherInjection(inject=beside.inject, eject=beside.eject)])
+
+
+def moved_beside(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+    """Returns the MODEL with the LoRAs of core's loader beside its quantised weights, into which it would merge them.
+
+    It would round the weights a second time, which costs more than most LoRAs change. What cannot run beside a layer
+    stays as it is, and so does what `keep_merged` marked.
+    """
+    weights = dict(model.model.named_parameters())
+    moved = {
+        key: patches
+        for key, patches in model.patches.items()
+        if isinstance(weights.get(key), QuantizedTensor) and all(map(_can_move, patches))
+    }
+    if not moved:
+        return model
+    changed = model.clone()
+    changed.patches = {key: patches for key, patches in changed.patches.items() if key not in moved}
+    changed.patches_uuid = uuid4()
+    for index in range(max(map(len, moved.values()))):
+        own = {key.removesuffix(".weight"): patches[index] for key, patches in moved.items() if index < len(patches)}
+        add_beside(changed, {layer: (patch[1], patch[0]) for layer, patch in own.items()})
+    return changed
+
+
+def keep_merged(adapters: Iterable[object]) -> None:
+    """Marks adapters that the user wants merged, whatever the weights are."""
+    for adapter in adapters:
+        if isinstance(adapter, WeightAdapterBase):
+            adapter.longlive_merge = True
+
+
+def _can_move(patch: tuple[float, object, float, object, object]) -> bool:
+    """Whether a patch (strength, adapter, strength of the weight, offset, function) can run beside a layer."""
+    _, adapter, strength_model, offset, function = patch
+    if not isinstance(adapter, LoRAAdapter | LoHaAdapter | LoKrAdapter) or hasattr(adapter, "longlive_merge"):
+        return False
+    # The two halves, and alpha; after them come Tucker cores, DoRA and shapes. LoHa and LoKr have more factors.
+    special = {LoRAAdapter: slice(3, None), LoHaAdapter: slice(5, None), LoKrAdapter: slice(7, None)}[type(adapter)]
+    plain = all(part is None for part in adapter.weights[special])
+    return plain and strength_model == 1.0 and offset is None and function is None
 
 
 def loras_beside(

@@ -24,7 +24,7 @@ from ..longlive_core.model.attention import Attention, torch_attention
 from ..longlive_core.weights import Checkpoint, CheckpointError, inspect_checkpoint
 from ..longlive_core.weights.metadata import merged_loras
 from .device_lock import DeviceLock
-from .lora_beside import add_beside, loras_beside
+from .lora_beside import add_beside, loras_beside, moved_beside
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -166,11 +166,12 @@ def _causal_checkpoint(model: comfy.model_patcher.ModelPatcher) -> Checkpoint | 
 def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
     """Returns the MODEL if it is ours, or a new MODEL with the weights of a causal Wan 5B that the host loaded.
 
+    LoRAs of core's loader run beside quantised weights, see `moved_beside`.
     Raises ValueError that names the connected model and the file to use.
     """
     inner = model.model
     if isinstance(inner, CausalWanModel):
-        return model
+        return moved_beside(model)
     wan = getattr(inner, "diffusion_model", None)
     if not isinstance(wan, WanModel) or wan.out_dim != 48:
         raise ValueError(
@@ -192,4 +193,4 @@ def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.Mo
     for adapters in loras_beside(model):
         add_beside(causal, adapters)
     remember_checkpoint(causal, checkpoint)
-    return causal
+    return moved_beside(causal)
