@@ -64,7 +64,7 @@ class DMDLora(io.ComfyNode):
         cls, model: comfy.model_patcher.ModelPatcher, lora_name: str, strength: float, mode: str
     ) -> io.NodeOutput:
         model = as_causal(model)
-        lora = read_lora(folder_paths.get_full_path_or_raise("loras", lora_name))
+        path = folder_paths.get_full_path_or_raise("loras", lora_name)
         modules = model.model.diffusion_model.named_modules()
         layers = {name: module for name, module in modules if hasattr(module, "in_features")}
         linears = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
@@ -72,6 +72,7 @@ class DMDLora(io.ComfyNode):
         quantised = {name for name, layer in layers.items() if isinstance(layer.weight, QuantizedTensor)}
         bypass = mode == "bypass" or (mode == "auto" and bool(quantised))
         try:
+            lora = read_lora(path)
             if strength and (known := checkpoint_of(model)) is not None:
                 check_not_merged(*known, lora.path)
             report = lora.coverage(linears, tensors)
