@@ -37,8 +37,8 @@ class PixelShape:
         unit = SPACE_FACTOR * 2
         if self.height <= 0 or self.width <= 0 or self.height % unit or self.width % unit:
             raise ValueError(
-                f"size {self.width}x{self.height} is not a positive multiple of {unit} in both directions; "
-                f"try {round_to(self.width, unit)}x{round_to(self.height, unit)}"
+                f"height {self.height} and width {self.width} must be positive multiples of {unit}; "
+                f"try height {round_to(self.height, unit)} and width {round_to(self.width, unit)}"
             )
         frames = latent_frames(self.frames)
         return LatentShape(self.batch, LATENT_CHANNELS, frames, self.height // SPACE_FACTOR, self.width // SPACE_FACTOR)

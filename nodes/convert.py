@@ -9,7 +9,7 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..longlive_core.weights import CheckpointError, convert_checkpoint, read_lora
+from ..longlive_core.weights import CheckpointError, LoraFile, convert_checkpoint, read_lora
 from ..longlive_core.weights.convert import ConvertProgress, Format
 from ..longlive_core.weights.convert_report import report_lines
 from ..longlive_core.weights.weight_reader import open_weights
@@ -83,7 +83,8 @@ class ConvertCheckpoint(io.ComfyNode):
         cls, model_name: str, format: Format, lora_name: str, strength: float, output_name: str
     ) -> io.NodeOutput:
         source = Path(folder_paths.get_full_path_or_raise("diffusion_models", model_name))
-        lora = None if lora_name == NO_LORA else folder_paths.get_full_path_or_raise("loras", lora_name)
+        names = () if lora_name == NO_LORA else (lora_name,)
+        loras = [LoraFile(Path(folder_paths.get_full_path_or_raise("loras", name)), strength) for name in names]
         target = source.with_name(target_name(output_name or f"{source.stem}_{format}"))
         bar = comfy.utils.ProgressBar(PARTS)
 
@@ -92,7 +93,7 @@ class ConvertCheckpoint(io.ComfyNode):
             bar.update_absolute(round(PARTS * progress.fraction), PARTS)
 
         try:
-            done = convert_checkpoint(source, target, format=format, lora=lora, strength=strength, on_progress=show)
+            done = convert_checkpoint(source, target, format=format, loras=loras, on_progress=show)
         except CheckpointError as error:  # the host shows our own classes with the folder they were loaded from
             raise ValueError(str(error)) from error
         bar.update_absolute(PARTS, PARTS)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import comfy.model_patcher
 from comfy.quant_ops import QuantizedTensor
-from comfy.weight_adapter import BypassInjectionManager
 from torch import Tensor
 
 from ..longlive_core.take.settings import fingerprint, tensor_bytes
+from .lora_beside import loras_beside
 
 # A weight with more values than SMALL is sampled at ROWS rows.
 SMALL, ROWS = 4096, 4
@@ -48,14 +48,9 @@ def _weights(model: comfy.model_patcher.ModelPatcher) -> Iterator[bytes]:
 
 
 def _beside(model: comfy.model_patcher.ModelPatcher) -> Iterator[tuple[str, str, list[object], float]]:
-    """Yields layer, kind, weights and strength of the LoRAs that run beside layers.
-
-    The host has no list of them, so they are read from the closures of its injection functions.
-    """
-    functions = (injection.inject for injections in model.injections.values() for injection in injections)
-    values = (cell.cell_contents for function in functions for cell in getattr(function, "__closure__", None) or ())
-    for manager in (value for value in values if isinstance(value, BypassInjectionManager)):
-        for name, (adapter, strength) in manager.adapters.items():
+    """Yields layer, kind, weights and strength of the LoRAs that run beside layers."""
+    for adapters in loras_beside(model):
+        for name, (adapter, strength) in adapters.items():
             # The host casts them to the layer's dtype when it loads them.
             dtype = model.model.get_submodule(name).weight.dtype
             weights = [weight.to(dtype) if isinstance(weight, Tensor) else weight for weight in adapter.weights]

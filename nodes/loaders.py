@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import comfy.utils
 import folder_paths
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..longlive_core.mini import MINI_DIT, load_mini
 from ..longlive_core.weights import Checkpoint, inspect_checkpoint
+from ..longlive_core.weights.metadata import causal_note
 from ..longlive_core.weights.names import strip_prefixes
+from ..longlive_core.weights.packing import COMFY_FP8_FORMATS, encode_settings, unpack
 from .checks import check_file
 from .mini import MiniVAE, mini_clip, mini_model
-from .model import make_patcher
+from .model import make_patcher, remember_checkpoint
 from .types import CATEGORY
 from .vae import MiniLatents
+
+log = logging.getLogger(__name__)
 
 QUANTISED = "_quantization_metadata"
 PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -58,23 +63,47 @@ class ModelLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
-        checkpoint = inspect_checkpoint(path)
+        checkpoint = inspect_checkpoint(folder_paths.get_full_path_or_raise("diffusion_models", model_name))
         # A converted LongLive Mini: its latents are its own.
         latents = MiniLatents(load_mini().vae) if checkpoint.config == MINI_DIT else None
-        dtype, tensors = PRECISIONS[precision], _tensors(path, checkpoint)
-        return io.NodeOutput(make_patcher(checkpoint.config, tensors, dtype=dtype, latent_format=latents))
+        dtype, (tensors, notes) = PRECISIONS[precision], _tensors(checkpoint)
+        model = make_patcher(checkpoint.config, tensors, dtype=dtype, latent_format=latents)
+        remember_checkpoint(model, checkpoint)
+        if not checkpoint.causal:
+            notes.append(causal_note(checkpoint.source))
+        for note in notes:
+            log.warning("LongLive Model Loader: %s", note)
+        return io.NodeOutput(model, ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 
-def _tensors(path: str, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Reads the tensors under Wan's names; safetensors stay on disk until they are used, if the host supports that."""
-    tensors, metadata = {}, {}
-    if path.endswith((".safetensors", ".sft")):
-        tensors, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
+    """Reads the tensors under Wan's names, as the host reads them; returns them with notes.
+
+    Safetensors stay on disk until they are used, if the host supports that.
+    """
+    tensors, metadata, source = {}, {}, checkpoint.source
+    if source.safetensors and all(file.suffix in (".safetensors", ".sft") for file in source.files):
+        for file in source.files:
+            part, about = comfy.utils.load_torch_file(str(file), return_metadata=True)
+            tensors, metadata = {**tensors, **part}, {**metadata, **(about or {})}
     if not tensors.keys() >= set(checkpoint.names.values()):  # a .pt, or FourOverSix, which is read as ComfyUI's NVFP4
-        tensors = checkpoint.source.read(checkpoint.source.specs)
+        tensors = source.read(source.specs)
     renamed = {strip_prefixes(name): tensor for name, tensor in tensors.items()}
-    return comfy.utils.convert_old_quants(renamed, "", metadata=_rename_layers(metadata or {}))[0]
+    state = comfy.utils.convert_old_quants(renamed, "", metadata=_rename_layers(metadata))[0]
+    rows = 0
+    for layer in (layer for layer, form in checkpoint.quantized.items() if form == "fp8"):
+        scale = state.get(f"{layer}.weight_scale")
+        if scale is not None and scale.numel() > 1:
+            rows += 1
+            del state[f"{layer}.weight_scale"]
+            state.pop(f"{layer}.comfy_quant", None)
+            weight = state[f"{layer}.weight"]
+            state[f"{layer}.weight"] = unpack({"weight": weight, "weight_scale": scale}, weight.shape).bfloat16()
+        elif scale is not None and f"{layer}.comfy_quant" not in state:
+            form = COMFY_FP8_FORMATS[source.specs[checkpoint.names[f"{layer}.weight"]].dtype]
+            state[f"{layer}.comfy_quant"] = encode_settings({"format": form})
+    note = f"{rows} fp8 layers have a scale for each row, which ComfyUI does not compute with: they are bf16 in memory"
+    return state, [note] if rows else []
 
 
 def _rename_layers(metadata: dict[str, str]) -> dict[str, str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import comfy.lora
 import comfy.model_patcher
-import comfy.sd
 import folder_paths
 from comfy.ops import QuantizedTensor
+from comfy.weight_adapter import WeightAdapterBase
 from comfy_api.latest import io, ui
 
-from ..longlive_core.weights import CheckpointError, read_lora
+from ..longlive_core.weights import CheckpointError, Lora, read_lora
+from ..longlive_core.weights.lora_file import check_not_merged
 from .checks import check_file
 from .inputs import strength_input
-from .model import as_causal
+from .lora_beside import ChangeAdapter, add_beside, keep_merged
+from .model import as_causal, checkpoint_of
 from .types import CATEGORY
 
+PREFIX = "diffusion_model."
 MODES = ("auto", "merge", "bypass")
 
 
@@ -60,17 +64,49 @@ class DMDLora(io.ComfyNode):
         cls, model: comfy.model_patcher.ModelPatcher, lora_name: str, strength: float, mode: str
     ) -> io.NodeOutput:
         model = as_causal(model)
-        lora = read_lora(folder_paths.get_full_path_or_raise("loras", lora_name))
+        path = folder_paths.get_full_path_or_raise("loras", lora_name)
         modules = model.model.diffusion_model.named_modules()
         layers = {name: module for name, module in modules if hasattr(module, "in_features")}
+        linears = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+        tensors = {n: t.shape for n, t in model.model.diffusion_model.state_dict().items()}
+        quantised = {name for name, layer in layers.items() if isinstance(layer.weight, QuantizedTensor)}
+        bypass = mode == "bypass" or (mode == "auto" and bool(quantised))
         try:
-            report = lora.coverage({name: (layer.out_features, layer.in_features) for name, layer in layers.items()})
+            lora = read_lora(path)
+            if strength and (known := checkpoint_of(model)) is not None:
+                check_not_merged(*known, lora.path)
+            report = lora.coverage(linears, tensors)
+            changed = apply_lora(model, lora, strength, bypass=bypass)
         except CheckpointError as error:  # the host shows our own classes with the folder they were loaded from
             raise ValueError(str(error)) from error
-        bypass = mode == "bypass" or (
-            mode == "auto" and any(isinstance(layer.weight, QuantizedTensor) for layer in layers.values())
-        )
-        load = comfy.sd.load_bypass_lora_for_models if bypass else comfy.sd.load_lora_for_models
-        changed, _ = load(model, None, lora.comfy_tensors(), strength, 0.0)
         text = f"{'bypass' if bypass else 'merge'}: {report.text()}"
         return io.NodeOutput(changed, text, ui=ui.PreviewText(text))
+
+
+def apply_lora(
+    model: comfy.model_patcher.ModelPatcher, lora: Lora, strength: float, *, bypass: bool
+) -> comfy.model_patcher.ModelPatcher:
+    """Returns the MODEL with a LoRA merged into its weights when it is loaded, or beside its layers.
+
+    Raises CheckpointError for a DoRA beside layers: it scales whole weights.
+    """
+    dora = {f"{PREFIX}{n}.weight": ChangeAdapter(c, c.tensors) for n, c in lora.layers.items() if c.kind == "DoRA"}
+    if bypass and dora:
+        raise CheckpointError(
+            f"lora {lora.path} is a DoRA, which scales whole weights and cannot run beside quantised layers: merge it "
+            "into the bf16 model with LongLive Convert Checkpoint or `longlive convert --lora`, or choose mode merge"
+        )
+    keys = comfy.lora.model_lora_keys_unet(model.model, {})
+    loaded = {**comfy.lora.load_lora(lora.comfy_tensors(), keys), **dora}
+    changed = model.clone()
+    if bypass:
+        whole = {
+            f"{PREFIX}{n}.weight": ChangeAdapter(c, c.tensors) for n, c in lora.layers.items() if c.kind == "whole"
+        }
+        adapters = {key: a for key, a in loaded.items() if isinstance(a, WeightAdapterBase)} | whole
+        loaded = {key: patch for key, patch in loaded.items() if key not in adapters}
+        add_beside(changed, {key.removesuffix(".weight"): (adapter, strength) for key, adapter in adapters.items()})
+    else:
+        keep_merged(loaded.values())
+    changed.add_patches(loaded, strength)
+    return changed

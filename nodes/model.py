@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import comfy.latent_formats
@@ -20,10 +21,15 @@ from torch import Tensor
 
 from ..longlive_core.model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from ..longlive_core.model.attention import Attention, torch_attention
-from ..longlive_core.weights import CheckpointError, inspect_checkpoint
+from ..longlive_core.weights import Checkpoint, CheckpointError, inspect_checkpoint
+from ..longlive_core.weights.metadata import merged_loras
 from .device_lock import DeviceLock
+from .lora_beside import add_beside, loras_beside, moved_beside
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+# The attachment of a MODEL with its file.
+CHECKPOINT = "longlive_checkpoint"
 
 
 class CausalWanConfig(comfy.supported_models_base.BASE):
@@ -135,32 +141,45 @@ def make_patcher(
     return patcher
 
 
-def _is_marked_causal(model: comfy.model_patcher.ModelPatcher) -> bool:
-    """Whether the metadata of the file of a MODEL that the host loaded says that the model is causal."""
+def remember_checkpoint(model: comfy.model_patcher.ModelPatcher, checkpoint: Checkpoint) -> None:
+    """Attaches to a MODEL its file and the names of the LoRAs that are merged into it."""
+    model.set_attachments(CHECKPOINT, (checkpoint.source.path, merged_loras(checkpoint.source)))
+
+
+def checkpoint_of(model: comfy.model_patcher.ModelPatcher) -> tuple[Path, tuple[str, ...]] | None:
+    """The file of a MODEL and the names of the LoRAs that are merged into it; None if they are not known."""
+    return model.get_attachment(CHECKPOINT)
+
+
+def _causal_checkpoint(model: comfy.model_patcher.ModelPatcher) -> Checkpoint | None:
+    """The file of a MODEL that the host loaded, if its metadata say that it is causal."""
     _, arguments = (model.cached_patcher_init or (None, ()))[:2]
     if not arguments or not isinstance(arguments[0], str):
-        return False
+        return None
     try:
-        return inspect_checkpoint(arguments[0]).causal is True
+        checkpoint = inspect_checkpoint(arguments[0])
     except (CheckpointError, OSError):
-        return False
+        return None
+    return checkpoint if checkpoint.causal else None
 
 
 def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
     """Returns the MODEL if it is ours, or a new MODEL with the weights of a causal Wan 5B that the host loaded.
 
+    LoRAs of core's loader run beside quantised weights, see `moved_beside`.
     Raises ValueError that names the connected model and the file to use.
     """
     inner = model.model
     if isinstance(inner, CausalWanModel):
-        return model
+        return moved_beside(model)
     wan = getattr(inner, "diffusion_model", None)
     if not isinstance(wan, WanModel) or wan.out_dim != 48:
         raise ValueError(
             f"this MODEL is {type(inner).__name__}; LongLive Streaming Sampler needs LongLive 2.0 5B or LongLive "
             "Mini: load it with LongLive Model Loader or LongLive Mini"
         )
-    if not _is_marked_causal(model):
+    checkpoint = _causal_checkpoint(model)
+    if checkpoint is None:
         raise ValueError(
             "this MODEL is the ordinary (bidirectional) Wan 2.2 5B, or a LongLive file whose metadata do not mark it "
             "as causal. Wan 2.2 attends to the whole clip at once and cannot make a film block by block: get "
@@ -171,4 +190,7 @@ def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.Mo
     causal = make_patcher(WanConfig.from_state_dict(state), state, dtype=inner.get_dtype())
     causal.patches, causal.patches_uuid = model.patches.copy(), model.patches_uuid
     causal.model_options = comfy.model_patcher.create_model_options_clone(model.model_options)
-    return causal
+    for adapters in loras_beside(model):
+        add_beside(causal, adapters)
+    remember_checkpoint(causal, checkpoint)
+    return moved_beside(causal)

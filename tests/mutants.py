@@ -72,9 +72,11 @@ MUTANTS = (
     Mutant("a snapshot fits another memory of that window", "str(self._cache.config)", 'f"window={self._cache.config.window}"', FILM),
     Mutant("a snapshot at the film's end is refused", "snapshot.next_block > len(self.plan.blocks)", "snapshot.next_block >= len(self.plan.blocks)", FILM),
     # weights/
-    Mutant("an alpha pattern matches any ending", r"(.*\.)?{re.escape", ".*{re.escape", LORA),
-    Mutant("a LoRA beside a layer forgets its rank", "layer.alpha / layer.rank, strength", "layer.alpha, strength", LORA),
-    Mutant("a name loses one prefix only", "while (prefix := next(", "if (prefix := next(", LORA),
+    Mutant("an alpha pattern matches any ending", r"(?:.*\.)?(?:{pattern})", ".*(?:{pattern})", LORA),
+    Mutant("a LoRA beside a layer forgets its rank", "return self.alpha / self.rank", "return self.alpha", LORA),
+    Mutant("a name loses one prefix only", r"*?(?=(?:blocks", r"?(?=(?:blocks", LORA),
+    Mutant("a second LoRA replaces the first", "BypassLinear(layer, down, up", "BypassLinear(base_of(layer), down, up", LORA),
+    Mutant("DoRA forgets its magnitudes", "return self.magnitude.to(weight) * moved", "return 1.0 * moved", LORA),
     Mutant("FourOverSix weights with the scale of 448", 'denominator_of("mse"))', 'denominator_of("static_6"))', LORA),
     Mutant("FP8 weights use half of their range", "FP8_MAX = 448.0", "FP8_MAX = 240.0", LORA),
     # vae/

@@ -29,8 +29,9 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(name, default=argparse.SUPPRESS, help=text, **options)
 
     add("--model", "mini (the default), a folder that `train mini` made, or a checkpoint")
-    add("--lora", "a LoRA file, applied without merging it into the weights", type=Path, metavar="FILE")
-    add("--strength", "strength of the LoRA (1)", type=float)
+    lora = "a LoRA file, applied without merging it into the weights; may be given several times: the LoRAs add up"
+    add("--lora", lora, action="append", metavar="FILE[:STRENGTH]")
+    add("--strength", "strength of LoRAs that are given without one (1)", type=float)
     add("--fp8", "run linear layers in FP8 (W8A8), with one scale per weight row and per token", action="store_true")
     add("--seed", "seed of the film (0)", type=int)
     add("--steps", "denoising steps per block, default 4; distilled models use 2, 3 or 4", type=int)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from ...kernels import RULES
+from ..weights import LoraFile
 from ..weights.convert import ConversionStopped, ConvertProgress, Format, convert_checkpoint
 from ..weights.convert_report import progress_line, report_lines
 from .console import stop_signals, stopped_early
@@ -20,8 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", type=Path, metavar="OUT.safetensors")
     formats = "format of the blocks' linear layers (nvfp4)"
     parser.add_argument("--format", choices=get_args(Format), default="nvfp4", help=formats)
-    parser.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA to merge before the weights are quantised")
-    parser.add_argument("--strength", type=float, default=1.0, help="strength of the LoRA (1)")
+    lora = "a LoRA to merge before the weights are quantised; may be given several times: the LoRAs add up"
+    parser.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH]", help=lora)
+    parser.add_argument("--strength", type=float, help="strength of LoRAs that are given without one (1)")
+    causal = "mark OUT as causal (LongLive) though IN does not say so; without it, OUT says no more than IN"
+    parser.add_argument("--causal", action="store_true", help=causal)
     parser.add_argument("--rule", choices=RULES, default="mse", help="how nvfp4 chooses its block scales (mse)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
@@ -56,8 +60,8 @@ def convert_lines(
         args.source,
         args.target,
         format=args.format,
-        lora=args.lora,
-        strength=args.strength,
+        loras=[LoraFile.parse(text, args.strength) for text in args.lora],
+        causal=args.causal,
         rule=args.rule,
         overwrite=args.overwrite,
         on_progress=on_progress,

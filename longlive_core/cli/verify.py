@@ -16,10 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a line for each file and the totals; returns the exit code."""
-    from ..evaluation.recorded import recorded_files
+    from ..evaluation.recorded import check_recorded, recorded_files
     from ..evaluation.verify import verify_file
 
     files = recorded_files(args.files)
+    check_recorded(args.files)
     width = max(4, *(len(path.name) for path in files))
     print(f"{'file':{width}}  {'output':>8}  {'worst call':>10}  attended  verdict")
     counts = {"ok": 0, "failed": 0, "skipped": 0}

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 FORMAT = "longlive-golden-1"
@@ -103,6 +104,31 @@ def recorded_files(paths: Iterable[Path]) -> list[Path]:
             raise ValueError(f"folder '{path}' has no .safetensors files")
         files += found
     return files
+
+
+def check_recorded(paths: Iterable[Path]) -> None:
+    """Raises ValueError for a named file that is neither a recorded run nor the weights of another named one.
+
+    Files that cannot be read are left to `verify_file`, which says why.
+    """
+    metadata: dict[Path, dict[str, Any]] = {}
+    for path in paths:
+        if path.is_file():
+            with suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
+                metadata[path] = {name: _decoded(value) for name, value in (file.metadata() or {}).items()}
+        elif path.exists() and not path.is_dir():
+            raise ValueError(f"'{path}' is no regular file; name a recorded run or a folder of them")
+    weights = {str(about.get("weights")) for about in metadata.values()}
+    strange = [
+        path
+        for path, about in metadata.items()
+        if about.get("format") not in (FORMAT, TRAINING_FORMAT) and path.name not in weights
+    ]
+    if strange:
+        raise ValueError(
+            f"{', '.join(map(str, strange))}: no recorded run, since its metadata has no format {FORMAT} or "
+            f"{TRAINING_FORMAT}; name files such as those in tests/golden/reference"
+        )
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:

@@ -127,13 +127,15 @@ def fp8_matmul(x: Tensor, x_scales: Tensor, w: Tensor, w_scales: Tensor, dtype: 
 class BypassLinear(nn.Module):
     """A linear layer with a LoRA beside it: base(x) + strength · scale · up(down(x)), `[..., K]` → `[..., N]`.
 
-    It is exact for any weight format. down: `[rank, K]`. up: `[N, rank]`. scale: alpha / rank. strength: may be changed
-    at any time; with 0 the LoRA is not computed.
+    It is exact for any weight format. down: `[rank, K]`; None for a change of the whole weight, `up` `[N, K]`. up:
+    `[N, rank]`. scale: alpha / rank. strength: may be changed at any time; with 0 the LoRA is not computed. base: may
+    be such a layer itself.
     """
 
-    def __init__(self, base: nn.Module, down: Tensor, up: Tensor, scale: float, strength: float = 1.0) -> None:
+    def __init__(self, base: nn.Module, down: Tensor | None, up: Tensor, scale: float, strength: float = 1.0) -> None:
         super().__init__()
         self.base = base
+        self.out_features, self.in_features = len(up), (up if down is None else down).shape[1]
         self.register_buffer("down", down)
         self.register_buffer("up", up)
         self.scale, self.strength = scale, strength
@@ -142,14 +144,30 @@ class BypassLinear(nn.Module):
         y: Tensor = self.base(x)
         if self.strength == 0:
             return y
-        change = F.linear(F.linear(x, self.get_buffer("down").to(x.dtype)), self.get_buffer("up").to(x.dtype))
-        return y + self.strength * self.scale * change
+        down: Tensor | None = self._buffers["down"]
+        inner = x if down is None else F.linear(x, down.to(x.dtype))
+        return y + self.strength * self.scale * F.linear(inner, self.get_buffer("up").to(x.dtype))
+
+
+def base_of(layer: nn.Module) -> nn.Module:
+    """The linear layer itself, without the LoRAs beside it."""
+    while isinstance(layer, BypassLinear):
+        layer = layer.base
+    return layer
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns the linear layers of a model by name, each with the LoRAs beside it."""
+    layers: dict[str, nn.Module] = {}
+    for name, layer in model.named_modules():
+        if hasattr(layer, "in_features") and name.split(".base")[0] not in layers:
+            layers[name] = layer
+    return layers
 
 
 def replace_linears(model: nn.Module, make: Callable[[str, nn.Module], nn.Module | None]) -> int:
     """Replaces every linear layer for which `make(name, layer)` returns a new layer. Returns their number."""
-    linear = [(name, layer) for name, layer in model.named_modules() if hasattr(layer, "in_features")]
-    replaced = [(name, new) for name, layer in linear if (new := make(name, layer)) is not None]
+    replaced = [(name, new) for name, layer in linear_layers(model).items() if (new := make(name, layer)) is not None]
     for name, new in replaced:
         model.set_submodule(name, new)
     return len(replaced)

@@ -27,7 +27,7 @@ from ..video import CODECS, check_path
 from ..video.contact_sheet import ContactSheet
 from .film_index import Encoding, PreviousFilm
 from .given_video import GivenVideo
-from .load_model import change_linears, load_model, weights_fingerprint
+from .load_model import change_linears, load_model, model_notes, read_loras, weights_fingerprint
 from .prepare_take import begin_take, new_take, resume_take, take_folder
 from .settings import RenderSettings, latent_size
 from .write_film import Progress, Render
@@ -118,8 +118,9 @@ class Job:
         """Does the part of the constructor that needs the take to be locked."""
         settings = self.settings
         self.mini = mini or load_model(settings.model)
-        weights = weights_fingerprint(self.mini, settings.lora) if self._has_take else ""
-        notes = change_linears(self.mini.model, settings.fp8, settings.lora, settings.strength)
+        loras = read_loras(settings.model, settings.loras)
+        weights = weights_fingerprint(self.mini, loras) if self._has_take else ""
+        notes = (*model_notes(settings.model), *change_linears(self.mini.model, settings.fp8, loras))
         self._size = latent_size(settings.size, self.mini.pixel_size)
         self.notes = (*self.plan.notes, *notes, *_unknown_word_notes(script, self.mini))
         sampler = self._sampler(self._size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,10 @@ from ..mini import MINI_DIT, Mini, load_mini
 from ..model import CausalWan
 from ..model.linears import quantize_linears
 from ..take.settings import fingerprint, tensor_bytes
-from ..weights import inspect_checkpoint, load_checkpoint, read_lora
+from ..weights import Lora, LoraFile, inspect_checkpoint, load_checkpoint, read_lora
+from ..weights.lora_file import check_not_merged
+from ..weights.metadata import causal_note, merged_loras
+from .settings import names_checkpoint
 
 
 def load_model(name: str) -> Mini:
@@ -24,7 +27,7 @@ def load_model(name: str) -> Mini:
     if name == "mini":
         return load_mini()
     path = Path(name)
-    if path.is_dir():
+    if path.is_dir() and not names_checkpoint(name):
         return load_mini(path)
     config = inspect_checkpoint(path).config
     if (config.text_dim, config.channels) != (MINI_DIT.text_dim, MINI_DIT.channels):
@@ -36,18 +39,40 @@ def load_model(name: str) -> Mini:
     return replace(load_mini(), model=load_checkpoint(path, dtype=torch.float32, text_len=MINI_DIT.text_len))
 
 
-def change_linears(model: CausalWan, fp8: bool, lora: Path | None, strength: float) -> tuple[str, ...]:
-    """Quantises the model's linear layers and adds a LoRA beside them; returns a note for each change."""
+def model_notes(name: str) -> tuple[str, ...]:
+    """Returns a note if the model is a checkpoint that does not say whether it is causal."""
+    checkpoint = inspect_checkpoint(name) if names_checkpoint(name) else None
+    return () if checkpoint is None or checkpoint.causal else (causal_note(checkpoint.source),)
+
+
+def read_loras(model: str, files: Sequence[LoraFile]) -> list[tuple[Lora, float]]:
+    """Reads LoRAs for a model; returns each with its strength.
+
+    Raises CheckpointError as `read_lora`, and for a LoRA that is merged into the model's checkpoint already.
+    """
+    if names_checkpoint(model):
+        source = inspect_checkpoint(model).source
+        for file in files:
+            check_not_merged(source.path, merged_loras(source), file.path)
+    return [(read_lora(file.path), file.strength) for file in files]
+
+
+def change_linears(model: CausalWan, fp8: bool, loras: Sequence[tuple[Lora, float]]) -> tuple[str, ...]:
+    """Quantises the model's linear layers and adds LoRAs beside them; returns a note for each change."""
     notes: list[str] = []
     if fp8:
         notes.append(f"fp8: {quantize_linears(model, 'fp8')} layers with weights and activations in FP8")
-    if lora is not None:
-        notes.append(f"lora beside the layers: {read_lora(lora).add_bypass(model, strength).text()}")
+    for lora, strength in loras:
+        report = lora.add_bypass(model, strength)
+        notes.append(f"lora {lora.path.name}, strength {strength:g}, beside the layers: {report.text()}")
     return tuple(notes)
 
 
-def weights_fingerprint(mini: Mini, lora: Path | None) -> str:
-    """Computes the fingerprint of all weights as loaded and of the LoRA's file; 0.1 s for the embedded model."""
+def weights_fingerprint(mini: Mini, loras: Sequence[tuple[Lora, float]]) -> str:
+    """Computes the fingerprint of all weights as loaded and of the LoRAs' files; 0.1 s for the embedded model.
+
+    The strength of a single LoRA is a setting of its own; those of several are in the fingerprint.
+    """
 
     def parts() -> Iterator[bytes]:
         modules: tuple[nn.Module, ...] = (mini.model, mini.text, mini.vae)
@@ -55,7 +80,9 @@ def weights_fingerprint(mini: Mini, lora: Path | None) -> str:
             for name, value in module.state_dict().items():
                 yield f"{name} {tuple(value.shape)} {value.dtype}".encode()
                 yield tensor_bytes(value)
-        if lora is not None:
-            yield lora.read_bytes()
+        for lora, strength in loras:
+            yield from (file.read_bytes() for file in lora.files)
+            if len(loras) > 1:
+                yield repr(strength).encode()
 
     return fingerprint(parts())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..take import Take
 from ..take.settings import COMFYUI, Settings, recorded_only, with_unrecorded
 from ..types import BLOCK_FRAMES, FPS, SPACE_FACTOR, round_to
 from ..video import film_path
+from ..weights import LoraFile
 
 SIZE_UNIT = 2 * SPACE_FACTOR
 # The names of the settings of the KV cache.
@@ -30,19 +31,20 @@ OUTPUT_SETTINGS = ("codec", "quality")
 class RenderSettings:
     """The settings of one render.
 
-    script: the path of a new film's script; None with `resume`. resume: the take of a film to continue, which has its
-    own script. model: "mini", a folder that `longlive train mini` made, or a checkpoint of its shape. lora: a LoRA that
-    runs beside the layers with `strength`. fp8: run linear layers with FP8 weights and activations. size: "HxW" in
-    pixels; None for the model's largest. seam: see `generate`; None is `align` for an embedded model and `plain` for a
-    checkpoint. codec, quality: of the film's file, names in `video.CODECS` and `video.QUALITIES`. decode: when blocks
-    are decoded, see `Mode`. take: store every block in a take beside the film. snapshots: also store the KV cache at
-    the beginning of every shot, so that a retake starts without rebuilding it.
+    script: the path of a new film's script; None with `resume`. resume: the take of a film to continue, which has
+    its own script. model: "mini", a folder that `longlive train mini` made, or a checkpoint of its shape. loras:
+    LoRAs that run beside the layers. strength: that of LoRAs which have none of their own. fp8: run linear layers
+    with FP8 weights and activations. size: "HxW" in pixels; None for the model's largest. seam: see `generate`;
+    None is `align` for an embedded model and `plain` for a checkpoint. codec, quality: of the film's file, names in
+    `video.CODECS` and `video.QUALITIES`. decode: when blocks are decoded, see `Mode`. take: store every block in a
+    take beside the film. snapshots: also store the KV cache at the beginning of every shot, so that a retake starts
+    without rebuilding it.
     """
 
     script: Path | None
     output: Path
     model: str = "mini"
-    lora: Path | None = None
+    loras: tuple[LoraFile, ...] = ()
     strength: float = 1.0
     fp8: bool = False
     seed: int = 0
@@ -62,11 +64,16 @@ class RenderSettings:
 
     @classmethod
     def of(cls, script: Path | None, output: Path, settings: Mapping[str, Any], **more: Any) -> RenderSettings:  # noqa: ANN401
-        """Makes settings from values by name, including fields of `MemoryConfig`; the others have their defaults."""
+        """Makes settings from values by name, including fields of `MemoryConfig`; the others have their defaults.
+
+        settings: `lora` is a list of FILE or FILE:STRENGTH, or a text of such lines, as a take records it.
+        """
         memory = replace(DEFAULT_MEMORY, **{name: settings[name] for name in MEMORY_SETTINGS if name in settings})
         names = {field.name for field in fields(cls)} & set(settings)
         result = cls(script, output, memory=memory, **{name: settings[name] for name in names}, **more)
-        return replace(result, lora=None if result.lora is None else Path(result.lora))
+        lora = settings.get("lora") or ()
+        texts: Sequence[str] = lora.splitlines() if isinstance(lora, str) else lora
+        return replace(result, loras=tuple(LoraFile.parse(text, result.strength) for text in texts))
 
     @classmethod
     def resumed(
@@ -96,16 +103,24 @@ class RenderSettings:
     @property
     def sampled_seam(self) -> Seam:
         """The setting `seam` of the film's blocks; see the field `seam`."""
-        return self.seam or ("plain" if Path(self.model).is_file() else "align")
+        return self.seam or ("plain" if names_checkpoint(self.model) else "align")
+
+    @property
+    def _recorded_loras(self) -> str | None:
+        """The path of one LoRA, whose strength has its own setting, or a line FILE:STRENGTH for each of several."""
+        paths = [str(lora.path.resolve()) for lora in self.loras]
+        if len(paths) > 1:
+            paths = [f"{path}:{lora.strength!r}" for path, lora in zip(paths, self.loras, strict=True)]
+        return "\n".join(paths) or None
 
     def recorded(self, sampler: SamplerSettings, weights: str) -> Settings:
         """Returns the settings that the film's take records. weights: the fingerprint of the model and the LoRA."""
         model = self.model if self.model == "mini" else str(Path(self.model).resolve())
         settings: Settings = {
             "model": model,
-            "lora": None if self.lora is None else str(self.lora.resolve()),
+            "lora": self._recorded_loras,
             "weights": weights,
-            "strength": self.strength,
+            "strength": self.loras[0].strength if len(self.loras) == 1 else self.strength,
             "fp8": self.fp8,
             **sampler.recorded,
             "size": "x".join(str(SPACE_FACTOR * side) for side in sampler.size),
@@ -113,6 +128,12 @@ class RenderSettings:
             "block_frames": BLOCK_FRAMES,
         }
         return recorded_only(settings)
+
+
+def names_checkpoint(model: str) -> bool:
+    """Whether the setting `model` names a checkpoint: not "mini", nor a folder that `longlive train mini` made."""
+    path = Path(model)
+    return path.is_file() or (path.is_dir() and not (path / "transformer.safetensors").is_file())
 
 
 def check_settings(take: Take, settings: Settings) -> None:

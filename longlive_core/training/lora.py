@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from ..model.linears import FP8Linear, NVFP4Linear, replace_linears
 from ..model.transformer import RunLayer, call_layer
-from ..weights import CheckpointError, read_lora
+from ..weights import CheckpointError, LoraLayer, read_lora
 from ..weights.names import summarize_names
 from ..weights.safetensors_writer import replace_when_complete
 
@@ -234,8 +234,15 @@ def load_adapter(model: CausalWan, adapter: str, path: Path | str) -> None:
             f"lora {lora.path} has other layers than this run trains: missing {summarize_names(missing)}, unknown "
             f"{summarize_names(unknown)}; train a new LoRA, or start from a file of this trainer"
         )
+    trained = {
+        name: layer for name, layer in lora.layers.items() if isinstance(layer, LoraLayer) and layer.kind == "LoRA"
+    }
+    if len(trained) < len(layers) or lora.diffs:
+        raise CheckpointError(
+            f"lora {lora.path} is no plain LoRA ({lora.kinds}); train a new one, or start from a LoRA"
+        )
     for name, layer in layers.items():
-        found, rank, alpha = lora.layers[name], layer.r[adapter], layer.lora_alpha[adapter]
+        found, rank, alpha = trained[name], layer.r[adapter], layer.lora_alpha[adapter]
         if (found.rank, found.alpha) != (rank, alpha):
             raise CheckpointError(
                 f"lora {lora.path} has rank {found.rank} and alpha {found.alpha:g}, but this run trains rank {rank} "
@@ -248,8 +255,8 @@ def load_adapter(model: CausalWan, adapter: str, path: Path | str) -> None:
             )
     with torch.no_grad():
         for name, layer in layers.items():
-            layer.lora_A[adapter].weight.copy_(lora.layers[name].down)
-            layer.lora_B[adapter].weight.copy_(lora.layers[name].up)
+            layer.lora_A[adapter].weight.copy_(trained[name].down)
+            layer.lora_B[adapter].weight.copy_(trained[name].up)
 
 
 def _lora_config(settings: LoraSettings) -> Any:  # noqa: ANN401

@@ -15,9 +15,10 @@ from .fouroversix import as_comfy_nvfp4
 from .layer_formats import TensorRequirement, companion_names, packed_requirements, quantized_layers, unpacked_shapes
 from .metadata import is_causal, read_settings
 from .names import strip_prefixes, summarize_names
+from .open_source import open_source
 from .other_models import PATCH_EMBEDDING, identify_other_model
 from .quantized_linear import quantized_linear
-from .tensor_source import CheckpointError, TensorSource, TensorSpec, open_source
+from .tensor_source import CheckpointError, TensorSource, TensorSpec
 
 FLOAT_FORMATS = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
@@ -86,9 +87,9 @@ class Checkpoint:
 def inspect_checkpoint(path: Path | str, *, text_len: int = 512) -> Checkpoint:
     """Makes all checks of `load_checkpoint` without reading the weights, and raises the same errors."""
     source = as_comfy_nvfp4(open_source(path))
+    _check_model(source.path, source.specs)
     names = _wan_names(source)
     specs = {wan_name: source.specs[name] for wan_name, name in names.items()}
-    _check_model(source.path, specs)
     causal = is_causal(source)
     if causal is False:
         raise CheckpointError(
@@ -128,7 +129,7 @@ def _check_model(path: Path, specs: Mapping[str, TensorSpec]) -> None:
             f"checkpoint {path} is {other}; LongLive needs a transformer with the layout of Wan2.2 TI2V 5B, "
             "such as LongLive-2.0-5B"
         )
-    if PATCH_EMBEDDING not in specs:
+    if not any(strip_prefixes(name) == PATCH_EMBEDDING for name in specs):
         raise CheckpointError(
             f"checkpoint {path} is not a Wan transformer: it has no '{PATCH_EMBEDDING}' among its {len(specs)} tensors "
             f"({summarize_names(specs)})"
@@ -157,14 +158,15 @@ def _check_tensors(
     """Raises CheckpointError that lists all missing, unknown and wrongly shaped tensors."""
     missing = [name for name in required if name not in specs]
     unknown = [name for name in specs if name not in required and name not in allowed]
-    mismatches = {name: required[name].mismatch(specs[name]) for name in required if name in specs}
-    wrong = [f"{name} {mismatch}" for name, mismatch in mismatches.items() if mismatch is not None]
-    faults = [
-        f"{len(names)} {kind}: {summarize_names(names)}"
-        for kind, names in (("missing", missing), ("unknown", unknown), ("of another shape", wrong))
-        if names
-    ]
+    present = {name: (required[name], specs[name]) for name in required if name in specs}
+    shapes = [f"{n} {wrong}" for n, (need, spec) in present.items() if (wrong := need.wrong_shape(spec)) is not None]
+    dtypes = [f"{n} {wrong}" for n, (need, spec) in present.items() if (wrong := need.wrong_dtype(spec)) is not None]
+    kinds = (("missing", missing), ("unknown", unknown), ("of another shape", shapes), ("of another dtype", dtypes))
+    faults = [f"{len(names)} {kind}: {summarize_names(names)}" for kind, names in kinds if names]
     if faults:
+        only_dtypes = not (missing or unknown or shapes)
+        remedy = "; only linear layers may be quantised: use the bf16 file, or one that keeps all other tensors in bf16"
         raise CheckpointError(
             f"checkpoint {path} does not match LongLive's transformer ({len(required)} tensors); {'; '.join(faults)}"
+            f"{remedy if only_dtypes else ''}"
         )

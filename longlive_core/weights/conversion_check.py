@@ -48,7 +48,7 @@ def compare_with_source(
     """
     written = open_weights(path)
     checkpoint = written.checkpoint
-    if checkpoint.quantized != packed or not checkpoint.causal:
+    if checkpoint.quantized != packed or checkpoint.causal is False:
         raise CheckpointError(f"{path.name} was not written as planned: {len(checkpoint.quantized)} packed layers")
     errors_by_kind: dict[str, dict[str, float]] = {}
     for name in source.shapes:

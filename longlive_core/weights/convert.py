@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from ...kernels.nvfp4_format import denominator_of
 from .conversion_check import KindErrors, compare_with_source
+from .lora_file import LoraFile, check_strength
 from .lora_report import LoraReport
+from .metadata import merged_loras
 from .names import summarize_names
 from .packing import Parts, pack, packed_specs
 from .safetensors_writer import file_size, replace_when_complete, write_safetensors
@@ -54,6 +56,7 @@ class Conversion:
     quantized: number of packed layers; `copied` of them were in the format already and are unchanged.
     unquantized: number of tensors in bf16. bytes_in, bytes_out: sizes of the two files.
     errors: kind of layer, such as `self_attn.q` -> its errors; all tensors outside the blocks' linear layers are one.
+    loras: the coverage of each merged LoRA.
     """
 
     source: Path
@@ -65,7 +68,7 @@ class Conversion:
     bytes_in: int
     bytes_out: int
     errors: Mapping[str, KindErrors]
-    lora: LoraReport | None = None
+    loras: tuple[LoraReport, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -75,8 +78,8 @@ def convert_checkpoint(
     target: Path | str,
     *,
     format: Format,
-    lora: Path | str | None = None,
-    strength: float = 1.0,
+    loras: Sequence[LoraFile] = (),
+    causal: bool = False,
     rule: str = "mse",
     overwrite: bool = False,
     on_progress: Callable[[ConvertProgress], None] | None = None,
@@ -85,9 +88,10 @@ def convert_checkpoint(
     """Writes `target`, tensor by tensor: the blocks' linear layers in `format`, all other tensors in bf16.
 
     `source` may have any format, FourOverSix included. Layers that are in `format` already are copied bit by bit,
-    scales included; all others are rounded once, from float32. The file states that its model is causal. It is read
-    again and compared with the source before it gets its name; after any failure `target` is unchanged.
-    lora: merged before rounding, in float32: W + strength · alpha / rank · up @ down.
+    scales included; all others are rounded once, from float32. The file states that its model is causal if the source
+    does, or if `causal` says so. It is read again and compared with the source before it gets its name; after any
+    failure `target` is unchanged.
+    loras: merged before rounding, in float32: W + Σ strength · alpha / rank · up @ down.
     rule: how nvfp4 chooses its block scales, one of `kernels.RULES`.
     on_progress, should_stop: called before each tensor.
 
@@ -96,14 +100,15 @@ def convert_checkpoint(
     layers that would be rounded again.
     """
     source, target = Path(source), Path(target)
-    _check_choices(format, rule, strength)
-    _check_paths(target, [source] if lora is None else [source, Path(lora)], overwrite)
-    reader = open_weights(source, lora=lora, strength=strength)
-    plan = _ConversionPlan(reader, format, rule)
+    _check_choices(format, rule, loras)
+    _check_paths(target, [source, *(lora.path for lora in loras)], overwrite)
+    reader = open_weights(source, loras=loras)
+    _check_not_source(target, reader.checkpoint.source.files)
+    plan = _ConversionPlan(reader, format, rule, causal)
     _check_lora(plan)
     metadata = _make_metadata(plan)
     size = file_size(plan.specs(), metadata)
-    _check_free_space(target.parent, size)
+    _check_free_space(target.resolve().parent, size)
     make_step = partial(_step, reader, target, on_progress, should_stop)
     with replace_when_complete(target) as part:
         write_safetensors(part, plan.specs(), metadata, plan.tensors(make_step(checking=False)))
@@ -115,10 +120,10 @@ def convert_checkpoint(
         quantized=len(plan.packed),
         copied=sum(map(plan.is_copied, plan.packed)),
         unquantized=len(reader.shapes) - len(plan.packed),
-        bytes_in=source.stat().st_size,
+        bytes_in=reader.checkpoint.source.file_bytes,
         bytes_out=size,
         errors=errors,
-        lora=None if reader.lora is None else reader.lora.coverage(reader.checkpoint.linears),
+        loras=tuple(lora.coverage(reader.checkpoint.linears, reader.shapes) for lora, _ in reader.loras),
         notes=_notes(plan),
     )
 
@@ -152,6 +157,7 @@ class _ConversionPlan:
     reader: WeightReader
     format: Format
     rule: str
+    causal: bool
 
     @property
     def packed(self) -> dict[str, str]:
@@ -160,8 +166,8 @@ class _ConversionPlan:
         return {layer: self.format for layer in linears if layer.startswith("blocks.")}
 
     def is_copied(self, layer: str) -> bool:
-        """Whether a layer is in the format already."""
-        return self.reader.checkpoint.quantized.get(layer) == self.format
+        """Whether a layer is in the format already, as ComfyUI reads it."""
+        return self.reader.checkpoint.quantized.get(layer) == self.format and not self.reader.has_row_scales(layer)
 
     def specs(self) -> dict[str, TensorSpec]:
         """The tensors of the new file."""
@@ -205,10 +211,15 @@ def _make_metadata(plan: _ConversionPlan) -> dict[str, str]:
     """Makes the metadata: the author's `modelspec` keys, the settings that shapes do not show, and the conversion."""
     reader = plan.reader
     config, source = reader.checkpoint.config, reader.checkpoint.source
-    converted = {"from": source.path.name, "format": plan.format}
+    converted: dict[str, object] = {"from": source.path.name, "format": plan.format}
     converted |= {"rule": plan.rule} if plan.format == "nvfp4" else {}
-    converted |= {"lora": reader.lora.path.name, "strength": str(reader.strength)} if reader.lora is not None else {}
-    settings = {"causal": True, "num_heads": config.num_heads, "text_len": config.text_len, "eps": config.eps}
+    merged = [*merged_loras(source), *(lora.path.name for lora, _ in reader.loras)]
+    if merged:
+        converted["lora"] = merged if len(merged) > 1 else merged[0]
+    if reader.loras:
+        converted["strength"] = ", ".join(str(strength) for _, strength in reader.loras)
+    settings = {"num_heads": config.num_heads, "text_len": config.text_len, "eps": config.eps}
+    settings |= {"causal": True} if plan.causal or reader.checkpoint.causal else {}
     # A hash of the old content would be wrong in the new file.
     modelspec = {n: text for n, text in source.metadata.items() if n.startswith("modelspec.") and "hash" not in n}
     return {"format": "pt", **modelspec, "longlive": json.dumps({**settings, "converted": converted})}
@@ -218,36 +229,43 @@ def _notes(plan: _ConversionPlan) -> tuple[str, ...]:
     checkpoint = plan.reader.checkpoint
     requantized = [layer for layer in plan.packed if layer in checkpoint.quantized and not plan.is_copied(layer)]
     notes = (
-        "the source does not say that it is causal, and the new file does; make sure that the source is LongLive and "
-        "not Wan2.2",
+        f"{checkpoint.source.path.name} does not say whether it is causal, as LongLive is and Wan2.2 is not, so the "
+        "new file does not either; if it is LongLive, convert it with --causal",
         f"{len(requantized)} layers were quantised before and are rounded a second time; a bf16 source is better",
     )
-    return tuple(compress(notes, (checkpoint.causal is None, requantized)))
+    return tuple(compress(notes, (checkpoint.causal is None and not plan.causal, requantized)))
 
 
-def _check_choices(quant_format: str, rule: str, strength: float) -> None:
+def _check_choices(quant_format: str, rule: str, loras: Sequence[LoraFile]) -> None:
     if quant_format not in get_args(Format):
         raise ValueError(f"format {quant_format!r} is unknown: choose one of {', '.join(get_args(Format))}")
     denominator_of(rule)  # raises ValueError for an unknown rule
-    if not math.isfinite(strength):
-        raise ValueError(f"strength {strength} must be a finite number; 1 is what a LoRA was trained for")
+    for lora in loras:
+        check_strength(lora.strength)
 
 
 def _check_paths(target: Path, sources: list[Path], overwrite: bool) -> None:
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target} has no safetensors extension; use a name that ends in {' or '.join(SUFFIXES)}")
-    if not target.parent.is_dir():
-        raise ValueError(f"folder {target.parent} does not exist; create it, or choose another")
-    if target.exists() and any(path.exists() and target.samefile(path) for path in sources):
-        raise ValueError(f"{target} is a source of the conversion and cannot be its target; choose another name")
+    folder = target.resolve().parent  # a link is written through
+    if not folder.is_dir():
+        raise ValueError(f"folder {folder} does not exist; create it, or choose another")
+    _check_not_source(target, sources)
     if target.exists() and not (overwrite and target.is_file()):
         raise FileExistsError(f"{target} exists already; choose another name, or allow it to be overwritten")
 
 
+def _check_not_source(target: Path, sources: Sequence[Path]) -> None:
+    if target.exists() and any(path.exists() and target.samefile(path) for path in sources):
+        raise ValueError(f"{target} is a source of the conversion and cannot be its target; choose another name")
+
+
 def _check_lora(plan: _ConversionPlan) -> None:
-    lora, quantized = plan.reader.lora, plan.reader.checkpoint.quantized
-    rounded = [layer for layer in plan.packed if lora and layer in lora.layers and layer in quantized]
-    if lora is not None and rounded:
+    quantized = plan.reader.checkpoint.quantized
+    for lora, _ in plan.reader.loras:
+        rounded = [layer for layer in plan.packed if layer in lora.layers and layer in quantized]
+        if not rounded:
+            continue
         raise CheckpointError(
             f"lora {lora.path} cannot be merged into quantised weights ({summarize_names(rounded)}): rounding them "
             "again loses more than the LoRA changes. Start from the bf16 checkpoint, or convert without the LoRA and "

@@ -14,15 +14,14 @@ def progress_line(progress: ConvertProgress) -> str:
 
 
 def report_lines(conversion: Conversion) -> Iterator[str]:
-    """Yields sizes, the coverage of the LoRA, notes, and a table of relative RMS errors by kind of layer."""
+    """Yields sizes, the coverage of each LoRA, notes, and a table of relative RMS errors by kind of layer."""
     yield (
         f"{conversion.target}: {conversion.format}, "
         f"{conversion.bytes_in / 1e9:.3g} GB became {conversion.bytes_out / 1e9:.3g} GB"
     )
     copied = f", {conversion.copied} of them copied unchanged" if conversion.copied else ""
     yield f"{conversion.quantized} layers quantised{copied}; {conversion.unquantized} tensors in bf16; compared"
-    if conversion.lora is not None:
-        yield f"lora merged: {conversion.lora.text()}"
+    yield from (f"lora merged: {report.text()}" for report in conversion.loras)
     yield from (f"note: {note}" for note in conversion.notes)
     if not any(errors.worst for errors in conversion.errors.values()):
         yield "no value differs from the source"

@@ -36,12 +36,14 @@ class TensorRequirement:
     shape: tuple[int, ...]
     dtypes: frozenset[str] = FLOAT_DTYPES
 
-    def mismatch(self, spec: TensorSpec) -> str | None:
-        """Describes how `spec` differs from the requirement; None if it does not."""
+    def wrong_shape(self, spec: TensorSpec) -> str | None:
+        """Describes how the shape differs from the requirement; None if it does not."""
         scalar = prod(self.shape) == prod(spec.shape) == 1
-        shape = None if scalar or spec.shape == self.shape else f"{list(spec.shape)} instead of {list(self.shape)}"
-        dtype = None if spec.dtype in self.dtypes else f"{spec.dtype} instead of {' or '.join(sorted(self.dtypes))}"
-        return ", ".join(difference for difference in (dtype, shape) if difference is not None) or None
+        return None if scalar or spec.shape == self.shape else f"{list(spec.shape)} instead of {list(self.shape)}"
+
+    def wrong_dtype(self, spec: TensorSpec) -> str | None:
+        """Describes how the dtype differs from the requirement; None if it does not."""
+        return None if spec.dtype in self.dtypes else f"{spec.dtype} instead of {' or '.join(sorted(self.dtypes))}"
 
 
 def quantized_layers(source: TensorSource, names: Mapping[str, str]) -> dict[str, str]:
@@ -105,12 +107,16 @@ def packed_requirements(layer: str, quant_format: str, shape: tuple[int, ...]) -
 def companion_names(source: TensorSource, names: Mapping[str, str], layers: Mapping[str, str]) -> set[str]:
     """Returns the names of the tensors that quantised layers may have beside their weights.
 
-    Scales of layers without a quantisation marker are excluded: ComfyUI ignores such scales, so the model would load
-    and be wrong.
+    Parts of nvfp4 layers without a quantisation marker are excluded: the format of such a layer is not known. The scale
+    of an fp8 weight needs no marker, since it can mean only one thing.
     """
     legacy = LEGACY_MARKER in names
     in_metadata = _metadata_layers(source)
-    marked = [layer for layer in layers if legacy or layer in in_metadata or f"{layer}.comfy_quant" in names]
+    marked = [
+        layer
+        for layer, quant_format in layers.items()
+        if legacy or quant_format == "fp8" or layer in in_metadata or f"{layer}.comfy_quant" in names
+    ]
     parts = (*COMPANIONS, *LEGACY_COMPANIONS) if legacy else COMPANIONS
     return ({f"{layer}.{part}" for layer in marked for part in parts} | {LEGACY_MARKER}) & names.keys()
 

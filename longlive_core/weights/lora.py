@@ -1,4 +1,4 @@
-"""Reads LoRAs and applies them to linear layers: W + strength · alpha / rank · up @ down."""
+"""A LoRA of a file: which layers of a model it changes, and the ways to apply it."""
 
 from __future__ import annotations
 
@@ -7,101 +7,99 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model import CausalWan
-from ..model.linears import BypassLinear
-from .lora_alpha import layer_alpha, parse_alpha, read_alphas
-from .lora_names import parse_lora_name
+from ..model.linears import BypassLinear, base_of, linear_layers
+from .lora_layer import LayerChange, LoraLayer
 from .lora_report import LoraReport, check_shapes
 from .names import summarize_names
-from .tensor_source import LORA_WRAPPER_KEYS, CheckpointError, open_source
+from .tensor_source import CheckpointError
 
 MERGEABLE_DTYPES = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
-
-@dataclass(frozen=True, slots=True)
-class LoraLayer:
-    """The LoRA of one linear layer: down `[rank, in]`, up `[out, rank]`, scaled by alpha / rank."""
-
-    down: Tensor
-    up: Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        """Rank of the update."""
-        return self.down.shape[0]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape [out, in] of the layer's weight."""
-        return self.up.shape[0], self.down.shape[1]
-
-    def merged(self, weight: Tensor, strength: float) -> Tensor:
-        """Returns `weight` `[out, in]` plus the update, in the dtype and on the device of `weight`.
-
-        The sum is made in float32, or in float64 for a float64 weight.
-        """
-        exact = torch.promote_types(weight.dtype, torch.float32)
-        up, down = (half.to(weight.device, exact) for half in (self.up, self.down))
-        return (weight.to(exact) + (strength * self.alpha / self.rank) * (up @ down)).to(weight.dtype)
+Shapes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """A LoRA file. layers: Wan's name of a layer (`blocks.0.self_attn.q`) -> its LoRA; unused: all other tensors."""
+    """A LoRA file.
+
+    files: the file itself, or all parts of it. layers: Wan's name of a linear layer (`blocks.0.self_attn.q`) -> its
+    change. diffs: other tensors of the model (`blocks.0.norm3.weight`) -> what is added to them. skipped: layer ->
+    why it is not applied; unused: other tensors.
+    """
 
     path: Path
-    layers: Mapping[str, LoraLayer]
+    files: tuple[Path, ...]
+    layers: Mapping[str, LayerChange]
+    diffs: Mapping[str, Tensor]
+    skipped: Mapping[str, str]
     unused: tuple[str, ...]
 
-    def coverage(self, linears: Mapping[str, Sequence[int]]) -> LoraReport:
+    @property
+    def kinds(self) -> str:
+        """The kinds of its changes, as in `DoRA, biases and norms`."""
+        kinds = sorted({layer.kind for layer in self.layers.values()})
+        return ", ".join([*kinds, "biases and norms"] if self.diffs else kinds)
+
+    def coverage(self, linears: Shapes, tensors: Shapes | None = None) -> LoraReport:
         """Reports which layers of a model the LoRA changes.
 
-        linears: linear layer of the model -> shape [out, in], such as `Checkpoint.linears`.
+        linears: linear layer of the model -> shape [out, in], such as `Checkpoint.linears`. tensors: all tensors of the
+        model -> shape, for changes of biases and norms.
         Raises CheckpointError if a layer has another shape in the model, or if no layer fits.
         """
-        model = {name: tuple(shape) for name, shape in linears.items()}
-        check_shapes(self.path, {name: layer.shape for name, layer in self.layers.items()}, model)
-        applied = tuple(name for name in self.layers if name in model)
+        model = {name: tuple(shape) for name, shape in {**linears, **(tensors or {})}.items()}
+        own = {name: layer.shape for name, layer in self.layers.items()}
+        check_shapes(self.path, {**own, **{name: tuple(diff.shape) for name, diff in self.diffs.items()}}, model)
+        applied = {name: layer for name, layer in self.layers.items() if name in model}
+        ranked = [layer for layer in applied.values() if getattr(layer, "rank", 0)]
+        diffs = [name for name in self.diffs if name in model]
         return LoraReport(
-            applied,
-            missing=tuple(name for name in model if name.startswith("blocks.") and name not in self.layers),
-            unused=(*(name for name in self.layers if name not in model), *self.unused),
-            ranks=tuple(sorted({self.layers[name].rank for name in applied})),
-            alphas=tuple(sorted({self.layers[name].alpha for name in applied})),
+            tuple(applied),
+            missing=tuple(name for name in linears if name.startswith("blocks.") and name not in self.layers),
+            unused=(*(name for name in (*self.layers, *self.diffs) if name not in model), *self.unused),
+            ranks=tuple(sorted({int(getattr(layer, "rank", 0)) for layer in ranked})),
+            alphas=tuple(sorted({float(getattr(layer, "alpha", 0)) for layer in ranked})),
+            kinds=tuple(layer.kind for layer in applied.values()),
+            diffs=len(diffs),
+            skipped=self.skipped,
         )
 
     def add_bypass(self, model: CausalWan, strength: float = 1.0) -> LoraReport:
-        """Wraps each layer of the model that the LoRA changes in a `BypassLinear`, which adds the LoRA to its output.
+        """Wraps each layer of the model that the LoRA changes in a `BypassLinear`, which adds the change to its output.
 
-        The weights themselves stay unchanged, so this suits quantised layers as well. The `strength` of a
-        `BypassLinear` may be changed later. Raises CheckpointError as `coverage` does.
+        The weights of these layers stay unchanged, so this suits quantised layers as well, and several LoRAs add up.
+        Biases, norms and convolutions are replaced by changed ones. Raises CheckpointError as `coverage` does.
         """
-        linears = {name: layer for name, layer in model.named_modules() if hasattr(layer, "in_features")}
-        report = self.coverage({n: (int(x.out_features), int(x.in_features)) for n, x in linears.items()})  # type: ignore[arg-type]
-        device, dtype = model.device, model.dtype
+        linears = linear_layers(model)
+        shapes = {name: (int(x.out_features), int(x.in_features)) for name, x in linears.items()}  # type: ignore[arg-type]
+        tensors = _tensors(model)
+        report = self.coverage(shapes, {name: tensor.shape for name, (_, tensor) in tensors.items()})
+        for name, diff in self.diffs.items():
+            if name in tensors:
+                module, tensor = tensors[name]
+                setattr(
+                    module, name.rpartition(".")[2], nn.Parameter(_sum(tensor, strength, diff), requires_grad=False)
+                )
         for name in report.applied:
-            layer = self.layers[name]
-            down, up = layer.down.to(device, dtype), layer.up.to(device, dtype)
-            model.set_submodule(name, BypassLinear(linears[name], down, up, layer.alpha / layer.rank, strength))
+            model.set_submodule(name, _beside(linears[name], self.layers[name], strength, model.device, model.dtype))
         return report
 
     def comfy_tensors(self) -> dict[str, Tensor]:
         """Returns the tensors by the names that ComfyUI's LoRA loader accepts for this transformer."""
-        return {
-            f"diffusion_model.{name}.{part}": tensor
-            for name, layer in self.layers.items()
-            for part, tensor in (
-                ("lora_A.weight", layer.down),
-                ("lora_B.weight", layer.up),
-                ("alpha", torch.tensor(layer.alpha)),
-            )
+        layers = {f"{name}.{part}": t for name, layer in self.layers.items() for part, t in layer.comfy_parts().items()}
+        diffs = {
+            f"{name.removesuffix('.bias')}.diff_b"
+            if name.endswith(".bias")
+            else f"{name.removesuffix('.weight')}.diff": t
+            for name, t in self.diffs.items()
         }
+        return {f"diffusion_model.{name}": tensor for name, tensor in {**layers, **diffs}.items()}
 
     def merge(self, state: Mapping[str, Tensor], strength: float = 1.0) -> dict[str, Tensor]:
-        """Returns `state` (by Wan's names) with changed weights as new tensors of their dtype; others are shared.
+        """Returns `state` (by Wan's names) with changed tensors as new tensors of their dtype; others are shared.
 
         Raises CheckpointError if no layer fits, if shapes differ, and for quantised weights, because rounding them
         again would lose the LoRA.
@@ -118,47 +116,38 @@ class Lora:
                 f"lora {self.path} cannot be merged into quantised weights ({summarize_names(quantized)}); apply it as "
                 "a bypass, or merge it into the bf16 checkpoint"
             )
-        self.coverage({name: weight.shape for name, weight in weights.items()})
+        self.coverage({n: w.shape for n, w in weights.items()}, {n: t.shape for n, t in state.items()})
         changed = {f"{name}.weight": self.layers[name].merged(weights[name], strength) for name in applied}
-        return {**state, **changed}
+        diffs = {name: _sum(state[name], strength, diff) for name, diff in self.diffs.items() if name in state}
+        return {**state, **changed, **diffs}
 
 
-def read_lora(path: Path | str) -> Lora:
-    """Reads the LoRA of a safetensors file or of an official .pt file (its `generator_lora`).
+def _sum(tensor: Tensor, strength: float, diff: Tensor) -> Tensor:
+    """tensor + strength · diff in float32, rounded to the dtype of `tensor`."""
+    exact = torch.promote_types(tensor.dtype, torch.float32)
+    return (tensor.to(exact) + strength * diff.to(tensor.device, exact)).to(tensor.dtype)
 
-    Accepts the names of peft, ComfyUI, kohya and diffusers. The alpha of a layer is its `.alpha` tensor, else the alpha
-    in the metadata, else its rank. Raises FileNotFoundError, or CheckpointError for a file that is truncated, holds no
-    LoRA, has a layer twice, or has two halves that do not fit together.
-    """
-    source = open_source(path, LORA_WRAPPER_KEYS)
-    names_by_layer: dict[str, dict[str, str]] = {}
-    parsed = {name: parts for name in source.specs if (parts := parse_lora_name(name)) is not None}
-    for name, (layer, part) in parsed.items():
-        names_by_layer.setdefault(layer, {}).setdefault(part, name)
-    repeated = [name for name, (layer, part) in parsed.items() if names_by_layer[layer][part] != name]
-    if repeated:
-        raise CheckpointError(f"lora {source.path} holds layers twice, under two names: {summarize_names(repeated)}")
-    tensors = source.read(name for names in names_by_layer.values() for name in names.values())
-    alphas = read_alphas(source)
-    layers: dict[str, LoraLayer] = {}
-    for layer, names in names_by_layer.items():
-        down, up = (tensors[names[half]] if half in names else None for half in ("down", "up"))
-        # Other tensors are reported as unused: half a layer, convolutions, quantised halves.
-        if down is None or up is None or not (down.ndim == up.ndim == 2 and down.is_floating_point()):
-            continue
-        if down.shape[0] != up.shape[1] or not down.shape[0]:
-            raise CheckpointError(
-                f"lora {source.path}: the halves of '{layer}' do not fit together: down {list(down.shape)} (rank, in) "
-                f"and up {list(up.shape)} (out, rank); copy the file again"
-            )
-        own = tensors[names["alpha"]].flatten().tolist() if "alpha" in names else []
-        alpha = parse_alpha(source, own[0] if len(own) == 1 else own) if own else layer_alpha(layer, alphas, len(down))
-        layers[layer] = LoraLayer(down, up, alpha)
-    used = {name for layer in layers for name in names_by_layer[layer].values()}
-    unused = tuple(name for name in source.specs if name not in used)
-    if not layers:
-        raise CheckpointError(
-            f"lora {source.path} holds no LoRA of a linear layer among its {len(unused)} tensors "
-            f"({summarize_names(unused)}); load a whole model with the model loader"
-        )
-    return Lora(source.path, layers, unused)
+
+def _tensors(model: nn.Module) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Name of each parameter but the weights of linear layers, without the LoRAs beside them -> module, parameter."""
+    found: dict[str, tuple[nn.Module, Tensor]] = {}
+    linears = {f"{name}.weight" for name in linear_layers(model)}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            wan = f"{path.split('.base')[0]}.{name}".removeprefix(".")
+            if wan not in linears:
+                found[wan] = module, parameter
+    return found
+
+
+def _beside(
+    layer: nn.Module, change: LayerChange, strength: float, device: torch.device, dtype: torch.dtype
+) -> BypassLinear:
+    """Puts a change beside a layer; a change that is no plain product of two halves is computed from the weight."""
+    if isinstance(change, LoraLayer) and change.magnitude is None:
+        down, up = change.down.to(device, dtype), change.up.to(device, dtype)
+        return BypassLinear(layer, down, up, change.scale, strength)
+    base = base_of(layer)
+    dequantize = getattr(base, "dequantized_weight", None)
+    weight: Tensor = base.get_parameter("weight").float() if dequantize is None else dequantize(torch.float32)
+    return BypassLinear(layer, None, change.change(weight).to(device, dtype), 1.0, strength)

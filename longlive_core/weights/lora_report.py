@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ MODEL_BY_WIDTH = {1536: "Wan2.1 1.3B or LongLive 1.0", 3072: "Wan2.2 TI2V 5B, Lo
 class LoraReport:
     """The coverage of a model by a LoRA.
 
-    applied: the layers that the LoRA changes. missing: linear layers of the model's blocks that the LoRA lacks.
-    unused: layers that the model lacks, and tensors that are not part of a LoRA of a linear layer.
+    applied: the linear layers that the LoRA changes. missing: linear layers of the model's blocks that it leaves
+    unchanged. unused: layers that the model lacks, and tensors that are no part of a change.
     ranks, alphas: the different values of the applied layers, in rising order.
+    kinds: the kind of each applied layer. diffs: number of other tensors that are changed: biases, norms, convolutions.
+    skipped: layer of the file -> why it is not applied.
     """
 
     applied: tuple[str, ...]
@@ -27,19 +30,37 @@ class LoraReport:
     unused: tuple[str, ...]
     ranks: tuple[int, ...]
     alphas: tuple[float, ...]
+    kinds: tuple[str, ...] = ()
+    diffs: int = 0
+    skipped: Mapping[str, str] | None = None
 
     def text(self) -> str:
-        """Formats the report as in `300 of 300 layers; rank 128, alpha 128; unused: none`."""
-        applied, total = len(self.applied), len(self.applied) + len(self.missing)
-        scale = f"rank {_format_range(self.ranks)}, alpha {_format_range(self.alphas)}"
-        missing = f"; unchanged: {summarize_names(self.missing)}" if self.missing else ""
-        return f"{applied} of {total} layers; {scale}{missing}; unused: {summarize_names(self.unused)}"
+        """Formats the report as in `52 of 60 layers; rank 8, alpha 8; 8 of the file's 60 layers not applied: half
+        missing (…); unused: none`.
+        """
+        skipped = self.skipped or {}
+        total, in_file = len(self.applied) + len(self.missing), len(self.applied) + len(skipped)
+        parts = [f"{len(self.applied)} of {total} layers"]
+        if self.ranks:
+            parts.append(f"rank {_format_range(self.ranks)}, alpha {_format_range(self.alphas)}")
+        kinds = Counter(kind for kind in self.kinds if kind != "LoRA")
+        parts += [f"{kind} in {count} layer{'s' * (count > 1)}" for kind, count in sorted(kinds.items())]
+        if self.diffs:
+            parts.append(f"{self.diffs} other tensors (biases, norms)")
+        for reason in sorted(set(skipped.values())):
+            names = [name for name, why in skipped.items() if why == reason]
+            lost = f"{len(names)} of the file's {in_file} layers not applied: {reason}"
+            parts.append(f"{lost} ({summarize_names(names)})")
+        unchanged = [name for name in self.missing if name not in skipped]
+        if unchanged and self.applied:
+            parts.append(f"unchanged: {summarize_names(unchanged)}")
+        return "; ".join([*parts, f"unused: {summarize_names(self.unused)}"])
 
 
-def check_shapes(path: Path, lora: Mapping[str, tuple[int, int]], model: Mapping[str, tuple[int, ...]]) -> None:
-    """Raises CheckpointError if a layer has another shape in the model, or if the model has none of the LoRA's layers.
+def check_shapes(path: Path, lora: Mapping[str, tuple[int, ...]], model: Mapping[str, tuple[int, ...]]) -> None:
+    """Raises CheckpointError if a layer or tensor has another shape in the model, or if the model has none of them.
 
-    lora, model: layer -> shape [out, in].
+    lora, model: layer -> shape [out, in], or tensor -> shape.
     """
     wrong = [name for name, shape in lora.items() if name in model and tuple(model[name]) != shape]
     # A self-attention projection is square, so that it shows the width of the model.
@@ -56,10 +77,21 @@ def check_shapes(path: Path, lora: Mapping[str, tuple[int, int]], model: Mapping
             "Use a LoRA that was made for this model"
         )
     if not lora.keys() & model.keys():
-        raise CheckpointError(
-            f"lora {path} fits none of the model's {len(model)} layers: it was made for another model "
-            f"(its first names: {summarize_names(lora)})"
+        raise CheckpointError(_fits_none(path, lora, model))
+
+
+def _fits_none(path: Path, lora: Mapping[str, tuple[int, ...]], model: Mapping[str, tuple[int, ...]]) -> str:
+    names = f"its first names: {summarize_names(lora)}"
+    if set(lora.values()) <= {tuple(shape) for shape in model.values()}:
+        return (
+            f"lora {path}: the naming of its layers is not known, though their shapes are the model's ({names}); known "
+            "are Wan's names (blocks.0.self_attn.q), diffusers' (blocks.0.attn1.to_q), and kohya's and LyCORIS's "
+            "(lora_unet_blocks_0_self_attn_q)"
         )
+    return (
+        f"lora {path} fits none of the model's {len(model)} layers: it was made for another model, or its naming is "
+        f"not known ({names})"
+    )
 
 
 def _describe_width(width: int) -> str:

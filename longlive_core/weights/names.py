@@ -1,22 +1,27 @@
-"""Names of tensors: Wan's names without the prefixes of trainers and other programs."""
+"""Names of tensors: Wan's names without what trainers and other programs add to them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-# Prefixes that trainers and other programs add to Wan's names, in any order and number.
-PREFIXES = ("model.", "diffusion_model.", "generator.", "generator_ema.", "_fsdp_wrapped_module.", "module.")
+# Parts that wrappers of modules add anywhere in a name.
+WRAPPERS = re.compile(r"_(?:fsdp_wrapped_module|checkpoint_wrapped_module|orig_mod|forward_module)\.")
+
+# Everything before the first of Wan's own names was added by a trainer or another program.
+FRONT = re.compile(
+    r"(?:[^.]+\.)*?(?=(?:blocks\.\d+|patch_embedding|text_embedding|time_embedding|time_projection|head)\.|scaled_fp8$)"
+)
 
 # Names that an error message lists at most.
 MAX_NAMES = 8
 
 
-def strip_prefixes(name: str, prefixes: tuple[str, ...] = PREFIXES) -> str:
-    """Returns Wan's name of a tensor: `model.diffusion_model.blocks.0.…` becomes `blocks.0.…`."""
-    name = name.replace("_fsdp_wrapped_module.", "")
-    while (prefix := next((p for p in prefixes if name.startswith(p)), None)) is not None:
-        name = name.removeprefix(prefix)
-    return name
+def strip_prefixes(name: str) -> str:
+    """Returns Wan's name of a tensor: `model.diffusion_model._orig_mod.blocks.0.…` becomes `blocks.0.…`."""
+    name = WRAPPERS.sub("", name)
+    front = FRONT.match(name)
+    return name[front.end() :] if front else name
 
 
 def summarize_names(names: Iterable[str]) -> str:

@@ -75,7 +75,7 @@ def unpack(parts: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
     if parts["weight"].dtype == torch.uint8:
         weight = dequantize_nvfp4(as_nvfp4(parts), shape, torch.float32, high_first=True)
     else:
-        weight = parts["weight"].float().mul_(parts["weight_scale"])
+        weight = parts["weight"].float().mul_(parts["weight_scale"].float().reshape(-1, 1))  # one, or one for each row
     # ComfyUI multiplies the input of the layer by this scale, which equals scaling the columns of the weight.
     return weight * parts["pre_quant_scale"].float() if "pre_quant_scale" in parts else weight
 

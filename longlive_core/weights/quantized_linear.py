@@ -36,4 +36,4 @@ def quantized_linear(
         size = (shape[0], shape[1])
         return NVFP4Linear(as_nvfp4(parts), size, bias, scratch, high_first=True, activations=activations)
     scale = parts.get("weight_scale", parts.get("scale_weight", torch.ones((), device=parts["weight"].device)))
-    return FP8Linear(parts["weight"], scale.float().reshape(1, 1).expand(shape[0], 1).contiguous(), bias, scratch)
+    return FP8Linear(parts["weight"], scale.float().reshape(-1, 1).expand(shape[0], 1).contiguous(), bias, scratch)

@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,21 @@ from .tensor_source import DTYPES, TensorSpec, dtype_name
 
 Specs = Mapping[str, TensorSpec]
 
+# The longest name of a file, on all common file systems.
+MAX_NAME_BYTES = 255
+
 
 @contextmanager
 def replace_when_complete(target: Path) -> Generator[Path, None, None]:
     """Yields `<name>.part` beside `target` to write to, so that an incomplete file never has the name of `target`.
 
-    The part is renamed to `target` at the end of the body, and removed if the body fails or is interrupted.
-    Raises FileExistsError if the part exists already.
+    The part is renamed to `target` at the end of the body, and removed if the body fails or is interrupted. A link
+    stays a link: what it points to is replaced. Raises FileExistsError if the part exists already.
     """
+    target = Path(os.path.realpath(target))
     part = target.with_name(target.name + ".part")
+    if len(os.fsencode(part.name)) > MAX_NAME_BYTES:
+        part = target.with_name(sha256(os.fsencode(target.name)).hexdigest()[:16] + ".part")
     try:
         part.open("xb").close()
     except FileExistsError as error:

@@ -1,8 +1,8 @@
-"""Reads the weights of a checkpoint of any format one at a time, dequantised, with a LoRA merged on request."""
+"""Reads the weights of a checkpoint of any format one at a time, dequantised, with LoRAs merged on request."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,7 +12,10 @@ from torch import Tensor
 
 from .checkpoint import Checkpoint, inspect_checkpoint
 from .layer_formats import COMPANIONS, layer_settings
-from .lora import Lora, read_lora
+from .lora import Lora
+from .lora_file import LoraFile, check_not_merged
+from .lora_reader import read_lora
+from .metadata import merged_loras
 from .names import summarize_names
 from .packing import COMFY_FP8_FORMATS, Parts, encode_settings, unpack
 from .tensor_source import CheckpointError, TensorSpec
@@ -28,28 +31,39 @@ class WeightReader:
     shapes: tensor of the model -> its unpacked shape, in the model's order.
     part_names: quantised layer -> part, by ComfyUI's name of today -> Wan's name of the tensor.
     comfy_quant: quantised layer -> the bytes of its `comfy_quant` tensor.
-    lora, strength: the LoRA that `read_float` merges, if any.
+    loras: the LoRAs that `read_float` merges, each with its strength.
     """
 
     checkpoint: Checkpoint
     shapes: Mapping[str, tuple[int, ...]]
     part_names: Mapping[str, Mapping[str, str]]
     comfy_quant: Mapping[str, Tensor]
-    lora: Lora | None
-    strength: float
+    loras: Sequence[tuple[Lora, float]]
 
     def read_float(self, name: str) -> Tensor:
-        """Reads a tensor of the model; in float32 if it was quantised or the LoRA changes it, else in its dtype."""
+        """Reads a tensor of the model; in float32 if it was quantised or a LoRA changes it, else in its dtype."""
         layer = name.removesuffix(".weight") if name.endswith(".weight") else ""
         if layer in self.part_names:
             rows, columns = self.shapes[name]
             tensor = unpack(self.read_parts(layer), (rows, columns))
         else:
             tensor = self._read(name)
-        if self.lora is None or layer not in self.lora.layers:
+        if not any(layer in lora.layers or name in lora.diffs for lora, _ in self.loras):
             return tensor
-        exact = torch.promote_types(tensor.dtype, torch.float32)
-        return self.lora.layers[layer].merged(tensor.to(exact), self.strength)
+        weight = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        total = weight.clone()
+        for lora, strength in self.loras:
+            if layer in lora.layers:
+                total += strength * lora.layers[layer].change(weight)
+            if name in lora.diffs:
+                total += strength * lora.diffs[name].to(weight)
+        return total
+
+    def has_row_scales(self, layer: str) -> bool:
+        """Whether a quantised layer is fp8 with a scale for each row, which ComfyUI does not read."""
+        name = self.part_names[layer].get("weight_scale") if self.checkpoint.quantized[layer] == "fp8" else None
+        source, names = self.checkpoint.source, self.checkpoint.names
+        return name is not None and prod(source.specs[names[name]].shape) != 1
 
     def read_parts(self, layer: str) -> Parts:
         """Reads the parts of a quantised layer in ComfyUI's layout of today."""
@@ -58,7 +72,9 @@ class WeightReader:
             parts["weight_scale"] = parts["weight_scale"].view(torch.float8_e4m3fn)
         parts = {"weight_scale": torch.ones(()), **parts}  # fp8 may come without a scale
         scalar = self._scalar_part(layer)
-        return {**parts, scalar: parts[scalar].float().reshape(()), "comfy_quant": self.comfy_quant[layer]}
+        if not self.has_row_scales(layer):
+            parts[scalar] = parts[scalar].float().reshape(())
+        return {**parts, "comfy_quant": self.comfy_quant[layer]}
 
     def part_specs(self, layer: str) -> dict[str, TensorSpec]:
         """Returns the specs of the parts that `read_parts` returns."""
@@ -77,11 +93,11 @@ class WeightReader:
         return self.checkpoint.source.read([file_name])[file_name]
 
 
-def open_weights(path: Path | str, *, lora: Path | str | None = None, strength: float = 1.0) -> WeightReader:
-    """Checks a checkpoint of any format, FourOverSix included, and a LoRA for it; reads no weight.
+def open_weights(path: Path | str, *, loras: Sequence[LoraFile] = ()) -> WeightReader:
+    """Checks a checkpoint of any format, FourOverSix included, and LoRAs for it; reads no weight.
 
     Raises FileNotFoundError, or CheckpointError as `inspect_checkpoint` and `read_lora` do, for a LoRA that does not
-    fit the model, and for fp8 layers with more than one scale.
+    fit the model or is merged into it already, and for an fp8 layer with other scales than one or one for each row.
     """
     checkpoint = inspect_checkpoint(path)
     source, names = checkpoint.source, checkpoint.names
@@ -93,13 +109,15 @@ def open_weights(path: Path | str, *, lora: Path | str | None = None, strength: 
         if quant_format == "fp8"
     }
     comfy_quant = {layer: encode_settings(settings.get(layer, {})) for layer in checkpoint.quantized}
-    merged = None if lora is None else read_lora(lora)
-    if merged is not None:
-        merged.coverage(checkpoint.linears)  # raises an error for a LoRA that does not fit
+    merged: list[tuple[Lora, float]] = []
     shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.skeleton.state_dict().items()}
+    for file in loras:
+        check_not_merged(source.path, merged_loras(source), file.path)
+        merged.append((read_lora(file.path), file.strength))
+        merged[-1][0].coverage(checkpoint.linears, shapes)  # raises an error for a LoRA that does not fit
     part_names = {layer: _part_names(checkpoint, layer) for layer in checkpoint.quantized}
     _check_scales(checkpoint, part_names)
-    return WeightReader(checkpoint, shapes, part_names, comfy_quant, merged, strength)
+    return WeightReader(checkpoint, shapes, part_names, comfy_quant, merged)
 
 
 def _part_names(checkpoint: Checkpoint, layer: str) -> dict[str, str]:
@@ -109,15 +127,19 @@ def _part_names(checkpoint: Checkpoint, layer: str) -> dict[str, str]:
 
 
 def _check_scales(checkpoint: Checkpoint, part_names: Mapping[str, Mapping[str, str]]) -> None:
-    """Raises CheckpointError if an fp8 layer has more than one scale; `part_names` is that of `WeightReader`."""
+    """Raises CheckpointError if an fp8 layer has neither one scale nor one for each row.
+
+    part_names: that of `WeightReader`.
+    """
     shapes = {
         layer: checkpoint.source.specs[checkpoint.names[names["weight_scale"]]].shape
         for layer, names in part_names.items()
         if "weight_scale" in names and checkpoint.quantized[layer] == "fp8"
     }
-    unsupported = [f"{layer} {list(shape)}" for layer, shape in shapes.items() if prod(shape) != 1]
+    rows = {layer: checkpoint.linears[layer][0] for layer in shapes}
+    unsupported = [f"{layer} {list(shape)}" for layer, shape in shapes.items() if prod(shape) not in (1, rows[layer])]
     if unsupported:
         raise CheckpointError(
-            f"checkpoint {checkpoint.source.path} has fp8 layers with more than one scale each: "
-            f"{summarize_names(unsupported)}; use the bf16 checkpoint"
+            f"checkpoint {checkpoint.source.path} has fp8 layers with a scale for each block of a weight: "
+            f"{summarize_names(unsupported)}; read are one scale or one for each row: use the bf16 checkpoint"
         )

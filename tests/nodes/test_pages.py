@@ -329,7 +329,7 @@ def _suspicious(tree: ast.Module, path: str) -> Iterator[str]:
             if path == "nodes/routes.py" and ast.unparse(found) == "from aiohttp import web":
                 continue  # the host's own server, which calls nobody
         yield from (module for module in modules if module in FORBIDDEN_MODULES)
-        may_pickle = path == "longlive_core/weights/tensor_source.py" and not isinstance(found, ast.ImportFrom)
+        may_pickle = path == "longlive_core/weights/pickle_file.py" and not isinstance(found, ast.ImportFrom)
         if "pickle" in modules and not may_pickle:
             yield "pickle"
         if (

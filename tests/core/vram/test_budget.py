@@ -169,7 +169,10 @@ def test_guidance_needs_two_kv_caches() -> None:
         ({"vae": "huge"}, "vae 'huge' is not known"),
         ({"window": 30}, "window 30 is not a multiple of the block"),
         ({"window": 8}, "window 8 is too short"),
-        ({"size": (700, 1280)}, "not a positive multiple of 32"),
+        (
+            {"size": (700, 1280)},
+            "height 700 and width 1280 must be positive multiples of 32; try height 704 and width 1280",
+        ),
         ({"streamed": 31}, "streamed 31 is outside 0 … 30"),
     ],
 )

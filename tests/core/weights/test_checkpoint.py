@@ -331,7 +331,7 @@ def test_two_quantised_formats_are_mixed(tmp_path: Path, weights: Tensors) -> No
     ("parts", "message"),
     [
         ({"weight": torch.zeros(64, 63, dtype=torch.uint8)}, r"weight \[64, 63\] instead of \[64, 64\]"),
-        ({"weight": torch.zeros(64, 64)}, r"weight F32 instead of U8"),
+        ({"weight": torch.zeros(64, 64)}, r"1 of another dtype: .*weight F32 instead of U8"),
         ({"weight_scale": torch.zeros(64, 8).to(torch.float8_e4m3fn)}, r"\[64, 8\] instead of \[128, 8\]"),
         ({"weight_scale_2": None}, r"1 missing: blocks\.0\.ffn\.0\.weight_scale_2"),
         ({"weight_zero": torch.zeros(1)}, r"1 unknown: blocks\.0\.ffn\.0\.weight_zero"),
@@ -350,14 +350,6 @@ def test_packed_layers_are_checked(
     present = {name: value for name, value in layer.items() if value is not None}
     save_file(with_layer(weights, "blocks.0.ffn.0", present), tmp_path / "m.safetensors")
     with pytest.raises(CheckpointError, match=message):
-        inspect_checkpoint(tmp_path / "m.safetensors")
-
-
-def test_fp8_scales_that_nothing_explains_are_refused(tmp_path: Path, weights: Tensors) -> None:
-    """ComfyUI would load such a file and ignore the scales."""
-    parts = {"weight": fp8(weights, "blocks.0.ffn.0"), "weight_scale": torch.tensor(0.5)}
-    save_file(with_layer(weights, "blocks.0.ffn.0", parts), tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError, match=r"1 unknown: blocks\.0\.ffn\.0\.weight_scale"):
         inspect_checkpoint(tmp_path / "m.safetensors")
 
 

@@ -18,6 +18,7 @@ from longlive.longlive_core.cli.convert import add_arguments, convert_lines
 from longlive.longlive_core.model import CausalWan, WanConfig
 from longlive.longlive_core.weights import (
     CheckpointError,
+    LoraFile,
     TensorSource,
     TensorSpec,
     checkpoint,
@@ -279,28 +280,28 @@ def test_a_smoothed_layer_is_itself_again_in_floats(tmp_path: Path, source: Path
     torch.testing.assert_close(smoothed["blocks.0.ffn.0.weight"], plain["blocks.0.ffn.0.weight"] * smooth)
 
 
-def test_rows_of_fp8_scales_are_refused(tmp_path: Path, weights: Tensors) -> None:
-    """ComfyUI's fp8 has one scale a layer; a file with more would be read wrongly."""
+def test_other_fp8_scales_than_one_a_row_are_refused(tmp_path: Path, weights: Tensors) -> None:
+    """A scale for each block of a weight would be read wrongly."""
     layer = "blocks.0.ffn.0"
     note = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
-    parts = {"weight": weights[f"{layer}.weight"].to(torch.float8_e4m3fn), "weight_scale": torch.ones(72, 1)}
+    parts = {"weight": weights[f"{layer}.weight"].to(torch.float8_e4m3fn), "weight_scale": torch.ones(9, 16)}
     state = {**weights, **{f"{layer}.{n}": t for n, t in parts.items()}, f"{layer}.comfy_quant": note}
     save_file(state, tmp_path / "m.safetensors")
-    with pytest.raises(CheckpointError, match=r"more than one scale each: blocks\.0\.ffn\.0 \[72, 1\]"):
+    with pytest.raises(CheckpointError, match=r"scale for each block.*blocks\.0\.ffn\.0 \[9, 16\]"):
         convert_checkpoint(tmp_path / "m.safetensors", tmp_path / "new.safetensors", format="bf16")
 
 
 def test_a_lora_is_merged_before_rounding(tmp_path: Path, weights: Tensors, source: Path, lora: Path) -> None:
     """W + strength · alpha / rank · up @ down in float32, then one rounding: not bf16 first."""
-    done = convert_checkpoint(source, tmp_path / "new.safetensors", format="nvfp4", lora=lora, strength=0.5)
-    assert done.lora is not None and len(done.lora.applied) == 20
+    done = convert_checkpoint(source, tmp_path / "new.safetensors", format="nvfp4", loras=[LoraFile(lora, 0.5)])
+    assert [len(report.applied) for report in done.loras] == [20]
     read = floats(tmp_path / "new.safetensors")
     for layer, change in read_lora(lora).layers.items():
         merged = weights[f"{layer}.weight"].float() + 0.5 * 2 / 4 * (change.up @ change.down)
         exact = packing.unpack(packing.pack(merged, "nvfp4", "mse"), (merged.shape[0], merged.shape[1]))
         torch.testing.assert_close(read[f"{layer}.weight"], exact, rtol=1e-6, atol=0)
         assert far(read[f"{layer}.weight"], merged) < COSTS["nvfp4"]
-    convert_checkpoint(source, tmp_path / "bf16.safetensors", format="bf16", lora=lora, strength=0.5)
+    convert_checkpoint(source, tmp_path / "bf16.safetensors", format="bf16", loras=[LoraFile(lora, 0.5)])
     merged_state = read_lora(lora).merge({name: value.float() for name, value in weights.items()}, 0.5)
     for name, value in load_checkpoint(tmp_path / "bf16.safetensors").state_dict().items():
         # One step of bf16: where the two sums differ in their last bit, they may be rounded to neighbours.
@@ -310,12 +311,13 @@ def test_a_lora_is_merged_before_rounding(tmp_path: Path, weights: Tensors, sour
 def test_a_lora_never_rounds_quantised_layers_again(tmp_path: Path, source: Path, lora: Path) -> None:
     """A LoRA is merged into quantised layers only if the target is bf16; otherwise the error gives the remedy."""
     convert_checkpoint(source, tmp_path / "packed.safetensors", format="fp8")
+    loras = [LoraFile(lora)]
     for quant_format in ("fp8", "nvfp4"):
         with pytest.raises(CheckpointError, match=r"cannot be merged into quantised.*Start from the bf16 checkpoint"):
             convert_checkpoint(
-                tmp_path / "packed.safetensors", tmp_path / "new.safetensors", format=quant_format, lora=lora
+                tmp_path / "packed.safetensors", tmp_path / "new.safetensors", format=quant_format, loras=loras
             )
-    convert_checkpoint(tmp_path / "packed.safetensors", tmp_path / "new.safetensors", format="bf16", lora=lora)
+    convert_checkpoint(tmp_path / "packed.safetensors", tmp_path / "new.safetensors", format="bf16", loras=loras)
     layer = read_lora(lora).layers["blocks.0.ffn.2"]
     exact = floats(tmp_path / "packed.safetensors")["blocks.0.ffn.2.weight"] + 2 / 4 * (layer.up @ layer.down)
     assert far(floats(tmp_path / "new.safetensors")["blocks.0.ffn.2.weight"], exact) < COSTS["bf16"]
@@ -325,7 +327,9 @@ def test_where_a_file_comes_from_is_kept(tmp_path: Path, weights: Tensors, lora:
     """The author's words stay, the hash of the old content does not, and what was done is written down."""
     metadata = {**METADATA, "modelspec.author": "someone", "modelspec.hash_sha256": "0", "_quantization_metadata": "{}"}
     save_file(weights, tmp_path / "old.safetensors", metadata)
-    convert_checkpoint(tmp_path / "old.safetensors", tmp_path / "new.safetensors", format="nvfp4", lora=lora)
+    convert_checkpoint(
+        tmp_path / "old.safetensors", tmp_path / "new.safetensors", format="nvfp4", loras=[LoraFile(lora)]
+    )
     with safe_open(tmp_path / "new.safetensors", "pt") as file:
         metadata = file.metadata()
     assert set(metadata) == {"format", "modelspec.author", "longlive"}
@@ -337,9 +341,9 @@ def test_doubts_about_the_source_are_noted(tmp_path: Path, weights: Tensors, sou
     """The report notes a source that does not say that it is causal, and layers that are rounded twice."""
     save_file(weights, tmp_path / "silent.safetensors")
     done = convert_checkpoint(tmp_path / "silent.safetensors", tmp_path / "fp8.safetensors", format="fp8")
-    assert any("note: the source does not say that it is causal" in line for line in report_lines(done))
+    assert any("note: silent.safetensors does not say whether it is causal" in line for line in report_lines(done))
     done = convert_checkpoint(tmp_path / "fp8.safetensors", tmp_path / "nvfp4.safetensors", format="nvfp4")
-    assert [note.partition(" and")[0] for note in done.notes] == ["20 layers were quantised before"]
+    assert "20 layers were quantised before" in [note.partition(" and")[0] for note in done.notes]
     assert convert_checkpoint(source, tmp_path / "bf16.safetensors", format="bf16").notes == ()
 
 
@@ -570,9 +574,10 @@ def test_bad_input_is_refused_before_any_work(
     before = files(tmp_path)
     (tmp_path / "folder.safetensors").mkdir()
     arguments = {"source": source.name, "target": "new.safetensors", "lora": lora.name, "format": "nvfp4", **change}
-    paths = {name: tmp_path / str(arguments.pop(name)) for name in ("source", "target", "lora")}
+    paths = {name: tmp_path / str(arguments.pop(name)) for name in ("source", "target")}
+    loras = [LoraFile(tmp_path / str(arguments.pop("lora")), arguments.pop("strength", 1.0))]
     with pytest.raises(error, match=message):
-        convert_checkpoint(**paths, **arguments, on_progress=lambda progress: pytest.fail(progress.name))
+        convert_checkpoint(**paths, **arguments, loras=loras, on_progress=lambda progress: pytest.fail(progress.name))
     (tmp_path / "folder.safetensors").rmdir()
     assert files(tmp_path) == before
 
