@@ -71,8 +71,8 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFra
 
 
 def open_truncated(path: Path) -> InputContainer:
-    """Opens a film, even if it is truncated where libav refuses it: before the first fragment, in a fragment header or in
-    its index.
+    """Opens a film, even if it is truncated where libav refuses it: before the first fragment, in a fragment header or
+    in its index.
 
     Raises OSError, and av's errors for a file that is not a film.
     """
@@ -114,9 +114,9 @@ def _whole_boxes(data: bytes) -> bytes:
     """
     film, at = bytearray(data), 0
     while at + 8 <= len(film):
-        size, kind = int.from_bytes(film[at : at + 4], "big"), film[at + 4 : at + 8]
+        size, kind = int.from_bytes(film[at : at + 4], "big"), bytes(film[at + 4 : at + 8])
         header = 16 if size == 1 else 8
-        if kind == b"mdat" and film[at + header + 4 : at + header + 8] in (b"ftyp", b"moov"):
+        if kind == b"mdat" and bytes(film[at + header + 4 : at + header + 8]) in (b"ftyp", b"moov"):
             film[at : at + 8] = header.to_bytes(4, "big") + b"free"
             size = header
         if size < 8 or at + size > len(film):

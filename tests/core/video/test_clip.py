@@ -152,10 +152,10 @@ def test_a_song_with_a_cover_is_no_video(tmp_path: Path, suffix: str) -> None:
         Clip(path, 24)
 
 
-def animation(path: Path, durations: list[int], **options: bool) -> Path:
+def animation(path: Path, durations: list[int], *, lossless: bool) -> Path:
     """Grey frames of 10, 20, 30, …, each shown for so many milliseconds."""
     images = [Image.new("RGB", (40, 30), (10 * n + 10,) * 3) for n in range(len(durations))]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, **options)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, lossless=lossless)
     return path
 
 
@@ -163,8 +163,7 @@ def animation(path: Path, durations: list[int], **options: bool) -> Path:
 @pytest.mark.parametrize("durations", [[40] * 10, [100, 50, 200, 100], [500, 500]], ids=["25 fps", "varied", "2 fps"])
 def test_animations_keep_their_time(tmp_path: Path, suffix: str, durations: list[int]) -> None:
     """An animated webp, gif or png shows each picture for as long as it says."""
-    options = {"lossless": True} if suffix == "webp" else {}
-    frames = shown(animation(tmp_path / f"clip.{suffix}", durations, **options))
+    frames = shown(animation(tmp_path / f"clip.{suffix}", durations, lossless=suffix == "webp"))
     assert len(frames) == round(sum(durations) * 24 / 1000)
     starts = [sum(durations[:n]) / 1000 for n in range(len(durations))]
     for n, level in enumerate(frames[:, 15, 20, 1].tolist()):

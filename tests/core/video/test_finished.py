@@ -132,7 +132,7 @@ time.sleep(60)
 
 
 def kill_while_closing(path: Path, codec: str, seconds: float) -> tuple[bytes, bool]:
-    """Kills a process `seconds` after it begins to close its film; returns the film before that and whether it closed."""
+    """Kills a process `seconds` after it begins to close its film; returns the film before, and whether it closed."""
     tests, package = Path(__file__).parents[2], Path(fragment_files.__file__).parents[2]
     alias = path.parent / "alias"
     alias.mkdir(exist_ok=True)
