@@ -116,9 +116,9 @@ def _nearest(times: Sequence[float], fps: float, start: float, end: float) -> li
         time = start + number / fps
         after = min(bisect_left(times, time), len(times) - 1)
         before = max(0, after - 1)
-        # A slow frame is shown for as long as it says: the next one is taken at most half a frame early.
+        # A slow frame is shown for as long as it says: the next one is taken at most a frame early.
         early = times[after] - time
-        nearer = early < min(time - times[before], 0.5 / fps + 2 * ROUNDING) - ROUNDING
+        nearer = early < time - times[before] and early <= 1 / fps + ROUNDING
         indices.append(after if nearer or times[before] > time else before)
     return indices
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from .colour import ACCURATE_RGB
 from .image_folder import numbered_pictures
 
 # The ids of an EBML header and a cluster, and the size and timestamp (0) of an empty cluster. libav refuses a webm
@@ -56,7 +57,7 @@ def read_frames(path: Path | str) -> Iterator[NDArray[np.uint8]]:
         return
     with open_truncated(path) as container:
         for frame in _frames(container, container.streams.video[0]):
-            bt709 = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709)
+            bt709 = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, interpolation=ACCURATE_RGB)
             yield cast("NDArray[np.uint8]", bt709.to_ndarray())
 
 

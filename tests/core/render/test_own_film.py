@@ -125,7 +125,9 @@ def test_the_sound_of_a_video_is_in_its_film(tmp_path: Path, mini: Mini, name: s
         assert job.take is not None
     if codec != "vp9":
         assert job.settings.output.read_bytes() == first
-    other = Job(RenderSettings(settings_script(tmp_path), tmp_path / name, size="32x32", steps=1, codec=codec), mini=mini)
+    other = Job(
+        RenderSettings(settings_script(tmp_path), tmp_path / name, size="32x32", steps=1, codec=codec), mini=mini
+    )
     assert other.run() and other.take is not None
     assert not other.take.sound.exists()
 
