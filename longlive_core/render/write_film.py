@@ -83,7 +83,8 @@ class Render:
         decoding thread. sheet and on_progress are called in the thread of `run`.
 
         audio: the sound of the film. previous: the previous file of this film, whose equal blocks are copied unless a
-        sheet needs their frames. Raises ValueError if the path does not fit the codec, and OSError that names the path if it cannot be written.
+        sheet needs their frames. Raises ValueError if the path does not fit the codec, and OSError that names the path
+        if it cannot be written.
         """
         self.plan, self.sheet, self.video_frames = plan, sheet, 0
         self.mode: Mode = mode

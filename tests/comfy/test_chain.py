@@ -210,7 +210,7 @@ def test_a_video_from_elsewhere_goes_on(host: Host, record_property: pytest.Reco
 
 
 def test_a_video_of_another_rate_keeps_its_speed_and_its_sound(host: Host) -> None:
-    """A VIDEO of 60 frames a second with 5.1 sound becomes a film at 24 by time, with its sound in stereo; it says so."""
+    """A VIDEO of 60 frames a second with 5.1 sound becomes a film at 24 by time, with its sound in stereo, said."""
     frames, rate = 150, 48_000
     samples = beep(frames / 60, rate, 6, 1.5)
     levels = [20 + n for n in range(frames)]

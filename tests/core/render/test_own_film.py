@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, retake
 from longlive.longlive_core.video import read_video
 
-from ..takes import make_mini, make_settings, make_take, resume, same, latents
+from ..takes import latents, make_mini, make_settings, make_take, resume, same
 from ..video.clips import beep, greys, onset, write_frames
 from ..video.films import hear
 
@@ -48,14 +49,12 @@ def take(mini: Mini, tmp_path: Path) -> Take:
 )
 def test_a_take_names_its_own_film(take: Take, recorded: str, codec: str, folder: str, film: str) -> None:
     """A copy or a renamed take has the film of its own name, with the recorded extension."""
-    from dataclasses import replace
-
     moved = replace(take, folder=take.folder.with_name(folder), output={"name": recorded, "codec": codec})
     assert moved.film == take.folder.with_name(film)
 
 
 def test_a_copied_take_leaves_the_films_of_the_original(mini: Mini, take: Take) -> None:
-    """A retake of a copy writes the copy's film: the original's stays to the byte, and its blocks are copied from it."""
+    """A retake of a copy writes the copy's film, with blocks of the original's, which stays to the byte."""
     whole, blocks = take.film.read_bytes(), latents(take)
     copy = Take.load(Path(shutil.copytree(take.folder, take.folder.with_name("copy.take"))))
     job = Job(RenderSettings.resumed(copy.folder), take=retake(copy, 5, seed=5).take, mini=mini)
