@@ -132,6 +132,8 @@ def _rate_notes(times: Sequence[float], end: float, fps: float) -> list[str]:
             f"the video has a variable rate, {len(times) / (end - times[0]):.4g} frames per second on average: read at "
             f"{fps:g} frames per second by time, at unchanged speed"
         ]
-    if abs((len(times) - 1) / fps - (times[-1] - times[0])) < STAMP:
-        return []
-    return [note] if (note := speed_note((len(times) - 1) / (times[-1] - times[0]), fps)) else []
+    rate = (len(times) - 1) / (times[-1] - times[0])
+    for known in (max(1, round(rate)), fps):
+        if abs((len(times) - 1) / known - (times[-1] - times[0])) < STAMP:
+            rate = known
+    return [note] if (note := speed_note(rate, fps)) else []
