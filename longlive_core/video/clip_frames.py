@@ -73,6 +73,14 @@ def read_source(source: Source) -> Iterator[SourceFrame]:
             yield SourceFrame(time, end, pixels, partial(_frame_notes, frame))
 
 
+def is_animation(source: Source) -> bool:
+    """Whether a file is an animated webp, gif or png, which has no sound."""
+    animation = _open_animation(source)
+    if animation is not None:
+        animation.close()
+    return animation is not None
+
+
 def name_of(source: Source) -> str:
     """The name of a source for messages."""
     return str(source) if isinstance(source, Path) else "the video"

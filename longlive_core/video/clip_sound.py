@@ -14,7 +14,7 @@ from av.stream import Disposition
 from torch import Tensor
 
 from .audio import Audio
-from .clip_frames import Source, open_source
+from .clip_frames import Source, is_animation, open_source
 from .mixdown import mixdown_note, to_stereo, without_clipping
 
 
@@ -23,6 +23,8 @@ def read_sound(source: Source, start: float, end: float) -> Audio | None:
 
     Where the video has no sound, it is silent. Raises as `open_source` does.
     """
+    if is_animation(source):
+        return None
     with open_source(source) as container:
         stream = _main_sound(container)
         if stream is None:
@@ -47,6 +49,8 @@ def read_sound(source: Source, start: float, end: float) -> Audio | None:
 
 def sound_notes(source: Source) -> list[str]:
     """What is changed or left out of a video's sound. Raises as `open_source` does."""
+    if is_animation(source):
+        return []
     with open_source(source) as container:
         stream = _main_sound(container)
         if stream is None:

@@ -171,6 +171,12 @@ def test_animations_keep_their_time(tmp_path: Path, suffix: str, durations: list
         assert min(abs(level - 10 * i - 10) for i in allowed) <= 3
 
 
+def test_a_gif_without_times_plays_as_in_a_browser(tmp_path: Path) -> None:
+    """Frames of a gif that say less than 20 ms are shown for 100 ms."""
+    clip = Clip(animation(tmp_path / "clip.gif", [10] * 12, lossless=False), 24)
+    assert clip.frames == round(1.2 * 24) and clip.sound() is None
+
+
 def test_transparent_animations_are_shown_on_black(tmp_path: Path) -> None:
     """What is transparent is black, never the colour hidden behind it, and a note says so."""
     images = [Image.new("RGBA", (40, 30), (200, 100, 50, 0)) for _ in range(3)]
