@@ -22,10 +22,11 @@ from ..longlive_core.pipeline.write import NewFile, write
 from ..longlive_core.types import Block
 from ..longlive_core.units import plural
 from ..longlive_core.vae import DecodeStream
-from ..longlive_core.video import CODECS, QUALITIES, Audio, FilmWriter, film_path, open_film
+from ..longlive_core.video import CODECS, QUALITIES, FilmWriter, film_path, open_film
 from . import tooltips
 from .checks import error_or_true
 from .file_prefix import check_prefix, output_path
+from .given_clip import audio_input, with_notes
 from .preview import Preview, send_text
 from .run_stream import StreamRun
 from .types import CATEGORY, FILM_TYPES, Stream
@@ -71,7 +72,9 @@ class AsyncDecode(io.ComfyNode):
                     "shows colours computed from the latents.",
                 ),
                 io.Audio.Input(
-                    "audio", optional=True, tooltip="Sound track, cut to the length of the film. Mono or stereo."
+                    "audio",
+                    optional=True,
+                    tooltip="Sound track, cut to the length of the film. More than two channels are mixed to stereo.",
                 ),
                 io.Combo.Input(
                     "decode",
@@ -114,6 +117,7 @@ class AsyncDecode(io.ComfyNode):
             mode=decode,
             preview=preview,
         )
+        sound, notes = (None, []) if audio is None else audio_input(audio)
         # Opened after all other checks, so that refused inputs leave no empty file, and before any model is loaded.
         writer = open_film(
             target.path,
@@ -122,14 +126,14 @@ class AsyncDecode(io.ComfyNode):
             fps=Fraction(stream.film.plan.fps),
             codec=codec,
             quality=quality,
-            audio=None if audio is None else Audio(audio["waveform"][0].float().cpu(), int(audio["sample_rate"])),
+            audio=sound,
             metadata=_metadata(cls),
         )
         with writer, run, target.logged(writer):
             pieces = run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)
             for _ in run.shown(run.stage("writing", write(pieces, NewFile(writer)), QUEUE_DEPTH)):
                 pass
-        return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=target.ui)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=with_notes(target.ui, notes))
 
 
 class FilmFile:

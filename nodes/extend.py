@@ -6,18 +6,21 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
-from comfy_api.latest import io, ui
+import torch
+from comfy_api.latest import Input, io, ui
 from torch import Tensor
 
 from ..longlive_core.film.film import Film
 from ..longlive_core.film.sampler_settings import SamplerSettings
 from ..longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from ..longlive_core.types import BLOCK_FRAMES, LatentShape, PixelShape
-from ..longlive_core.vae.encode_clip import encode_clip, plan_clip, whole_blocks
+from ..longlive_core.units import plural
+from ..longlive_core.vae.encode_clip import encode_chunks, plan_clip, whole_blocks
 from . import tooltips
 from .checks import check_sides, error_or_true
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec
+from .given_clip import GivenClip, audio_output, given_clip
 from .inputs import fps_input, side_input, text_input
 from .model import as_causal
 from .sampler import check_size, default_seam
@@ -27,7 +30,7 @@ from .vae import HostedVAE, check_pair
 
 
 class ExtendVideo(io.ComfyNode):
-    """IMAGE frames to a film of known latents, which other nodes continue."""
+    """A VIDEO or IMAGE frames to a film of known latents, which other nodes continue."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -42,9 +45,11 @@ class ExtendVideo(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that continues the film."),
                 io.Clip.Input("clip", tooltip="The text encoder of that model."),
                 io.Vae.Input("vae", tooltip=tooltips.VAE),
-                io.Image.Input(
+                io.MultiType.Input(
                     "frames",
-                    tooltip="At least 29 frames, for example from ComfyUI's Load Video and Get Video Components.",
+                    [io.Image, io.Video],
+                    tooltip="The video, at least 29 frames. VIDEO, for example from ComfyUI's Load Video, is read by "
+                    "time at the rate fps, at unchanged speed; IMAGE has no rate and is taken as frames at fps.",
                 ),
                 text_input("prompt", "", "What the video shows. Later shots can refer to it."),
                 side_input(
@@ -57,7 +62,7 @@ class ExtendVideo(io.ComfyNode):
                     704,
                     "Height of the film in pixels; the video is scaled and cropped to it. LongLive Mini: at most 128.",
                 ),
-                fps_input("fps", "Frames per second of the video and of the film. The models were trained at 24."),
+                fps_input("fps", "Frames per second of the film. The models were trained at 24."),
                 MemoryType.Input(
                     "memory", optional=True, tooltip="From LongLive Sink Memory. Not connected: the defaults."
                 ),
@@ -67,6 +72,11 @@ class ExtendVideo(io.ComfyNode):
                 StateType.Output(
                     display_name="STATE",
                     tooltip="For LongLive Shot or LongLive Streaming Sampler, which continue the film.",
+                ),
+                io.Audio.Output(
+                    display_name="AUDIO",
+                    tooltip="The sound of the video from the film's first frame on, for LongLive Async Decode. Empty "
+                    "if it has none.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -91,7 +101,7 @@ class ExtendVideo(io.ComfyNode):
         model: comfy.model_patcher.ModelPatcher,
         clip: comfy.sd.CLIP | None,
         vae: comfy.sd.VAE,
-        frames: Tensor,
+        frames: Tensor | Input.Video,
         prompt: str,
         width: int,
         height: int,
@@ -102,30 +112,39 @@ class ExtendVideo(io.ComfyNode):
         shape = PixelShape(1, 1, height, width).latent.with_frames(BLOCK_FRAMES)
         check_size(model, shape, None)
         check_pair(vae, model.model.latent_format)
-        blocks, dropped = whole_blocks(len(frames), BLOCK_FRAMES)
+        given = given_clip(frames, fps)
+        blocks, dropped = whole_blocks(given.frames, BLOCK_FRAMES)
         plan = plan_clip(blocks, prompt, fps, BLOCK_FRAMES)
-        film = Film.from_latents(plan, _encode(frames, vae, model, shape))
+        film = Film.from_latents(plan, _encode(given, dropped, vae, model, shape))
         embeddings = encode_shots(clip, film.plan).embeddings
         node, title = str(cls.hidden.unique_id), "LongLive Extend Video"
         size, memory = (shape.height, shape.width), memory or DEFAULT_MEMORY
         settings = SamplerSettings(size, memory, steps=1, seam=default_seam(model))
         spec = FilmSpec(model, embeddings, film.plan, shape, settings, DeviceLock(model.load_device))
         stream = Stream(film, spec, node, title)
-        note = f"encoded {film.plan.video_frames} of {len(frames)} frames, {len(film.plan.blocks)} blocks"
+        note = f"encoded {film.plan.video_frames} of {plural(given.frames, 'frame')}, {plural(blocks, 'block')}"
         if dropped:
-            note += f"; the first {dropped} frames are left out, because a film continues from whole blocks"
-        return io.NodeOutput(stream, stream, ui=ui.PreviewText(note))
+            lost = "first frame is" if dropped == 1 else f"first {dropped} frames are"
+            note += f"; the {lost} left out, because a film continues from whole blocks"
+        notes = [note, *given.notes]
+        if (sound := given.sound(dropped)) is not None:
+            notes.append("the video's sound is at the output AUDIO: connect it to LongLive Async Decode to keep it")
+        return io.NodeOutput(stream, stream, audio_output(sound), ui=ui.PreviewText("\n".join(notes)))
 
 
-def _encode(frames: Tensor, vae: comfy.sd.VAE, model: comfy.model_patcher.ModelPatcher, shape: LatentShape) -> Tensor:
-    """Encodes frames `[T, H, W, 3]` into the latents `[1, C, F, h, w]` of whole blocks, with the host's progress."""
+def _encode(
+    given: GivenClip, dropped: int, vae: comfy.sd.VAE, model: comfy.model_patcher.ModelPatcher, shape: LatentShape
+) -> Tensor:
+    """Encodes a clip without its first frames into the latents `[1, C, F, h, w]` of whole blocks, with the host's
+    progress."""
     pixels = shape.pixels
     needed = vae.memory_used_encode((1, 3, 5, pixels.height, pixels.width), vae.vae_dtype)
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=int(needed))
-    progress = comfy.utils.ProgressBar((len(frames) + 3) // 4)
+    progress = comfy.utils.ProgressBar((given.frames - dropped + 3) // 4)
 
     def on_latent_frame() -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         progress.update(1)
 
-    return encode_clip(frames, HostedVAE(vae, model.model.latent_format), shape, on_latent_frame)
+    hosted = HostedVAE(vae, model.model.latent_format)
+    return torch.cat(list(encode_chunks(given.pieces(dropped), hosted, shape, on_latent_frame)), dim=2)

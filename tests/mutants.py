@@ -48,6 +48,13 @@ MUTANTS = (
     Mutant("a history forgets what was before", "{self.digest}/{block}", "{block}", TAKE),
     Mutant("a block's digest is of its first frame", "latents.contiguous().numpy().tobytes()", "latents[:, :, :1].contiguous().numpy().tobytes()", TAKE),
     Mutant("append leaves a shot with a time on the clock", "shot.duration is None or shot.start is not None", "shot.duration is None", TAKE),
+    Mutant("a copied take writes the original's film", "if Path(name).with_suffix(SUFFIX).name != folder.name:", "if False:", "own_film"),
+    # video/
+    Mutant("HLG has no system gamma", "scene * luminance.pow(0.2)[..., None]", "scene", "clip"),
+    Mutant("light stays in the primaries of the video", " @ _to_bt709(colours.primaries).T", "", "clip"),
+    Mutant("a clip's sound begins with its file", "round((time - start) * rate)", "round(time * rate)", "clip_sound"),
+    Mutant("the header is written before the index", "key=lambda piece: piece[0] < self._size", "key=lambda piece: piece[0] >= self._size", "finished"),
+    Mutant("pictures of a webm are early", " - round(early / self._tick * FINE)", "", "audio"),
     # memory/
     Mutant("a sink too many is never evicted", "other >= self.sinks and", "other > self.sinks and", FILM),
     Mutant("a cut is pinned before it is denoised", "self.window.begin(block.index)", "self.window.pin = block.index if block.cut and self.config.pins_shots else self.window.pin; self.window.begin(block.index)", FILM),

@@ -128,11 +128,14 @@ class PreviousFilm:
     def open(self, reach: int) -> FilmIndex | None:
         """Opens the index of the previous file, after moving that file from the new film's path into the take's folder.
 
-        Opens the take's own film instead if it has another path; returns None if neither can be read.
+        Opens the take's own film instead if it has another path, or the film of the take that this one was copied
+        from; returns None if none can be read.
         """
         self._set_aside()
         self._frames = _frames_in(self._before)
-        elsewhere = [] if self._take.film.resolve() == self._film.resolve() else [self._take.film]
+        beside = self._take.folder.resolve().parent
+        indexed = (beside / index.stem for index in sorted(self._folder.glob("*.txt")))
+        elsewhere = [film for film in (self._take.film, *indexed) if film.resolve() != self._film.resolve()]
         for film in (self._before, *elsewhere):
             try:
                 digests = read_index(self._index_path(film), film, self._encoding)

@@ -18,6 +18,7 @@ from ..types import BLOCK_FRAMES, FPS, LATENT_CHANNELS, BlockSpec, LatentShape, 
 from ..vae import WanVAE
 from ..vae.encode_clip import encode_chunks, whole_blocks
 from ..video.clip import Clip, ClipStopped
+from ..video.wave_file import write_wave
 from .prepare_take import new_take
 from .settings import RenderSettings
 from .write_film import Progress
@@ -42,16 +43,22 @@ class GivenVideo:
         script = ShotScript.parse(text)
         self._clip = Clip(video, FPS, should_stop or (lambda: False))
         self._count, self._surplus = whole_blocks(self._clip.frames, BLOCK_FRAMES)
+        self._sound = self._clip.sound(self._surplus)
         make = partial(new_take, settings, recorded={"fps": FPS, "block_frames": BLOCK_FRAMES})
         self.take = append(take_of_video(self._count, prompt, script, make), text)
 
     @property
     def notes(self) -> list[str]:
-        """A note if frames of the video are left out."""
-        if not self._surplus:
-            return []
-        seconds = self._surplus / FPS
-        return [f"the first {self._surplus} frames of the video, {seconds:.2f} s, are left out to get whole blocks"]
+        """Notes on what was changed in the video or left out of it."""
+        notes = list(self._clip.notes)
+        if self._surplus:
+            seconds = self._surplus / FPS
+            notes.append(
+                f"the first {self._surplus} frames of the video, {seconds:.2f} s, are left out to get whole blocks"
+            )
+        if self._sound is not None:
+            notes.append("the video's sound is kept with its frames; the shots after it are silent")
+        return notes
 
     def begin_take(self, recorded: Settings) -> Take:
         """Writes the take of the video and the shots. Raises FileExistsError if its folder has another film."""
@@ -79,6 +86,8 @@ class GivenVideo:
         shape = LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, *size)
         latents = encode_chunks(self._clip.pieces(self._surplus), vae, shape, lambda: None)
         began = perf_counter()
+        if self._sound is not None:
+            write_wave(take.sound, self._sound)
 
         def show(spec: BlockSpec) -> None:
             if on_progress is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,17 +18,17 @@ from ..sampling import block_noise
 from ..script import ShotScript
 from ..script.storyboard import storyboard_plan
 from ..take import Take
-from ..take.lock import TakeLock
 from ..take.settings import Settings
 from ..take.storyboard import with_storyboard
 from ..types import BLOCK_FRAMES, FPS
 from ..units import plural
-from ..video import CODECS, check_path
+from ..video import CODECS, Audio, check_path
 from ..video.contact_sheet import ContactSheet
+from ..video.wave_file import read_wave
 from .film_index import Encoding, PreviousFilm
 from .given_video import GivenVideo
 from .load_model import change_linears, load_model, model_notes, read_loras, weights_fingerprint
-from .prepare_take import begin_take, new_take, resume_take, take_folder
+from .prepare_take import begin_take, check_film_is_free, lock_take, new_take, resume_take, take_folder
 from .settings import RenderSettings, latent_size
 from .write_film import Progress, Render
 
@@ -76,10 +76,14 @@ class Job:
         self._film_plan = script.plan(FPS, BLOCK_FRAMES)
         self.plan = storyboard_plan(self._film_plan) if storyboard else self._film_plan
         _check_output(settings.output, settings.codec)
-        self._has_take = settings.take or known is not None
+        if take is not None:
+            check_film_is_free(take, settings.output)
+        self._has_take, self._read_only = settings.take or known is not None, False
         with ExitStack() as stack:
             if self._has_take:
-                stack.enter_context(TakeLock(take_folder(settings) if take is None else take.folder))
+                lock = lock_take(take_folder(settings) if take is None else take.folder, take)
+                self._read_only = lock is None
+                stack.enter_context(lock or nullcontext())
             self._open(script, take, video, mini)
             self._exit_stack = stack.pop_all()
 
@@ -134,7 +138,7 @@ class Job:
             self._store = TakeStore(
                 take,
                 on_note=self._on_note,
-                snapshots=settings.snapshots and not self._storyboard,
+                snapshots=settings.snapshots and not self._storyboard and not self._read_only,
                 storyboard=self._storyboard,
                 is_locked=True,
             )
@@ -149,6 +153,7 @@ class Job:
             mode=settings.decode,
             codec=self.output_settings.codec,
             quality=settings.quality,
+            audio=self._sound(),
             previous=self._previous_film(),
             sheet=self.sheet,
             on_progress=self._on_progress,
@@ -178,7 +183,7 @@ class Job:
             video.encode(take, self.mini.vae, self._size, self._on_progress, self._should_stop)
             return take, video.notes
         if take is not None:
-            notes = resume_take(take, recorded)
+            notes = resume_take(take, recorded, read_only=self._read_only)
         else:
             take = new_take(self.settings, script, recorded)
             notes = begin_take(take, storyboard=self._storyboard)
@@ -187,9 +192,16 @@ class Job:
             take.save()
         return take, notes
 
+    def _sound(self) -> Audio | None:
+        """The sound of the film, which is that of a given video; a storyboard has none."""
+        if self.take is None or self._storyboard or not self.take.sound.is_file():
+            return None
+        return read_wave(self.take.sound)
+
     def _previous_film(self) -> PreviousFilm | None:
-        """The previous file of the film; None for a storyboard, because the take's index describes the film only."""
-        if self.take is None or self._storyboard:
+        """The previous file of the film; None for a storyboard, because the take's index describes the film only, and
+        for a take that cannot be written."""
+        if self.take is None or self._storyboard or self._read_only:
             return None
         return PreviousFilm(
             self.take, self.output_settings.output, Encoding(self.output_settings.codec, self.settings.quality)

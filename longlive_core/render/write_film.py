@@ -17,7 +17,7 @@ from ..pipeline.write import NewFile, Written, write
 from ..script import BlockPlan
 from ..types import SPACE_FACTOR, Block, BlockSpec
 from ..vae import DecodeStream, WanVAE
-from ..video import open_film
+from ..video import Audio, open_film
 from ..video.contact_sheet import ContactSheet
 from .film_index import PreviousFilm
 from .reuse import ReusingFile
@@ -73,6 +73,7 @@ class Render:
         mode: Mode = "async",
         codec: str = "h264",
         quality: str = "high",
+        audio: Audio | None = None,
         previous: PreviousFilm | None = None,
         sheet: ContactSheet | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -81,8 +82,9 @@ class Render:
         """Opens the file. size: (height, width) in latent cells. should_stop: called before every latent frame, in the
         decoding thread. sheet and on_progress are called in the thread of `run`.
 
-        previous: the previous file of this film, whose equal blocks are copied unless a sheet needs their frames.
-        Raises ValueError if the path does not fit the codec, and OSError that names the path if it cannot be written.
+        audio: the sound of the film. previous: the previous file of this film, whose equal blocks are copied unless a
+        sheet needs their frames. Raises ValueError if the path does not fit the codec, and OSError that names the path
+        if it cannot be written.
         """
         self.plan, self.sheet, self.video_frames = plan, sheet, 0
         self.mode: Mode = mode
@@ -93,7 +95,9 @@ class Render:
         self._should_stop = should_stop or (lambda: False)
         self._reach = ceil(vae.config.decoder_reach / plan.block_frames)
         fps = Fraction(plan.fps)
-        writer = partial(open_film, path, width=width, height=height, fps=fps, codec=codec, quality=quality)
+        writer = partial(
+            open_film, path, width=width, height=height, fps=fps, codec=codec, quality=quality, audio=audio
+        )
         if previous is None:
             self._file = NewFile(writer())
         else:

@@ -58,6 +58,7 @@ def save_video(
     finally:
         if not complete:
             shutil.rmtree(take.folder / "shots", ignore_errors=True)
+            take.sound.unlink(missing_ok=True)
             (take.folder / FILE).unlink(missing_ok=True)
     return complete
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from ..sampling import MAX_SEED
+from ..script import ScriptError, ShotScript
 from ..script.storyboard import storyboard_blocks
 from .history import history_before, version_history
 from .take import Shot, Take, Version, with_text
@@ -66,9 +67,35 @@ def _version(take: Take, index: int, seed: int | None, prompt: str | None, mode:
     """The version as parsed from the script, because a prompt may set a seed."""
     shot = take.shots[index]
     now = shot.versions[shot.chosen]
-    requested = Version(now.text if prompt is None else prompt, now.seed if seed is None else seed)
+    text = now.text if prompt is None else _without_header(take, index, prompt)
+    requested = Version(text, now.seed if seed is None else seed)
     parsed = with_text(take.script, index, requested).shots[index]
     return Version(parsed.text, parsed.seed, mode)
+
+
+def _without_header(take: Take, index: int, prompt: str) -> str:
+    """A prompt without the header of a shot, if it has one that says what the take's shot is already.
+
+    Raises ValueError for a header with another length, a start, or another transition: a retake keeps them.
+    """
+    try:
+        shots = ShotScript.parse(replace(take.script, shots=()).format() + prompt).shots
+    except ScriptError:  # what is wrong with it is said when it becomes the text of the shot
+        return prompt
+    plain = " ".join(prompt.split())
+    if len(shots) != 1 or plain.startswith(shots[0].text):
+        return prompt
+    shot, present = shots[0], take.script.shots[index]
+    changed = replace(present, duration=shot.duration or present.duration)
+    script = replace(take.script, shots=(*take.script.shots[:index], changed, *take.script.shots[index + 1 :]))
+    planned = script.plan(take.plan.fps, take.plan.block_frames)
+    same_length = [spec.shot for spec in planned.blocks] == [spec.shot for spec in take.plan.blocks]
+    if shot.start is not None or not same_length or (shot.continues and not present.continues):
+        raise ValueError(
+            f"the prompt '{plain}' begins with a header, but a retake keeps the length and the start of its shot; "
+            f"leave the header out: '{shot.text}'"
+        )
+    return shot.text + (f" @seed={shot.seed}" if shot.seed is not None else "")
 
 
 def _with_new_version(take: Take, index: int, version: Version, mode: Mode) -> Take:

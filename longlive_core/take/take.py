@@ -22,6 +22,7 @@ SUFFIX = ".take"
 FILE = "take.json"
 SNAPSHOTS = "memory"
 FILM_INDEX = "footage"
+SOUND = "sound.wav"
 GIVEN_VIDEO = "video"
 
 
@@ -132,9 +133,20 @@ class Take:
 
     @property
     def film(self) -> Path:
-        """The path of the film's file, unless it was moved."""
+        """The path of the film's file, unless it was moved.
+
+        A take that was copied or renamed has a film of its own, named like the take.
+        """
         folder = self.folder if self.folder.suffix == SUFFIX else self.folder.resolve()
-        return folder.with_name(str(self.output.get("name") or folder.with_suffix(".mp4").name))
+        name = str(self.output.get("name") or folder.with_suffix(".mp4").name)
+        if Path(name).with_suffix(SUFFIX).name != folder.name:
+            name = folder.with_suffix("" if self.output.get("codec") == "png" else Path(name).suffix).name
+        return folder.with_name(name)
+
+    @property
+    def sound(self) -> Path:
+        """The path of the film's sound, which begins with the film; most films have none."""
+        return self.folder / SOUND
 
     def shot_folder(self, shot: int, version: int) -> Path:
         """Returns the folder of a version's blocks; shots count from 0 here and from 1 on disk."""
@@ -201,6 +213,7 @@ class Take:
             )
         for name in ("shots", SNAPSHOTS, FILM_INDEX):
             shutil.rmtree(self.folder / name, ignore_errors=True)
+        self.sound.unlink(missing_ok=True)
         self.save()
         self.remove_partial_files()
 

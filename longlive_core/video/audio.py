@@ -16,6 +16,8 @@ from av.container import OutputContainer
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .mixdown import mixdown_note, to_stereo, without_clipping
+
 BITS_PER_CHANNEL = 96_000
 # Samples per call of the encoder. PCM makes one packet of each call, so its chunks are shorter.
 CHUNK, PCM_CHUNK = 16_384, 1_024
@@ -39,6 +41,15 @@ class Audio:
             raise ValueError(f"audio rate {self.rate} must be positive (samples per second)")
         if not bool(self.waveform.isfinite().all()):
             raise ValueError("audio has NaN or infinite samples; repair them first")
+
+    @classmethod
+    def mixed(cls, waveform: Tensor, rate: int) -> tuple[Audio, str]:
+        """Makes the sound of `[C, S]` with any number of channels in the order of WAVE files, mixed down to stereo.
+
+        Returns it with a note, empty if nothing was mixed. Raises ValueError as the constructor does.
+        """
+        mixed = to_stereo(waveform) if waveform.ndim == 2 else waveform
+        return cls(mixed if mixed is waveform else without_clipping(mixed), rate), mixdown_note(len(waveform))
 
 
 class AudioTrack:
@@ -64,8 +75,21 @@ class AudioTrack:
         # written first cannot have; without one it delays the sound. Dropping it fades in the first 1,024 samples.
         # The header of Opus stores the number of priming samples.
         self._packets = (packet for packet in packets if self._endless or (packet.pts or 0) >= 0)
+        self._rate = rate
         self._next: Packet[AudioStream] | None = None
-        self._rate, self._started = rate, False
+        self._started, self._delay = False, Fraction(0)
+
+    @property
+    def delay(self) -> Fraction:
+        """How much later, in s, the blocks of Opus in webm are stamped than they are heard; 0 in other containers."""
+        self._start()
+        return self._delay
+
+    def _start(self) -> None:
+        if not self._started:
+            self._next, self._started = next(self._packets, None), True
+            first = self._next.pts if self._next and self._endless else None
+            self._delay = Fraction(max(0, -(first or 0)), self._rate)
 
     def between(self, start: Fraction, end: Fraction) -> Iterator[Packet[AudioStream]]:
         """Yields the packets before `end` that were not returned yet; [start, end) is one picture's time in s.
@@ -73,8 +97,7 @@ class AudioTrack:
         The muxer delays a picture until a packet of sound at least as late arrives. If none starts during the picture,
         an empty packet is added, which the muxer does not store; in webm, the next packet is returned early.
         """
-        if not self._started:
-            self._next, self._started = next(self._packets, None), True
+        self._start()
         reached = False
         while self._next is not None and ((self._next.pts or 0) < end * self._rate or (self._endless and not reached)):
             reached = (self._next.pts or 0) >= start * self._rate

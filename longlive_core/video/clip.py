@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, pairwise
+from typing import Final
 
-import av
 import torch
-from av.error import FFmpegError, InvalidDataError
-from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace
 from torch import Tensor
 
 from ..types import TIME_FACTOR
+from .audio import Audio
+from .clip_frames import Source, name_of, read_source
+from .clip_sound import read_sound, sound_notes
 
-# Values of AVColorSpace. Unspecified colours are read as BT.709 from 720 lines on, as BT.601 below.
-BT709, UNSPECIFIED = 1, 2
-HIGH_DEFINITION = 720
+# Rates that differ by less are the same; steps between frames that differ by more are a variable rate.
+SAME_RATE: Final = 0.0005
+VARIABLE: Final = 1.2
+# Time stamps are often in whole milliseconds.
+STAMP: Final = 0.0015
+ROUNDING: Final = 1e-6
 
 
 class ClipStopped(Exception):
@@ -28,25 +29,46 @@ class ClipStopped(Exception):
 
 
 class Clip:
-    """A video resampled to `fps`: each frame is the source frame nearest in time.
+    """A video resampled to `fps`: each frame is the source frame nearest in time, so that the speed is unchanged.
 
-    frames: the number of frames at `fps`. A truncated end is left out, as players do. At most four frames, and the
-    times of all frames, are in memory.
+    Frames are upright, with square pixels, in BT.709. frames: the number of frames at `fps`. notes: what was changed or
+    left out. A truncated end is left out, as players do. At most four frames, and the times of all frames, are in
+    memory.
     """
 
-    def __init__(self, path: Path, fps: int, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        fps: float,
+        should_stop: Callable[[], bool] = lambda: False,
+        *,
+        start: float = 0.0,
+        duration: float = 0.0,
+    ) -> None:
         """Decodes the video once to read the times of its frames. `should_stop` is called for every frame.
+
+        start, duration: the part of the video to read, in s; a duration of 0 reads to the end.
 
         Raises FileNotFoundError, ValueError for a file that is not a video, and ClipStopped.
         """
-        self.path = path
-        times: list[float] = []
-        for frame in self._decoded():
+        self._source, self._fps = source, fps
+        times, ends, notes = list[float](), list[float](), dict[str, None]()
+        for frame in read_source(source):
             if should_stop():
                 raise ClipStopped
-            times.append(len(times) / fps if frame.pts is None else frame.time)
-        self._sources = _nearest(times, fps)
+            # A time stamp that goes back belongs to a frame that is shown late.
+            times.append(max(frame.time, times[-1]) if times else frame.time)
+            ends.append(frame.end)
+            if len(times) == 1 or not notes:
+                notes |= dict.fromkeys(frame.notes())
+        if not times:
+            raise ValueError(f"{name_of(source)} has no frame that can be read; give a video")
+        self._start = times[0] + start
+        end = _end(times, ends, 1 / fps)
+        self._end = min(end, self._start + duration) if duration else end
+        self._sources = _nearest(times, fps, self._start, self._end)
         self.frames = len(self._sources)
+        self.notes = [*notes, *_rate_notes(times, end, fps), *sound_notes(source)]
 
     def pieces(self, start: int = 0) -> Iterator[Tensor]:
         """Yields `[T, H, W, 3]` uint8 from frame `start` to the end: T is 1, then 4 (the last may be shorter)."""
@@ -56,45 +78,62 @@ class Clip:
             yield torch.stack(piece)
             size = TIME_FACTOR
 
+    def sound(self, start: int = 0) -> Audio | None:
+        """The sound from frame `start` to the end of the clip; None if there is none."""
+        return read_sound(self._source, self._start + start / self._fps, self._end)
+
     def _frames(self, start: int) -> Iterator[Tensor]:
         # Source frame → number of frames that show it. A source frame may be shown several times or not at all.
         repeats = Counter(self._sources[start:])
-        for index, frame in zip(range(max(repeats, default=-1) + 1), self._decoded(), strict=False):
+        for index, frame in zip(range(max(repeats, default=-1) + 1), read_source(self._source), strict=False):
             if index in repeats:
-                yield from [_rgb(frame)] * repeats[index]
-
-    def _decoded(self) -> Iterator[VideoFrame]:
-        try:
-            with av.open(str(self.path)) as container:
-                if not container.streams.video:
-                    raise ValueError(f"{self.path} has no video stream; give a video")
-                container.streams.video[0].thread_type = "AUTO"
-                with suppress(InvalidDataError):
-                    yield from container.decode(container.streams.video[0])
-        except FFmpegError as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise ValueError(f"{self.path} cannot be read as a video ({error.strerror})") from error
+                yield from [frame.pixels()] * repeats[index]
 
 
-def _nearest(times: list[float], fps: int) -> list[int]:
-    """Returns the index of the nearest source frame for each frame at `fps`; the last source frame lasts as long as the
-    one before it."""
-    if not times:
-        return []
-    last = times[-1] - times[-2] if len(times) > 1 else 1 / fps
+def nearest_frames(count: int, rate: float, fps: float) -> list[int]:
+    """For each frame at `fps`, the frame that is nearest in time among `count` frames at a constant `rate`."""
+    return _nearest([number / rate for number in range(count)], fps, 0.0, count / rate)
+
+
+def speed_note(rate: float, fps: float) -> str:
+    """What is said of a video whose rate is not that of the film; empty if it is."""
+    if abs(rate / fps - 1) < SAME_RATE:
+        return ""
+    return f"the video has {rate:.5g} frames per second: read at {fps:g} frames per second by time, at unchanged speed"
+
+
+def _end(times: Sequence[float], ends: Sequence[float], step: float) -> float:
+    """When the last frame ends: as it says, else after as long as the one before it."""
+    if ends[-1] > times[-1]:
+        return ends[-1]
+    return times[-1] + (times[-1] - times[-2] if len(times) > 1 else step)
+
+
+def _nearest(times: Sequence[float], fps: float, start: float, end: float) -> list[int]:
+    """The index of the source frame that is nearest in time, for each frame at `fps` from `start` to `end` in s."""
     indices: list[int] = []
-    for number in range(max(1, round((times[-1] + last - times[0]) * fps))):
-        time = times[0] + number / fps
+    for number in range(max(1, round((end - start) * fps))):
+        time = start + number / fps
         after = min(bisect_left(times, time), len(times) - 1)
         before = max(0, after - 1)
-        indices.append(before if time - times[before] <= times[after] - time else after)
+        # A slow frame is shown for as long as it says: the next one is taken at most a frame early.
+        early = times[after] - time
+        nearer = early < time - times[before] and early <= 1 / fps + ROUNDING
+        indices.append(after if nearer or times[before] > time else before)
     return indices
 
 
-def _rgb(frame: VideoFrame) -> Tensor:
-    """Converts a frame to RGB `[H, W, 3]` uint8 and applies its rotation."""
-    high = frame.colorspace == BT709 or (frame.colorspace == UNSPECIFIED and frame.height >= HIGH_DEFINITION)
-    colours = Colorspace.ITU709 if high else Colorspace.ITU601
-    picture = torch.from_numpy(frame.reformat(format="rgb24", src_colorspace=colours).to_ndarray())
-    return picture.rot90(frame.rotation // 90)
+def _rate_notes(times: Sequence[float], end: float, fps: float) -> list[str]:
+    if len(times) < 2 or times[-1] <= times[0]:
+        return []
+    steps = sorted(after - before for before, after in pairwise(times))
+    if steps[-1] > VARIABLE * steps[0] + STAMP:
+        return [
+            f"the video has a variable rate, {len(times) / (end - times[0]):.4g} frames per second on average: read at "
+            f"{fps:g} frames per second by time, at unchanged speed"
+        ]
+    rate = (len(times) - 1) / (times[-1] - times[0])
+    for known in (max(1, round(rate)), fps):
+        if abs((len(times) - 1) / known - (times[-1] - times[0])) < STAMP:
+            rate = known
+    return [note] if (note := speed_note(rate, fps)) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from os import SEEK_CUR, SEEK_SET
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 class FragmentFile:
     """A file that buffers the output of a muxer until `commit`, which the caller calls at the end of each fragment.
 
-    It has no `seek`, so that the muxer never overwrites bytes on disk.
+    When a film is complete, the muxer appends an index and then overwrites a few bytes of the header, which refer to
+    it. The file plays at every moment: to its last fragment before that write, and by its index afterwards.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,14 +37,27 @@ class FragmentFile:
         self._at += len(data)
         return len(data)
 
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        """Moves the current position (called by the muxer)."""
+        end = max([self._size, *(at + len(piece) for at, piece in self._pieces)])
+        self._at = offset + (0 if whence == SEEK_SET else self._at if whence == SEEK_CUR else end)
+        return self._at
+
+    def tell(self) -> int:
+        """Returns the current position (called by the muxer)."""
+        return self._at
+
     def commit(self) -> None:
         """Writes the buffered bytes to disk. Raises OSError after removing what was written of them."""
         if not self._pieces:
             return
         size = self._size
         try:
-            # New bytes are written before a rewritten header, which refers to them.
-            for at, piece in sorted(self._pieces, key=lambda piece: piece[0] < self._size):
+            # New bytes are on the disk before a rewritten header, which refers to them.
+            pieces = sorted(self._pieces, key=lambda piece: piece[0] < self._size)
+            for (at, piece), before in zip(pieces, [0, *(at for at, _ in pieces)], strict=False):
+                if at < self._size <= before:
+                    os.fsync(self._file.fileno())
                 self._file.seek(at)
                 written = 0
                 while written < len(piece):
@@ -59,20 +74,6 @@ class FragmentFile:
     def close(self) -> None:
         """Closes the file; buffered bytes are dropped."""
         self._file.close()
-
-
-class PatchedFile(FragmentFile):
-    """A `FragmentFile` with `seek`: the webm muxer rewrites its header at the end, with the duration and an index."""
-
-    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
-        """Moves the current position (called by the muxer)."""
-        end = max([self._size, *(at + len(piece) for at, piece in self._pieces)])
-        self._at = offset + (0 if whence == SEEK_SET else self._at if whence == SEEK_CUR else end)
-        return self._at
-
-    def tell(self) -> int:
-        """Returns the current position (called by the muxer)."""
-        return self._at
 
 
 def cannot_write(error: OSError, path: Path) -> OSError:

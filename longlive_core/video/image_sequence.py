@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import wave
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from fractions import Fraction
@@ -19,6 +18,7 @@ from .film_writer import FilmWriter
 from .fragments import cannot_write, stopped_growing
 from .image_folder import FILM_FILE, PARTIAL, SOUND, picture_path
 from .packets import EncodedFrame, Format
+from .wave_file import write_wave
 
 # The compression level of ComfyUI's Save Image node.
 COMPRESSION = 4
@@ -95,7 +95,7 @@ class ImageSequenceWriter(FilmWriter):
         self.frames += 1
 
     def _write_sound(self, audio: Audio) -> None:
-        self._write_file(self._folder / SOUND, lambda file: _write_wave(file, audio))
+        self._write_file(self._folder / SOUND, lambda file: write_wave(file, audio))
 
     def _write_file(self, path: Path, write: Callable[[Path], object]) -> None:
         """Writes a temporary file and renames it to `path`, so that `path` is never partial."""
@@ -107,13 +107,3 @@ class ImageSequenceWriter(FilmWriter):
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise stopped_growing(error, self._folder, f"{self.frames:,} pictures") from error
-
-
-def _write_wave(file: Path, audio: Audio) -> None:
-    """Writes 16-bit PCM."""
-    samples = (audio.waveform.clamp(-1, 1).T * 32_767).round().cpu().numpy().astype("<i2")
-    with wave.open(str(file), "wb") as sound:
-        sound.setnchannels(samples.shape[1])
-        sound.setsampwidth(2)
-        sound.setframerate(audio.rate)
-        sound.writeframes(samples.tobytes())

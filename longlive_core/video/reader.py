@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from .colour import ACCURATE_RGB
 from .image_folder import numbered_pictures
 
 # The ids of an EBML header and a cluster, and the size and timestamp (0) of an empty cluster. libav refuses a webm
@@ -56,7 +57,7 @@ def read_frames(path: Path | str) -> Iterator[NDArray[np.uint8]]:
         return
     with open_truncated(path) as container:
         for frame in _frames(container, container.streams.video[0]):
-            bt709 = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709)
+            bt709 = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, interpolation=ACCURATE_RGB)
             yield cast("NDArray[np.uint8]", bt709.to_ndarray())
 
 
@@ -71,15 +72,34 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFra
 
 
 def open_truncated(path: Path) -> InputContainer:
-    """Opens a film, even if it is truncated where libav refuses it: before the first fragment or in a fragment header.
+    """Opens a film, even if it is truncated where libav refuses it: before the first fragment, in a fragment header or
+    in its index.
 
     Raises OSError, and av's errors for a file that is not a film.
     """
-    try:
-        return av.open(str(path))
-    except (InvalidDataError, EndOfFileError, OSError):
-        data = path.read_bytes()
-        return av.open(BytesIO(_whole_clusters(data) if data.startswith(WEBM) else _whole_boxes(data)), "r")
+    with suppress(InvalidDataError, EndOfFileError, OSError):
+        if not _index_is_cut(path):
+            return av.open(str(path), "r")
+    data = path.read_bytes()
+    return av.open(BytesIO(_whole_clusters(data) if data.startswith(WEBM) else _whole_boxes(data)), "r")
+
+
+def _index_is_cut(path: Path) -> bool:
+    """Whether an mp4 or mov was complete and has lost a part of its end, which holds the index of all frames."""
+    at, length = 0, path.stat().st_size
+    with path.open("rb") as file:
+        # A complete film has four boxes: ftyp, free, mdat and moov.
+        for _ in range(4):
+            file.seek(at)
+            head = file.read(16)
+            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            size = int.from_bytes(head[8:], "big") if size == 1 else size
+            if size < 8 or kind not in (b"ftyp", b"free", b"wide", b"mdat", b"moov"):
+                return False
+            at += size
+            if at > length:
+                return kind in (b"mdat", b"moov")
+    return False
 
 
 def _whole_clusters(data: bytes) -> bytes:
@@ -89,11 +109,18 @@ def _whole_clusters(data: bytes) -> bytes:
 
 
 def _whole_boxes(data: bytes) -> bytes:
-    """Removes a truncated box from the end of an mp4 or mov."""
-    at = 0
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        if size < 8 or at + size > len(data):
+    """Removes a truncated box from the end of an mp4 or mov, and makes one that was complete fragmented again.
+
+    In a complete film all fragments are the contents of one mdat box, whose header replaced that of an empty box.
+    """
+    film, at = bytearray(data), 0
+    while at + 8 <= len(film):
+        size, kind = int.from_bytes(film[at : at + 4], "big"), bytes(film[at + 4 : at + 8])
+        header = 16 if size == 1 else 8
+        if kind == b"mdat" and bytes(film[at + header + 4 : at + header + 8]) in (b"ftyp", b"moov"):
+            film[at : at + 8] = header.to_bytes(4, "big") + b"free"
+            size = header
+        if size < 8 or at + size > len(film):
             break
         at += size
-    return data[:at]
+    return bytes(film[:at])

@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 from .audio import Audio, AudioTrack
 from .codecs import CODECS, Codec, choose_encoder, choose_quality, encoder_options
 from .film_writer import FilmWriter
-from .fragments import FragmentFile, PatchedFile
+from .fragments import FragmentFile
 from .packets import EncodedFrame, Format, film_format
 
 # The longest fragment, in seconds: the file lags behind the frames by no more than this.
 FRAGMENT_SECONDS = 0.25
+
+# Parts of a frame's duration in which times are counted in webm.
+FINE = 1000
 
 # The ITU-T H.273 code of BT.709; the same for primaries, transfer and matrix.
 BT709 = 1
@@ -44,7 +47,7 @@ class VideoWriter(FilmWriter):
     Guarantees: the header, with the metadata, is on disk when the constructor returns. Complete fragments of at most
     `FRAGMENT_SECONDS` follow, each as soon as the first frame after it arrives, with the sound up to its last frame.
     If the process is killed, the file plays to the end of its last complete fragment (it may have no frame). A failed
-    write leaves only complete fragments in the file.
+    write leaves only complete fragments in the file. `close` adds the duration and an index of all frames.
     """
 
     def __init__(
@@ -79,8 +82,7 @@ class VideoWriter(FilmWriter):
         # The exact fraction of the float 29.97 does not fit into a container; broadcast rates are n/1001.
         rate = Fraction(fps).limit_denominator(1001)
         self._tick = 1 / rate
-        # The webm muxer rewrites the header at the end, when it knows the duration.
-        self._file = PatchedFile(Path(path)) if self._codec.container == "webm" else FragmentFile(Path(path))
+        self._file = FragmentFile(Path(path))
         try:
             muxer = _muxer_options(self._codec, bool(metadata))
             self._container = av.open(self._file, "w", format=self._codec.container, options=muxer)
@@ -150,8 +152,14 @@ class VideoWriter(FilmWriter):
 
     def _on_stream(self, packets: Iterable[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
         """Assigns packets to the video stream of this file."""
+        early = self._sound.delay if self._sound else 0
         for packet in packets:
             packet.stream, packet.time_base = self._stream, self._tick
+            if early and packet.pts is not None:
+                # The muxer orders packets by dts, and in webm a sound's time is that of its block less `delay`.
+                packet.time_base = self._tick / FINE
+                packet.pts, packet.dts = packet.pts * FINE, packet.pts * FINE - round(early / self._tick * FINE)
+                packet.duration = (packet.duration or 1) * FINE
             yield packet
 
     def _add(self, packets: Iterable[Packet[VideoStream]]) -> None:
@@ -173,10 +181,16 @@ def _muxer_options(codec: Codec, metadata: bool) -> dict[str, str]:
         # A cluster ends before the first frame later than this, in ms.
         limit = str(round(FRAGMENT_SECONDS * 1000) - 1)
         # Without bitexact the muxer writes a random track number into every file.
-        return {"cluster_time_limit": limit, "flush_packets": "1", "fflags": "+bitexact"}
+        return {
+            "cluster_time_limit": limit,
+            "flush_packets": "1",
+            "fflags": "+bitexact",
+            "avoid_negative_ts": "disabled",
+        }
+    # hybrid_fragmented writes an index of all frames at the end, and then makes one large box of all fragments.
     # Without use_metadata_tags mp4 drops unknown keys. In mov (ProRes) every frame is a key frame: frag_keyframe would
     # make a fragment of each.
-    key = "frag_keyframe+" if codec.container == "mp4" else ""
+    key = "hybrid_fragmented+" + "frag_keyframe+" * (codec.container == "mp4")
     return {
         "movflags": key + "empty_moov+default_base_moof" + "+use_metadata_tags" * metadata,
         "frag_duration": str(round(FRAGMENT_SECONDS * 1_000_000)),

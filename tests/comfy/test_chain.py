@@ -14,7 +14,9 @@ from longlive.longlive_core.training.world import Hero, WorldFilm, WorldShot, re
 from longlive.longlive_core.types import LATENT_CHANNELS
 from longlive.longlive_core.video import VideoWriter, read_video
 
-from .graphs import MINI, Prompt, decoded, film_frames, kept_latent, latent, latents, node
+from ..core.video.clips import onset
+from ..core.video.films import hear, tone
+from .graphs import MINI, Prompt, decoded, film_frames, film_path, kept_latent, latent, latents, node
 from .host import Host, Start
 from .run import Event, Run
 
@@ -205,6 +207,28 @@ def test_a_video_from_elsewhere_goes_on(host: Host, record_property: pytest.Reco
     assert kept > 28
     assert join < 2 * around.mean(), (join, around)
     assert steps(run) == {"shot 2/2 · block 4/5", "shot 2/2 · block 5/5"}
+
+
+def test_a_video_of_another_rate_keeps_its_speed_and_its_sound(host: Host) -> None:
+    """A VIDEO of 60 frames a second becomes a film at 24 by time, with its sound from the first frame on, said."""
+    shot = WorldShot("navy", "striped", "left", "sway", "still", 150)
+    clip = render(WorldFilm(Hero("ring", "red", "big"), (shot,)))
+    path = host.base / "input" / "clip60.mp4"
+    with VideoWriter(path, width=128, height=128, fps=60, audio=tone(2.5, 48_000, 2, at=1.5)) as writer:
+        writer.write(clip)
+    prompt = extended(path.name) | {FILM: decoded(["32", 0], audio=["32", 2])}
+    prompt["32"]["inputs"] |= {"frames": ["30", 0], "fps": 24.0}
+    run = host.run(prompt, TIMEOUT_SECONDS)
+    assert run.ok, run.error
+    said = run.outputs["32"]["text"][0]
+    assert "encoded 29 of 60 frames" in said and "the first 31 frames are left out" in said
+    assert "60 frames per second: read at 24" in said and "AUDIO" in said
+    shown, frames = film_frames(host, run, FILM), torch.as_tensor(clip)
+    by_time = [min(149, round(2.5 * (31 + n))) for n in range(29)]
+    by_count = list(range(150 - 29, 150))
+    assert psnr(shown.numpy(), frames[by_time].numpy()) > psnr(shown.numpy(), frames[by_count].numpy()) + 3
+    heard, heard_rate = hear(film_path(host, run, FILM))
+    assert onset(heard[0], heard_rate) == pytest.approx(1.5 - 31 / 24, abs=0.005)
 
 
 def test_a_clip_too_short_is_refused(host: Host) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import wave
 from collections import Counter
 from pathlib import Path
 
@@ -280,6 +281,24 @@ def test_sound_is_in_the_file(comfy: Host) -> None:
         heard = sum(frame.samples for frame in file.decode(sound)) / sound.rate
     assert heard == pytest.approx(seconds, abs=0.1)
     assert len(film_frames(comfy, run)) == plan_of(SHORT).video_frames
+
+
+def test_surround_sound_is_mixed_down(comfy: Host) -> None:
+    """AUDIO of six channels becomes a stereo track, and the node says so."""
+    path = comfy.base / "input" / "surround.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(6)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        file.writeframes(bytes(6 * 2 * 48_000 * 2))
+    prompt = stream(SHORT, 72)
+    prompt["9"] = node("LoadAudio", audio=path.name)
+    prompt[FILM] = decoded([SAMPLER, 0], audio=["9", 0])
+    run = comfy.run(prompt, 60)
+    assert run.ok, run.error
+    assert "6 channels: they are mixed down to stereo" in run.outputs[FILM]["text"][0]
+    with av.open(str(film_path(comfy, run))) as film_file:
+        assert film_file.streams.audio[0].channels == 2
 
 
 def test_a_film_begins_with_a_picture(comfy: Host, tmp_path: Path) -> None:

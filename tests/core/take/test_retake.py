@@ -222,3 +222,41 @@ def test_the_command_line_from_render_to_prune(
     assert "sampled blocks 0 to 1" in printed and "rebuilt" not in printed
     assert main(["retake", str(folder), "--shot", "9"]) == 2
     assert "this film has 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "seed"),
+    [
+        ("Shot 2: the hero", "the hero", None),
+        ("Shot 2 (1 block): the hero", "the hero", None),
+        ("Shot 2 (1.3s): {thing} @seed=8", "{thing}", 8),
+        ("(32 frames): the hero", "the hero", None),
+        ("Shot 2 (1 block):\nthe hero\nthe other", "the hero the other", None),
+        ("the hero, shot 2 (4s) of it", "the hero, shot 2 (4s) of it", None),
+        ("the other {thing} @seed=3", "the other {thing}", 3),
+    ],
+)
+def test_a_header_that_changes_nothing_is_not_part_of_the_prompt(
+    take: Take, prompt: str, text: str, seed: int | None
+) -> None:
+    """A retake's prompt may be a whole line of the script, if its length is that of the shot."""
+    changed = retake(take, 2, prompt=prompt).take
+    version = changed.shots[1].versions[-1]
+    assert (version.text, version.seed) == (text, seed)
+    assert [block.shot for block in changed.plan.blocks] == [block.shot for block in take.plan.blocks]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Shot 2 (4s): the hero",
+        "Shot 2 (2 blocks): the hero",
+        "[3s-9s]: the hero",
+        "Shot 2 (1 block) continue: the hero",
+        "Shot 2 (8s)\nthe hero",
+    ],
+)
+def test_a_header_that_would_change_the_film_is_refused(take: Take, prompt: str) -> None:
+    """Another length, start or transition is an error that gives the prompt without its header."""
+    with pytest.raises(ValueError, match=r"a retake keeps the length.*leave the header out: 'the hero'"):
+        retake(take, 2, prompt=prompt)

@@ -74,10 +74,13 @@ def whole_pieces(data: bytes) -> list[tuple[int, int]]:
 
 
 def fragments(data: bytes) -> list[tuple[int, int]]:
-    """(end in bytes, frames) of every whole fragment, read box by box."""
-    found, at, samples = [], 0, 0
+    """(end in bytes, frames) of every whole fragment, read box by box; in a complete film they are in an mdat box."""
+    found, at, samples = list[tuple[int, int]](), 0, 0
     while at + 8 <= len(data):
         size, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind == b"mdat" and data[at + 12 : at + 16] in (b"ftyp", b"moov"):
+            at += 8
+            continue
         if at + size > len(data):
             break
         if kind == b"moof":
@@ -100,6 +103,21 @@ def clusters(data: bytes) -> list[tuple[int, int]]:
             blocks = elements(data[:end], start)
             found.append((end, sum(kind == 0xA3 and data[at] == 0x81 for kind, at, _ in blocks)))
     return found
+
+
+def webm_blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    """(track, time stamp in ms) of the blocks of a webm, in the order of the file."""
+    (_, _, end), *_ = elements(data, 0)
+    (_, body, _), *_ = elements(data, end)
+    for kind, start, stop in elements(data, body):
+        time = 0
+        for part, at, last in elements(data[:stop], start) if kind == 0x1F43B675 else ():
+            if part == 0xE7:
+                time = int.from_bytes(data[at:last], "big")
+            if part == 0xA0:  # a group with one block
+                at = next(inner for name, inner, _ in elements(data[:last], at) if name == 0xA1)
+            if part in (0xA0, 0xA3):
+                yield data[at] & 0x7F, time + int.from_bytes(data[at + 1 : at + 3], "big", signed=True)
 
 
 def elements(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:

@@ -11,7 +11,7 @@ import torch
 from longlive.longlive_core.video import Audio, VideoWriter, open_film, read_video
 from torch import Tensor
 
-from .films import SIZE, WORKFLOW, film_name, gliding, hear, tone
+from .films import SIZE, WORKFLOW, film_name, gliding, hear, tone, webm_blocks
 
 
 @pytest.mark.slow
@@ -55,6 +55,25 @@ def test_sound_of_other_containers_is_in_time(tmp_path: Path, codec: str, second
     with av.open(str(path)) as container:
         assert [stream.start_time for stream in container.streams] == [0, 0]
     assert len(read_video(path)) == 48
+
+
+@pytest.mark.parametrize("fps", [24, 30, 60])
+@pytest.mark.parametrize(("seconds", "rate", "channels"), [(1.0, 44_100, 2), (4.0, 48_000, 1), (0.01, 16_000, 1)])
+def test_blocks_of_a_webm_are_in_order_of_time(
+    tmp_path: Path, seconds: float, rate: int, channels: int, fps: int
+) -> None:
+    """Pictures and sound are interleaved by the time stamps of the blocks, and every picture has its own time."""
+    path = tmp_path / "film.webm"
+    sound = Audio(torch.zeros(channels, round(seconds * rate)) + 0.01, rate)
+    with open_film(path, width=SIZE, height=SIZE, fps=fps, codec="vp9", audio=sound) as writer:
+        for piece in gliding(fps).split(7):
+            writer.start_block()
+            writer.write(piece)
+    blocks = list(webm_blocks(path.read_bytes()))
+    times = [time for _, time in blocks]
+    assert times == sorted(times)
+    assert {track for track, _ in blocks} == {1, 2}
+    assert [time for track, time in blocks if track == 1] == [round(1000 * n / fps) for n in range(fps)]
 
 
 def test_no_sound_is_no_error(tmp_path: Path) -> None:
