@@ -72,7 +72,7 @@ def _train_ar(config: Path, out: Path, device: torch.device) -> int:
     films = read_films(mini, run.data, run.data_seed, run.films + run.validation_films)
     shown = [encoder_digest(mini.vae), *(f"{film.film} {film.shots}" for film in films[: run.films])]
     origins = {
-        "base": Origin(Path(run.base).name, weights_fingerprint(mini, None)),
+        "base": Origin(Path(run.base).name, weights_fingerprint(mini, ())),
         "data": Origin(f"{run.films} films of seed {run.data_seed}", fingerprint(part.encode() for part in shown)),
     }
     mini.model.requires_grad_(True).to(device)
@@ -110,7 +110,7 @@ def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
     plans = () if run.data == "world" else read_plans(Path(run.data), run.dmd.block_frames)
     shown = [str(plan) for plan in plans] or ["world"]
     origins = {
-        "base": Origin(base, weights_fingerprint(mini, None)),
+        "base": Origin(base, weights_fingerprint(mini, ())),
         "data": Origin(data, fingerprint(part.encode() for part in shown)),
     }
     mini.model.to(device)
