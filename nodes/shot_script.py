@@ -69,7 +69,7 @@ class ShotScriptNode(io.ComfyNode):
     def execute(cls, script: str, default_seconds: float, fps: float) -> io.NodeOutput:
         shots = ShotScript.parse(script)
         plan = shots.plan(fps, default_seconds=default_seconds)
-        text = plan.text()
+        text = "\n".join([plan.text(), *shots.reading.lines(plan.notes)])
         return io.NodeOutput(Shots(shots, plan), text, plan.video_frames, plan.seconds, ui=ui.PreviewText(text))
 
 

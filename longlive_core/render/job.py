@@ -16,6 +16,7 @@ from ..mini import Mini
 from ..mini.text_encoder import split_words
 from ..sampling import block_noise
 from ..script import ShotScript
+from ..script.prompt_folder import read_script
 from ..script.storyboard import storyboard_plan
 from ..take import Take
 from ..take.lock import TakeLock
@@ -46,6 +47,7 @@ class Job:
         settings: RenderSettings,
         *,
         mini: Mini | None = None,
+        script: ShotScript | None = None,
         take: Take | None = None,
         video: GivenVideo | None = None,
         storyboard: bool = False,
@@ -55,7 +57,7 @@ class Job:
     ) -> None:
         """Reads, loads and checks everything, and opens the film's file last.
 
-        mini: replaces the model of the settings. take: an edited take to continue instead of `settings.resume`; it is
+        mini: replaces the model of the settings. script: replaces the script of the settings. take: an edited take to continue instead of `settings.resume`; it is
         saved after all checks. video: begins the film and is encoded here. storyboard: makes only the first block of
         every shot and writes FILM.preview.mp4 and .png; a film that is resumed from the take begins its shots with
         these blocks, bit for bit. on_note: receives notes while the film is made.
@@ -71,8 +73,10 @@ class Job:
         if take is None and settings.resume is not None:
             take = Take.load(settings.resume)
         known = video.take if video is not None else take
-        script = known.script if known is not None else _read_script(settings.script)
+        if script is None:
+            script = known.script if known is not None else _read_script(settings.script)
         self._film_plan = script.plan(FPS, BLOCK_FRAMES)
+        self._remarks = [] if known is not None else script.reading.lines(self._film_plan.notes)
         self.plan = storyboard_plan(self._film_plan) if storyboard else self._film_plan
         _check_output(settings.output, settings.codec)
         self._has_take = settings.take or known is not None
@@ -118,7 +122,7 @@ class Job:
         weights = weights_fingerprint(self.mini, settings.lora) if self._has_take else ""
         notes = change_linears(self.mini.model, settings.fp8, settings.lora, settings.strength)
         self._size = latent_size(settings.size, self.mini.pixel_size)
-        self.notes = (*self.plan.notes, *notes, *_unknown_word_notes(script, self.mini))
+        self.notes = (*self._remarks, *self.plan.notes, *notes, *_unknown_word_notes(script, self.mini))
         sampler = self._sampler(self._size)
         start = partial(sampler.start, self.mini.model, self.mini.encode_text)
         start(self.plan)  # raises for invalid settings even if every block is stored
@@ -201,7 +205,7 @@ def _preview(settings: RenderSettings) -> RenderSettings:
 def _read_script(script: Path | None) -> ShotScript:
     if script is None:
         raise ValueError("a film needs a script, or --resume with the take of one that was begun")
-    return ShotScript.read(script)
+    return read_script(script)
 
 
 def _check_output(path: Path, codec: str) -> None:

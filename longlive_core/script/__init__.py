@@ -6,4 +6,14 @@ from .reading import Note, ScriptReading
 from .shots import Shot, ShotScript, plan_shot
 from .source import ScriptError
 
-__all__ = ["CUT_PREFIX", "BlockPlan", "Length", "Note", "ScriptError", "ScriptReading", "Shot", "ShotScript", "plan_shot"]
+__all__ = [
+    "CUT_PREFIX",
+    "BlockPlan",
+    "Length",
+    "Note",
+    "ScriptError",
+    "ScriptReading",
+    "Shot",
+    "ShotScript",
+    "plan_shot",
+]

@@ -11,12 +11,20 @@ from .source import Line
 from .times import BARE, DECADE, timed_bracket
 from .words import CHAT, HEADER_WORD, LABELS, NUMBERED, fold
 
-NEARLY = re.compile(r"[\W_]{0,20}(?P<word>[^\W\d_]{2,20})\s{0,9}[#.]?\s{0,9}(?P<number>[0-9]{1,4})\s{0,9}(?=[:(\[|]|[-–—.]\s|$)")
+NEARLY = re.compile(
+    r"[\W_]{0,20}(?P<word>[^\W\d_]{2,20})\s{0,9}[#.]?\s{0,9}(?P<number>[0-9]{1,4})\s{0,9}(?=[:(\[|]|[-–—.]\s|$)"
+)
 # Sign, message; the whole match is quoted.
 PATTERNS = (
     (re.compile(r"(?<!\\)\{[^{}|]*(?:\|[^{}|]*)+\}"), "a wildcard, which means nothing here"),
-    (re.compile(r"<(?:lora|lyco|hypernet|embedding):[^<>]*>", re.I), "a LoRA tag, which loads nothing here: use --lora or LoRA nodes"),
-    (re.compile(r"(?<!\\)[(\[](?=[^()\[\]:]*[^\W\d_])[^()\[\]]{1,200}:\s?[0-9]*\.?[0-9]+[)\]]"), "a weight, which means nothing to the model"),
+    (
+        re.compile(r"<(?:lora|lyco|hypernet|embedding):[^<>]*>", re.I),
+        "a LoRA tag, which loads nothing here: use --lora or LoRA nodes",
+    ),
+    (
+        re.compile(r"(?<!\\)[(\[](?=[^()\[\]:]*[^\W\d_])[^()\[\]]{1,200}:\s?[0-9]*\.?[0-9]+[)\]]"),
+        "a weight, which means nothing to the model",
+    ),
     (re.compile(r"\b__[\w/*-]+__\b"), "a wildcard, which means nothing here"),
     (re.compile(r"\*\*[^*]{1,200}\*\*|```|~~~"), "markup"),
     (re.compile(r"\b(?:negative prompt|negative)\s*:", re.I), "a negative prompt: write it on a line of its own"),
@@ -53,7 +61,10 @@ def hints(line: Line, times: bool = True) -> Iterator[tuple[Line, str]]:
         inside = not text[word.start() - 1].isalnum()
         if inside and text[word.end() : word.end() + 1] in (":", "(", "["):
             what = word[0].strip()
-            yield line.slice(word.start()), f"'{shorten(what)}' looks like a header and is read as prompt: begin a line with it"
+            yield (
+                line.slice(word.start()),
+                f"'{shorten(what)}' looks like a header and is read as prompt: begin a line with it",
+            )
     for pattern, what in PATTERNS:
         for sign in pattern.finditer(line.text):
             yield line.slice(*sign.span()), f"'{shorten(sign[0])}' is {what}; it is kept as text"

@@ -18,7 +18,9 @@ MARK = re.compile(
     r"|(?P<emphasis>\*{1,3}|_{2,3}(?![\w*/-]+__)|`{1,2}|~~)(?=[^\s*_`~])|$)|[\u200b\u200c\u200d\u2060\ufeff]+"
 )
 TAG = re.compile(r"</?(?:b|strong|i|em|p|li|ul|ol|div|span|u|h[1-6]|br)\s*/?>")
-NUMBER = re.compile(r"\(?(?P<number>[0-9]{1,3})(?:[.):、：）]|\s-|\ufe0f?\u20e3)(?:\s+(?=\S)|(?<=[、：）\u20e3]))|(?P<circled>[①-⑳])\s*")
+NUMBER = re.compile(
+    r"\(?(?P<number>[0-9]{1,3})(?:[.):、：）]|\s-|\ufe0f?\u20e3)(?:\s+(?=\S)|(?<=[、：）\u20e3]))|(?P<circled>[①-⑳])\s*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +85,7 @@ def _counted(rows: Sequence[Row]) -> list[tuple[int, re.Match[str]]]:
 def _has_header(rows: Sequence[Row], item: tuple[int, re.Match[str]]) -> bool:
     """Whether a header stands behind a list number."""
     index, mark = item
-    return HEADER_WORD.match(fold(_strip(replace(rows[index], line=rows[index].line.slice(mark.end()))).line.text)) is not None
+    return (
+        HEADER_WORD.match(fold(_strip(replace(rows[index], line=rows[index].line.slice(mark.end()))).line.text))
+        is not None
+    )

@@ -332,7 +332,9 @@ class Reader:
 
 def _json_lines(lines: Sequence[Line]) -> tuple[int, int]:
     """The lines from the first one that begins JSON to the last one that may end it."""
-    begins = (index for index, line in enumerate(lines) if re.match(r"\s*(?:[\[{]\s*(?:[\"'{\[]|$)|\"[0-9])", line.text))
+    begins = (
+        index for index, line in enumerate(lines) if re.match(r"\s*(?:[\[{]\s*(?:[\"'{\[]|$)|\"[0-9])", line.text)
+    )
     if (first := next(begins, None)) is None or any(SEPARATOR.fullmatch(line.text.strip()) for line in lines[:first]):
         return 0, len(lines)
     ends = (index for index in range(len(lines) - 1, first - 1, -1) if re.search(r"[\]}\",]\s*$", lines[index].text))

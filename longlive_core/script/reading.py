@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,12 @@ class ScriptReading:
     def remarks(self) -> tuple[Note, ...]:
         """Notes and warnings in the order of the text."""
         return tuple(sorted((*self.notes, *self.warnings)))
+
+    def lines(self, besides: Sequence[str] = ()) -> list[str]:
+        """Returns the remarks as lines of text, without those that begin with a line of `besides`."""
+        kinds = [("note", note) for note in self.notes] + [("warning", warning) for warning in self.warnings]
+        shown = sorted(kinds, key=lambda item: item[1])
+        return [f"{kind}: {note}" for kind, note in shown if not note.message.startswith((*besides, "\0"))]
 
     def unread(self, text: str) -> list[Line]:
         """Returns the pieces of `text` that no span accounts for: there should be none."""

@@ -106,7 +106,9 @@ def _merge_plain(reader: Reader) -> None:
                 reader.note(line, "left out: it is no shot, because a shot 1 follows", left_out=True)
         else:
             kept[-1].lines += shot.lines
-            message = f"has no header and belongs to shot {len(kept)}, because the numbers of the headers go on without it"
+            message = (
+                f"has no header and belongs to shot {len(kept)}, because the numbers of the headers go on without it"
+            )
             reader.note(shot.source, message)
     reader.shots = kept
 
@@ -154,7 +156,9 @@ def settle_unused_names(reader: Reader, used: set[str]) -> None:
         reader.definitions.remove(entry)
         below = [line for line in entry.lines if line.line != entry.source.line]
         reader.shots.append(Entry(entry.source, [entry.source, *below]))
-        reader.warn(entry.source, f"no shot uses {{{name}}}, and the line is read as a shot: define only what shots use")
+        reader.warn(
+            entry.source, f"no shot uses {{{name}}}, and the line is read as a shot: define only what shots use"
+        )
     reader.shots.sort(key=lambda shot: (shot.source.line, shot.source.column))
 
 

@@ -68,7 +68,7 @@ class ShotScript:
             raise _no_shots(reader.definitions)
         definitions = read_names(reader)
         shots = tuple(read_shot(entry, definitions) for entry in reader.shots)
-        return cls(shots, definitions.style, definitions.names, _reading(reader, shots))
+        return cls(shots, definitions.style, definitions.names, reading_of(reader, shots))
 
     @classmethod
     def read(cls, path: str | Path) -> ShotScript:
@@ -148,8 +148,10 @@ def read_names(reader: Reader) -> Definitions:
     definitions = read_definitions(reader.definitions)
     texts = [entry.source_text.text for entry in (*reader.definitions, *reader.shots)]
     settle_unused_names(reader, referenced_names(texts))
-    return definitions if len(reader.definitions) == len(definitions.full_names) + bool(definitions.style) else (
-        read_definitions(reader.definitions)
+    return (
+        definitions
+        if len(reader.definitions) == len(definitions.full_names) + bool(definitions.style)
+        else (read_definitions(reader.definitions))
     )
 
 
@@ -202,7 +204,7 @@ def plan_shot(
     return make_plan([Shot(text, text, length, seed=seed)], fps, block_frames, [], DEFAULT_SECONDS)
 
 
-def _reading(reader: Reader, shots: tuple[Shot, ...]) -> ScriptReading:
+def reading_of(reader: Reader, shots: tuple[Shot, ...]) -> ScriptReading:
     """Returns how the text was read, with warnings about what still looks like structure."""
     for entry, shot in zip(reader.shots, shots, strict=True):
         found_in_text = Timing(shot.start, shot.duration) != entry.timing

@@ -97,7 +97,9 @@ def _is_by_frame(rows: Sequence[Row]) -> bool:
     numbers = [int(frame["frame"]) for frame in frames]
     if len(numbers) < 2 or len(numbers) < len(written) or numbers[0] != 0:
         return False
-    return all(a < b for a, b in zip(numbers, numbers[1:], strict=False)) and numbers[-1] >= LEAST_FRAMES * (len(numbers) - 1)
+    return all(a < b for a, b in zip(numbers, numbers[1:], strict=False)) and numbers[-1] >= LEAST_FRAMES * (
+        len(numbers) - 1
+    )
 
 
 def _find_tables(lines: Sequence[Line], found: Structure) -> None:

@@ -26,12 +26,17 @@ _CONTINUE = rf"(?:[,;]{_GAP}continue{_GAP})?"
 _BARE_RANGE = rf"(?:{_SINGLE}{_GAP}{_DASH}{_GAP}{_END}|{_NUMBER}{_GAP}{_DASH}{_GAP}{_SINGLE})"
 
 CLOSER = re.compile(r"\s*(?::|[-–—.)](?=\s|$)|—|[-=]>|→|=(?=\s))\s*")
-TIMED = re.compile(rf"{_GAP}(?:(?:about|approx\.?|ca\.?|duration|length|time|dur\.?|时长|時長)\s?:?\s|~|≈|时长[:]?)?(?P<time>{_RANGE}|{_SINGLE}){_GAP}{_CONTINUE}(?=[\]):]|$)", re.I)
+TIMED = re.compile(
+    rf"{_GAP}(?:(?:about|approx\.?|ca\.?|duration|length|time|dur\.?|时长|時長)\s?:?\s|~|≈|时长[:]?)?(?P<time>{_RANGE}|{_SINGLE}){_GAP}{_CONTINUE}(?=[\]):]|$)",
+    re.I,
+)
 BARE = re.compile(rf"(?:from )?(?P<range>{_BARE_RANGE})(?!{_LETTER})|(?P<single>{_SINGLE})(?!{_LETTER})", re.I)
 ITEM_SEPARATOR = re.compile(r"(?<![0-9])[,;]|[,;](?![0-9])|\s\|\s")
 CONTINUE = re.compile(r"\s*(?:[,;]\s*)?continue(?![\w-])\s*", re.I)
 # A length at the end of a title or a text: "(4s)", "[0s-4s]", "- 4s"; or "(4s):" between a title and a text.
-LAST = re.compile(rf"(?<!\\)[(\[](?={TIMED.pattern})|\s[-–—,|]\s{{1,9}}(?P<bare>{_SINGLE}|{_BARE_RANGE})(?=\s*$|\s+@seed)", re.I)
+LAST = re.compile(
+    rf"(?<!\\)[(\[](?={TIMED.pattern})|\s[-–—,|]\s{{1,9}}(?P<bare>{_SINGLE}|{_BARE_RANGE})(?=\s*$|\s+@seed)", re.I
+)
 AFTER_LAST = re.compile(r"\s*(?:$|:)|\s+@seed")
 DECADE = re.compile(r"(?:1[0-9]|20)[0-9]0s", re.I)
 LONG_SECONDS = 60
@@ -62,7 +67,10 @@ def parse_group(group: Line, single_is_start: bool) -> tuple[Timing, bool, list[
     """
     timing, continues, start, titles = Timing(), False, 0, list[Line]()
     several = ITEM_SEPARATOR.search(fold(group.text)) is not None
-    for end, following in [*(match.span() for match in ITEM_SEPARATOR.finditer(fold(group.text))), (len(group.text), 0)]:
+    for end, following in [
+        *(match.span() for match in ITEM_SEPARATOR.finditer(fold(group.text))),
+        (len(group.text), 0),
+    ]:
         item = group.slice(start, end)
         if item.text.lower() == "continue":
             continues = True

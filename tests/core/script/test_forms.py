@@ -25,9 +25,41 @@ FORMS: list[dict[str, Any]] = [
     for form in tomllib.loads(path.read_text("utf-8"))["form"]
 ]
 # What may stand in the marks of a line besides the words of the tables.
-STRUCTURE = {"continue", "to", "until", "bis", "of", "von", "de", "no", "nr", "x", "text", "json", "about", "approx", "ca"}
+STRUCTURE = {
+    "continue",
+    "to",
+    "until",
+    "bis",
+    "of",
+    "von",
+    "de",
+    "no",
+    "nr",
+    "x",
+    "text",
+    "json",
+    "about",
+    "approx",
+    "ca",
+}
 STRUCTURE |= set("fade in out cut back black smash match jump hard quick flash dissolve wipe iris".split())  # noted
-STRUCTURE |= {"one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "个", "個", "第", "style", "seed"}
+STRUCTURE |= {
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "个",
+    "個",
+    "第",
+    "style",
+    "seed",
+}
 CJK = "\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af"
 WORDS = re.compile(rf"[^\W\d_{CJK}]+|[{CJK}]+")
 
@@ -58,7 +90,9 @@ def is_structure(word: str, known: set[str]) -> bool:
     """Whether a run of letters is of structure: a word, a plural, a letter or numeral behind a number, several CJK words."""
     word = re.sub("[一二三四五六七八九十第个個至到]", "", word)
     if re.match(f"[{CJK}]", word):
-        return not re.sub("|".join(sorted((w for w in known if re.match(f"[{CJK}]", w)), key=len, reverse=True)), "", word)
+        return not re.sub(
+            "|".join(sorted((w for w in known if re.match(f"[{CJK}]", w)), key=len, reverse=True)), "", word
+        )
     return len(word) < 2 or word in known or word.removesuffix("s") in known or re.fullmatch("[ivx]+", word) is not None
 
 
