@@ -57,10 +57,10 @@ class Job:
     ) -> None:
         """Reads, loads and checks everything, and opens the film's file last.
 
-        mini: replaces the model of the settings. script: replaces the script of the settings. take: an edited take to continue instead of `settings.resume`; it is
-        saved after all checks. video: begins the film and is encoded here. storyboard: makes only the first block of
-        every shot and writes FILM.preview.mp4 and .png; a film that is resumed from the take begins its shots with
-        these blocks, bit for bit. on_note: receives notes while the film is made.
+        mini: replaces the model of the settings. script: replaces its script. take: an edited take to continue instead
+        of `settings.resume`; it is saved after all checks. video: begins the film and is encoded here. storyboard:
+        makes only the first block of every shot and writes FILM.preview.mp4 and .png; a film that is resumed from the
+        take begins its shots with these blocks, bit for bit. on_note: receives notes while the film is made.
 
         Raises ValueError (including ScriptError and CheckpointError) and OSError for invalid settings and files, and
         ClipStopped after a stop while the video is encoded; nothing is left on disk then.

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from .duration import shorten
-from .reader import MAX_SHOTS, STYLE, Entry, Reader, referenced_names
-from .shot_text import parse_text
+from .entry import MAX_SHOTS, STYLE, Entry, referenced_names
+from .reader import Reader
 from .settle import settle_unused_names
+from .shot_text import parse_text
 from .shots import ShotScript, read_definitions, read_shot, reading_of
 from .source import Line, ScriptError
 

@@ -1,4 +1,4 @@
-"""Parses the header of a shot: `Shot 1 (4s):`, `Scene 1, Shot 2 - 4s -`, `[镜头1]`, `[4s-9s]:`, `0:00-0:04`, `continue:`."""
+"""Parses the header of a shot: `Shot 1 (4s):`, `Scene 1, Shot 2 - 4s -`, `[Shot 1]`, `[4s-9s]:`, `0:00-0:04`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Header:
 def parse_header(line: Line, clocks: bool = False) -> Header | None:
     """Parses the header at the start of `line`; None if the line has no header.
 
-    clocks: a clock before a text, as in `0:04 a fox`, is a start. Raises ScriptError for an incomplete or invalid header.
+    clocks: a clock before a text, as in `0:04 a fox`, is a start. Raises ScriptError for an incomplete or wrong header.
     """
     text = fold(line.text)
     at = signs.end() if (signs := SIGNS.match(text)) else 0

@@ -1,4 +1,4 @@
-"""Warnings about text that looks like structure and is read as prompt, and about signs that mean nothing to the model."""
+"""Warnings about text that looks like structure and is read as prompt, and about signs without a meaning."""
 
 from __future__ import annotations
 

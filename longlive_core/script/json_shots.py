@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, cast
 
-from .duration import Timing, parse_number, parse_timing, shorten
+from .duration import Timing, parse_timing, shorten
+from .markup import SEPARATOR
 from .source import CONTROL, Line, ScriptError
 from .tables import time_of
 from .words import LABELS, LEAST_FRAMES
 
 LOOKS_JSON = re.compile(r"\s*(?:\[\s*(?:[{\"']|\[\s*[\"'{\[])|\{\s*[\"']|\{\s*\}\s*$|\[\s*\]\s*$)")
+MAX_REMARKS = 12  # lines before JSON
 LOOKS_SCHEDULE = re.compile(r"\s*\"[0-9][\w:.]*\"\s*:\s*\"")
 EXAMPLE = 'write [{"prompt": "a red fox", "duration": 4}, …], or a shot a line, as in \'Shot 1 (4s): a red fox\''
 SEARCHED = 20_000  # characters behind a value in which the next one is searched for
@@ -59,6 +61,17 @@ def read_json(lines: Sequence[Line]) -> JsonShots | None:
 
 class _Number(str):
     """A number as it is written."""
+
+
+def json_lines(lines: Sequence[Line]) -> tuple[int, int]:
+    """The lines from the first one that begins JSON to the last one that may end it."""
+    begins = (
+        index for index, line in enumerate(lines) if re.match(r"\s*(?:[\[{]\s*(?:[\"'{\[]|$)|\"[0-9])", line.text)
+    )
+    if (first := next(begins, None)) is None or any(SEPARATOR.fullmatch(line.text.strip()) for line in lines[:first]):
+        return 0, len(lines)
+    ends = (index for index in range(len(lines) - 1, first - 1, -1) if re.search(r"[\]}\",]\s*$", lines[index].text))
+    return (first, next(ends, first) + 1) if first < MAX_REMARKS else (0, len(lines))
 
 
 def _load(lines: Sequence[Line], text: str, shift: int = 0) -> Any:  # noqa: ANN401
@@ -207,7 +220,7 @@ def _role(key: str) -> str:
 
 
 def _is_number_key(key: str) -> bool:
-    return key.lower() in NUMBER_WORDS or _role(key) == "aside" and key.lower() != "title"
+    return key.lower() in NUMBER_WORDS or (_role(key) == "aside" and key.lower() != "title")
 
 
 def _is_shot_key(key: str) -> bool:
@@ -219,8 +232,7 @@ def _prompt_of(value: dict[str, Any]) -> str:
 
 
 def _leaves(value: Any) -> Iterator[Any]:  # noqa: ANN401
-    for part in cast(list[Any], value if isinstance(value, list) else list(cast(dict[str, Any], value).values())):
-        yield part
+    yield from cast(list[Any], value if isinstance(value, list) else list(cast(dict[str, Any], value).values()))
 
 
 def _holds_shots(value: Any) -> bool:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""Reads through the markup of lines: quotes, bullets, list numbers, headings, emphasis, zero-width characters, fences."""
+"""Reads through the markup of lines: quotes, bullets, numbers, headings, emphasis, zero-width characters, fences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARK = re.compile(
 )
 TAG = re.compile(r"</?(?:b|strong|i|em|p|li|ul|ol|div|span|u|h[1-6]|br)\s*/?>")
 NUMBER = re.compile(
-    r"\(?(?P<number>[0-9]{1,3})(?:[.):、：）]|\s-|\ufe0f?\u20e3)(?:\s+(?=\S)|(?<=[、：）\u20e3]))|(?P<circled>[①-⑳])\s*"
+    r"\(?(?P<number>[0-9]{1,3})(?:[.):、\uff1a\uff09]|\s-|\ufe0f?\u20e3)(?:\s+(?=\S)|(?<=[、\uff1a\uff09\u20e3]))|(?P<circled>[①-⑳])\s*"
 )
 
 

@@ -1,4 +1,4 @@
-"""Reads the prompts of the reference: a folder of captions with a file of lengths, and text files with a film a line."""
+"""Reads the prompts of the reference: a folder of captions with a file of lengths, and files with a film a line."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class ScriptReading:
 
 
 def spans_of(lines: list[Line], texts: list[Line], read: set[int], left_out: list[Note]) -> tuple[Span, ...]:
-    """Returns the spans of a script: texts, then lines that are left out, then the marks on the lines that were `read`."""
+    """Returns the spans of a script: texts, lines that are left out, and the marks on the lines that were `read`."""
     noted = {number for note in left_out for number in range(note.line, note.end_line + 1)}
     by_line: dict[int, list[Span]] = {}
     for piece in texts:

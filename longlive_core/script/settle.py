@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 from .duration import Timing, shorten
+from .entry import MAX_SHOTS, STYLE, Entry, ScriptState
+from .header import parse_header
 from .source import Line, ScriptError
 from .times import LONG_SECONDS
 from .words import LABELS
 
-if TYPE_CHECKING:
-    from .reader import Entry, Reader
-
 EXAMPLE = "write it as in 'Shot 1 (4s): …', or indent it to make it part of the shot above"
 
 
-def settle(reader: Reader) -> None:
+def settle(reader: ScriptState) -> None:
     """Settles the shots of a script. Raises ScriptError for a shot without text and for more than the limit."""
-    from .reader import MAX_SHOTS
-
     _drop_groups(reader)
     _apply_numbers(reader)
     _settle_bare_times(reader.shots)
@@ -45,10 +42,10 @@ def _ask_about_first_start(shots: Sequence[Entry]) -> None:
         raise first.source.error(message, f"write 'Shot 1 ({start}): …' for a length, or \\[{start}\\] for words")
 
 
-def _drop_groups(reader: Reader) -> None:
+def _drop_groups(reader: ScriptState) -> None:
     """Leaves out headings such as "Scene 1: The Forest" above "Shot 1: …", and times that belong to no shot."""
     shots, groups = reader.shots, set[str]()
-    for shot, following in zip(shots, shots[1:], strict=False):
+    for shot, following in pairwise(shots):
         if _heads(shot, following) and following.header and following.header.number == 1:
             groups.add(shot.header.word if shot.header else "")
     kept: list[Entry] = []
@@ -70,10 +67,10 @@ def _heads(shot: Entry, following: Entry) -> bool:
     return a.word != b.word and a.word != "slugline" and all(line.line == shot.source.line for line in shot.lines)
 
 
-def _apply_numbers(reader: Reader) -> None:
-    """Decides by the numbers of headers whether plain lines are shots: they count, or they belong to the shot above.
+def _apply_numbers(reader: ScriptState) -> None:
+    """Decides by the numbers of headers whether plain lines count as shots or belong to the shot above.
 
-    "Shot 1: The Arrival", "A fox arrives.", "Shot 2: …": the second line is no shot. In front of shot 1 it is none either.
+    "Shot 1: The Arrival", "A fox arrives.", "Shot 2: …": the second line is no shot, and in front of shot 1 none is.
     """
     belongs, counts, plain, above = False, False, 0, None
     for shot in reader.shots:
@@ -95,7 +92,7 @@ def _apply_numbers(reader: Reader) -> None:
             reader.warn(shot.source, f"has no header and is read as a shot of its own: {EXAMPLE}")
 
 
-def _merge_plain(reader: Reader) -> None:
+def _merge_plain(reader: ScriptState) -> None:
     kept: list[Entry] = []
     for shot in reader.shots:
         if shot.header is not None or shot.listed or shot.labelled:
@@ -123,33 +120,26 @@ def _settle_bare_times(shots: Sequence[Entry]) -> None:
             shot.timing = replace(shot.timing, start=shot.timing.duration, duration=None)
 
 
-def _empty_definitions(reader: Reader) -> None:
+def _empty_definitions(reader: ScriptState) -> None:
     """Leaves out a line such as "Script:" above a header; without headers it stays and is an error."""
     for entry in list(reader.definitions):
-        if not any(line.text for line in entry.lines) and entry.name.casefold() != "style" and _has_headers(reader):
+        if not any(line.text for line in entry.lines) and entry.name.casefold() != "style" and reader.has_headers:
             reader.definitions.remove(entry)
             reader.note(entry.source, "left out: it is no shot", left_out=True)
 
 
-def _has_headers(reader: Reader) -> bool:
-    """Whether something else than plain lines makes shots."""
-    return any(shot.header is not None or shot.labelled or shot.listed for shot in reader.shots)
-
-
-def settle_unused_names(reader: Reader, used: set[str]) -> None:
+def settle_unused_names(reader: ScriptState, used: set[str]) -> None:
     """Makes shots of definitions that nothing uses, if the script has no headers; else warns.
 
     used: the case-folded names that texts refer to. Raises ScriptError where that would be read otherwise next time.
     """
-    from .reader import STYLE, Entry
-
     unused = [entry for entry in reader.definitions if entry.name.casefold() not in used | {STYLE}]
     for entry in unused:
         name = shorten(entry.name)
         if _is_structure(entry.name):
             remedy = "use it in a shot, or give it another name"
             raise entry.source.error(f"'{name}: …' is a named thing, but no shot uses {{{name}}}", remedy)
-        if _has_headers(reader) or not reader.shots:
+        if reader.has_headers or not reader.shots:
             remedy = f"write {{{name}}} in a shot, or 'Shot 1:' before the line to make it one"
             reader.warn(entry.source, f"'{name}: …' is a named thing, but no shot uses {{{name}}}: {remedy}")
             continue
@@ -164,8 +154,6 @@ def settle_unused_names(reader: Reader, used: set[str]) -> None:
 
 def _is_structure(name: str) -> bool:
     """Whether `name: …` would be read as a label or a header if nothing used the name."""
-    from .header import parse_header
-
     try:
         header = parse_header(Line(f"{name}: x", 1))
     except ScriptError:

@@ -8,8 +8,9 @@ from pathlib import Path
 from ..types import BLOCK_FRAMES, FPS
 from .block_plan import DEFAULT_SECONDS, BlockPlan, make_plan
 from .duration import Length, Timing, shorten
+from .entry import STYLE, Entry, referenced_names
 from .hints import hints
-from .reader import STYLE, Entry, Reader, referenced_names
+from .reader import Reader
 from .reading import ScriptReading, spans_of
 from .settle import settle_unused_names
 from .shot_text import MAX_CHARACTERS, check_size, expand, parse_text

@@ -1,10 +1,11 @@
-"""Finds the structure of a script before its lines are read: headers, tables, fences, and what a chat model wrote around."""
+"""Finds the structure of a script before its lines are read: headers, tables, fences, remarks around a shot list."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from .duration import parse_timing
 from .header import FIRST_CLOCK, Header, parse_header
@@ -97,9 +98,7 @@ def _is_by_frame(rows: Sequence[Row]) -> bool:
     numbers = [int(frame["frame"]) for frame in frames]
     if len(numbers) < 2 or len(numbers) < len(written) or numbers[0] != 0:
         return False
-    return all(a < b for a, b in zip(numbers, numbers[1:], strict=False)) and numbers[-1] >= LEAST_FRAMES * (
-        len(numbers) - 1
-    )
+    return all(a < b for a, b in pairwise(numbers)) and numbers[-1] >= LEAST_FRAMES * (len(numbers) - 1)
 
 
 def _find_tables(lines: Sequence[Line], found: Structure) -> None:

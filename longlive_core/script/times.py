@@ -124,7 +124,7 @@ def find_time(line: Line, numbered: bool = False, at_end: bool = True) -> Found 
 
 
 def _end_of_bare(text: str, bare: re.Match[str]) -> int | None:
-    """The end of a time without brackets; a single time needs a colon, a dash, a comma or the end of the line behind it."""
+    """The end of a time without brackets; a single one needs a colon, a dash, a comma or the end of the line behind."""
     closer = CLOSER.match(text, bare.end())
     if closer is None and bare["single"]:
         closer = re.compile(r"\s*(?:[,;|]\s*|$)").match(text, bare.end())

@@ -25,41 +25,15 @@ FORMS: list[dict[str, Any]] = [
     for form in tomllib.loads(path.read_text("utf-8"))["form"]
 ]
 # What may stand in the marks of a line besides the words of the tables.
-STRUCTURE = {
-    "continue",
-    "to",
-    "until",
-    "bis",
-    "of",
-    "von",
-    "de",
-    "no",
-    "nr",
-    "x",
-    "text",
-    "json",
-    "about",
-    "approx",
-    "ca",
-}
-STRUCTURE |= set("fade in out cut back black smash match jump hard quick flash dissolve wipe iris".split())  # noted
-STRUCTURE |= {
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "个",
-    "個",
-    "第",
-    "style",
-    "seed",
-}
+STRUCTURE = frozenset(
+    word
+    for line in """\
+continue to until from bis of von de no nr x text json about approx ca style seed
+one two three four five six seven eight nine ten 个 個 第
+fade in out cut back black smash match jump hard quick flash dissolve wipe iris
+""".splitlines()
+    for word in line.split()
+)
 CJK = "\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af"
 WORDS = re.compile(rf"[^\W\d_{CJK}]+|[{CJK}]+")
 
@@ -87,8 +61,8 @@ def swallowed(script: ShotScript, text: str) -> list[str]:
 
 
 def is_structure(word: str, known: set[str]) -> bool:
-    """Whether a run of letters is of structure: a word, a plural, a letter or numeral behind a number, several CJK words."""
-    word = re.sub("[一二三四五六七八九十第个個至到]", "", word)
+    """Whether a run of letters is of structure: a word, a plural, a letter, a numeral, CJK words in a row."""
+    word = re.sub("[①-⑳一二三四五六七八九十第个個至到]", "", word)
     if re.match(f"[{CJK}]", word):
         return not re.sub(
             "|".join(sorted((w for w in known if re.match(f"[{CJK}]", w)), key=len, reverse=True)), "", word
