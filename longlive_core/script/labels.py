@@ -17,7 +17,7 @@ LABEL_IN_BRACKETS = re.compile(r"\[(?P<label>[^\[\]:]{1,20})\]\s*:?\s*(?P<value>
 
 
 class LabelReader(ScriptState):
-    """Reads lines with labels. `skipping`: the lines below that are part of a negative prompt, "below" or "indented"."""
+    """Reads lines with labels. `skipping`: the lines that belong to a negative prompt, "below" or "indented"."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,9 +44,6 @@ class LabelReader(ScriptState):
             self.note(line, "left out: it holds parameters of another program", left_out=True)
             return True
         return False
-
-    def _open_takes_text(self) -> bool:
-        return self.open is not None and self.open.text_below and not self.open.name
 
     def read_label(self, row: Row) -> bool:
         """Reads `Duration: 4s`, `Prompt: …`, `Camera: …`, `Negative prompt: …`. Returns False if the line is none."""

@@ -17,6 +17,7 @@ MARK = re.compile(
     r"|(?P<tag><(?:b|strong|i|em|p|li|ul|ol|div|span|u|h[1-6])>)"
     r"|(?P<emphasis>\*{1,3}|_{2,3}(?![\w*/-]+__)|`{1,2}|~~)(?=[^\s*_`~])|$)|[\u200b\u200c\u200d\u2060\ufeff]+"
 )
+MAX_MARKS = 8
 TAG = re.compile(r"</?(?:b|strong|i|em|p|li|ul|ol|div|span|u|h[1-6]|br)\s*/?>")
 NUMBER = re.compile(
     r"\(?(?P<number>[0-9]{1,3})(?:[.):、\uff1a\uff09]|\s-|\ufe0f?\u20e3)(?:\s+(?=\S)|(?<=[、\uff1a\uff09\u20e3]))|(?P<circled>[①-⑳])\s*"
@@ -50,9 +51,12 @@ def is_fence(row: Row) -> bool:
 
 
 def _strip(row: Row) -> Row:
-    """Removes marks from the start of a row until there are none."""
+    """Removes the marks from the start of a row."""
     line, bullet, heading = row.line, row.bullet, row.heading
-    while not SEPARATOR.fullmatch(line.text) and (mark := MARK.match(line.text)) and mark.end():
+    for _ in range(MAX_MARKS):
+        mark = None if SEPARATOR.fullmatch(line.text) else MARK.match(line.text)
+        if mark is None or not mark.end():
+            break
         if mark["tag"]:
             blank = Line(TAG.sub(lambda tag: " " * len(tag[0]), line.text), line.line, line.column)
             line = blank.slice(0)

@@ -13,8 +13,9 @@ from .words import fold
 def split_pieces(text: str) -> list[tuple[int, int]]:
     """Returns (start, end) of the shots of a line: between `|`, and `[4s: …] [8s: …]` in a row."""
     pieces: list[tuple[int, int]] = []
+    folded = fold(text)
     for start, end in split_bars(text):
-        folded, at = fold(text), start + len(text[start:end]) - len(text[start:end].lstrip())
+        at = start + len(text[start:end]) - len(text[start:end].lstrip())
         if folded[at : at + 1] == "[" and timed_bracket(folded, at):
             closing = closing_bracket(folded, at)
             while closing is not None and (following := folded.find("[", closing, end)) > 0:
