@@ -76,7 +76,8 @@ class Job:
         if script is None:
             script = known.script if known is not None else _read_script(settings.script)
         self._film_plan = script.plan(FPS, BLOCK_FRAMES)
-        self._remarks = [] if known is not None else script.reading.lines(self._film_plan.notes)
+        remarks = [] if known is not None else script.reading.lines(self._film_plan.notes)
+        self._remarks = [remark.partition(": ")[2] for remark in remarks]  # without "note" or "warning"
         self.plan = storyboard_plan(self._film_plan) if storyboard else self._film_plan
         _check_output(settings.output, settings.codec)
         self._has_take = settings.take or known is not None

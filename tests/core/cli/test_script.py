@@ -88,7 +88,7 @@ def test_render_takes_a_folder_of_prompts(capsys: pytest.CaptureFixture[str], tm
 
 @pytest.mark.slow
 def test_render_makes_a_film_of_each_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path) -> None:
-    """`--one-film-a-line` numbers the files, and each film has a take of its own; the remarks on a script are printed."""
+    """`--one-film-a-line` numbers the files, and each film has its take; remarks on a script are printed."""
     (tmp_path / "prompts.txt").write_text("the hero\nthe fox\n")
     words = ("render", tmp_path / "prompts.txt", "-o", tmp_path / "film.mp4", "--model", model, "--size", "32x32")
     code, out, err = longlive(capsys, *words, "--steps", "1", "--one-film-a-line")
@@ -104,4 +104,4 @@ def test_render_makes_a_film_of_each_line(capsys: pytest.CaptureFixture[str], tm
     assert code == 2 and "leave --resume out" in err
     (tmp_path / "film.txt").write_text(CHAT)
     words = ("render", tmp_path / "film.txt", "-o", tmp_path / "chat.mp4", "--model", model, "--size", "32x32")
-    assert "note: warning: line 4, column 3: looks like a header (Sht 2)" in longlive(capsys, *words, "--steps", "1")[1]
+    assert "note: line 4, column 3: looks like a header (Sht 2)" in longlive(capsys, *words, "--steps", "1")[1]
