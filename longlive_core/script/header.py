@@ -16,7 +16,7 @@ SEPARATOR = re.compile(r"\s*(?:[,;|·]\s*|[-–—/]\s+)?" + SIGNS.pattern)
 # What WebVTT has behind its times.
 CUE_SETTINGS = re.compile(r"(?:(?:align|position|line|size|region|vertical):\S+\s*)+")
 AFTER_BARE = re.compile(r"\s|[:,;|)\]]|$")
-FIRST_CLOCK = re.compile(r"(?P<time>[0-9]{1,3}:[0-9]{2}(?::[0-9]{2})?)(?![0-9:.,;])\s+(?=\w)")
+FIRST_CLOCK = re.compile(r"(?P<time>[0-9]{1,3}:[0-9]{2}(?:[:;][0-9]{2}){0,2})(?![0-9:.,;])\s+(?=\w)")
 CLOSES = {"(": ")", "[": "]", "<": ">"}
 
 
@@ -51,7 +51,8 @@ def parse_header(line: Line, clocks: bool = False) -> Header | None:
         while following := NEXT_WORD.match(text, word.end()):
             word, number = following, _number(following)
         scan = _Scan(line, text, word.end())
-        return scan.header(line, True, _word(word), number)
+        spaced = not fold(word[0]).isascii() and word["word"] is None and word[0][-1:].isspace()
+        return scan.header(line, True, _word(word), number, needs_closer=not spaced)
     if word := WORD_ALONE.match(text, at):
         return _Scan(line, text, word.end()).header(line, False, word[0].strip().lower(), None)
     if SLUGLINE.match(text):

@@ -46,6 +46,8 @@ def hints(line: Line, times: bool = True) -> Iterator[tuple[Line, str]]:
         known = get_close_matches(nearly["word"].lower(), NUMBERED.split(), 1, 0.6)
         word = known[0].capitalize() if known else "Shot"
         yield line, f"looks like a header ({shorten(written)}) and is read as prompt: write {word} {nearly['number']}:"
+    elif (word := HEADER_WORD.match(text)) and len(line.text) > word.end():
+        yield line, f"looks like a header ({word[0].strip()}) and is read as prompt: write {word[0].strip()}:"
     if LIST_MARK.match(text):
         yield line, "looks like a list mark and is read as prompt: leave the number out"
     label, colon, _ = text.partition(":")

@@ -97,8 +97,16 @@ class _Reader:
 
     def walk(self, value: Any, name: str) -> None:  # noqa: ANN401
         """Finds the shots in a value."""
-        if isinstance(value, str):
+        if _is_text(value):
             self._shot(Timing(), [self._place(value)])
+        elif (
+            isinstance(value, list)
+            and len(pair := cast(list[Any], value)) == 2
+            and _is_text(pair[0])
+            and (isinstance(pair[1], _Number))
+        ):
+            text = self._place(pair[0])
+            self._shot(time_of(self._place(pair[1])), [text])
         elif isinstance(value, list):
             for item in cast(list[Any], value):
                 self.walk(item, name)
@@ -235,9 +243,13 @@ def _leaves(value: Any) -> Iterator[Any]:  # noqa: ANN401
     yield from cast(list[Any], value if isinstance(value, list) else list(cast(dict[str, Any], value).values()))
 
 
+def _is_text(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, str) and not isinstance(value, _Number)
+
+
 def _holds_shots(value: Any) -> bool:  # noqa: ANN401
     """Whether a value has a list of texts, or an object with a prompt, in it."""
-    if isinstance(value, list) and value and all(isinstance(part, str) for part in cast(list[Any], value)):
+    if isinstance(value, list) and value and _is_text(cast(list[Any], value)[0]):
         return True
     if isinstance(value, dict):
         shots = cast(dict[str, Any], value)

@@ -104,6 +104,8 @@ class Reader(LabelReader):
             self.note(row.raw.slice(0), "left out: it is a comment", left_out=True)
             return
         if SEPARATOR.fullmatch(content.text):
+            if content.text[0] == "=" and self.open is not None and self.open.header and not self.open.lines:
+                return  # underlines a heading
             self.open, self._below_text, self.skipping = None, False, ""
             return
         indented = self._below_text and _indent(row.raw) > self._margin

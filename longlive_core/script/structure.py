@@ -102,6 +102,7 @@ def _is_by_frame(rows: Sequence[Row]) -> bool:
 
 
 def _find_tables(lines: Sequence[Line], found: Structure) -> None:
+    found.marks |= {index for index, line in enumerate(lines) if RULE.fullmatch(line.text)}
     index = 0
     while index < len(lines):
         table = find_table(lines, index) if index not in found.marks | set(found.headers) else None

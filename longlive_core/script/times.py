@@ -30,7 +30,9 @@ TIMED = re.compile(
     rf"{_GAP}(?:(?:about|approx\.?|ca\.?|duration|length|time|dur\.?|时长|時長)\s?:?\s|~|≈|时长[:]?)?(?P<time>{_RANGE}|{_SINGLE}){_GAP}{_CONTINUE}(?=[\]):]|$)",
     re.I,
 )
-BARE = re.compile(rf"(?:from )?(?P<range>{_BARE_RANGE})(?!{_LETTER})|(?P<single>{_SINGLE})(?!{_LETTER})", re.I)
+BARE = re.compile(
+    rf"(?:(?:from|for) )?(?:(?P<range>{_BARE_RANGE})(?!{_LETTER})|(?P<single>{_SINGLE})(?!{_LETTER}))", re.I
+)
 ITEM_SEPARATOR = re.compile(r"(?<![0-9])[,;]|[,;](?![0-9])|\s\|\s")
 CONTINUE = re.compile(r"\s*(?:[,;]\s*)?continue(?![\w-])\s*", re.I)
 # A length at the end of a title or a text: "(4s)", "[0s-4s]", "- 4s"; or "(4s):" between a title and a text.

@@ -12,7 +12,7 @@ LEAST_FRAMES = 8
 
 # Full-width forms and the brackets of East Asian text as ASCII, one character for one.
 FOLD = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
-    ord(wide): ord(plain) for wide, plain in zip("\u3000【】〔〕〖〗〜、", " [][][]~,", strict=True)
+    ord(wide): ord(plain) for wide, plain in zip("\u3000【】〔〕〖〗「」『』〜、", " [][][][][]~,", strict=True)
 }
 
 
