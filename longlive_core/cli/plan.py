@@ -9,6 +9,7 @@ from pathlib import Path
 from ..memory import KV_FORMATS
 from ..sampling import SEAMS
 from ..script.prompt_folder import read_script
+from ..script.reading import COMMENT
 from ..units import GIB
 from ..vram.budget import VAES, WEIGHT_BYTES
 from ..vram.planner import plan_vram
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.script is not None:
         script = read_script(args.script)
         plan = script.plan()
-        print("\n".join([plan.text(), *script.reading.lines(plan.notes), ""]))
+        print("\n".join([plan.text(), *script.reading.lines((*plan.notes, COMMENT)), ""]))
     print(plan_text(args))
     return 0
 

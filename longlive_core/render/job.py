@@ -17,6 +17,7 @@ from ..mini.text_encoder import split_words
 from ..sampling import block_noise
 from ..script import ShotScript
 from ..script.prompt_folder import read_script
+from ..script.reading import COMMENT
 from ..script.storyboard import storyboard_plan
 from ..take import Take
 from ..take.lock import TakeLock
@@ -76,7 +77,7 @@ class Job:
         if script is None:
             script = known.script if known is not None else _read_script(settings.script)
         self._film_plan = script.plan(FPS, BLOCK_FRAMES)
-        remarks = [] if known is not None else script.reading.lines(self._film_plan.notes)
+        remarks = [] if known is not None else script.reading.lines((*self._film_plan.notes, COMMENT))
         self._remarks = [remark.partition(": ")[2] for remark in remarks]  # without "note" or "warning"
         self.plan = storyboard_plan(self._film_plan) if storyboard else self._film_plan
         _check_output(settings.output, settings.codec)

@@ -13,6 +13,7 @@ from .json_shots import json_lines, read_json
 from .labels import LabelReader
 from .markup import SEPARATOR, Row, is_fence, read_rows
 from .pieces import split_pieces, without_header_bars
+from .reading import COMMENT, NO_SHOT
 from .settle import settle
 from .shot_text import only_directives
 from .source import Line, ScriptError, split_lines
@@ -75,7 +76,7 @@ class Reader(LabelReader):
             return False
         for line in (*lines[:first], *lines[last:]):
             if line.text.strip() and not line.text.strip().startswith(("```", "~~~")):
-                self.note(line, "left out: it is no shot", left_out=True)
+                self.note(line, NO_SHOT, left_out=True)
         self.lines_read |= {line.line for line in lines}
         for place, message in found.notes:
             self.note(place, message)
@@ -88,7 +89,7 @@ class Reader(LabelReader):
         content, part = row.line, self.structure
         self.lines_read.add(row.raw.line)
         if index in part.asides:
-            self.note(row.raw.slice(0), "left out: it is no shot", left_out=True)
+            self.note(row.raw.slice(0), NO_SHOT, left_out=True)
             return
         if index in part.marks:
             return
@@ -101,7 +102,7 @@ class Reader(LabelReader):
             return
         header = part.headers.get(index)
         if row.heading and header is None:
-            self.note(row.raw.slice(0), "left out: it is a comment", left_out=True)
+            self.note(row.raw.slice(0), NO_SHOT if part.headings else COMMENT, left_out=True)
             return
         if SEPARATOR.fullmatch(content.text):
             if content.text[0] == "=" and self.open is not None and self.open.header and not self.open.lines:

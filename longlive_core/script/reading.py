@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from .shots import Shot
 
 
+NO_SHOT = "left out: it is no shot"
+COMMENT = "left out: it is a comment"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Note:
     """A remark on the text from `line` and `column` (from 1) to the end of `end_line`."""
@@ -61,7 +65,7 @@ class ScriptReading:
         return tuple(sorted((*self.notes, *self.warnings)))
 
     def lines(self, besides: Sequence[str] = ()) -> list[str]:
-        """Returns the remarks as lines of text, without those that begin with a line of `besides`."""
+        """Returns the remarks as lines of text, without those that begin with a text of `besides`."""
         kinds = [("note", note) for note in self.notes] + [("warning", warning) for warning in self.warnings]
         shown = sorted(kinds, key=lambda item: item[1])
         return [f"{kind}: {note}" for kind, note in shown if not note.message.startswith((*besides, "\0"))]

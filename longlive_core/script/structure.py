@@ -26,7 +26,7 @@ class Structure:
     """What the rows of a script are, by index. `asides` are left out, `marks` are structure without text.
 
     `clocks`: a clock before a text is a start. `by_frame`: numbers before a colon are video frames. `referenced`: names
-    in curly brackets.
+    in curly brackets. `headings`: headers are headings of Markdown, so that `#` begins no comment.
     """
 
     headers: dict[int, Header] = field(default_factory=dict[int, Header])
@@ -36,7 +36,7 @@ class Structure:
     referenced: set[str] = field(default_factory=set[str])
     clocks: bool = False
     by_frame: bool = False
-    fenced: bool = False
+    headings: bool = False
 
 
 def find_structure(rows: Sequence[Row], fences: Sequence[int]) -> Structure:
@@ -87,6 +87,7 @@ def _find_headers(rows: Sequence[Row], found: Structure) -> set[int]:
             continue
         if header is not None:
             found.headers[index] = header
+            found.headings |= row.heading
             structural.add(index)
     return structural
 

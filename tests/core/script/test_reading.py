@@ -78,3 +78,19 @@ def test_shots_that_are_added_have_their_reading() -> None:
         "Narrator: it runs",
         "a lake",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [
+        ("0:00 - a\n0:04 - b", [("0s", None), ("4s", None)]),
+        ("0s: a\n4s: b", [("0s", None), ("4s", None)]),
+        ("4s: a\n3s: b", [(None, "4s"), (None, "3s")]),
+        ("Shot 1, 0:00: a\nShot 2, 0:04: b", [("0s", None), ("4s", None)]),
+        ("Shot 1, 0:05: a\nShot 2, 0:04: b", [(None, "5s"), (None, "4s")]),
+    ],
+)
+def test_single_times_without_brackets(text: str, times: list[tuple[str | None, str | None]]) -> None:
+    """They are starts if the first is zero, else lengths."""
+    shots = ShotScript.parse(text).shots
+    assert [(shot.start and str(shot.start), shot.duration and str(shot.duration)) for shot in shots] == times
