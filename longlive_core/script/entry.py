@@ -58,6 +58,7 @@ class ScriptState:
         self.notes: list[Note] = []
         self.warnings: list[Note] = []
         self.left_out: list[Note] = []
+        self.pieces_left_out: list[Line] = []
         self.lines_read: set[int] = set()
         self.structure = Structure()
         self.open: Entry | None = None

@@ -132,6 +132,7 @@ class Reader(LabelReader):
 
     def _read_table_row(self, line: Line, table: Table) -> None:
         timing, texts, unused = shot_of_row(line, table)
+        self.pieces_left_out += unused
         for cell in unused:
             self.note(cell, f"'{shorten(cell.text)}' is left out: it is no part of a shot")
         if texts:

@@ -80,13 +80,15 @@ class ScriptReading:
         return [row.slice(0) for row in rows if row.text.strip()]
 
 
-def spans_of(lines: list[Line], texts: list[Line], read: set[int], left_out: list[Note]) -> tuple[Span, ...]:
-    """Returns the spans of a script: texts, lines that are left out, and the marks on the lines that were `read`."""
+def spans_of(
+    lines: list[Line], texts: list[Line], pieces: list[Line], read: set[int], left_out: list[Note]
+) -> tuple[Span, ...]:
+    """Returns the spans of a script: texts, what is left out, and the marks on the lines that were `read`."""
     noted = {number for note in left_out for number in range(note.line, note.end_line + 1)}
     by_line: dict[int, list[Span]] = {}
-    for piece in texts:
+    for piece, kind in [*((text, "text") for text in texts), *((piece, "note") for piece in pieces)]:
         if piece.text and piece.column > 0:
-            span = Span(piece.line, piece.column, piece.column + len(piece.text), "text")
+            span = Span(piece.line, piece.column, piece.column + len(piece.text), kind)
             by_line.setdefault(piece.line, []).append(span)
     spans: list[Span] = []
     for line in lines:

@@ -213,7 +213,7 @@ def reading_of(reader: Reader, shots: tuple[Shot, ...]) -> ScriptReading:
             for place, message in hints(piece, times=not found_in_text):
                 reader.warn(place, message)
     texts = [piece for entry in (*reader.definitions, *reader.shots) for piece in entry.lines]
-    spans = spans_of(reader.lines, texts, reader.lines_read, reader.left_out)
+    spans = spans_of(reader.lines, texts, reader.pieces_left_out, reader.lines_read, reader.left_out)
     return ScriptReading(shots, tuple(sorted((*reader.notes, *reader.left_out))), tuple(sorted(reader.warnings)), spans)
 
 

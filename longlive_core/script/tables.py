@@ -81,11 +81,11 @@ def shot_of_row(row: Line, table: Table) -> tuple[Timing, list[Line], list[Line]
         if role == "number" and (header := parse_header(cell)):
             timing = header.timing if timing == Timing() else timing
             texts += header.texts
-        elif role in ("text", "number"):
-            texts.append(cell)
         elif role == "time" and timing == Timing():
             timing = time_of(cell)
-        elif role in ("negative", "aside", "time"):
+        elif role in ("text", "number", "time"):
+            texts.append(cell)
+        elif role in ("negative", "aside"):
             unused.append(cell)
         else:
             others += [Line(f"{name}:", row.line, 0), cell]  # column 0: not in the row if name else [cell]

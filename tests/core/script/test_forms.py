@@ -62,6 +62,8 @@ def swallowed(script: ShotScript, text: str) -> list[str]:
 
 def is_structure(word: str, known: set[str]) -> bool:
     """Whether a run of letters is of structure: a word, a plural, a letter, a numeral, CJK words in a row."""
+    if word in known:
+        return True
     word = re.sub("[①-⑳一二三四五六七八九十第个個至到]", "", word)
     if re.match(f"[{CJK}]", word):
         return not re.sub(

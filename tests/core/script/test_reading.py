@@ -94,3 +94,11 @@ def test_single_times_without_brackets(text: str, times: list[tuple[str | None, 
     """They are starts if the first is zero, else lengths."""
     shots = ShotScript.parse(text).shots
     assert [(shot.start and str(shot.start), shot.duration and str(shot.duration)) for shot in shots] == times
+
+
+def test_a_cell_of_a_table_is_said_or_read() -> None:
+    """A title and a negative prompt are left out with a note; words in a column of times are text."""
+    script = ShotScript.parse("Time,Title,Prompt,Negative\n4s,Snow,a fox,blurry\n0-4s,,it runs,\n")
+    assert [shot.text for shot in script.shots] == ["a fox", "it runs"]
+    assert [(note.line, note.message[:6]) for note in script.reading.notes[:2]] == [(2, "'Snow'"), (2, "'blurr")]
+    assert {(span.line, span.column) for span in script.reading.spans if span.kind == "note"} == {(2, 4), (2, 15)}
