@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..longlive_core.script import BlockPlan, ShotScript
 from ..longlive_core.script.block_plan import cut_prompt
+from ..longlive_core.script.reading import COMMENT
 from ..longlive_core.types import FPS
 from . import tooltips
 from .checks import error_or_true
@@ -68,7 +69,7 @@ class ShotScriptNode(io.ComfyNode):
     def execute(cls, script: str, default_seconds: float, fps: float) -> io.NodeOutput:
         shots = ShotScript.parse(script)
         plan = shots.plan(fps, default_seconds=default_seconds)
-        text = plan.text()
+        text = "\n".join([plan.text(), *shots.reading.lines((*plan.notes, COMMENT))])
         return io.NodeOutput(Shots(shots, plan), text, plan.video_frames, plan.seconds, ui=ui.PreviewText(text))
 
 

@@ -36,6 +36,7 @@ FILM = "unipc window generate film own_golden"
 TAKE = "take_film retake append"
 LORA = "lora linears checkpoint convert"
 VAE = "vae vae_stage own_golden"
+FORMS = "forms reading"
 SCRIPT = "script block_plan properties from_plan append"
 
 # fmt: off
@@ -96,6 +97,9 @@ MUTANTS = (
     Mutant("the first block is a cut", "requested.number > 1 and not requested.shot.continues", "not requested.shot.continues", SCRIPT),
     Mutant("half a block is too short", "blocks * 2 < 1", "blocks * 2 <= 1", SCRIPT),
     Mutant("a moment in blocks forgets the first frame", "max(frames - (TIME_FACTOR - 1), Fraction(0))", "max(frames, Fraction(0))", SCRIPT),
+    Mutant("a line that headers do not count is a shot", "if belongs and not counts:", "if counts and not belongs:", FORMS),
+    Mutant("clocks without brackets are lengths", "if not bare or bare[0].timing.start is None:", "if bare:", FORMS),
+    Mutant("remarks around a list are shots", "aside = aside or (begins and", "aside = aside and (begins and", FORMS),
     # training/
     Mutant("the average begins after its first update", "and self.average is None and step >=", "and self.average is None and step >", "trainer"),
     Mutant("the average moves by its decay", "alpha=1 - self.decay", "alpha=self.decay", "trainer"),

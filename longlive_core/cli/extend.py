@@ -63,6 +63,7 @@ def extend_job(args: argparse.Namespace, **hooks: Any) -> tuple[Job, int]:  # no
         settings = RenderSettings.resumed(args.source, args.output, given, **unrecorded)
         take = Take.load(args.source)
         longer = append(take, read_text(args.script))
+        _print_reading(longer)
         return Job(settings, take=longer, storyboard=args.preview, **hooks), len(take.shots)
     if args.preview:
         raise ValueError("--preview needs a take; leave it out to continue a video")
@@ -74,7 +75,13 @@ def extend_job(args: argparse.Namespace, **hooks: Any) -> tuple[Job, int]:  # no
         raise ValueError(f"the film would replace the video {args.source}; name another file with -o")
     settings = RenderSettings.of(None, args.output, given, **unrecorded)
     video = GivenVideo(settings, args.source, args.prompt, read_text(args.script), hooks.get("should_stop"))
+    _print_reading(video.take)
     return Job(settings, video=video, **hooks), 1
+
+
+def _print_reading(take: Take) -> None:
+    for line in take.script.reading.lines():
+        print(line)
 
 
 def extend_lines(job: Job, number: int) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ..oom import OutOfMemoryError
 from ..pipeline.stages import StageError, format_error
 from ..sampling.generate import NotFiniteError
-from . import convert, evaluate, extend, plan, render, retake, takes, train, verify
+from . import convert, evaluate, extend, plan, render, retake, script, takes, train, verify
 from .console import BAD_INPUT, STOPPED
 
 # Errors that the user can remedy; any other error is a fault of ours and shows its traceback.
@@ -22,6 +22,7 @@ USER_ERRORS = (ValueError, OSError, NotFiniteError, OutOfMemoryError)
 # Name, line of help and module of each command; a module has `add_arguments(parser)` and `run(args)`.
 COMMANDS = (
     ("render", "render a shot script as a film", render),
+    ("script", "show how a shot script is read, with notes and warnings", script),
     ("retake", "make one shot of a film again", retake),
     ("extend", "add shots to the end of a film or of any video", extend),
     ("takes", "list, show, edit and prune takes: the stored settings and shot versions of films", takes),

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
 from ..memory import KV_FORMATS
 from ..sampling import SEAMS
+from ..script.prompt_folder import read_script
+from ..script.reading import COMMENT
 from ..units import GIB
 from ..vram.budget import VAES, WEIGHT_BYTES
 from ..vram.planner import plan_vram
+from .script import SCRIPT_HELP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
+    parser.add_argument("script", type=Path, nargs="?", help=f"{SCRIPT_HELP}: print its blocks too")
     parser.add_argument("--vram", required=True, metavar="12GB", help="the card's VRAM, as it is sold")
     parser.add_argument("--size", default="704x1280", metavar="HxW", help="pixels, multiples of 32 (704x1280)")
     parser.add_argument("--weights", choices=list(WEIGHT_BYTES), help="format of the weights (the best that fits)")
@@ -27,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; returns the exit code."""
+    if args.script is not None:
+        script = read_script(args.script)
+        plan = script.plan()
+        print("\n".join([plan.text(), *script.reading.lines((*plan.notes, COMMENT)), ""]))
     print(plan_text(args))
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from unicodedata import category
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ class TextEncoder(nn.Module):
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """Returns the words of the text that are not in the vocabulary, each once, in order of appearance."""
-        return tuple(dict.fromkeys(word for word in split_words(text) if word not in self._index))
+        return tuple(dict.fromkeys(word for word in _words_of_any_alphabet(text) if word not in self._index))
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Encodes P texts as `[P, L, width]`, where L is the length of the longest; padding rows are zero."""
@@ -58,6 +59,14 @@ class TextEncoder(nn.Module):
     def encode(self, text: str) -> Tensor:
         """Encodes one text as `[L, width]` without padding; an empty text is one row of zeros."""
         return self([text])[0].clone()
+
+
+def _words_of_any_alphabet(text: str) -> list[str]:
+    """Splits a text into lower-case words at everything that is not a letter, a mark or a digit of any alphabet.
+
+    The vocabulary is ASCII: `split_words` drops the other letters, which is how the model was trained.
+    """
+    return "".join(sign if category(sign)[0] in "LMN" else " " for sign in text.lower()).split()
 
 
 def split_words(text: str) -> list[str]:

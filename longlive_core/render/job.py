@@ -16,6 +16,8 @@ from ..mini import Mini
 from ..mini.text_encoder import split_words
 from ..sampling import block_noise
 from ..script import ShotScript
+from ..script.prompt_folder import read_script
+from ..script.reading import COMMENT
 from ..script.storyboard import storyboard_plan
 from ..take import Take
 from ..take.settings import Settings
@@ -47,6 +49,7 @@ class Job:
         settings: RenderSettings,
         *,
         mini: Mini | None = None,
+        script: ShotScript | None = None,
         take: Take | None = None,
         video: GivenVideo | None = None,
         storyboard: bool = False,
@@ -56,10 +59,10 @@ class Job:
     ) -> None:
         """Reads, loads and checks everything, and opens the film's file last.
 
-        mini: replaces the model of the settings. take: an edited take to continue instead of `settings.resume`; it is
-        saved after all checks. video: begins the film and is encoded here. storyboard: makes only the first block of
-        every shot and writes FILM.preview.mp4 and .png; a film that is resumed from the take begins its shots with
-        these blocks, bit for bit. on_note: receives notes while the film is made.
+        mini: replaces the model of the settings. script: replaces its script. take: an edited take to continue instead
+        of `settings.resume`; it is saved after all checks. video: begins the film and is encoded here. storyboard:
+        makes only the first block of every shot and writes FILM.preview.mp4 and .png; a film that is resumed from the
+        take begins its shots with these blocks, bit for bit. on_note: receives notes while the film is made.
 
         Raises ValueError (including ScriptError and CheckpointError) and OSError for invalid settings and files, and
         ClipStopped after a stop while the video is encoded; nothing is left on disk then.
@@ -72,8 +75,11 @@ class Job:
         if take is None and settings.resume is not None:
             take = Take.load(settings.resume)
         known = video.take if video is not None else take
-        script = known.script if known is not None else _read_script(settings.script)
+        if script is None:
+            script = known.script if known is not None else _read_script(settings.script)
         self._film_plan = script.plan(FPS, BLOCK_FRAMES)
+        remarks = [] if known is not None else script.reading.lines((*self._film_plan.notes, COMMENT))
+        self._remarks = [remark.partition(": ")[2] for remark in remarks]  # without "note" or "warning"
         self.plan = storyboard_plan(self._film_plan) if storyboard else self._film_plan
         _check_output(settings.output, settings.codec)
         if take is not None:
@@ -126,7 +132,7 @@ class Job:
         weights = weights_fingerprint(self.mini, loras) if self._has_take else ""
         notes = (*model_notes(settings.model), *change_linears(self.mini.model, settings.fp8, loras))
         self._size = latent_size(settings.size, self.mini.pixel_size)
-        self.notes = (*self.plan.notes, *notes, *_unknown_word_notes(script, self.mini))
+        self.notes = (*self._remarks, *self.plan.notes, *notes, *_unknown_word_notes(script, self.mini))
         sampler = self._sampler(self._size)
         start = partial(sampler.start, self.mini.model, self.mini.encode_text)
         start(self.plan)  # raises for invalid settings even if every block is stored
@@ -217,7 +223,7 @@ def _preview(settings: RenderSettings) -> RenderSettings:
 def _read_script(script: Path | None) -> ShotScript:
     if script is None:
         raise ValueError("a film needs a script, or --resume with the take of one that was begun")
-    return ShotScript.read(script)
+    return read_script(script)
 
 
 def _check_output(path: Path, codec: str) -> None:

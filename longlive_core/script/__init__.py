@@ -2,7 +2,18 @@
 
 from .block_plan import CUT_PREFIX, BlockPlan
 from .duration import Length
+from .reading import Note, ScriptReading
 from .shots import Shot, ShotScript, plan_shot
 from .source import ScriptError
 
-__all__ = ["CUT_PREFIX", "BlockPlan", "Length", "ScriptError", "Shot", "ShotScript", "plan_shot"]
+__all__ = [
+    "CUT_PREFIX",
+    "BlockPlan",
+    "Length",
+    "Note",
+    "ScriptError",
+    "ScriptReading",
+    "Shot",
+    "ShotScript",
+    "plan_shot",
+]

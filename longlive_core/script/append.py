@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from .duration import shorten
-from .reader import MAX_SHOTS, STYLE, Entry, Reader
+from .entry import MAX_SHOTS, STYLE, Entry, referenced_names
+from .reader import Reader
+from .settle import settle_unused_names
 from .shot_text import parse_text
-from .shots import ShotScript, read_definitions, read_shot
+from .shots import ShotScript, read_definitions, read_shot, reading_of
 from .source import Line, ScriptError
 
 
 def append_shots(script: ShotScript, text: str) -> ShotScript:
     """Returns the script followed by the shots of `text`, which may use the names of the script and define others.
+
+    Its `reading` is that of `text`.
 
     Raises ScriptError, with line and column of `text`, if it is not a script, has no shots, or defines the style or a
     name differently from the script.
@@ -27,9 +31,14 @@ def append_shots(script: ShotScript, text: str) -> ShotScript:
     if (total := len(script.shots) + len(added.shots)) > MAX_SHOTS:
         first = added.shots[MAX_SHOTS - len(script.shots)]
         raise first.source.error(f"with these the film has {total:,} shots; the limit is {MAX_SHOTS:,}", "add fewer")
+    read_definitions(list(_new(added.definitions, script)))
+    texts = [entry.source_text.text for entry in (*existing.definitions, *added.definitions, *added.shots)]
+    defined = {name.casefold() for name, _ in script.names}
+    settle_unused_names(added, referenced_names(texts) | defined)
     definitions = read_definitions([*existing.definitions, *_new(added.definitions, script)])
     shots = tuple(read_shot(entry, definitions) for entry in added.shots)
-    return replace(script, shots=(*script.shots, *shots), names=definitions.names)
+    reading = reading_of(added, shots)
+    return replace(script, shots=(*script.shots, *shots), names=definitions.names, reading=reading)
 
 
 def _new(definitions: list[Entry], script: ShotScript) -> Iterator[Entry]:

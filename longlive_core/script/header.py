@@ -1,111 +1,203 @@
-"""Parses the header of a shot: `Shot 1 (4s):`, `Scene 2:`, `[4s-9s]:`, `[0s: …]`, `(4s)`, `continue:`."""
+"""Parses the header of a shot: `Shot 1 (4s):`, `Scene 1, Shot 2 - 4s -`, `[Shot 1]`, `[4s-9s]:`, `0:00-0:04`."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from .duration import Timing, parse_timing
 from .shot_text import closing_bracket
 from .source import Line
+from .times import BARE, CLOSER, CONTINUE, Found, find_time, parse_bare, parse_group, timed_bracket
+from .words import HEADER_WORD, NEXT_WORD, SIGNS, SLUGLINE, WORD_ALONE, fold
 
-COLON = re.compile(r"\s*[:\uff1a]\s*")
-# Ends a header. A dash or full stop must be followed by white space: "Shot 1.5" is not a header.
-CLOSER = re.compile(r"\s*(?:[:\uff1a]|[-–—.)](?=\s|$))\s*")
-WORD = re.compile(
-    r"(?:shot|scene|clip|segment)(?:\s*(?:#\s*)?(?P<number>[0-9]+[a-z]?)(?!\w)|(?![\w-]))\s*", re.IGNORECASE
-)
-CONTINUE = re.compile(r"\s*(?:[,;]\s*)?continue(?![\w-])\s*", re.IGNORECASE)
-ITEM_SEPARATOR = re.compile(r"[,;]")
-# A bracket at the start of a line is a header only if a time follows: "[wide shot] a fox" is plain text.
-# Repetitions are bounded to avoid catastrophic backtracking.
-CLOCK_TIME = (
-    r"[-+−]?\s{0,9}(?:[0-9]{1,9}:[0-9]{2}(?::[0-9]{2})?(?:\.[0-9]{1,9})?|[0-9]{0,20}\.?[0-9]{1,20})"
-    r"\s{0,9}[^\W\d_]{0,12}"
-)
-LOOKS_TIMED = re.compile(
-    rf"\s{{0,9}}{CLOCK_TIME}\s{{0,9}}(?:(?:->|\.\.|[-–—→]|to\b|until\b)\s{{0,9}}{CLOCK_TIME}\s{{0,9}})?"
-    r"(?:[,;]\s{0,9}continue\s{0,9})?(?=[\]):\uff1a]|$)",
-    re.IGNORECASE,
-)
+COLON = re.compile(r"\s*:\s*")
+SEPARATOR = re.compile(r"\s*(?:[,;|·]\s*|[-–—/]\s+)?" + SIGNS.pattern)
+# What WebVTT has behind its times.
+CUE_SETTINGS = re.compile(r"(?:(?:align|position|line|size|region|vertical):\S+\s*)+")
+AFTER_BARE = re.compile(r"\s|[:,;|)\]]|$")
+FIRST_CLOCK = re.compile(r"(?P<time>[0-9]{1,3}:[0-9]{2}(?:[:;][0-9]{2}){0,2})(?![0-9:.,;])\s+(?=\w)")
+CLOSES = {"(": ")", "[": "]", "<": ">"}
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of a shot and the text after it on the same line (empty if the text is on the lines below)."""
+    """The header of a shot and the texts on its line: a title before the time, the text behind it.
+
+    `word` is the word before the number ("" for a time alone), `number` the number if it is written in digits.
+    `text_below`: the text of the shot is on the lines below, because there is none here, or only a title.
+    """
 
     source: Line
-    timing: Timing
-    continues: bool
-    text: Line
+    timing: Timing = field(default_factory=Timing)
+    continues: bool = False
+    texts: tuple[Line, ...] = ()
+    word: str = ""
+    number: int | None = None
+    text_below: bool = False
 
 
-def parse_header(line: Line) -> Header | None:
+def parse_header(line: Line, clocks: bool = False) -> Header | None:
     """Parses the header at the start of `line`; None if the line has no header.
 
-    Raises ScriptError for an incomplete or invalid header.
+    clocks: a clock before a text, as in `0:04 a fox`, is a start. Raises ScriptError for an incomplete or wrong header.
     """
-    if word := WORD.match(line.text):
-        return _after_word(line, word)
-    if line.text[:1] in ("[", "(") and (timed := LOOKS_TIMED.match(line.text, 1)):
-        if line.text[0] == "[" and COLON.match(line.text, timed.end()):
-            return _around_text(line, timed.end())
-        return _after_group(line, 0)
-    if (word := CONTINUE.match(line.text)) and (colon := COLON.match(line.text, word.end())):
-        return Header(line, Timing(), True, line.slice(colon.end()))
-    return None
+    text = fold(line.text)
+    at = signs.end() if (signs := SIGNS.match(text)) else 0
+    if text[at : at + 1] in CLOSES and (header := _in_brackets(line, text, at)):
+        return header
+    if word := HEADER_WORD.match(text, at):
+        number = _number(word)
+        while following := NEXT_WORD.match(text, word.end()):
+            word, number = following, _number(following)
+        scan = _Scan(line, text, word.end())
+        spaced = not fold(word[0]).isascii() and word["word"] is None and word[0][-1:].isspace()
+        return scan.header(line, True, _word(word), number, needs_closer=not spaced)
+    if word := WORD_ALONE.match(text, at):
+        return _Scan(line, text, word.end()).header(line, False, word[0].strip().lower(), None)
+    if SLUGLINE.match(text):
+        return Header(line, texts=(line,), word="slugline", text_below=True)
+    return _timed(line.slice(at), clocks)
 
 
-def _after_word(line: Line, word: re.Match[str]) -> Header | None:
-    """Parses the rest after `Shot 1`: an optional group in brackets, `continue` and a colon."""
-    bracket = line.text[word.end() : word.end() + 1]
-    if bracket in ("(", "[") and (word["number"] or LOOKS_TIMED.match(line.text, word.end() + 1)):
-        return _after_group(line, word.end())
-    flag = CONTINUE.match(line.text, word.end())
-    end = flag.end() if flag else word.end()
-    closer = (CLOSER if word["number"] else COLON).match(line.text, end)
-    if closer is None and not (word["number"] and end == len(line.text)):
+def _word(match: re.Match[str]) -> str:
+    return next(match[name] for name in ("word", "cjk", "ordinal", "hash") if match[name] is not None).lower()
+
+
+def _number(match: re.Match[str]) -> int | None:
+    written = next(value for name, value in match.groupdict().items() if name.endswith("number") and value)
+    digits = re.match(r"[0-9]{1,6}", written)
+    return int(digits[0]) if digits else None
+
+
+def _timed(line: Line, clocks: bool) -> Header | None:
+    """Parses a time at the start of a line, or `continue:`."""
+    text = fold(line.text)
+    if clocks and (clock := FIRST_CLOCK.match(text)):
+        timing = parse_bare(line.slice(0, clock.end("time")), start=True)
+        return _of_found(line, Found(timing, False, line.slice(0, 0), line.slice(clock.end())))
+    if (flag := CONTINUE.match(text)) and (colon := COLON.match(text, flag.end())):
+        rest = line.slice(colon.end())
+        return Header(line, continues=True, texts=(rest,), text_below=not rest.text)
+    found = find_time(line, at_end=False)
+    return None if found is None else _of_found(line, found)
+
+
+def _of_found(line: Line, found: Found) -> Header:
+    scan = _Scan(found.after, fold(found.after.text), 0, found.timing, found.continues)
+    scan.flag_and_closer(COLON)
+    rest = scan.rest()
+    if settings := CUE_SETTINGS.fullmatch(rest.text):
+        rest = rest.slice(settings.end())
+    if HEADER_WORD.match(fold(rest.text)) and (named := parse_header(rest)) and named.timing == Timing():
+        return replace(named, source=line, timing=scan.timing)  # "[0s-4s] Shot 1: a fox"
+    return Header(line, scan.timing, scan.continues, (rest,), text_below=not rest.text)
+
+
+def _in_brackets(line: Line, text: str, opening: int) -> Header | None:
+    """Parses `[Shot 1]`, `[Shot 1 - 4s]` and `[Shot 1: a fox]`, with a time, a colon and a text behind."""
+    closing = text.find(">", opening) if text[opening] == "<" else closing_bracket(text, opening)
+    word = HEADER_WORD.match(text, opening + 1)
+    if word is None or closing is None or closing < word.end() - 1:
         return None
-    return Header(line, Timing(), flag is not None, line.slice(closer.end() if closer else end))
+    inner = parse_header(line.slice(opening + 1, closing))
+    if inner is None or not inner.word:
+        return None
+    after = line.slice(closing + 1)
+    scan = _Scan(after, fold(after.text), 0, inner.timing, inner.continues)
+    outer = scan.header(line, True, inner.word, inner.number, needs_closer=False)
+    if outer is None:
+        return None
+    texts = (*inner.texts, *outer.texts)
+    return replace(outer, texts=texts, text_below=not any(piece.text for piece in outer.texts))
 
 
-def _after_group(line: Line, opening: int) -> Header:
-    """Parses `(4s)`, `[4s-9s]` or `(8 blocks, continue)` at `opening`, then an optional `continue`, colon and text."""
-    if (closing := closing_bracket(line.text, opening)) is None:
-        raise line.error(f"'{line.text[opening]}' is never closed", "close the bracket of the header", opening)
-    timing, inside = _parse_group(line.slice(opening + 1, closing), line.text[opening] == "[")
-    flag = CONTINUE.match(line.text, closing + 1)
-    end = flag.end() if flag else closing + 1
-    closer = COLON.match(line.text, end)
-    if flag and closer is None and end < len(line.text):
-        flag, end = None, closing + 1
-    return Header(line, timing, inside or flag is not None, line.slice(closer.end() if closer else end))
+@dataclass(slots=True)
+class _Scan:
+    """Reads what stands behind the word of a header, from offset `at`: times, `continue`, a colon."""
 
+    line: Line
+    text: str
+    at: int
+    timing: Timing = field(default_factory=Timing)
+    continues: bool = False
+    titles: list[Line] = field(default_factory=list[Line])
+    grouped: bool = False
 
-def _around_text(line: Line, colon: int) -> Header:
-    """Parses `[0s: the text]`, where the text is inside the bracket."""
-    if (closing := closing_bracket(line.text, 0)) is None:
-        raise line.error(
-            "'[' is never closed", "close it after the text of the shot, or before the colon as in [4s-9s]:"
-        )
-    timing, continues = _parse_group(line.slice(1, colon), True)
-    after_colon = line.slice(colon + 1, closing)
-    if not line.slice(closing + 1).text:
-        return Header(line, timing, continues, after_colon)
-    spaced = Line(line.text[:closing] + " " + line.text[closing + 1 :], line.line, line.column)
-    return Header(line, timing, continues, spaced.slice(colon + 1))
+    def header(
+        self, source: Line, numbered: bool, word: str, number: int | None, needs_closer: bool = True
+    ) -> Header | None:
+        """Parses the rest of a header and its text; None if this is none after all."""
+        while self.group(numbered) or (numbered and self.bare()):
+            self.grouped = True
+        closed = self.flag_and_closer(CLOSER if numbered else COLON)
+        at_end = self.at >= len(self.text) and numbered
+        if needs_closer and not (closed or self.grouped or at_end):
+            return None
+        return self._with_text(source, word, number)
 
+    def _with_text(self, source: Line, word: str, number: int | None) -> Header:
+        rest, timing, continues = self.rest(), self.timing, self.continues
+        texts, below = (*self.titles, rest), not rest.text
+        if timing == Timing() and (found := find_time(rest, numbered=True)):
+            timing, continues = found.timing, continues or found.continues
+            after = found.after
+            if closer := CLOSER.match(fold(after.text)):
+                after = after.slice(closer.end())
+            texts = (*self.titles, found.before, after)
+            below = not after.text or after.text.startswith("@")
+        return Header(source, timing, continues, tuple(text for text in texts if text.text), word, number, below)
 
-def _parse_group(group: Line, single_is_start: bool) -> tuple[Timing, bool]:
-    """Parses the inside of a bracket: at most one time, and whether it says `continue`."""
-    timing, continues, start = Timing(), False, 0
-    for end in [*(separator.start() for separator in ITEM_SEPARATOR.finditer(group.text)), len(group.text)]:
-        item = group.slice(start, end)
-        if item.text.lower() == "continue":
-            continues = True
-        elif timing != Timing():
-            raise item.error("a second length in one header", "keep one of them")
-        else:
-            timing = parse_timing(item, single_is_start)
-        start = end + 1
-    return timing, continues
+    def group(self, numbered: bool) -> bool:
+        """Reads `(4s)`, `[4s-9s]` or `(8 blocks, continue)`."""
+        if self.text[self.at : self.at + 1] not in ("(", "["):
+            return False
+        timed = timed_bracket(self.text, self.at)
+        if timed is None and (not numbered or self.grouped or self.timing != Timing()):
+            return False
+        if self.timing != Timing():
+            return False
+        if (closing := closing_bracket(self.text, self.at)) is None:
+            message = f"'{self.line.text[self.at]}' is never closed"
+            raise self.line.error(message, "close the bracket of the header", self.at)
+        inside = self.line.slice(self.at + 1, closing)
+        self.timing, self.continues, titles = parse_group(inside, self.text[self.at] == "[")
+        self.titles += titles
+        self.at = closing + 1
+        return True
+
+    def bare(self) -> bool:
+        """Reads a time without brackets, as in `, 4s` and `- 0:00-0:04`."""
+        start = separator.end() if (separator := SEPARATOR.match(self.text, self.at)) else self.at
+        bare = BARE.match(self.text, start)
+        if bare is None or self.timing != Timing() or not AFTER_BARE.match(self.text, bare.end()):
+            return False
+        source = self.line.slice(*bare.span("range" if bare["range"] else "single"))
+        zero = bool(bare["single"]) and not re.search("[1-9]", bare[0])
+        self.timing = parse_bare(source, start=True) if zero else parse_timing(source, False)
+        if bare["single"] and not zero:
+            self.timing = replace(self.timing, bare=True)
+        self.at = bare.end()
+        if pair := re.compile(r"\s*[)\]]").match(self.text, self.at):
+            self.at = pair.end()
+        return True
+
+    def flag_and_closer(self, pattern: re.Pattern[str]) -> bool:
+        """Reads `continue` and a colon, or what else ends a header; returns whether it is closed.
+
+        "continue" before other words is the beginning of the text: "Shot 1 (4s) continue walking".
+        """
+        began, flag = self.at, CONTINUE.match(self.text, self.at)
+        if flag:
+            self.at = flag.end()
+        closer = pattern.match(self.text, self.at)
+        if closer is None and flag and self.at < len(self.text):
+            self.at = began
+            return False
+        self.continues |= flag is not None
+        self.at = closer.end() if closer else self.at
+        return closer is not None
+
+    def rest(self) -> Line:
+        """What is left of the line."""
+        return self.line.slice(self.at)

@@ -16,6 +16,7 @@ ESCAPE = r"\\[\\|{}\[\]()@]"
 DIRECTIVE = re.compile(r"(?<!\S)@(?P<name>[^\W\d][\w-]*)(?:\s*=\s*(?P<value>[^\s|{}\[\]()]*))?")
 TOKEN = re.compile(rf"{ESCAPE}|[{{}}\[\]()|]|{DIRECTIVE.pattern}")
 REFERENCE = re.compile(rf"{ESCAPE}|\{{([^{{}}]*)\}}")
+WILDCARD = re.compile(r"\{[^{}|]*(?:\|[^{}|]*)+\}")
 PAIRS = {")": "(", "]": "[", "}": "{"}
 DEPTH_CHANGE = dict.fromkeys("([{", 1) | dict.fromkeys(")]}", -1)
 
@@ -55,13 +56,12 @@ def only_directives(text: str) -> bool:
     return "@" in text and not DIRECTIVE.sub("", text).strip()
 
 
-def parse_text(source_text: SourceText, in_shot: bool = True) -> ShotText:
-    """Checks the brackets, extracts the directives and escapes plain `|` signs.
+def parse_text(source_text: SourceText, in_shot: bool = True, seed: int | None = None) -> ShotText:
+    """Checks the brackets, extracts the directives and escapes plain `|` signs. seed: one that was read before.
 
     Raises ScriptError at an unbalanced bracket, an unknown or misplaced directive, and an invalid seed.
     """
     text, pieces, brackets, end = source_text.text, list[str](), list[re.Match[str]](), 0
-    seed: int | None = None
     for token in TOKEN.finditer(text):
         if token["name"]:
             if not in_shot or seed is not None:
@@ -94,6 +94,8 @@ def expand(text: str, names: dict[str, str], source_text: SourceText) -> str:
     for token in REFERENCE.finditer(text):
         named = token[1]
         value = token[0][1:] if named is None else names.get(named.strip().casefold())
+        if named is not None and WILDCARD.fullmatch(token[0]):
+            value = token[0]  # of other programs; means nothing here and is kept as text
         if value is None:
             raise _unknown_name(source_text, token[1], names)
         pieces += [text[end : token.start()], value]

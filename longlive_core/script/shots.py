@@ -7,10 +7,15 @@ from pathlib import Path
 
 from ..types import BLOCK_FRAMES, FPS
 from .block_plan import DEFAULT_SECONDS, BlockPlan, make_plan
-from .duration import Length, shorten
-from .reader import STYLE, Entry, Reader
-from .shot_text import MAX_CHARACTERS, REFERENCE, check_size, expand, parse_text
+from .duration import Length, Timing, shorten
+from .entry import STYLE, Entry, referenced_names
+from .hints import hints
+from .reader import Reader
+from .reading import ScriptReading, spans_of
+from .settle import settle_unused_names
+from .shot_text import MAX_CHARACTERS, check_size, expand, parse_text
 from .source import Line, ScriptError, SourceText, read_text
+from .times import find_time
 
 SENTENCE_ENDS = (".", "!", "?", "…", ",", ";", ":")
 
@@ -45,12 +50,15 @@ class Shot:
 class ShotScript:
     """A whole script. `names` are (name, text) pairs as defined; `style` is added to every shot.
 
+    `reading` says how the text was read; it is empty for a script that was not read from a text.
+
     Limits: 1,000 shots, 10,000 characters in a shot's prompt, 24 hours, files of 16 MiB.
     """
 
     shots: tuple[Shot, ...]
     style: str = ""
     names: tuple[tuple[str, str], ...] = ()
+    reading: ScriptReading = field(default=ScriptReading(), compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> ShotScript:
@@ -59,9 +67,9 @@ class ShotScript:
         reader.read(text)
         if not reader.shots:
             raise _no_shots(reader.definitions)
-        definitions = read_definitions(reader.definitions)
+        definitions = read_names(reader)
         shots = tuple(read_shot(entry, definitions) for entry in reader.shots)
-        return cls(shots, definitions.style, definitions.names)
+        return cls(shots, definitions.style, definitions.names, reading_of(reader, shots))
 
     @classmethod
     def read(cls, path: str | Path) -> ShotScript:
@@ -89,7 +97,7 @@ class ShotScript:
     def _notes(self) -> list[str]:
         """Returns notes on parts of the script that have no effect."""
         texts = [self.style, *(text for _, text in self.names), *(shot.text for shot in self.shots)]
-        used = {name[1].strip().casefold() for text in texts for name in REFERENCE.finditer(text) if name[1]}
+        used = referenced_names(texts)
         unused = [name for name, _ in self.names if name.casefold() not in used]
         notes = [f"'{shorten(name)}: …' is a named thing, but no shot uses {{{shorten(name)}}}" for name in unused]
         if self.shots[0].continues:
@@ -136,18 +144,38 @@ def read_definitions(entries: list[Entry]) -> Definitions:
     return Definitions(written, tuple(texts.values()), full_style, full)
 
 
+def read_names(reader: Reader) -> Definitions:
+    """Reads the definitions of a script; those that nothing uses may become shots. Raises as `read_definitions`."""
+    definitions = read_definitions(reader.definitions)
+    texts = [entry.source_text.text for entry in (*reader.definitions, *reader.shots)]
+    settle_unused_names(reader, referenced_names(texts))
+    return (
+        definitions
+        if len(reader.definitions) == len(definitions.full_names) + bool(definitions.style)
+        else (read_definitions(reader.definitions))
+    )
+
+
 def read_shot(entry: Entry, definitions: Definitions) -> Shot:
     """Reads one shot. Raises ScriptError, for example for an unknown name or a shot without text."""
     source_text = entry.source_text
     parsed = parse_text(source_text)
     if not parsed.text:
         raise entry.source.error("a shot without text", "write what it shows")
-    prompt = expand(parsed.text, definitions.full_names, source_text)
+    timing, continues = entry.timing, entry.continues
+    if timing == Timing() and (found := find_time(Line(parsed.text, entry.source.line, entry.source.column))):
+        kept = [piece for piece in (found.before, found.after) if piece.text]
+        if not kept:
+            raise entry.source.error("a shot without text", "write what it shows after its time")
+        else:
+            timing, continues = found.timing, continues or found.continues
+            parsed = parse_text(SourceText(tuple(kept)), seed=parsed.seed)
+    text = parsed.text
+    prompt = expand(text, definitions.full_names, source_text)
     if definitions.full_style:
         prompt = _styled(prompt, definitions.full_style)
         check_size(len(prompt), source_text)
-    timing = entry.timing
-    return Shot(parsed.text, prompt, timing.duration, timing.start, parsed.seed, entry.continues, entry.source)
+    return Shot(text, prompt, timing.duration, timing.start, parsed.seed, continues, entry.source)
 
 
 def _styled(prompt: str, style: str) -> str:
@@ -175,6 +203,18 @@ def plan_shot(
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"the prompt has {len(text)} characters, the limit is {MAX_CHARACTERS}; shorten it")
     return make_plan([Shot(text, text, length, seed=seed)], fps, block_frames, [], DEFAULT_SECONDS)
+
+
+def reading_of(reader: Reader, shots: tuple[Shot, ...]) -> ScriptReading:
+    """Returns how the text was read, with warnings about what still looks like structure."""
+    for entry, shot in zip(reader.shots, shots, strict=True):
+        found_in_text = Timing(shot.start, shot.duration) != entry.timing
+        for piece in entry.lines:
+            for place, message in hints(piece, times=not found_in_text):
+                reader.warn(place, message)
+    texts = [piece for entry in (*reader.definitions, *reader.shots) for piece in entry.lines]
+    spans = spans_of(reader.lines, texts, reader.pieces_left_out, reader.lines_read, reader.left_out)
+    return ScriptReading(shots, tuple(sorted((*reader.notes, *reader.left_out))), tuple(sorted(reader.warnings)), spans)
 
 
 def _no_shots(definitions: list[Entry]) -> ScriptError:

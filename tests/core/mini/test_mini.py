@@ -78,3 +78,10 @@ def test_unknown_words_are_reported_and_harmless() -> None:
     assert torch.isfinite(encoder.encode("zebra")).all()
     assert encoder.encode("").shape == (1, 128)
     assert len(encoder.encode("red " * 500)) == encoder.max_words
+
+
+def test_unknown_words_of_any_alphabet_are_reported() -> None:
+    """The model drops letters that are not ASCII, and says so; what it knows is encoded as before."""
+    encoder = TextEncoder(vocabulary()).requires_grad_(False).eval()
+    assert encoder.unknown_words("一只狐狸 a big ring, Лиса café") == ("一只狐狸", "лиса", "café")
+    assert torch.equal(encoder.encode("a big 红 ring"), encoder.encode("a big ring"))

@@ -118,7 +118,7 @@ def test_half_a_block_is_one() -> None:
         ("[4s] a", "line 1, column 1: shot 1 starts at 4s, but the film starts at 0 s"),
         ("(4s) a\n  [2s-9s] b", "line 2, column 3: shot 2 starts at 2s, but shot 1 ends at 4 s: make the times meet"),
         ("[0s-4s] a\n[6s-9s] b", "shot 2 starts at 6s, but shot 1 ends at 4 s"),
-        ("(86400s) a\n(1 block) b\n(40s) c", "line 2, column 1: with shot 2 the film is longer than 24 h"),
+        ("Shot 1 (86400s): a\n(1 block) b\n(40s) c", "line 2, column 1: with shot 2 the film is longer than 24 h"),
     ],
 )
 def test_impossible_times(script: str, message: str) -> None:
