@@ -31,7 +31,7 @@ def append_shots(script: ShotScript, text: str) -> ShotScript:
     if (total := len(script.shots) + len(added.shots)) > MAX_SHOTS:
         first = added.shots[MAX_SHOTS - len(script.shots)]
         raise first.source.error(f"with these the film has {total:,} shots; the limit is {MAX_SHOTS:,}", "add fewer")
-    read_definitions(list(_new(added.definitions, script)))
+    read_definitions([*existing.definitions, *_new(added.definitions, script)])
     texts = [entry.source_text.text for entry in (*existing.definitions, *added.definitions, *added.shots)]
     defined = {name.casefold() for name, _ in script.names}
     settle_unused_names(added, referenced_names(texts) | defined)

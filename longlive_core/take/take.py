@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..script import BlockPlan, ShotScript
+from ..script.shot_text import split_bars
 from ..types import BlockSpec
 from ..units import plural
 from .block_file import PARTIAL, BadBlockError, BlockRecord, History, read_record, write_atomically
@@ -253,7 +254,8 @@ def with_text(script: ShotScript, shot: int, version: Version) -> ShotScript:
     shots = (*script.shots[:shot], written, *script.shots[shot + 1 :])
     parsed = ShotScript.parse(replace(script, shots=shots).format())
     others = [other for other in range(len(shots)) if other != shot]
-    if len(parsed.shots) != len(shots) or any(parsed.shots[i] != script.shots[i] for i in others):
+    several = len(split_bars(written.text)) > 1
+    if several or len(parsed.shots) != len(shots) or any(parsed.shots[i] != script.shots[i] for i in others):
         raise ValueError(f"'{version.text}' reads as more than one shot; write one shot without a header")
     return parsed
 

@@ -32,7 +32,10 @@ def test_embedded_models_are_aligned_and_checkpoints_are_plain(tmp_path: Path) -
     """The embedded model and a folder that `train mini` made are aligned, a checkpoint is plain; a choice overrides."""
     film, checkpoint = tmp_path / "film.mp4", tmp_path / "model.safetensors"
     checkpoint.touch()
-    seams = {"mini": "align", str(tmp_path): "align", str(checkpoint): "plain"}
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    (trained / "transformer.safetensors").touch()
+    seams = {"mini": "align", str(trained): "align", str(checkpoint): "plain"}
     for model, seam in seams.items():
         assert RenderSettings(None, film, model).sampled_seam == seam
         assert RenderSettings(None, film, model, seam="plain").sampled_seam == "plain"

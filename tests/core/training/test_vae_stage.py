@@ -199,7 +199,7 @@ def test_the_command_writes_a_vae(
     command = ["train", "vae", str(config), "--out", str(out)]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert printed.count("1 steps done") == 4 and f"wrote {out / VAE_FILE}" in printed
+    assert printed.count("1 step done") == 4 and f"wrote {out / VAE_FILE}" in printed
     vae = load_vae(out / VAE_FILE)
     assert vae.config.mean != TINY_VAE.mean
     monkeypatch.setattr(VAEStage, "loss", None)
