@@ -134,6 +134,20 @@ def test_a_merged_lora_is_not_added_again(tmp_path: Path) -> None:
     assert len(read_loras("mini", [lora])) == 1
 
 
+def test_loras_in_folders_are_told_apart(tmp_path: Path) -> None:
+    """Files that all have peft's name are known by their folders, given as the folder or as the file."""
+    save_file({n: t.contiguous() for n, t in load_mini().model.state_dict().items()}, tmp_path / "m.safetensors")
+    for seed, folder in enumerate(("ink", "oil")):
+        (tmp_path / folder).mkdir()
+        save_lora(tmp_path / folder / "adapter_model.safetensors", seed)
+    out, ink = tmp_path / "merged.safetensors", LoraFile(tmp_path / "ink")
+    convert_checkpoint(tmp_path / "m.safetensors", out, format="bf16", loras=[ink])
+    for path in (ink.path, ink.path / "adapter_model.safetensors"):
+        with pytest.raises(CheckpointError, match="has the lora ink merged already"):
+            read_loras(str(out), [LoraFile(path)])
+    assert len(read_loras(str(out), [LoraFile(tmp_path / "oil" / "adapter_model.safetensors")])) == 1
+
+
 @pytest.mark.linux
 def test_a_pipe_for_a_lora_is_refused(tmp_path: Path) -> None:
     """It is refused before anything reads it."""
