@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .lora import Lora
-from .lora_alpha import LoraScales, parse_alpha, read_scales
+from .lora_alpha import LoraScales, config_file, parse_alpha, read_scales
 from .lora_layer import LayerChange, LohaLayer, LokrLayer, LoraLayer, WholeLayer
 from .lora_names import NOT_COMPUTED, LoraName, parse_lora_name
 from .names import summarize_names
@@ -61,9 +61,10 @@ def read_lora(path: Path | str) -> Lora:
     _check_dora(source, scales, layers)
     if not layers and not diffs and not skipped:
         raise CheckpointError(_no_lora(source))
-    return Lora(
-        source.path, source.files, layers, diffs, skipped, tuple(name for name in source.specs if name not in parsed)
-    )
+    config = config_file(source.path)
+    files = source.files if config is None else (*source.files, config)
+    unused = tuple(name for name in source.specs if name not in parsed)
+    return Lora(source.path, files, layers, diffs, skipped, unused)
 
 
 class _Scale:
