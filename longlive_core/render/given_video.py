@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+
+from torch import Tensor
 
 from ..script import ShotScript
 from ..take import Take
@@ -84,17 +86,19 @@ class GivenVideo:
         Raises OSError, and ClipStopped after a stop; the take is removed then.
         """
         shape = LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, *size)
-        latents = encode_chunks(self._clip.pieces(self._surplus), vae, shape, lambda: None)
         began = perf_counter()
-        if self._sound is not None:
-            write_wave(take.sound, self._sound)
+
+        def latents() -> Iterator[Tensor]:
+            if self._sound is not None:  # here, so that the take is removed if the disk is full
+                write_wave(take.sound, self._sound)
+            yield from encode_chunks(self._clip.pieces(self._surplus), vae, shape, lambda: None)
 
         def show(spec: BlockSpec) -> None:
             if on_progress is not None:
                 done, total = (video_frames(n * BLOCK_FRAMES) for n in (spec.index + 1, self._count))
                 on_progress(Progress(spec, self._count, 1, done, total, perf_counter() - began))
 
-        if not save_video(take, latents, should_stop or (lambda: False), show):
+        if not save_video(take, latents(), should_stop or (lambda: False), show):
             raise ClipStopped
 
 

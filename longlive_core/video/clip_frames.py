@@ -51,6 +51,8 @@ def read_source(source: Source) -> Iterator[SourceFrame]:
 
     Raises FileNotFoundError, and ValueError for a file that is not a video.
     """
+    if isinstance(source, Path) and source.exists() and not (source.is_file() or source.is_dir()):
+        raise ValueError(f"{source} is no regular file, and a video is read twice; copy it to a disk first")
     try:
         animation = _open_animation(source)
     except Image.DecompressionBombError as error:
@@ -91,7 +93,8 @@ def open_source(source: Source) -> InputContainer:
     if isinstance(source, BytesIO):
         source.seek(0)
     try:
-        return av.open(source if isinstance(source, BytesIO) else str(source), "r")
+        # libav takes what stands before a colon for a protocol, but not in an absolute path.
+        return av.open(source if isinstance(source, BytesIO) else str(source.absolute()), "r")
     except FileNotFoundError:
         raise
     except FFmpegError as error:

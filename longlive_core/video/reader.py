@@ -79,7 +79,7 @@ def open_truncated(path: Path) -> InputContainer:
     """
     with suppress(InvalidDataError, EndOfFileError, OSError):
         if not _index_is_cut(path):
-            return av.open(str(path), "r")
+            return av.open(str(path.absolute()), "r")
     data = path.read_bytes()
     return av.open(BytesIO(_whole_clusters(data) if data.startswith(WEBM) else _whole_boxes(data)), "r")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...kernels.nvfp4_format import denominator_of
 from .conversion_check import KindErrors, compare_with_source
-from .lora_file import LoraFile, check_strength
+from .lora_file import LoraFile, check_strength, known_name
 from .lora_report import LoraReport
 from .metadata import merged_loras
 from .names import summarize_names
@@ -213,7 +213,7 @@ def _make_metadata(plan: _ConversionPlan) -> dict[str, str]:
     config, source = reader.checkpoint.config, reader.checkpoint.source
     converted: dict[str, object] = {"from": source.path.name, "format": plan.format}
     converted |= {"rule": plan.rule} if plan.format == "nvfp4" else {}
-    merged = [*merged_loras(source), *(lora.path.name for lora, _ in reader.loras)]
+    merged = [*merged_loras(source), *(known_name(lora.path) for lora, _ in reader.loras)]
     if merged:
         converted["lora"] = merged if len(merged) > 1 else merged[0]
     if reader.loras:

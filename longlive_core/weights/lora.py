@@ -25,9 +25,9 @@ Shapes = Mapping[str, Sequence[int]]
 class Lora:
     """A LoRA file.
 
-    files: the file itself, or all parts of it. layers: Wan's name of a linear layer (`blocks.0.self_attn.q`) -> its
-    change. diffs: other tensors of the model (`blocks.0.norm3.weight`) -> what is added to them. skipped: layer ->
-    why it is not applied; unused: other tensors.
+    files: the file itself, or all parts of it, and peft's configuration beside it. layers: Wan's name of a linear layer
+    (`blocks.0.self_attn.q`) -> its change. diffs: other tensors of the model (`blocks.0.norm3.weight`) -> what is added
+    to them. skipped: layer -> why it is not applied; unused: other tensors.
     """
 
     path: Path

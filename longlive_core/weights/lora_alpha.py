@@ -95,13 +95,19 @@ def _matches(pattern: str, name: LoraName) -> bool:
     return renamed is not None or any(re.fullmatch(rf"(?:.*\.)?(?:{pattern})", each) for each in names)
 
 
-def _folder_config(path: Path) -> Mapping[str, Any]:
+def config_file(path: Path) -> Path | None:
     """peft's configuration beside the file, if it belongs to it: peft's own name, or the only file of weights there."""
     config = path.with_name(CONFIG_FILE)
     if not config.is_file():
-        return {}
+        return None
     weights = [p for p in path.parent.iterdir() if p.suffix in (".safetensors", ".sft", ".pt", ".pth", ".bin")]
-    if path.stem != WEIGHTS_STEM and weights != [path]:
+    return config if path.stem == WEIGHTS_STEM or weights == [path] else None
+
+
+def _folder_config(path: Path) -> Mapping[str, Any]:
+    """Reads peft's configuration beside the file; empty without one."""
+    config = config_file(path)
+    if config is None:
         return {}
     table = _json_object(config.read_text("utf-8", errors="replace"))
     if not table:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from .tensor_source import CheckpointError
 
+# peft and diffusers give every LoRA the same name, in a folder of its own.
+COMMON_NAMES = ("adapter_model", "pytorch_lora_weights")
+
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
@@ -45,10 +48,15 @@ def check_strength(strength: float) -> float:
     return strength
 
 
+def known_name(lora: Path) -> str:
+    """The name by which a LoRA is known again: that of the file, or of its folder if all LoRAs have the file's name."""
+    return lora.resolve().parent.name if lora.stem in COMMON_NAMES else lora.name
+
+
 def check_not_merged(checkpoint: Path, merged: Collection[str], lora: Path) -> None:
-    """Raises CheckpointError if a LoRA of this file name is among those that are `merged` into a checkpoint already."""
-    if lora.name in merged:
+    """Raises CheckpointError if a LoRA of this name is among those that are `merged` into a checkpoint already."""
+    if known_name(lora) in merged:
         raise CheckpointError(
-            f"checkpoint {checkpoint} has the lora {lora.name} merged already, by its metadata: leave it out, use the "
-            "checkpoint without it, or rename the file to add it a second time"
+            f"checkpoint {checkpoint} has the lora {known_name(lora)} merged already, by its metadata: leave it out, "
+            "use the checkpoint without it, or rename the file to add it a second time"
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .lora import Lora
-from .lora_alpha import LoraScales, parse_alpha, read_scales
+from .lora_alpha import LoraScales, config_file, parse_alpha, read_scales
 from .lora_layer import LayerChange, LohaLayer, LokrLayer, LoraLayer, WholeLayer
 from .lora_names import NOT_COMPUTED, LoraName, parse_lora_name
 from .names import summarize_names
@@ -19,8 +19,11 @@ from .tensor_source import CheckpointError, TensorSource
 
 # Why a layer of the file is not applied.
 HALF_MISSING, NO_FLOATS, TWO_CHANGES = "half missing", "no floats", "a difference beside a LoRA"
+DORA_KERNEL = "a DoRA of a convolution"
 
 LOHA_PARTS = {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}
+# What the magnitudes of a DoRA may stand beside; those of a LoHa, a LoKr or a difference are not computed here.
+DORA_PARTS = {"down", "up", "magnitude", "alpha", "bias", "diff_b"}
 
 
 def read_lora(path: Path | str) -> Lora:
@@ -34,10 +37,10 @@ def read_lora(path: Path | str) -> Lora:
     """
     source = open_source(path, LORA_WRAPPER_KEYS)
     parsed = {name: parts for name in source.specs if (parts := parse_lora_name(name)) is not None}
-    _check_kinds(source, parsed)
     names: dict[str, dict[str, str]] = {}
     for name, parts in parsed.items():
         names.setdefault(parts.layer, {}).setdefault(parts.part, name)
+    _check_kinds(source, parsed, names)
     repeated = [name for name, parts in parsed.items() if names[parts.layer][parts.part] != name]
     if repeated:
         raise CheckpointError(f"lora {source.path} holds layers twice, under two names: {summarize_names(repeated)}")
@@ -58,9 +61,10 @@ def read_lora(path: Path | str) -> Lora:
     _check_dora(source, scales, layers)
     if not layers and not diffs and not skipped:
         raise CheckpointError(_no_lora(source))
-    return Lora(
-        source.path, source.files, layers, diffs, skipped, tuple(name for name in source.specs if name not in parsed)
-    )
+    config = config_file(source.path)
+    files = source.files if config is None else (*source.files, config)
+    unused = tuple(name for name in source.specs if name not in parsed)
+    return Lora(source.path, files, layers, diffs, skipped, unused)
 
 
 class _Scale:
@@ -86,15 +90,17 @@ def _layer(source: TensorSource, layer: str, parts: Mapping[str, Tensor], scale:
     ]
     whole = parts.get("diff")
     if not any(kinds):
+        if whole is None and "diff_b" not in parts and {"magnitude", "bias"} & parts.keys():
+            return HALF_MISSING
         return WholeLayer(_flattened(whole)) if whole is not None and _is_linear(layer, whole) else None
     if not all(parts[part].is_floating_point() for kind in kinds for part in kind):
         return NO_FLOATS
     if sum(map(bool, kinds)) > 1 or whole is not None:
         return TWO_CHANGES
     if kinds[1]:
-        return _loha(parts, scale) if kinds[1] == LOHA_PARTS else HALF_MISSING
+        return _loha(source, layer, parts, scale) if kinds[1] == LOHA_PARTS else HALF_MISSING
     if kinds[2]:
-        return _lokr(parts, scale)
+        return _lokr(source, layer, parts, scale)
     if len(kinds[0]) < 2:
         return HALF_MISSING
     down, up = parts["down"], parts["up"]
@@ -104,7 +110,7 @@ def _layer(source: TensorSource, layer: str, parts: Mapping[str, Tensor], scale:
             f"and up {list(up.shape)} (out, rank); copy the file again"
         )
     if not _is_linear(layer, down):
-        return None  # a convolution, see `_diffs`
+        return DORA_KERNEL if "magnitude" in parts else None  # a convolution, see `_diffs`
     alpha, magnitude = scale.alpha(parts, len(down)), parts.get("magnitude")
     down, up = _flattened(down), _flattened(up)
     if magnitude is not None:
@@ -117,17 +123,32 @@ def _layer(source: TensorSource, layer: str, parts: Mapping[str, Tensor], scale:
     return LoraLayer(down, up, alpha, magnitude)
 
 
-def _loha(parts: Mapping[str, Tensor], scale: _Scale) -> LohaLayer:
+def _loha(source: TensorSource, layer: str, parts: Mapping[str, Tensor], scale: _Scale) -> LohaLayer:
     own = {part: parts[part] for part in LOHA_PARTS}
+    sizes = [_product(source, layer, own, f"hada_{factor}") for factor in ("w1", "w2")]
+    if sizes[0] != sizes[1]:
+        raise CheckpointError(f"lora {source.path}: the products of '{layer}' do not fit together: {sizes}")
     return LohaLayer(own, scale.alpha(parts, own["hada_w1_b"].shape[0]))
 
 
-def _lokr(parts: Mapping[str, Tensor], scale: _Scale) -> LokrLayer | str:
+def _lokr(source: TensorSource, layer: str, parts: Mapping[str, Tensor], scale: _Scale) -> LokrLayer | str:
     own = {part: _flattened(tensor) for part, tensor in parts.items() if part.startswith("lokr_")}
     if not all(f in own or {f"{f}_a", f"{f}_b"} <= own.keys() for f in ("lokr_w1", "lokr_w2")):
         return HALF_MISSING
+    for factor in ("lokr_w1", "lokr_w2"):
+        _product(source, layer, own, factor)
     rank = LokrLayer(own, 1.0).rank
     return LokrLayer(own, scale.alpha(parts, rank or 1))
+
+
+def _product(source: TensorSource, layer: str, parts: Mapping[str, Tensor], factor: str) -> list[int]:
+    """The shape of a factor, whole or a product a @ b. Raises CheckpointError if it has none."""
+    present = [factor] if factor in parts else [f"{factor}_a", f"{factor}_b"]
+    shapes = [list(parts[part].shape) for part in present]
+    if any(len(shape) != 2 or 0 in shape for shape in shapes) or shapes[0][1] != shapes[-1][-len(shapes)]:
+        found = " and ".join(f"{part} {shape}" for part, shape in zip(present, shapes, strict=True))
+        raise CheckpointError(f"lora {source.path}: the parts of '{layer}' do not fit together: {found}")
+    return [shapes[0][0], shapes[-1][1]]
 
 
 def _diffs(
@@ -172,9 +193,10 @@ def _read(source: TensorSource, parsed: Mapping[str, LoraName]) -> dict[str, Ten
     return tensors
 
 
-def _check_kinds(source: TensorSource, parsed: Mapping[str, LoraName]) -> None:
-    """Raises CheckpointError for changes that are not computed here."""
+def _check_kinds(source: TensorSource, parsed: Mapping[str, LoraName], layers: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises CheckpointError for changes that are not computed here. layers: layer -> part -> name of the tensor."""
     names = [name for name in source.specs if name not in parsed and NOT_COMPUTED.fullmatch(name)]
+    names += [own["magnitude"] for own in layers.values() if "magnitude" in own and not own.keys() <= DORA_PARTS]
     if names:
         raise CheckpointError(
             f"lora {source.path} changes layers in a way that is not computed here ({summarize_names(names)}); in "

@@ -21,10 +21,10 @@ def open_safetensors(path: Path) -> TensorSource:
     text, data_size = _read_header(path)
     try:
         header: dict[str, Any] = json.loads(text)
-        metadata = cast("dict[str, str]", header.pop("__metadata__", {}))
+        metadata = {key: str(text) for key, text in cast("dict[str, Any]", header.pop("__metadata__", {})).items()}
         specs = {name: TensorSpec(str(v["dtype"]), tuple(map(int, v["shape"]))) for name, v in header.items()}
         expected = max((int(v["data_offsets"][1]) for v in header.values()), default=0)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"checkpoint {path} has a damaged header ({error!r}); copy it again") from error
     if data_size < expected:
         raise CheckpointError(

@@ -13,7 +13,13 @@ from longlive.longlive_core.cli.arguments import add_output_arguments, add_setti
 from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.mini import load_mini
 from longlive.longlive_core.render.job import Job, RenderSettings
-from longlive.longlive_core.render.load_model import change_linears, load_model, model_notes, read_loras
+from longlive.longlive_core.render.load_model import (
+    change_linears,
+    load_model,
+    model_notes,
+    read_loras,
+    weights_fingerprint,
+)
 from longlive.longlive_core.weights import CheckpointError, LoraFile, convert_checkpoint, inspect_checkpoint
 from safetensors.torch import save_file
 from torch import nn
@@ -132,6 +138,30 @@ def test_a_merged_lora_is_not_added_again(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has the lora a\.safetensors merged already.*leave it out"):
         read_loras(str(tmp_path / "merged.safetensors"), [lora])
     assert len(read_loras("mini", [lora])) == 1
+
+
+def test_loras_in_folders_are_told_apart(tmp_path: Path) -> None:
+    """Files that all have peft's name are known by their folders, given as the folder or as the file."""
+    save_file({n: t.contiguous() for n, t in load_mini().model.state_dict().items()}, tmp_path / "m.safetensors")
+    for seed, folder in enumerate(("ink", "oil")):
+        (tmp_path / folder).mkdir()
+        save_lora(tmp_path / folder / "adapter_model.safetensors", seed)
+    out, ink = tmp_path / "merged.safetensors", LoraFile(tmp_path / "ink")
+    convert_checkpoint(tmp_path / "m.safetensors", out, format="bf16", loras=[ink])
+    for path in (ink.path, ink.path / "adapter_model.safetensors"):
+        with pytest.raises(CheckpointError, match="has the lora ink merged already"):
+            read_loras(str(out), [LoraFile(path)])
+    assert len(read_loras(str(out), [LoraFile(tmp_path / "oil" / "adapter_model.safetensors")])) == 1
+
+
+def test_a_film_knows_the_configuration_of_its_lora(tmp_path: Path) -> None:
+    """The alpha beside a LoRA changes what it adds, and so the fingerprint of the film's weights."""
+    path, config = save_lora(tmp_path / "adapter_model.safetensors", 1), tmp_path / "adapter_config.json"
+    prints = set[str]()
+    for alpha in (2, 16):
+        config.write_text(json.dumps({"peft_type": "LORA", "lora_alpha": alpha}))
+        prints.add(weights_fingerprint(load_mini(), read_loras("mini", [LoraFile(path)])))
+    assert len(prints) == 2
 
 
 @pytest.mark.linux

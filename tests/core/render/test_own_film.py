@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from longlive.longlive_core.mini import Mini
-from longlive.longlive_core.render import prepare_take
+from longlive.longlive_core.render import given_video, prepare_take
 from longlive.longlive_core.render.given_video import GivenVideo
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, retake
@@ -129,6 +129,22 @@ def test_the_sound_of_a_video_is_in_its_film(tmp_path: Path, mini: Mini, name: s
     )
     assert other.run() and other.take is not None
     assert not other.take.sound.exists()
+
+
+def test_a_sound_that_cannot_be_written_leaves_no_take(
+    tmp_path: Path, mini: Mini, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full before the first block leaves nothing, as one that is full later does."""
+    settings = RenderSettings(None, tmp_path / "film.mp4", size="32x32", steps=1)
+    given = GivenVideo(settings, video_with_sound(tmp_path / "clip.mkv"), "the hero", "Shot 1 (1 block): it", None)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(given_video, "write_wave", full)
+    with pytest.raises(OSError, match="No space"):
+        Job(settings, video=given, mini=mini)
+    assert not (tmp_path / "film.take").exists()
 
 
 def settings_script(folder: Path) -> Path:

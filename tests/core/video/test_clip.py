@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -253,3 +254,20 @@ def test_a_video_in_memory_is_read(tmp_path: Path) -> None:
     clip = Clip(BytesIO(path.read_bytes()), 24)
     assert torch.equal(torch.cat(list(clip.pieces())), shown(path))
     assert torch.equal(torch.cat(list(clip.pieces(5))), shown(path)[5:])
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("name", ["shot 2: take 1.mkv", "shot:1.mkv", "http:1.mkv"])
+def test_a_colon_is_part_of_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A relative name with a colon is a file: libav would take what stands before the colon for a protocol."""
+    write_patches(tmp_path / "clip.mkv", "full range").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(shown(Path(name)))
+
+
+@pytest.mark.linux
+def test_a_pipe_is_no_video(tmp_path: Path) -> None:
+    """A pipe is refused at once: it may never have a first byte, and a video is read twice."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(ValueError, match=r"pipe\.mp4 is no regular file.*copy it"):
+        Clip(tmp_path / "pipe.mp4", 24)

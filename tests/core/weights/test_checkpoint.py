@@ -133,11 +133,12 @@ def test_a_truncated_file_says_so(tmp_path: Path, weights: Tensors, share: float
         (b"once upon a time there was a model", "not a safetensors file"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{ no json here  ", "damaged header"),
         (b'\x0f\x00\x00\x00\x00\x00\x00\x00{"weight": [1]}', "damaged header"),
+        (b'\x16\x00\x00\x00\x00\x00\x00\x00{"__metadata__": null}', "damaged header"),
         (b"GGUF\x03\x00\x00\x00\x00\x00\x00\x00", "GGUF"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
         (b"<!DOCTYPE html><html>", "web page"),
     ],
-    ids=["text", "no json", "no header", "gguf", "lfs", "html"],
+    ids=["text", "no json", "no header", "no metadata", "gguf", "lfs", "html"],
 )
 def test_files_that_are_not_checkpoints_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     """Other files that users take for checkpoints are named: GGUF, git-lfs pointers, web pages, damaged headers."""

@@ -373,6 +373,64 @@ def test_halves_without_partners_are_counted(tmp_path: Path) -> None:
     assert text.startswith("12 of 20 layers; rank 4, alpha 4; 8 of the file's 20 layers not applied: half missing (")
 
 
+MAGNITUDE = torch.ones(128, 1)
+LOHA = {f"hada_w{n}_{side}": torch.ones(s) for n in (1, 2) for side, s in (("a", (128, RANK)), ("b", (RANK, 128)))}
+LOKR = {"lokr_w1": torch.ones(8, 8), "lokr_w2_a": torch.ones(16, RANK), "lokr_w2_b": torch.ones(RANK, 16)}
+
+
+def with_parts(path: Path, layer: str, parts: Tensors) -> Path:
+    """A LoRA of all layers but one, which has these parts."""
+    others = {k: v for n, (d, u) in HALVES.items() if n != layer for k, v in plain(n, d, u).items()}
+    save_file({**others, **{f"diffusion_model.{layer}.{part}": tensor for part, tensor in parts.items()}}, path)
+    return path
+
+
+@pytest.mark.parametrize("parts", [LOHA, LOKR, {"diff": torch.ones(128, 128)}], ids=["LoHa", "LoKr", "difference"])
+def test_magnitudes_beside_other_changes_are_refused(tmp_path: Path, parts: Tensors) -> None:
+    """A DoRA of anything but a LoRA is not computed here, and never applied without its magnitudes."""
+    path = with_parts(tmp_path / FILE, "blocks.0.self_attn.q", parts)
+    read_lora(path)
+    with_parts(path, "blocks.0.self_attn.q", {**parts, "dora_scale": MAGNITUDE})
+    with pytest.raises(CheckpointError, match=r"not computed here \(.*blocks\.0\.self_attn\.q\.dora_scale"):
+        read_lora(path)
+
+
+@pytest.mark.parametrize("part", ["dora_scale", "lora_B.bias"])
+def test_parts_without_halves_are_counted(tmp_path: Path, part: str) -> None:
+    """Magnitudes and biases of a LoRA whose halves are missing do not act, and the report says so."""
+    layer = "blocks.0.self_attn.q"
+    path = with_parts(tmp_path / FILE, layer, {part: MAGNITUDE})
+    text = assert_adds(path, {n: v for n, v in truth().items() if n != layer})
+    assert f"1 of the file's 20 layers not applied: half missing ({layer})" in text
+
+
+def test_a_dora_of_a_convolution_is_counted(tmp_path: Path) -> None:
+    """The magnitudes of a convolution are not computed here: it is not applied without them, and said."""
+    down, up = torch.ones(RANK, 48, 1, 2, 2), torch.ones(128, RANK, 1, 1, 1)
+    parts = {"lora_down.weight": down, "lora_up.weight": up, "dora_scale": MAGNITUDE}
+    lora = read_lora(with_parts(tmp_path / FILE, "patch_embedding", parts))
+    assert not lora.diffs
+    assert lora.skipped == {"patch_embedding": "a DoRA of a convolution"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "fault"),
+    [
+        ({**LOHA, "hada_w2_b": torch.ones(RANK - 1, 128)}, r"hada_w2_a \[128, 4\] and hada_w2_b \[3, 128\]"),
+        ({**LOHA, "hada_w2_a": torch.ones(64, RANK)}, r"\[128, 128\].*\[64, 128\]"),
+        ({**LOHA, "hada_w1_a": torch.ones(128, 0), "hada_w1_b": torch.ones(0, 128)}, r"hada_w1_a \[128, 0\]"),
+        ({**LOKR, "lokr_w2_b": torch.ones(RANK + 1, 16)}, r"lokr_w2_a \[16, 4\] and lokr_w2_b \[5, 16\]"),
+        ({**LOKR, "lokr_w1": torch.ones(8)}, r"lokr_w1 \[8\]"),
+    ],
+    ids=["LoHa ranks", "LoHa sizes", "LoHa of rank 0", "LoKr ranks", "LoKr of one axis"],
+)
+def test_factors_that_do_not_fit_are_refused(tmp_path: Path, parts: Tensors, fault: str) -> None:
+    """The factors of LoHa and LoKr fit together, or the file is refused before it is applied."""
+    path = with_parts(tmp_path / FILE, "blocks.0.self_attn.q", parts)
+    with pytest.raises(CheckpointError, match=f"of 'blocks.0.self_attn.q' do not fit together: .*{fault}"):
+        read_lora(path)
+
+
 def test_a_layer_without_rank_is_refused(tmp_path: Path) -> None:
     """Halves of rank 0 belong to a damaged file."""
     path = save(tmp_path / FILE, lambda n, d, u: plain(n, d[:0], u[:, :0]))
