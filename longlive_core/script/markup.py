@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .source import Line
-from .words import HEADER_WORD, SIGNS, fold
+from .words import HEADER_WORD, SIGN, fold
 
 SEPARATOR = re.compile(r"(?:-{3,}|={3,}|\*{3,}|_{3,}|[–—]+|(?:[-*_]\s){2,}[-*_])")
 FENCE = re.compile(r"\s*(?:>\s?)*(?:```|~~~)\s*[\w+-]*\s*")
@@ -16,10 +16,10 @@ MARK = re.compile(
     r"(?P<quote>>)|(?P<bullet>(?:[-*+•●◦▪‣・–—]\s+)(?:\[[ xX]\]\s+)?)|(?P<heading>#{1,6}(?=\s|[^\w#]|$))"
     r"|(?P<tag><(?:b|strong|i|em|p|li|ul|ol|div|span|u|h[1-6])>)"
     r"|"
-    + SIGNS.pattern
+    + rf"(?:{SIGN}\s{{0,3}}){{0,4}}"
     + r"(?P<emphasis>\*{1,3}|_{2,3}(?![\w*/-]+__)|`{1,2}|~~)(?=[^\s*_`~])|$)|[\u200b\u200c\u200d\u2060\ufeff]+"
 )
-# "**Shot 1** *(4s)*"
+# A bracket in italics behind a header, as in "**Shot 1** *(4s)*".
 IN_EMPHASIS = re.compile(r"(\*{1,3}|_{1,3})(?=[(\[])[^*_]{1,200}[)\]]\1")
 MAX_MARKS = 8
 TAG = re.compile(r"</?(?:b|strong|i|em|p|li|ul|ol|div|span|u|h[1-6]|br)\s*/?>")

@@ -65,7 +65,8 @@ WORD = (
     rf"|[\s_]{{1,99}}(?P<letter_number>{LETTERS}))"
     rf"{COUNT}(?!\w)"
     rf"|(?P<cjk>{_any_of(CJK)})\s{{0,9}}(?:#|-)?\s{{0,9}}(?P<cjk_number>[0-9]+|[一二三四五六七八九十]{{1,3}}|[①-⑳])"
-    rf"|(?P<nth_number>{_any_of(NTH)})\s{{0,9}}(?:번째\s{{0,9}})?(?P<nth>{_any_of(f'{NUMBERED} {CJK}')})(?=\s{{0,9}}[:(\[])"
+    rf"|(?P<nth_number>{_any_of(NTH)})\s{{0,9}}(?:번째\s{{0,9}})?"
+    rf"(?P<nth>{_any_of(f'{NUMBERED} {CJK}')})(?=\s{{0,9}}[:(\[])"
     rf"|(?P<counted_number>[0-9]{{1,4}})\s{{0,9}}(?P<counted>{_any_of(CJK)})目"
     rf"|第\s{{0,9}}(?P<ordinal_number>[0-9]+|[一二三四五六七八九十]{{1,3}})\s{{0,9}}[个個]?(?P<ordinal>{_any_of(ORDINAL)})"
     rf"|(?P<hash>[sc]?)#\s?(?P<hash_number>[0-9]{{1,4}})(?!\w))"
@@ -75,7 +76,8 @@ NEXT_WORD = re.compile(r"\s{0,9}[,/.·–—|-]?\s{0,9}" + WORD + r"\s*", re.IGN
 WORD_ALONE = re.compile(rf"(?:{_any_of(ALONE)})(?![\w-])\s*", re.IGNORECASE)
 SLUGLINE = re.compile(r"\.?(?:(?:INT|EXT|EST)\.?\s?/\s?(?:INT|EXT)|INT|EXT|EST|I/E)[.]\s*\S|I/E\s+\S", re.IGNORECASE)
 # What may stand before a header: zero-width characters, arrows, signs and emoji.
-SIGNS = re.compile(r"[\s\u200b-\u200f\u2060\ufeff\ufe0f\u20e3\u2190-\u2bff\U0001f000-\U0001faff]*")
+SIGN = r"[\ufe0f\u20e3\u2190-\u2bff\U0001f000-\U0001faff]"
+SIGNS = re.compile(rf"[\s\u200b-\u200f\u2060\ufeff{SIGN[1:]}*")
 
 # Label lines, as in "Duration: 4s". The other labels stay in the prompt, and their lines belong to the shot above.
 LABELS = {
@@ -101,7 +103,8 @@ other: music, sfx, vfx, dialogue, dialog, voiceover, narration, setting, locatio
 other: motion, movement, transition, angle, shot type, lens, framing, composition, colors, colours, color
 other: background, environment, atmosphere, notes, 镜头运动, 运镜, 景别, 光线, 灯光, 音效, 音乐, 对白, 台词, 旁白
 other: 氛围, 角度, カメラ, カメラワーク, 照明, 音, 音楽, セリフ, 雰囲気, 카메라, 조명, 음악, 대사, kamera, licht
-other: ton, musik, cámara, câmera, iluminación, sonido, áudio, som, suono, luce, caméra, éclairage, lumière, son, камера, свет, звук
+other: ton, musik, cámara, iluminación, sonido, caméra, éclairage, lumière, son, камера, свет, звук
+other: câmera, áudio, som, suono, luce
 start: start, start time, from, begin, in, at
 end: end, end time, to, out
 seed: seed
