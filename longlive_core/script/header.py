@@ -9,10 +9,13 @@ from .duration import Timing, parse_timing
 from .shot_text import closing_bracket
 from .source import Line
 from .times import BARE, CLOSER, CONTINUE, Found, find_time, parse_bare, parse_group, timed_bracket
-from .words import HEADER_WORD, NEXT_WORD, SIGNS, SLUGLINE, WORD_ALONE, fold
+from .words import HEADER_WORD, NEXT_WORD, SIGNS, SLUGLINE, TIME_LABELS, WORD_ALONE, fold
 
+COMMA = re.compile(r"\s*[,;]\s*")
 COLON = re.compile(r"\s*:\s*")
-SEPARATOR = re.compile(r"\s*(?:[,;|·]\s*|[-–—/]\s+)?" + SIGNS.pattern)
+SEPARATOR = re.compile(
+    r"\s*(?:[,;|·]\s*|(?:[-–—/]|//)\s+)?" + SIGNS.pattern + rf"(?:(?:{TIME_LABELS})\s?[:=]?\s)?", re.I
+)
 # What WebVTT has behind its times.
 CUE_SETTINGS = re.compile(r"(?:(?:align|position|line|size|region|vertical):\S+\s*)+")
 AFTER_BARE = re.compile(r"\s|[:,;|)\]]|$")
@@ -61,7 +64,9 @@ def parse_header(line: Line, clocks: bool = False) -> Header | None:
 
 
 def _word(match: re.Match[str]) -> str:
-    return next(match[name] for name in ("word", "cjk", "ordinal", "hash") if match[name] is not None).lower()
+    return next(
+        match[name] for name in ("word", "cjk", "nth", "counted", "ordinal", "hash") if match[name] is not None
+    ).lower()
 
 
 def _number(match: re.Match[str]) -> int | None:
@@ -131,6 +136,8 @@ class _Scan:
         while self.group(numbered) or (numbered and self.bare()):
             self.grouped = True
         closed = self.flag_and_closer(CLOSER if numbered else COLON)
+        if self.grouped and not closed and (comma := COMMA.match(self.text, self.at)):
+            self.at = comma.end()
         at_end = self.at >= len(self.text) and numbered
         if needs_closer and not (closed or self.grouped or at_end):
             return None

@@ -10,10 +10,12 @@ from .header import Header
 from .markup import Row
 from .source import Line, ScriptError
 from .tables import time_of
-from .words import LABELS, PARAMETERS, TRANSITION, fold
+from .words import LABELS, PARAMETERS, SIGNS, TRANSITION, fold
 
-LABEL = re.compile(r"(?P<label>[^\W\d][^:|{}\[\]()]{0,40}?)\s*(?:\([^()]{1,20}\)\s*)?:\s*(?P<value>.*)")
+LABEL = re.compile(SIGNS.pattern + r"(?P<label>[^\W\d][^:|{}\[\]()]{0,40}?)\s*(?:\([^()]{1,20}\)\s*)?:\s*(?P<value>.*)")
 LABEL_IN_BRACKETS = re.compile(r"\[(?P<label>[^\[\]:]{1,20})\]\s*:?\s*(?P<value>.*)")
+
+DASHED = re.compile(r"(?P<label>[^\W\d][^\W\d]{0,20}(?:\s[^\W\d]{1,20})?)\s+[-–—=]\s+(?P<value>[0-9].*)")
 
 
 class LabelReader(ScriptState):
@@ -49,7 +51,9 @@ class LabelReader(ScriptState):
         """Reads `Duration: 4s`, `Prompt: …`, `Camera: …`, `Negative prompt: …`. Returns False if the line is none."""
         line = row.line
         label = LABEL.fullmatch(fold(line.text)) or LABEL_IN_BRACKETS.fullmatch(fold(line.text))
-        role = LABELS.get(" ".join(label["label"].lower().split())) if label else None
+        if label is None and (dashed := DASHED.fullmatch(fold(line.text))) and _role(dashed) == "time":
+            label = dashed
+        role = _role(label) if label else None
         if label is None or role is None or label["label"].casefold() in self.structure.referenced:
             return self._read_list_item(row)
         value, shot = line.slice(label.start("value")), self.shot_above()
@@ -63,6 +67,9 @@ class LabelReader(ScriptState):
             return True
         if role == "time" and (timing := _timing_of(value)) is not None:
             self._read_time(line, timing, shot)
+            return True
+        if role == "seed" and shot is not None and value.text.isdecimal():
+            shot.lines.append(Line(f"@seed={value.text}", line.line, line.column))
             return True
         if role == "style" and label["label"].lower() != STYLE and not self.shots and value.text:
             self.open = Entry(line, [value], STYLE)
@@ -98,6 +105,10 @@ class LabelReader(ScriptState):
             shot.timing, shot.text_below = timing, True
         elif shot.timing != timing:
             self.note(line, "left out: the header of the shot has a time already", left_out=True)
+
+
+def _role(label: re.Match[str]) -> str | None:
+    return LABELS.get(" ".join(label["label"].lower().split()))
 
 
 def _timing_of(value: Line) -> Timing | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .source import Line
-from .words import HEADER_WORD, fold
+from .words import HEADER_WORD, SIGN, fold
 
 SEPARATOR = re.compile(r"(?:-{3,}|={3,}|\*{3,}|_{3,}|[–—]+|(?:[-*_]\s){2,}[-*_])")
 FENCE = re.compile(r"\s*(?:>\s?)*(?:```|~~~)\s*[\w+-]*\s*")
@@ -15,8 +15,12 @@ MARK = re.compile(
     r"[\s\u200b\u200c\u200d\u2060\ufeff]*(?:"
     r"(?P<quote>>)|(?P<bullet>(?:[-*+•●◦▪‣・–—]\s+)(?:\[[ xX]\]\s+)?)|(?P<heading>#{1,6}(?=\s|[^\w#]|$))"
     r"|(?P<tag><(?:b|strong|i|em|p|li|ul|ol|div|span|u|h[1-6])>)"
-    r"|(?P<emphasis>\*{1,3}|_{2,3}(?![\w*/-]+__)|`{1,2}|~~)(?=[^\s*_`~])|$)|[\u200b\u200c\u200d\u2060\ufeff]+"
+    r"|"
+    + rf"(?:{SIGN}\s{{0,3}}){{0,4}}"
+    + r"(?P<emphasis>\*{1,3}|_{2,3}(?![\w*/-]+__)|`{1,2}|~~)(?=[^\s*_`~])|$)|[\u200b\u200c\u200d\u2060\ufeff]+"
 )
+# A bracket in italics behind a header, as in "**Shot 1** *(4s)*".
+IN_EMPHASIS = re.compile(r"(\*{1,3}|_{1,3})(?=[(\[])[^*_]{1,200}[)\]]\1")
 MAX_MARKS = 8
 TAG = re.compile(r"</?(?:b|strong|i|em|p|li|ul|ol|div|span|u|h[1-6]|br)\s*/?>")
 NUMBER = re.compile(
@@ -70,6 +74,9 @@ def _strip(row: Row) -> Row:
             continue
         bullet, heading = bullet or mark["bullet"] is not None, heading or mark["heading"] is not None
         line = line.slice(mark.end())
+    if (word := HEADER_WORD.match(fold(line.text))) and (marked := IN_EMPHASIS.match(line.text, word.end())):
+        inner = marked[0].replace(marked[1], " " * len(marked[1]))
+        line = Line(line.text[: word.end()] + inner + line.text[marked.end() :], line.line, line.column)
     return Row(line, row.raw, bullet, heading)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from .duration import Timing
-from .header import parse_header
+from .header import Header, parse_header
 from .shot_text import closing_bracket, split_bars
 from .source import Line, ScriptError
-from .times import TIMED, timed_bracket
+from .times import BARE, TIMED, timed_bracket
 from .words import fold
+
+# "Shot 1 | Wide | 4s | a fox"
+TITLED = re.compile(rf"[^|]+(?P<title>\|[^|]+)(?P<time>\|\s{{0,9}}(?:{BARE.pattern})\s{{0,9}})\|\s")
 
 
 def split_pieces(text: str) -> list[tuple[int, int]]:
@@ -32,15 +37,24 @@ def without_header_bars(line: Line) -> Line:
     text = line.text
     if text.startswith("|"):
         text = " " + text[1:]
+    if (titled := TITLED.match(fold(text))) and _header_alone(line.slice(0, titled.start("title"))):
+        before, behind = text[: titled.end("title")], text[titled.end() :]
+        line = Line(f"{before}({text[titled.end('title') + 1 : titled.end('time')]}):{behind}", line.line, line.column)
+        text = line.text
     while (bars := split_bars(text))[1:] and text[: bars[0][1]].strip():
         bar, following = bars[0][1], text[slice(*bars[1])].strip()
-        try:
-            header = parse_header(line.slice(0, bar))
-        except ScriptError:
-            break
-        if header is None or any(piece.text for piece in header.texts) or not following:
+        if (header := _header_alone(line.slice(0, bar))) is None or not following:
             break
         sign = "," if TIMED.fullmatch(fold(following)) and header.timing == Timing() else ":"
         text = text[:bar] + sign + text[bar + 1 :]
         line = Line(text, line.line, line.column)
     return line
+
+
+def _header_alone(line: Line) -> Header | None:
+    """The header that a line consists of, or None."""
+    try:
+        header = parse_header(line)
+    except ScriptError:
+        return None
+    return None if header is None or any(piece.text for piece in header.texts) else header

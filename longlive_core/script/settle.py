@@ -11,13 +11,14 @@ from .entry import MAX_SHOTS, STYLE, Entry, ScriptState
 from .header import parse_header
 from .source import Line, ScriptError
 from .times import LONG_SECONDS
-from .words import LABELS
+from .words import HEADER_WORD, LABELS, WORD_ALONE, fold
 
 EXAMPLE = "write it as in 'Shot 1 (4s): …', or indent it to make it part of the shot above"
 
 
 def settle(reader: ScriptState) -> None:
     """Settles the shots of a script. Raises ScriptError for a shot without text and for more than the limit."""
+    _merge_words_alone(reader)
     _drop_groups(reader)
     _apply_numbers(reader)
     _settle_bare_times(reader.shots)
@@ -40,6 +41,32 @@ def _ask_about_first_start(shots: Sequence[Entry]) -> None:
     if first and start and not first.timing.duration and start.unit == "s" and start.value > LONG_SECONDS:
         message = f"the first shot starts at {start}: this may be a length, or words of the prompt"
         raise first.source.error(message, f"write 'Shot 1 ({start}): …' for a length, or \\[{start}\\] for words")
+
+
+def _merge_words_alone(reader: ScriptState) -> None:
+    """Makes "Shot: wide" below "Scene 1: …" a label of it, if it is the only one there."""
+    kept: list[Entry] = []
+    for shot, following in zip(reader.shots, [*reader.shots[1:], None], strict=False):
+        above = kept[-1].header if kept else None
+        is_label = _is_word_alone(shot) and shot.timing == Timing() and not (following and _is_word_alone(following))
+        if (
+            not is_label
+            or above is None
+            or above.word in ("", "slugline", shot.header.word if shot.header else "")
+            or _is_word_alone(kept[-1])
+        ):
+            kept.append(shot)
+        elif any(line.text for line in kept[-1].lines):
+            kept[-1].lines += [shot.source, *(line for line in shot.lines if line.line != shot.source.line)]
+        else:
+            kept[-1].lines += shot.lines
+    reader.shots = kept
+
+
+def _is_word_alone(shot: Entry) -> bool:
+    """Whether a header is a word without a number, as in "Shot: …"."""
+    text = fold(shot.source.text)
+    return shot.header is not None and WORD_ALONE.match(text) is not None and HEADER_WORD.match(text) is None
 
 
 def _drop_groups(reader: ScriptState) -> None:
@@ -84,12 +111,26 @@ def _apply_numbers(reader: ScriptState) -> None:
             belongs |= number == expected + 1
             counts |= number == expected + 1 + plain
         plain, above = 0, number
-    if belongs and not counts:
+    if (belongs and not counts) or _times_go_on(reader.shots):
         _merge_plain(reader)
         return
     for above, shot in zip([None, *reader.shots], reader.shots, strict=False):
         if shot.header is None and not (shot.listed or shot.labelled) and above and above.header and above.header.word:
             reader.warn(shot.source, f"has no header and is read as a shot of its own: {EXAMPLE}")
+
+
+def _times_go_on(shots: Sequence[Entry]) -> bool:
+    """Whether a time begins where the one above ended, although plain lines are between them."""
+    plain, end = False, None
+    for shot in shots:
+        if shot.header is None:
+            plain |= not shot.listed and not shot.labelled
+            continue
+        start, duration = shot.timing.start, shot.timing.duration
+        if plain and start is not None and start == end:
+            return True
+        plain, end = False, start + duration if start and duration and start.unit == duration.unit else None
+    return False
 
 
 def _merge_plain(reader: ScriptState) -> None:
@@ -103,10 +144,8 @@ def _merge_plain(reader: ScriptState) -> None:
                 reader.note(line, "left out: it is no shot, because a shot 1 follows", left_out=True)
         else:
             kept[-1].lines += shot.lines
-            message = (
-                f"has no header and belongs to shot {len(kept)}, because the numbers of the headers go on without it"
-            )
-            reader.note(shot.source, message)
+            why = "because the numbers or times of the headers go on without it"
+            reader.note(shot.source, f"has no header and belongs to shot {len(kept)}, {why}")
     reader.shots = kept
 
 

@@ -15,7 +15,7 @@ from .reading import ScriptReading, spans_of
 from .settle import settle_unused_names
 from .shot_text import MAX_CHARACTERS, check_size, expand, parse_text
 from .source import Line, ScriptError, SourceText, read_text
-from .times import find_time
+from .times import CLOSER, find_time
 
 SENTENCE_ENDS = (".", "!", "?", "…", ",", ";", ":")
 
@@ -164,7 +164,8 @@ def read_shot(entry: Entry, definitions: Definitions) -> Shot:
         raise entry.source.error("a shot without text", "write what it shows")
     timing, continues = entry.timing, entry.continues
     if timing == Timing() and (found := find_time(Line(parsed.text, entry.source.line, entry.source.column))):
-        kept = [piece for piece in (found.before, found.after) if piece.text]
+        after = found.after.slice(closer.end()) if (closer := CLOSER.match(found.after.text)) else found.after
+        kept = [piece for piece in (found.before, after) if piece.text]
         if not kept:
             raise entry.source.error("a shot without text", "write what it shows after its time")
         else:

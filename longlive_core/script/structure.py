@@ -140,7 +140,11 @@ def _find_subtitles(lines: Sequence[Line], found: Structure) -> None:
         if index and not header.word and header.timing.start and INDEX.fullmatch(lines[index - 1].text):
             found.marks.add(index - 1)
     if lines and SUBTITLES.fullmatch(lines[0].text):
-        found.asides.add(0)
+        inside = False
+        for index, line in enumerate(lines):  # names of cues, NOTE and STYLE
+            inside = bool(line.text) and (inside or index in found.headers)
+            if line.text and not inside and index not in found.marks:
+                found.asides.add(index)
 
 
 def _find_chat(rows: Sequence[Row], structural: set[int], found: Structure) -> None:

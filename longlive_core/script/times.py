@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .duration import USAGE, Timing, parse_timing, shorten
 from .shot_text import closing_bracket
 from .source import Line
-from .words import UNITS, fold
+from .words import TIME_LABELS, UNITS, fold
 
 # Repetitions are bounded to avoid catastrophic backtracking.
 _GAP = r"\s{0,9}"
@@ -24,22 +24,30 @@ _RANGE = rf"{_END}{_GAP}{_DASH}{_GAP}{_END}"
 _CONTINUE = rf"(?:[,;]{_GAP}continue{_GAP})?"
 # Outside brackets a range needs a unit or a clock: "2-3 people" is text.
 _BARE_RANGE = rf"(?:{_SINGLE}{_GAP}{_DASH}{_GAP}{_END}|{_NUMBER}{_GAP}{_DASH}{_GAP}{_SINGLE})"
+# "Seconds 0-4"
+_SECONDS = "|".join(word for word, unit in UNITS.items() if unit == "s" and len(word) > 3)
 
-CLOSER = re.compile(r"\s*(?::|[-–—.)](?=\s|$)|—|[-=]>|→|=(?=\s))\s*")
+CLOSER = re.compile(r"\s*(?::|[-–—.)](?=\s|$)|—|//|[-=]>|→|=(?=\s))\s*")
 TIMED = re.compile(
     rf"{_GAP}(?:(?:about|approx\.?|ca\.?|duration|length|time|dur\.?|时长|時長)\s?:?\s|~|≈|时长[:]?)?(?P<time>{_RANGE}|{_SINGLE}){_GAP}{_CONTINUE}(?=[\]):]|$)",
     re.I,
 )
 BARE = re.compile(
-    rf"(?:(?:from|for) )?(?:(?P<range>{_BARE_RANGE})(?!{_LETTER})|(?P<single>{_SINGLE})(?!{_LETTER}))", re.I
+    rf"(?:(?P<seconds>(?:{_SECONDS})\s)|(?:from|for|at)\s|t\s?=\s?|第)?"
+    rf"(?P<range>(?(seconds){_RANGE}|{_BARE_RANGE}))(?!{_LETTER})"
+    rf"|(?:(?:from|for)\s)?(?P<single>{_SINGLE})(?!{_LETTER})",
+    re.I,
 )
 ITEM_SEPARATOR = re.compile(r"(?<![0-9])[,;]|[,;](?![0-9])|\s\|\s")
 CONTINUE = re.compile(r"\s*(?:[,;]\s*)?continue(?![\w-])\s*", re.I)
 # A length at the end of a title or a text: "(4s)", "[0s-4s]", "- 4s"; or "(4s):" between a title and a text.
 LAST = re.compile(
-    rf"(?<!\\)[(\[](?={TIMED.pattern})|\s[-–—,|]\s{{1,9}}(?P<bare>{_SINGLE}|{_BARE_RANGE})(?=\s*$|\s+@seed)", re.I
+    rf"(?<!\\)[(\[](?={TIMED.pattern})"
+    rf"|(?:\s(?:[-–—,|]|[⏰-⏳🕐-🕧]\ufe0f?)\s{{1,9}}|(?:(?<=[\s.。])|[,;]\s{{0,9}})(?:{TIME_LABELS})\s?[:=]\s{{0,9}})(?P<bare>{_SINGLE}|{_BARE_RANGE})(?=\.?\s*$|\s+(?:@seed|[-–—]\s))",
+    re.I,
 )
-AFTER_LAST = re.compile(r"\s*(?:$|:)|\s+@seed")
+SAYS_LENGTH = re.compile(r"dur|length|时长|時長", re.I)
+AFTER_LAST = re.compile(r"\s*(?:$|:)|\s+(?:@seed|[-–—]\s)")
 DECADE = re.compile(r"(?:1[0-9]|20)[0-9]0s", re.I)
 LONG_SECONDS = 60
 
@@ -81,7 +89,7 @@ def parse_group(group: Line, single_is_start: bool) -> tuple[Timing, bool, list[
         elif timing != Timing():
             raise item.error("a second length in one header", "keep one of them")
         else:
-            timing = parse_timing(_without_about(item), single_is_start)
+            timing = parse_timing(_without_about(item), single_is_start and not SAYS_LENGTH.match(item.text))
         start = following
     return timing, continues, titles
 
@@ -128,8 +136,7 @@ def find_time(line: Line, numbered: bool = False, at_end: bool = True) -> Found 
 def _end_of_bare(text: str, bare: re.Match[str]) -> int | None:
     """The end of a time without brackets; a single one needs a colon, a dash, a comma or the end of the line behind."""
     closer = CLOSER.match(text, bare.end())
-    if closer is None and bare["single"]:
-        closer = re.compile(r"\s*(?:[,;|]\s*|$)").match(text, bare.end())
+    closer = closer or re.compile(r"\s*(?:[,;|]\s*|$)").match(text, bare.end())
     if closer is None:
         return bare.end() if bare["range"] else None
     return closer.end()

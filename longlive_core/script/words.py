@@ -47,6 +47,12 @@ NUMBERED = (
 )
 CJK = "镜头 鏡頭 分镜 分鏡 场景 場景 镜 鏡 镜号 片段 画面 シーン カット ショット 場面 장면 샷 컷 씬 숏"
 ORDINAL = "镜头 鏡頭 分镜 分鏡 场景 場景 镜 鏡 场 場 幕 段 シーン カット ショット 場面 장면 컷 샷"
+# "First shot:", "第 N" has its own pattern.
+NTH = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth final last première deuxième troisième dernière "
+    "erste zweite dritte vierte letzte primera segunda tercera última primeira terceira prima seconda terza ultima "
+    "первый второй третий первая вторая третья последний последняя 첫 두 세 네 다섯 마지막"
+)
 # A colon makes one of these a header without a number.
 ALONE = f"{ENGLISH} 镜头 分镜 场景 シーン カット ショット 장면"
 NUMBER = r"[0-9]+[a-z]?"
@@ -58,7 +64,10 @@ WORD = (
     rf"(?:[\s_-]{{0,99}}(?:#|no\.?|nr\.?|n°|№|(?P<open>\[))?\s{{0,9}}(?P<number>{NUMBER})(?(open)\])"
     rf"|[\s_]{{1,99}}(?P<letter_number>{LETTERS}))"
     rf"{COUNT}(?!\w)"
-    rf"|(?P<cjk>{_any_of(CJK)})\s{{0,9}}(?:#|-)?\s{{0,9}}(?P<cjk_number>[0-9]+|[一二三四五六七八九十]{{1,3}})"
+    rf"|(?P<cjk>{_any_of(CJK)})\s{{0,9}}(?:#|-)?\s{{0,9}}(?P<cjk_number>[0-9]+|[一二三四五六七八九十]{{1,3}}|[①-⑳])"
+    rf"|(?P<nth_number>{_any_of(NTH)})\s{{0,9}}(?:번째\s{{0,9}})?"
+    rf"(?P<nth>{_any_of(f'{NUMBERED} {CJK}')})(?=\s{{0,9}}[:(\[])"
+    rf"|(?P<counted_number>[0-9]{{1,4}})\s{{0,9}}(?P<counted>{_any_of(CJK)})目"
     rf"|第\s{{0,9}}(?P<ordinal_number>[0-9]+|[一二三四五六七八九十]{{1,3}})\s{{0,9}}[个個]?(?P<ordinal>{_any_of(ORDINAL)})"
     rf"|(?P<hash>[sc]?)#\s?(?P<hash_number>[0-9]{{1,4}})(?!\w))"
 )
@@ -67,7 +76,8 @@ NEXT_WORD = re.compile(r"\s{0,9}[,/.·–—|-]?\s{0,9}" + WORD + r"\s*", re.IGN
 WORD_ALONE = re.compile(rf"(?:{_any_of(ALONE)})(?![\w-])\s*", re.IGNORECASE)
 SLUGLINE = re.compile(r"\.?(?:(?:INT|EXT|EST)\.?\s?/\s?(?:INT|EXT)|INT|EXT|EST|I/E)[.]\s*\S|I/E\s+\S", re.IGNORECASE)
 # What may stand before a header: zero-width characters, arrows, signs and emoji.
-SIGNS = re.compile(r"[\s\u200b-\u200f\u2060\ufeff\ufe0f\u20e3\u2190-\u2bff\U0001f000-\U0001faff]*")
+SIGN = r"[\ufe0f\u20e3\u2190-\u2bff\U0001f000-\U0001faff]"
+SIGNS = re.compile(rf"[\s\u200b-\u200f\u2060\ufeff{SIGN[1:]}*")
 
 # Label lines, as in "Duration: 4s". The other labels stay in the prompt, and their lines belong to the shot above.
 LABELS = {
@@ -76,10 +86,10 @@ LABELS = {
 text: prompt, video prompt, image prompt, visual prompt, positive prompt, positive, visual, visuals, description
 text: shot description, scene description, visual description, action, text, caption, image, video, content, 画面
 text: 画面描述, 画面内容, 提示词, 描述, 内容, 正向提示词, プロンプト, 映像, 描写, 説明, 프롬프트, 화면, 설명
-text: beschreibung, bild, descripción, descrição, visuel, описание, промпт
+text: beschreibung, bild, descripción, descrição, descrizione, visuel, visivo, vídeo, описание, промпт, видео
 time: duration, length, time, timing, timecode, time range, timestamp, dur, seconds, 时长, 持续时间, 时间, 時長
 time: 長さ, 尺, 時間, 秒数, 길이, 시간, dauer, länge, zeit, duración, tiempo, durée, temps, duração, длительность
-time: время
+time: время, durata, tempo
 negative: negative, negative prompt, neg, avoid, neg prompt, 负面提示词, 反向提示词, 负向提示词, 負面提示詞
 negative: ネガティブ, ネガティブプロンプト, 네거티브, 네거티브 프롬프트, negativer prompt, prompt negativo
 negative: prompt négatif, негативный промпт
@@ -94,6 +104,7 @@ other: motion, movement, transition, angle, shot type, lens, framing, compositio
 other: background, environment, atmosphere, notes, 镜头运动, 运镜, 景别, 光线, 灯光, 音效, 音乐, 对白, 台词, 旁白
 other: 氛围, 角度, カメラ, カメラワーク, 照明, 音, 音楽, セリフ, 雰囲気, 카메라, 조명, 음악, 대사, kamera, licht
 other: ton, musik, cámara, iluminación, sonido, caméra, éclairage, lumière, son, камера, свет, звук
+other: câmera, áudio, som, suono, luce
 start: start, start time, from, begin, in, at
 end: end, end time, to, out
 seed: seed
@@ -102,6 +113,7 @@ frame: frame, keyframe, start frame
 """.splitlines()
     for word in line.split(":")[1].split(",")
 }
+TIME_LABELS = "|".join(re.escape(label) for label, role in LABELS.items() if role == "time" and label not in UNITS)
 PARAMETERS = re.compile(r"(?:steps|sampler|cfg scale|seed)\s*:\s*[^,:]+,\s*\w[\w ]*:", re.IGNORECASE)
 
 TRANSITION = re.compile(
