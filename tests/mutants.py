@@ -97,7 +97,7 @@ MUTANTS = (
     Mutant("the first block is a cut", "requested.number > 1 and not requested.shot.continues", "not requested.shot.continues", SCRIPT),
     Mutant("half a block is too short", "blocks * 2 < 1", "blocks * 2 <= 1", SCRIPT),
     Mutant("a moment in blocks forgets the first frame", "max(frames - (TIME_FACTOR - 1), Fraction(0))", "max(frames, Fraction(0))", SCRIPT),
-    Mutant("a line that headers do not count is a shot", "if belongs and not counts:", "if counts and not belongs:", FORMS),
+    Mutant("a line that headers do not count is a shot", "(belongs and not counts)", "(counts and not belongs)", FORMS),
     Mutant("clocks without brackets are lengths", "if not bare or bare[0].timing.start is None:", "if bare:", FORMS),
     Mutant("remarks around a list are shots", "aside = aside or (begins and", "aside = aside and (begins and", FORMS),
     # training/

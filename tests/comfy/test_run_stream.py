@@ -27,7 +27,7 @@ root = Path(sys.argv[1])
 spec = importlib.util.spec_from_file_location("longlive", root / "__init__.py", submodule_search_locations=[str(root)])
 sys.modules["longlive"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["longlive"])
-PromptServer.instance = Some(app={}, send_progress_text=lambda text, node: None)
+PromptServer.instance = Some(app={}, client_id=None)
 from longlive.nodes import async_decode, film_spec as film_specs, preview as previews, routes, run_stream
 from longlive.nodes.mini import mini_model
 from longlive.nodes.device_lock import DeviceLock
@@ -197,6 +197,7 @@ def refuse(*_, **__):
 async_decode.StreamRun = refuse
 async_decode.decoder = async_decode.slice_bytes = lambda *_: None
 with suppress(ValueError):
+    async_decode.AsyncDecode.hidden = Some(unique_id="1")
     async_decode.AsyncDecode.execute(stream(), Some(patcher=model), "film", "h264", "high")
 print(json.dumps([path.name for path in Path(sys.argv[2]).iterdir()]))
 """
