@@ -108,7 +108,8 @@ def run(place: Path, words: list[str], killed_at: str | None) -> None:
     # The package without an install: `longlive` is this tree.
     start = (
         "import sys, types; package = types.ModuleType('longlive'); package.__path__ = [sys.argv[1]]; "
-        "sys.modules['longlive'] = package; from longlive.longlive_core.cli.main import main; sys.exit(main(sys.argv[2:]))"
+        "sys.modules['longlive'] = package; from longlive.longlive_core.cli.main import main; "
+        "sys.exit(main(sys.argv[2:]))"
     )
     with subprocess.Popen([sys.executable, "-c", start, str(ROOT), *words], cwd=place) as process:
         if killed_at is not None:
