@@ -17,7 +17,10 @@ SEPARATOR = re.compile(
     r"\s*(?:[,;|·]\s*|(?:[-–—/]|//)\s+)?" + SIGNS.pattern + rf"(?:(?:{TIME_LABELS})\s?[:=]?\s)?", re.I
 )
 # What WebVTT has behind its times.
-CUE_SETTINGS = re.compile(r"(?:(?:align|position|line|size|region|vertical):\S+\s*)+")
+CUE_SETTINGS = re.compile(
+    r"(?:(?:align:(?:start|center|end|left|right)|vertical:(?:rl|lr)|(?:position|line|size):[\d.,%a-z-]+|region:[\w-]+)\s*)+",
+    re.ASCII,
+)
 AFTER_BARE = re.compile(r"\s|[:,;|)\]]|$")
 FIRST_CLOCK = re.compile(r"(?P<time>[0-9]{1,3}:[0-9]{2}(?:[:;][0-9]{2}){0,2})(?![0-9:.,;])\s+(?=\w)")
 CLOSES = {"(": ")", "[": "]", "<": ">"}
@@ -93,7 +96,8 @@ def _of_found(line: Line, found: Found) -> Header:
     scan.flag_and_closer(COLON)
     rest = scan.rest()
     if settings := CUE_SETTINGS.fullmatch(rest.text):
-        rest = rest.slice(settings.end())
+        note = scan.timing.note or f"left out '{settings[0].strip()}', which places a subtitle on the screen"
+        scan.timing, rest = replace(scan.timing, note=note), rest.slice(settings.end())
     if HEADER_WORD.match(fold(rest.text)) and (named := parse_header(rest)) and named.timing == Timing():
         return replace(named, source=line, timing=scan.timing)  # "[0s-4s] Shot 1: a fox"
     return Header(line, scan.timing, scan.continues, (rest,), text_below=not rest.text)
