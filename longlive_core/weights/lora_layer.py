@@ -95,11 +95,24 @@ class LoraLayer(LayerChange):
 
 
 @dataclass(frozen=True, slots=True)
-class LohaLayer(LayerChange):
-    """alpha / rank · (w1_a @ w1_b) ∘ (w2_a @ w2_b), by the names of LyCORIS; w1_a `[out, rank]`, w1_b `[rank, in]`."""
+class LycorisLayer(LayerChange):
+    """A change whose tensors have the names of LyCORIS, which ComfyUI's loader reads too."""
 
     parts: Parts
     alpha: float
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [*self.parts.values(), torch.tensor(self.alpha)]
+
+    def comfy_parts(self) -> dict[str, Tensor]:
+        return {**self.parts, "alpha": torch.tensor(self.alpha)}
+
+
+@dataclass(frozen=True, slots=True)
+class LohaLayer(LycorisLayer):
+    """alpha / rank · (w1_a @ w1_b) ∘ (w2_a @ w2_b); w1_a `[out, rank]`, w1_b `[rank, in]`."""
+
     kind = "LoHa"
 
     @property
@@ -111,24 +124,15 @@ class LohaLayer(LayerChange):
     def shape(self) -> tuple[int, int]:
         return self.parts["hada_w1_a"].shape[0], self.parts["hada_w1_b"].shape[1]
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [*self.parts.values(), torch.tensor(self.alpha)]
-
     def change(self, weight: Tensor) -> Tensor:
         a, b, c, d = (self.parts[f"hada_{name}"].to(weight) for name in ("w1_a", "w1_b", "w2_a", "w2_b"))
         return (self.alpha / self.rank) * (a @ b) * (c @ d)
 
-    def comfy_parts(self) -> dict[str, Tensor]:
-        return {**self.parts, "alpha": torch.tensor(self.alpha)}
-
 
 @dataclass(frozen=True, slots=True)
-class LokrLayer(LayerChange):
-    """w1 ⊗ w2, by the names of LyCORIS. Either may be a product a @ b, which is scaled by alpha / rank."""
+class LokrLayer(LycorisLayer):
+    """w1 ⊗ w2. Either may be a product a @ b, which is scaled by alpha / rank."""
 
-    parts: Parts
-    alpha: float
     kind = "LoKr"
 
     @property
@@ -142,16 +146,9 @@ class LokrLayer(LayerChange):
         (rows, columns), (height, width) = self._size("lokr_w1"), self._size("lokr_w2")
         return rows * height, columns * width
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        return [*self.parts.values(), torch.tensor(self.alpha)]
-
     def change(self, weight: Tensor) -> Tensor:
         product = torch.kron(self._factor("lokr_w1", weight), self._factor("lokr_w2", weight))
         return product * (self.alpha / self.rank if self.rank else 1.0)
-
-    def comfy_parts(self) -> dict[str, Tensor]:
-        return {**self.parts, "alpha": torch.tensor(self.alpha)}
 
     def _size(self, name: str) -> tuple[int, int]:
         whole = self.parts.get(name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -13,6 +14,9 @@ from .browser import Front
 from .graphs import SAMPLER, SHORT, film
 from .host import ROOT, Host, Refused
 from .run import Json, read_event
+
+if TYPE_CHECKING:
+    from websocket import WebSocket
 
 pytestmark = pytest.mark.comfy
 
@@ -128,6 +132,18 @@ def test_unknown_inputs_do_not_defeat_the_cache(comfy: Host) -> None:
         assert again.executed == [], extra
 
 
+def heard_until_silent(socket: WebSocket, seconds: float) -> list[str]:
+    """The types of the messages of a socket, until none comes for some seconds."""
+    from websocket import WebSocketTimeoutException
+
+    socket.settimeout(seconds)
+    heard: list[str] = []
+    with suppress(WebSocketTimeoutException):
+        while True:
+            heard.append(read_event(socket.recv(), 0).type)
+    return heard
+
+
 def test_progress_is_sent_to_the_client_that_asked(comfy: Host) -> None:
     """Another open page hears nothing of the film: no line of text, no preview, no progress."""
     import websocket
@@ -137,22 +153,11 @@ def test_progress_is_sent_to_the_client_that_asked(comfy: Host) -> None:
         run = comfy.run(film(SHORT + " alone", width=64, height=64))
         assert run.ok
         assert run.texts[SAMPLER]
-        heard: list[str] = []
-        other.settimeout(0.5)
-        try:
-            while True:
-                heard.append(read_event(other.recv(), 0).type)
-        except websocket.WebSocketTimeoutException:
-            pass
+        heard = heard_until_silent(other, 0.5)
         assert set(heard) <= {"status", "feature_flags"}, heard
         # A prompt of no client has nobody to show text to.
         comfy.queue(film(SHORT + " nobody", width=64, height=64))
-        other.settimeout(3)
-        try:
-            while True:
-                heard.append(read_event(other.recv(), 0).type)
-        except websocket.WebSocketTimeoutException:
-            pass
+        heard += heard_until_silent(other, 3)
         assert "text" not in heard, heard
     finally:
         other.close()

@@ -12,6 +12,8 @@ from longlive.longlive_core.weights import CheckpointError, inspect_checkpoint, 
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .lora_files import diffusers
+
 CONFIG = WanConfig(dim=128, ffn_dim=64, num_heads=1, num_layers=2, freq_dim=32, text_dim=16, text_len=512)
 RANK = 4
 
@@ -47,21 +49,6 @@ def named(halves: Halves, template: str, down: str, up: str) -> Tensors:
         layer = template.format(name) if "{0}" in template else template.format(flat=name.replace(".", "_"))
         tensors |= {layer + down: pair[0], layer + up: pair[1]}
     return tensors
-
-
-def diffusers(name: str) -> str:
-    for wan, theirs in (
-        ("self_attn", "attn1"),
-        ("cross_attn", "attn2"),
-        (".q", ".to_q"),
-        (".k", ".to_k"),
-        (".v", ".to_v"),
-        (".o", ".to_out.0"),
-        ("ffn.0", "ffn.net.0.proj"),
-        ("ffn.2", "ffn.net.2"),
-    ):
-        name = name.replace(wan, theirs)
-    return name
 
 
 @pytest.mark.parametrize(
