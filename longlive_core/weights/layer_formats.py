@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from .names import strip_prefixes, summarize_names
-from .tensor_source import CheckpointError, TensorSource, TensorSpec
+from .tensor_source import QUANTISED, CheckpointError, TensorSource, TensorSpec
 
 FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 FP8_DTYPES = frozenset({"F8_E4M3", "F8_E5M2"})
@@ -129,7 +129,7 @@ def unpacked_shapes(specs: Mapping[str, TensorSpec], formats: Mapping[str, str])
 
 def _metadata_layers(source: TensorSource) -> dict[str, object]:
     """Returns Wan's name of each layer in the metadata `_quantization_metadata` -> its format or settings."""
-    layers = _parse_json(source, source.metadata.get("_quantization_metadata", "{}")).get("layers", {})
+    layers = _parse_json(source, source.metadata.get(QUANTISED, "{}")).get("layers", {})
     named = cast("dict[str, object]", layers) if isinstance(layers, dict) else {}
     return {strip_prefixes(f"{layer}.")[:-1]: value for layer, value in named.items()}
 

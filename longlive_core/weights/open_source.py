@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from .names import summarize_names
 from .pickle_file import open_pickle
 from .safetensors_file import open_safetensors
-from .tensor_source import CheckpointError, TensorSource
+from .tensor_source import QUANTISED, CheckpointError, TensorSource
 
 # Keys that hold the transformer in .pt files, on any level; the first that exists is used.
 TRAINER_KEYS = ("state_dict", "model_state_dict", "model", "module", "ema", "ema_state_dict", "ema_model", "model_ema")
@@ -138,7 +138,7 @@ def _joined(path: Path, sources: list[TensorSource]) -> TensorSource:
                 read |= source.read(mine)
         return {name: read[name] for name in names}
 
-    metadata = {key: value for source in sources for key, value in source.metadata.items()}
+    metadata = _joined_metadata(path, [source.metadata for source in sources])
     config = sources[0].files[0].with_name("config.json")
     if "config" not in metadata and config.is_file():
         metadata["config"] = _class_config(config)
@@ -151,6 +151,20 @@ def _joined(path: Path, sources: list[TensorSource]) -> TensorSource:
         tuple(file for source in sources for file in source.files),
         all(source.safetensors for source in sources),
     )
+
+
+def _joined_metadata(path: Path, parts: list[Mapping[str, str]]) -> dict[str, str]:
+    """Joins the metadata of parts, each of which may say how its own layers are quantised."""
+    joined = {key: value for part in parts for key, value in part.items()}
+    texts = [part[QUANTISED] for part in parts if QUANTISED in part]
+    if len(set(texts)) > 1:
+        try:
+            settings = [json.loads(text) for text in texts]
+            layers = {name: layer for one in settings for name, layer in one["layers"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"checkpoint {path} has damaged quantisation settings; copy it again") from error
+        joined[QUANTISED] = json.dumps({**settings[0], "layers": layers})
+    return joined
 
 
 def _class_config(path: Path) -> str:

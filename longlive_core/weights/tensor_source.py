@@ -22,6 +22,9 @@ DTYPES = {
     "I32": torch.int32,
 }
 
+# Metadata that says how layers are quantised.
+QUANTISED = "_quantization_metadata"
+
 
 class CheckpointError(ValueError):
     """Raised for a file that is not a valid checkpoint; the message names the file, the fault and the remedy."""

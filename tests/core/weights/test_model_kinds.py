@@ -98,6 +98,16 @@ def test_a_sharded_model_is_one_model(tmp_path: Path, count: int, index: bool) -
         assert_loads(tmp_path / "s" / "diffusion_pytorch_model.safetensors.index.json")
 
 
+def test_each_part_marks_its_own_quantised_layers(tmp_path: Path) -> None:
+    """The marks of all parts count, not those of the last one alone."""
+    parts = [tmp_path / f"m-{i:05}-of-00002.safetensors" for i in (1, 2)]
+    for i, part in enumerate(parts):
+        layers = {"layers": {f"blocks.{i}.self_attn.q": {"format": "float8_e4m3fn"}}}
+        save_file({f"t{i}": torch.zeros(1)}, part, {"_quantization_metadata": json.dumps(layers)})
+    marked = json.loads(open_source(parts[1]).metadata["_quantization_metadata"])["layers"]
+    assert set(marked) == {"blocks.0.self_attn.q", "blocks.1.self_attn.q"}
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     """An incomplete download is not half a model."""
     parts = shards(tmp_path / "s", 3)
