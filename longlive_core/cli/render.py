@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..render.prepare_take import take_folder
 from ..render.settings import RenderSettings
 from ..script import ShotScript
 from ..script.prompt_folder import read_films, read_script
 from ..take import Take
+from ..take.take import check_no_retakes
+from ..types import BLOCK_FRAMES, FPS
 from .arguments import add_output_arguments, add_setting_arguments, given_settings, unrecorded_settings
 from .console import job_hooks
 from .run_job import run_job, set_threads
@@ -38,12 +42,24 @@ def run(args: argparse.Namespace) -> int:
         scripts = read_films(args.script)
         outputs = _numbered(settings.output, len(scripts))
         films = [(replace(settings, output=output), script) for output, script in zip(outputs, scripts, strict=True)]
-    for film, script in films:
+        _check_films(films)
+    for number, (film, script) in enumerate(films, 1):
         with job_hooks() as (bar, hooks):
             code = run_job(Job(film, script=script, storyboard=args.preview, **hooks), bar, args)
         if code:
+            if left := [str(later.output) for later, _ in films[number:]]:
+                print(f"not begun: {', '.join(left)}; put their lines into another file, and name other films with -o")
             return code
     return 0
+
+
+def _check_films(films: Sequence[tuple[RenderSettings, ShotScript | None]]) -> None:
+    """Checks all films before the first one is made. Raises ScriptError, or FileExistsError: see `check_no_retakes`."""
+    for settings, script in films:
+        if script is not None:
+            script.plan(FPS, BLOCK_FRAMES)
+        if settings.take:
+            check_no_retakes(take_folder(settings))
 
 
 def _numbered(output: Path, count: int) -> list[Path]:

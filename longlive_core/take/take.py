@@ -206,12 +206,7 @@ class Take:
 
         Raises FileExistsError if the earlier film has retakes, OSError if the folder cannot be written.
         """
-        exists = (self.folder / FILE).exists()
-        if exists and any(len(shot.versions) > 1 for shot in Take.load(self.folder).shots):
-            raise FileExistsError(
-                f"{self.folder} has retakes that a new render would remove; name another film with -o, remove that "
-                "folder, or render without a take"
-            )
+        check_no_retakes(self.folder)
         for name in ("shots", SNAPSHOTS, FILM_INDEX):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         self.sound.unlink(missing_ok=True)
@@ -258,6 +253,15 @@ def with_text(script: ShotScript, shot: int, version: Version) -> ShotScript:
     if several or len(parsed.shots) != len(shots) or any(parsed.shots[i] != script.shots[i] for i in others):
         raise ValueError(f"'{version.text}' reads as more than one shot; write one shot without a header")
     return parsed
+
+
+def check_no_retakes(folder: Path) -> None:
+    """Raises FileExistsError if a folder is a take with retakes, which a new render would remove."""
+    if (folder / FILE).exists() and any(len(shot.versions) > 1 for shot in Take.load(folder).shots):
+        raise FileExistsError(
+            f"{folder} has retakes that a new render would remove; name another film with -o, remove that folder, or "
+            "render without a take"
+        )
 
 
 def block_counts_in(folder: Path) -> tuple[int, int]:

@@ -45,17 +45,18 @@ class Clip:
         start: float = 0.0,
         duration: float = 0.0,
     ) -> None:
-        """Decodes the video once to read the times of its frames. `should_stop` is called for every frame.
+        """Decodes the video once to read the times of its frames.
+
+        should_stop: called for every frame, and in `sound` for every piece of sound.
 
         start, duration: the part of the video to read, in s; a duration of 0 reads to the end.
 
         Raises FileNotFoundError, ValueError for a file that is not a video, and ClipStopped.
         """
-        self._source, self._fps = source, fps
+        self._source, self._fps, self._should_stop = source, fps, should_stop
         times, ends, notes = list[float](), list[float](), dict[str, None]()
         for frame in read_source(source):
-            if should_stop():
-                raise ClipStopped
+            self._check_stop()
             # A time stamp that goes back belongs to a frame that is shown late.
             times.append(max(frame.time, times[-1]) if times else frame.time)
             ends.append(frame.end)
@@ -79,8 +80,12 @@ class Clip:
             size = TIME_FACTOR
 
     def sound(self, start: int = 0) -> Audio | None:
-        """The sound from frame `start` to the end of the clip; None if there is none."""
-        return read_sound(self._source, self._start + start / self._fps, self._end)
+        """The sound from frame `start` to the end of the clip; None if there is none. Raises ClipStopped."""
+        return read_sound(self._source, self._start + start / self._fps, self._end, self._check_stop)
+
+    def _check_stop(self) -> None:
+        if self._should_stop():
+            raise ClipStopped
 
     def _frames(self, start: int) -> Iterator[Tensor]:
         # Source frame → number of frames that show it. A source frame may be shown several times or not at all.

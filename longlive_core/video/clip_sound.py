@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import torch
@@ -18,10 +18,11 @@ from .clip_frames import Source, is_animation, open_source
 from .mixdown import mixdown_note, to_stereo, without_clipping
 
 
-def read_sound(source: Source, start: float, end: float) -> Audio | None:
+def read_sound(source: Source, start: float, end: float, check_stop: Callable[[], None]) -> Audio | None:
     """The sound from `start` to `end` in s of the video's clock, mono or stereo; None if there is none in between.
 
-    Where the video has no sound, it is silent. Raises as `open_source` does.
+    Where the video has no sound, it is silent. check_stop: called for every piece of sound; may raise. Raises as
+    `open_source` does.
     """
     if is_animation(source):
         return None
@@ -31,6 +32,7 @@ def read_sound(source: Source, start: float, end: float) -> Audio | None:
             return None
         rate, surround, pieces = stream.rate, stream.channels > 2, list[tuple[int, Tensor]]()
         for time, samples in _pieces(container, stream, rate):
+            check_stop()
             at = round((time - start) * rate)
             if at >= (end - start) * rate:
                 break

@@ -88,7 +88,7 @@ def test_render_takes_a_folder_of_prompts(capsys: pytest.CaptureFixture[str], tm
 
 @pytest.mark.slow
 def test_render_makes_a_film_of_each_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, model: Path) -> None:
-    """`--one-film-a-line` numbers the files, and each film has its take; remarks on a script are printed."""
+    """`--one-film-a-line` numbers the files, each film has its take, and all are checked before the first is made."""
     (tmp_path / "prompts.txt").write_text("the hero\nthe fox\n")
     words = ("render", tmp_path / "prompts.txt", "-o", tmp_path / "film.mp4", "--model", model, "--size", "32x32")
     code, out, err = longlive(capsys, *words, "--steps", "1", "--one-film-a-line")
@@ -100,6 +100,12 @@ def test_render_makes_a_film_of_each_line(capsys: pytest.CaptureFixture[str], tm
         "film-2.take",
     ]
     assert "the model does not know fox" in out
+    retake = ("retake", tmp_path / "film-2.take", "--shot", "1", "--seed", "5")
+    assert longlive(capsys, *retake)[0] == 0
+    made = (tmp_path / "film-1.mp4").stat().st_mtime_ns
+    code, _, err = longlive(capsys, *words, "--steps", "1", "--one-film-a-line")
+    assert code == 2 and "film-2.take has retakes" in err
+    assert (tmp_path / "film-1.mp4").stat().st_mtime_ns == made
     code, _, err = longlive(capsys, "render", "--resume", tmp_path / "film-1.take", "--one-film-a-line")
     assert code == 2 and "leave --resume out" in err
     (tmp_path / "film.txt").write_text(CHAT)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from longlive.longlive_core.video import Audio
-from longlive.longlive_core.video.clip import Clip
+from longlive.longlive_core.video.clip import Clip, ClipStopped
 from numpy.typing import NDArray
 
 from .clips import beep, greys, onset, write_frames
@@ -114,3 +114,20 @@ def test_mono_and_stereo_are_kept(channels: int) -> None:
     samples = torch.from_numpy(beep(1, 48_000, channels, 0.3))
     audio, note = Audio.mixed(samples, 48_000)
     assert torch.equal(audio.waveform, samples) and not note
+
+
+def test_reading_sound_can_be_stopped(tmp_path: Path) -> None:
+    """A stop while a long sound is read does not wait for its end."""
+    path = tmp_path / "clip.mp4"
+    clip_with(path, (beep(2, 48_000, 1, at=0.5), 48_000, "aac", 0.0))
+    asked: list[bool] = []
+    frames = Clip(path, 24).frames
+
+    def stop() -> bool:
+        asked.append(True)
+        return len(asked) > frames
+
+    clip = Clip(path, 24, stop)
+    with pytest.raises(ClipStopped):
+        clip.sound()
+    assert len(asked) == frames + 1
