@@ -43,12 +43,12 @@ def _muted(workflow: Graph, node: str) -> Iterator[Graph]:
 
 
 def _nodes(graph: Graph) -> dict[str, Graph]:
-    return {str(node["id"]): node for node in graph.get("nodes", [])}
+    return {str(node["id"]): node for node in graph.get("nodes") or [] if "id" in node}
 
 
 def _links(graph: Graph) -> dict[Any, str]:
     """The id of the node that each link comes from; a workflow's links are lists, those of a subgraph are objects."""
-    links = graph.get("links", [])
+    links = graph.get("links") or []
     return dict(
         (one["id"], str(one["origin_id"])) if isinstance(one, Mapping) else (one[0], str(one[1])) for one in links
     )
@@ -56,10 +56,10 @@ def _links(graph: Graph) -> dict[Any, str]:
 
 def _link(node: Graph) -> Any:  # noqa: ANN401 (a number, or None)
     """The link to the film that a node takes."""
-    inputs = node.get("inputs", [])
+    inputs = node.get("inputs") or []
     reroutes = node.get("type") == REROUTE
     return next((one.get("link") for one in inputs if reroutes or one.get("name") in FILM_INPUTS), None)
 
 
 def _subgraphs(workflow: Graph) -> dict[str, Graph]:
-    return {str(one["id"]): one for one in (workflow.get("definitions") or {}).get("subgraphs", [])}
+    return {str(one["id"]): one for one in (workflow.get("definitions") or {}).get("subgraphs") or []}

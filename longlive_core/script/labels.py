@@ -8,6 +8,7 @@ from .duration import Timing
 from .entry import STYLE, Entry, ScriptState
 from .header import Header
 from .markup import Row
+from .reading import NO_SHOT
 from .source import Line, ScriptError
 from .tables import time_of
 from .words import LABELS, PARAMETERS, SIGNS, TRANSITION, fold
@@ -76,7 +77,7 @@ class LabelReader(ScriptState):
             self.definitions.append(self.open)
             return True
         if role == "film" or (role == "aside" and shot is None):
-            self.note(line, "left out: it is no shot", left_out=True)
+            self.note(line, NO_SHOT, left_out=True)
             return True
         return self._read_list_item(row, is_label=role != STYLE or (shot is not None and shot.text_below))
 

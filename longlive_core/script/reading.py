@@ -68,7 +68,7 @@ class ScriptReading:
         """Returns the remarks as lines of text, without those that begin with a text of `besides`."""
         kinds = [("note", note) for note in self.notes] + [("warning", warning) for warning in self.warnings]
         shown = sorted(kinds, key=lambda item: item[1])
-        return [f"{kind}: {note}" for kind, note in shown if not note.message.startswith((*besides, "\0"))]
+        return [f"{kind}: {note}" for kind, note in shown if not note.message.startswith(tuple(besides))]
 
     def unread(self, text: str) -> list[Line]:
         """Returns the pieces of `text` that no span accounts for: there should be none."""

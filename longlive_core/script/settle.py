@@ -9,6 +9,7 @@ from itertools import pairwise
 from .duration import Timing, shorten
 from .entry import MAX_SHOTS, STYLE, Entry, ScriptState
 from .header import parse_header
+from .reading import NO_SHOT
 from .source import Line, ScriptError
 from .times import LONG_SECONDS
 from .words import HEADER_WORD, LABELS, WORD_ALONE, fold
@@ -164,7 +165,7 @@ def _empty_definitions(reader: ScriptState) -> None:
     for entry in list(reader.definitions):
         if not any(line.text for line in entry.lines) and entry.name.casefold() != "style" and reader.has_headers:
             reader.definitions.remove(entry)
-            reader.note(entry.source, "left out: it is no shot", left_out=True)
+            reader.note(entry.source, NO_SHOT, left_out=True)
 
 
 def settle_unused_names(reader: ScriptState, used: set[str]) -> None:

@@ -44,6 +44,7 @@ def chain(*nodes: dict[str, Any]) -> dict[str, Any]:
         (chain(node(1, BYPASSED, 2), node(2, BYPASSED, 1), node(3, link=2)), "3", None),
         (chain(node(2, link=1)), "7", None),
         ({}, "1", None),
+        ({"nodes": [{"type": "Note"}, {"id": 1, "inputs": None}], "links": None, "definitions": None}, "1", None),
         (None, "1", None),
     ],
 )
