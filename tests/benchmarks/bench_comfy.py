@@ -36,7 +36,7 @@ from comfy.run import Event, Run  # noqa: E402
 from longlive.longlive_core.evaluation.probe import read_frame  # noqa: E402
 from longlive.longlive_core.types import FPS  # noqa: E402
 
-TEMPLATE = ROOT / "workflows/longlive_mini_text_to_film.json"
+TEMPLATE = ROOT / "workflows/LongLive 01 Text to film (Mini).json"
 SET_SCRIPT = """(text) => {
     const script = app.graph.nodes.find((node) => node.type === "LongLiveShotScript")
     script.widgets.find((widget) => widget.name === "script").value = text

@@ -357,7 +357,7 @@ def five_b_links(model: str = "model") -> list[list[str]]:
 
 
 MINI_TEXT_TO_FILM = Template(
-    "longlive_mini_text_to_film",
+    "LongLive 01 Text to film (Mini)",
     [
         note(
             "## LongLive Mini: text to film\n\nPress **Run**. No download, no GPU.\n\n**Expect** a film of 16 s at "
@@ -382,7 +382,7 @@ MINI_TEXT_TO_FILM = Template(
 )
 
 MINI_IMAGE_TO_FILM = Template(
-    "longlive_mini_image_to_film",
+    "LongLive 02 Image to film (Mini)",
     [
         note(
             "## LongLive Mini: image to film\n\nPress **Run**. No download, no GPU.\n\nThe first group "
@@ -422,7 +422,7 @@ MINI_IMAGE_TO_FILM = Template(
 )
 
 MINI_MEMORY_ON_AND_OFF = Template(
-    "longlive_mini_memory_on_and_off",
+    "LongLive 07 Memory on and off (Mini)",
     [
         note(MEMORY_NOTE),
         group("Model", 1, [node("mini", "LongLiveMini")]),
@@ -455,7 +455,7 @@ MINI_MEMORY_ON_AND_OFF = Template(
 )
 
 MINI_RETAKE = Template(
-    "longlive_mini_retake_a_shot",
+    "LongLive 04 Retake a shot (Mini)",
     [
         note(RETAKE_NOTE),
         group("Model", 1, [node("mini", "LongLiveMini")]),
@@ -471,7 +471,7 @@ MINI_RETAKE = Template(
 )
 
 MINI_STORYBOARD = Template(
-    "longlive_mini_storyboard",
+    "LongLive 03 Storyboard, then the film (Mini)",
     [
         note(STORYBOARD_NOTE),
         group("Model", 1, [node("mini", "LongLiveMini")]),
@@ -504,7 +504,7 @@ MINI_STORYBOARD = Template(
 )
 
 MINI_TAKE = Template(
-    "longlive_mini_take_and_retake",
+    "LongLive 05 A saved take and its retake (Mini)",
     [
         note(TAKE_NOTE),
         group("Model", 1, [node("mini", "LongLiveMini")]),
@@ -539,7 +539,7 @@ MINI_TAKE = Template(
 )
 
 MINI_EXTEND = Template(
-    "longlive_mini_extend_video",
+    "LongLive 06 Extend a video (Mini)",
     [
         note(EXTEND_NOTE),
         group("Model", 1, [node("mini", "LongLiveMini")]),
@@ -574,7 +574,7 @@ MINI_EXTEND = Template(
 )
 
 NVFP4 = Template(
-    "longlive_5b_nvfp4_multi_shot",
+    "LongLive 08 Text to film (5B, NVFP4)",
     [
         note(NVFP4_NOTE, 480),
         group(
@@ -595,7 +595,7 @@ NVFP4 = Template(
 )
 
 DMD_LORA = Template(
-    "longlive_5b_bf16_dmd_lora",
+    "LongLive 09 Text to film (5B, bf16 with DMD LoRA)",
     [
         note(LORA_NOTE, 480),
         group(
@@ -616,7 +616,7 @@ DMD_LORA = Template(
 )
 
 IMAGE_TO_FILM = Template(
-    "longlive_5b_image_to_film",
+    "LongLive 10 Image to film (5B)",
     [
         note(IMAGE_NOTE),
         group("Models", 1, [loader("model", "LongLiveModelLoader", "nvfp4", "model_name"), text_encoder(), vae()]),

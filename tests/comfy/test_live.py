@@ -111,7 +111,7 @@ MENU = """() => {
 def test_the_script_node_sends_its_text(page: Front) -> None:
     """From the node's menu, while the film is made: a message says from which shot on, or that nothing is made."""
     long = SCRIPT.replace("(8 blocks)", "(60 blocks)")
-    page.load(json.loads((ROOT / "workflows" / "longlive_mini_text_to_film.json").read_text("utf-8")))
+    page.load(json.loads((ROOT / "workflows" / "LongLive 01 Text to film (Mini).json").read_text("utf-8")))
     found = "node.widgets.find(({ name }) => name === 'script')"
     write = f"(text) => {{ const {{ node }} = ({MENU})(); {found}.value = text }}"
     send = f"async () => {{ const {{ items }} = ({MENU})(); await items[0].callback(); return items[0].content }}"
@@ -137,7 +137,7 @@ def test_the_script_node_sends_its_text(page: Front) -> None:
 
 def test_a_film_in_a_subgraph_is_found(page: Front) -> None:
     """Its node has the ids of the graphs around it, as 12:5, on the server; an id of its own goes before that."""
-    page.load(json.loads((ROOT / "workflows" / "longlive_mini_text_to_film.json").read_text("utf-8")))
+    page.load(json.loads((ROOT / "workflows" / "LongLive 01 Text to film (Mini).json").read_text("utf-8")))
     asked = page.page.evaluate(f"""async () => {{
         const {{ node, items }} = ({MENU})()
         const {{ api }} = window.comfyAPI.api

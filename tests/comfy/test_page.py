@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.comfy
 
-TEMPLATE = ROOT / "workflows" / "longlive_mini_text_to_film.json"
+TEMPLATE = ROOT / "workflows" / "LongLive 01 Text to film (Mini).json"
 BAD = "hero: a big red ring\n\nShot 1 (4s): {hera} sways"
 # The node of a kind, and a function that sets one of its widgets.
 FIND = """

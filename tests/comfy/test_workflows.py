@@ -27,8 +27,8 @@ from .run import Json
 pytestmark = pytest.mark.comfy
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
-MINI = [path for path in WORKFLOWS if "_mini_" in path.stem]
-LARGE = [path for path in WORKFLOWS if "_5b_" in path.stem]
+MINI = [path for path in WORKFLOWS if "(Mini)" in path.stem]
+LARGE = [path for path in WORKFLOWS if "(5B" in path.stem]
 BLUEPRINT = ROOT / "subgraphs" / "longlive_multi_shot.json"
 TITLE_BAR = 30
 
@@ -287,7 +287,7 @@ def test_the_browser_of_templates_lists_them(page: Front, comfy: Host) -> None:
     (pack,) = [pack for pack in comfy.get("/workflow_templates") if "longlive" in pack.lower()]
     assert sorted(comfy.get("/workflow_templates")[pack]) == [path.stem for path in WORKFLOWS]
     for path in WORKFLOWS:
-        address = f"/api/workflow_templates/{pack}/{path.stem}"
+        address = f"/api/workflow_templates/{pack}/{quote(path.stem)}"
         assert comfy.get(address + ".json") == read(path)
         assert comfy.read(address + ".jpg") == path.with_suffix(".jpg").read_bytes()
     dialog = page.open_templates()
