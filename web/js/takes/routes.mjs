@@ -1,0 +1,85 @@
+// The routes of takes, which nodes/routes/takes.py answers.
+import { request } from "../host.mjs";
+
+/**
+ * @typedef {object} TakeSummary
+ * @property {string} name path in the output folder
+ * @property {string} title
+ * @property {number} bytes
+ * @property {number} seconds
+ * @property {number} blocks
+ * @property {number} made blocks that are stored
+ * @property {boolean} complete
+ * @property {number} modified seconds since 1970
+ * @property {string | null} still address of a picture
+ * @property {boolean} auto saved by itself
+ * @property {boolean} removable offered for removal
+ * @property {boolean} making this server makes it now
+ * @property {boolean} workflow the take has one
+ *
+ * @typedef {object} Version
+ * @property {number} version
+ * @property {string} text
+ * @property {number | null} seed
+ * @property {string} made
+ * @property {number} blocks stored
+ * @property {string | null} still
+ *
+ * @typedef {object} TakeShot
+ * @property {number} shot from 1
+ * @property {number} blocks
+ * @property {number} start in seconds
+ * @property {number} seconds
+ * @property {number} chosen
+ * @property {boolean} locked
+ * @property {boolean} spliced
+ * @property {boolean} given a given video
+ * @property {Version[]} versions
+ *
+ * @typedef {{ filename: string, subfolder: string, type: string }} SavedFile
+ * @typedef {Omit<TakeSummary, "shots"> & { script: string, film: SavedFile | null, shots: TakeShot[] }} Take
+ * @typedef {object} TakeList
+ * @property {TakeSummary[]} takes newest first
+ * @property {{ name: string, error: string }[]} unreadable
+ * @property {number} bytes of all takes that saved themselves
+ * @property {number} limit in bytes
+ * @property {boolean} keep
+ *
+ * @typedef {{ take: Take, notes: string[] }} Changed
+ */
+
+const PATH = "/longlive/takes";
+
+/** @param {string} name */
+const address = (name) => `${PATH}/${encodeURIComponent(name)}`;
+
+/** @returns {Promise<TakeList>} */
+export const listTakes = () => request(PATH);
+
+/** @param {string} name @returns {Promise<Take>} */
+export const readTake = (name) => request(address(name));
+
+/** @param {string} name @returns {Promise<{ workflow: object }>} */
+export const readWorkflow = (name) => request(`${address(name)}/workflow`);
+
+/** @param {string} name @param {number} shot @param {number} version @returns {Promise<Changed>} */
+export const chooseVersion = (name, shot, version) => request(`${address(name)}/choose`, { shot, version });
+
+/** @param {string} name @param {number} shot @param {boolean} locked @returns {Promise<Changed>} */
+export const lockShot = (name, shot, locked) => request(`${address(name)}/lock`, { shot, locked });
+
+/**
+ * Gives a shot a version with a fresh seed; nothing is sampled before the next run.
+ *
+ * @param {string} name
+ * @param {number} shot
+ * @param {"ripple" | "keep"} mode
+ * @returns {Promise<Changed & { version: number }>}
+ */
+export const retakeShot = (name, shot, mode = "ripple") => request(`${address(name)}/retake`, { shot, mode });
+
+/** @param {string} name @returns {Promise<Changed & { freed: number }>} */
+export const pruneTake = (name) => request(`${address(name)}/prune`, {});
+
+/** @param {string} name @returns {Promise<{ freed: number }>} */
+export const deleteTake = (name) => request(`${address(name)}/delete`, {});

@@ -1,0 +1,130 @@
+// The tab of all takes in the sidebar.
+import { element, iconButton } from "../dom.mjs";
+import { api, app, loadStyle, notify, word } from "../host.mjs";
+import { fileSize } from "../text.mjs";
+import { chooseVersion, deleteTake, listTakes, lockShot, pruneTake, readTake, readWorkflow, retakeShot } from "./routes.mjs";
+import { takeRow } from "./row.mjs";
+import { takeShots } from "./shots.mjs";
+
+/** Events of the host after which takes may have changed. */
+const CHANGES = ["execution_success", "execution_interrupted", "execution_error", "reconnected"];
+
+/** @param {string} path */
+const url = (path) => api.apiURL(path);
+
+class TakesTab {
+  /** @param {HTMLElement} root */
+  constructor(root) {
+    this.root = root;
+    /** @type {string | null} */
+    this.open = null;
+    this.refresh = () => this.show();
+    for (const type of CHANGES) api.addEventListener(type, this.refresh);
+    root.classList.add("longlive-takes");
+    void this.show();
+  }
+
+  destroy() {
+    for (const type of CHANGES) api.removeEventListener(type, this.refresh);
+  }
+
+  async show() {
+    try {
+      const list = await listTakes();
+      const opened = list.takes.find(({ name }) => name === this.open);
+      const shots = opened && (await readTake(opened.name));
+      const rows = list.takes.map((take) => this.row(take, take.name === shots?.name ? shots : undefined));
+      const broken = list.unreadable.map(({ name, error }) =>
+        element("p", { className: "longlive-take-broken", title: error }, word("takes_unreadable", { name })),
+      );
+      const empty = rows.length ? null : element("p", { className: "longlive-takes-empty" }, word("takes_empty"));
+      this.root.replaceChildren(this.header(list), element("div", { className: "longlive-takes-list" }, empty, ...rows, ...broken));
+    } catch (error) {
+      this.root.replaceChildren(element("p", { className: "longlive-takes-empty", role: "alert" }, String(/** @type {Error} */ (error).message)));
+    }
+  }
+
+  /** @param {import("./routes.mjs").TakeList} list */
+  header(list) {
+    const facts = word(list.keep ? "takes_space" : "takes_off", { size: fileSize(list.bytes), limit: fileSize(list.limit) });
+    return element(
+      "header",
+      { className: "longlive-takes-header" },
+      element("h2", {}, word("takes_title")),
+      element("span", {}, facts),
+      iconButton("refresh", word("takes_refresh"), this.refresh),
+    );
+  }
+
+  /** @param {import("./routes.mjs").TakeSummary} take @param {import("./routes.mjs").Take} [shots] */
+  row(take, shots) {
+    const row = takeRow(take, url, {
+      open: () => {
+        this.open = shots ? null : take.name;
+        void this.show();
+      },
+      load: () => this.run(async () => app.loadGraphData((await readWorkflow(take.name)).workflow)),
+      prune: () =>
+        this.run(async () => {
+          const { freed } = await pruneTake(take.name);
+          notify("info", word("takes_pruned", { size: fileSize(freed) }));
+        }),
+      remove: () =>
+        this.run(async () => {
+          const question = { title: word("takes_delete"), message: word("takes_delete_question", { title: take.title }), type: "delete" };
+          if (await app.extensionManager.dialog.confirm(question)) await deleteTake(take.name);
+        }),
+    }, Boolean(shots));
+    if (shots)
+      row.append(
+        takeShots(shots, url, {
+          choose: (shot, version) => this.change(() => chooseVersion(take.name, shot, version)),
+          lock: (shot, locked) => this.change(() => lockShot(take.name, shot, locked)),
+          retake: (shot, mode) =>
+            this.change(async () => {
+              const changed = await retakeShot(take.name, shot, mode);
+              return { ...changed, notes: [...changed.notes, word("takes_run_makes", { shot })] };
+            }),
+        }),
+      );
+    return row;
+  }
+
+  /** Changes the take, and the script on the canvas if it was the take's. @param {() => Promise<import("./routes.mjs").Changed>} change */
+  change(change) {
+    return this.run(async () => {
+      const { notes, take } = await change();
+      for (const note of notes) notify("info", note);
+      document.dispatchEvent(new CustomEvent("longlive-take-changed", { detail: take }));
+    });
+  }
+
+  /** @param {() => Promise<unknown>} action */
+  async run(action) {
+    try {
+      await action();
+    } catch (error) {
+      notify("error", /** @type {Error} */ (error).message);
+    }
+    await this.show();
+  }
+}
+
+export const takes = {
+  name: "LongLive.Takes",
+  setup() {
+    loadStyle("takes/takes.css");
+    /** @type {TakesTab | undefined} */
+    let tab;
+    app.extensionManager.registerSidebarTab({
+      id: "longlive-takes",
+      icon: "pi pi-video",
+      title: word("takes_title"),
+      tooltip: word("takes_tooltip"),
+      type: "custom",
+      /** @param {HTMLElement} root */
+      render: (root) => (tab = new TakesTab(root)),
+      destroy: () => tab?.destroy(),
+    });
+  },
+};
