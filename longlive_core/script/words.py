@@ -72,7 +72,7 @@ WORD = (
     rf"|(?P<hash>[sc]?)#\s?(?P<hash_number>[0-9]{{1,4}})(?!\w))"
 )
 # What is made from an image, as in "Image 1 -> Video prompt (5s): …", "Video prompt 1:" and "Scene 1 - video prompt:".
-IMAGES = r"(?:(?:start|end|first|last)\s)?(?:image|img|picture|photo|frame|keyframe|图片|图像|图|画像|이미지)\s{0,9}#?\s{0,9}"
+IMAGES = r"(?:(?:start|end|first|last)\s)?(?:image|img|picture|photo|frame|keyframe|图片|图像|图|画像|이미지)[\s#]{0,9}"
 PROMPT = r"\s{0,9}(?:prompt|提示词|プロンプト|프롬프트)"
 VIDEO = r"(?:(?:image|text)[\s-]to[\s-]video|video|i2v|t2v|img2vid|motion|animation|visual|视频|動画|영상|비디오)"
 FROM_IMAGE = re.compile(
