@@ -87,12 +87,21 @@ def parse_timing(source: Line, single_is_start: bool) -> Timing:
     return Timing(duration=time, note=_smpte_note(source))
 
 
-def parse_number(source: Line) -> Timing:
-    """Parses a duration that may lack its unit: it is seconds then, and the note says so. Raises as `parse_timing`."""
+def parse_number(source: Line, unit: str | None) -> Timing:
+    """Parses a duration that may lack its unit: it is `unit` then, or seconds with a note. Raises as `parse_timing`."""
+    with_unit = Line(f"{source.text}{unit or 's'}", source.line, source.column)
     if source.text.replace(".", "", 1).isdecimal():
-        seconds = parse_timing(Line(f"{source.text}s", source.line, source.column), False)
-        return replace(seconds, note=f"'{shorten(source.text)}' has no unit and is read as seconds")
+        note = "" if unit else f"'{shorten(source.text)}' has no unit and is read as seconds"
+        return replace(parse_timing(with_unit, False), note=note)
+    ends = RANGE.fullmatch(fold(source.text))
+    if unit and ends and not any(re.search(r"[^\W\d_]|:", ends[end]) for end in (1, 2)):
+        return parse_timing(with_unit, False)
     return parse_timing(source, False)
+
+
+def unit_of(text: str) -> str | None:
+    """The unit that a text is, as in "frames"; "s", "min", "f" or "blocks"."""
+    return UNITS.get(text.strip().rstrip(".").lower())
 
 
 def _parse_range(source: Line, first: Line, last: Line) -> Timing:

@@ -9,7 +9,7 @@ from .duration import Timing, parse_timing
 from .shot_text import closing_bracket
 from .source import Line
 from .times import BARE, CLOSER, CONTINUE, Found, find_time, parse_bare, parse_group, timed_bracket
-from .words import HEADER_WORD, NEXT_WORD, SIGNS, SLUGLINE, TIME_LABELS, WORD_ALONE, fold
+from .words import FROM_IMAGE, HEADER_WORD, NEXT_WORD, SIGNS, SLUGLINE, TIME_LABELS, WORD_ALONE, fold
 
 COMMA = re.compile(r"\s*[,;]\s*")
 COLON = re.compile(r"\s*:\s*")
@@ -31,7 +31,8 @@ class Header:
     """The header of a shot and the texts on its line: a title before the time, the text behind it.
 
     `word` is the word before the number ("" for a time alone), `number` the number if it is written in digits.
-    `text_below`: the text of the shot is on the lines below, because there is none here, or only a title.
+    `text_below`: the text of the shot is on the lines below, because there is none here, or only a title. `note`: what
+    the header names besides.
     """
 
     source: Line
@@ -41,6 +42,7 @@ class Header:
     word: str = ""
     number: int | None = None
     text_below: bool = False
+    note: str = ""
 
 
 def parse_header(line: Line, clocks: bool = False) -> Header | None:
@@ -52,6 +54,10 @@ def parse_header(line: Line, clocks: bool = False) -> Header | None:
     at = signs.end() if (signs := SIGNS.match(text)) else 0
     if text[at : at + 1] in CLOSES and (header := _in_brackets(line, text, at)):
         return header
+    if (made := FROM_IMAGE.match(text, at)) and (
+        header := _Scan(line, text, made.end()).header(line, True, "prompt", _number(made))
+    ):
+        return replace(header, note=_image_note(made))
     if word := HEADER_WORD.match(text, at):
         number = _number(word)
         while following := NEXT_WORD.match(text, word.end()):
@@ -76,6 +82,11 @@ def _number(match: re.Match[str]) -> int | None:
     written = next(value for name, value in match.groupdict().items() if name.endswith("number") and value)
     digits = re.match(r"[0-9]{1,6}", written)
     return int(digits[0]) if digits else None
+
+
+def _image_note(made: re.Match[str]) -> str:
+    image = made["image"] or made["given"]
+    return f"left out '{image}': a script names no images; connect a start image to the sampler" if image else ""
 
 
 def _timed(line: Line, clocks: bool) -> Header | None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 
-from .duration import Timing
+from .duration import Timing, unit_of
 from .entry import STYLE, Entry, ScriptState
 from .header import Header
 from .markup import Row
 from .reading import NO_SHOT
 from .source import Line, ScriptError
 from .tables import time_of
+from .times import parse_group
 from .words import LABELS, PARAMETERS, SIGNS, TRANSITION, fold
 
-LABEL = re.compile(SIGNS.pattern + r"(?P<label>[^\W\d][^:|{}\[\]()]{0,40}?)\s*(?:\([^()]{1,20}\)\s*)?:\s*(?P<value>.*)")
+LABEL = re.compile(
+    SIGNS.pattern + r"(?P<label>[^\W\d][^:|{}\[\]()]{0,40}?)\s*(?:\((?P<about>[^()]{1,40})\)\s*)?:\s*(?P<value>.*)"
+)
 LABEL_IN_BRACKETS = re.compile(r"\[(?P<label>[^\[\]:]{1,20})\]\s*:?\s*(?P<value>.*)")
 
 DASHED = re.compile(r"(?P<label>[^\W\d][^\W\d]{0,20}(?:\s[^\W\d]{1,20})?)\s+[-–—=]\s+(?P<value>[0-9].*)")
@@ -57,17 +60,20 @@ class LabelReader(ScriptState):
         role = _role(label) if label else None
         if label is None or role is None or label["label"].casefold() in self.structure.referenced:
             return self._read_list_item(row)
-        value, shot = line.slice(label.start("value")), self.shot_above()
+        value, shot, about = line.slice(label.start("value")), self.shot_above(), _about(line, label)
         if role == "negative":
             message = "left out: it is a negative prompt; the script has none: use --negative or the node's input"
             self.note(line, message, left_out=True)
             self.skipping = "indented" if value.text else "below"
             return True
         if role == "text":
-            self._read_prompt(line, value, shot)
+            self._read_prompt(line, value, shot, about)
             return True
-        if role == "time" and (timing := _timing_of(value)) is not None:
+        unit = unit_of(about.text) if about else None
+        if role == "time" and (timing := _timing_of(value, unit)) is not None:
             self._read_time(line, timing, shot)
+            if about and unit is None:
+                self._leave_out(about)
             return True
         if role == "seed" and shot is not None and value.text.isdecimal():
             shot.lines.append(Line(f"@seed={value.text}", line.line, line.column))
@@ -92,12 +98,31 @@ class LabelReader(ScriptState):
         shot.text_below |= shot.header is not None
         return True
 
-    def _read_prompt(self, line: Line, value: Line, shot: Entry | None) -> None:
+    def _read_prompt(self, line: Line, value: Line, shot: Entry | None, about: Line | None) -> None:
         if shot is None or (shot.labelled and shot.lines):
             shot = self.start(Entry(line, labelled=True))
+        if about:
+            self._read_about(about, shot)
         if value.text:
             shot.lines.append(value)
         shot.text_below = shot.header is not None or not value.text
+
+    def _read_about(self, about: Line, shot: Entry) -> None:
+        """Reads what a label of a prompt has in round brackets: a time and other words, as a header has them."""
+        try:
+            timing, continues, titles = parse_group(about, False)
+        except ScriptError:
+            self._leave_out(about)
+            return
+        shot.continues |= continues
+        shot.lines += titles
+        if shot.timing == Timing():
+            shot.timing = timing
+        elif timing not in (Timing(), shot.timing):
+            self.note(about, f"left out '{about.text}': the shot has a time already")
+
+    def _leave_out(self, about: Line) -> None:
+        self.note(about, f"left out '{about.text}': it is part of a label")
 
     def _read_time(self, line: Line, timing: Timing, shot: Entry | None) -> None:
         if shot is None or (shot.labelled and shot.timing != Timing()):
@@ -112,9 +137,15 @@ def _role(label: re.Match[str]) -> str | None:
     return LABELS.get(" ".join(label["label"].lower().split()))
 
 
-def _timing_of(value: Line) -> Timing | None:
-    """The time of a label, or None if it is words."""
+def _about(line: Line, label: re.Match[str]) -> Line | None:
+    """What a label has in round brackets, as in "Length (frames): 96"."""
+    inside = label.groupdict().get("about")
+    return line.slice(*label.span("about")) if inside and inside.strip() else None
+
+
+def _timing_of(value: Line, unit: str | None) -> Timing | None:
+    """The time of a label that may name its unit, or None if it is words."""
     try:
-        return time_of(value) if value.text else None
+        return time_of(value, unit) if value.text else None
     except ScriptError:
         return None

@@ -29,6 +29,8 @@ def settle(reader: ScriptState) -> None:
     for shot in reader.shots:
         if shot.timing.note:
             reader.note(shot.source, shot.timing.note)
+        if shot.header and shot.header.note:
+            reader.note(shot.source, shot.header.note)
         if not any(line.text for line in shot.lines):
             raise shot.source.error("a shot without text", "write what it shows after its header")
     _empty_definitions(reader)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .duration import Timing, parse_number, parse_timing
+from .duration import Timing, parse_number, parse_timing, unit_of
 from .header import parse_header
 from .source import Line
 from .times import BARE, parse_bare
@@ -82,7 +82,7 @@ def shot_of_row(row: Line, table: Table) -> tuple[Timing, list[Line], list[Line]
             timing = header.timing if timing == Timing() else timing
             texts += header.texts
         elif role == "time" and timing == Timing():
-            timing = time_of(cell)
+            timing = time_of(cell, unit_of(re.sub(r".*\((.*)\)$", r"\1", fold(name).strip())))
         elif role in ("text", "number", "time"):
             texts.append(cell)
         elif role in ("negative", "aside"):
@@ -92,8 +92,11 @@ def shot_of_row(row: Line, table: Table) -> tuple[Timing, list[Line], list[Line]
     return timing, texts + others, unused
 
 
-def time_of(cell: Line) -> Timing:
-    """Parses a time that a label or a column announces: `4s`, `4`, `0:00-0:04`, `[0s-4s]`. Raises ScriptError."""
+def time_of(cell: Line, unit: str | None = None) -> Timing:
+    """Parses a time that a label or a column announces: `4s`, `4`, `0:00-0:04`, `[0s-4s]`. Raises ScriptError.
+
+    unit: that of numbers without one, if the announcement names it.
+    """
     inner = cell.slice(1, -1) if re.fullmatch(r"[(\[].*[)\]]", fold(cell.text)) else cell
     bare = BARE.fullmatch(fold(inner.text))
     if bare and bare["single"] and not re.search("[1-9]", inner.text):
@@ -101,7 +104,7 @@ def time_of(cell: Line) -> Timing:
     if bare and bare["single"]:
         timing = parse_timing(inner, False)
         return Timing(timing.start, timing.duration, timing.note, bare=":" in bare[0])
-    return parse_number(inner)
+    return parse_number(inner, unit)
 
 
 def _role(head: str) -> str:

@@ -71,7 +71,19 @@ WORD = (
     rf"|第\s{{0,9}}(?P<ordinal_number>[0-9]+|[一二三四五六七八九十]{{1,3}})\s{{0,9}}[个個]?(?P<ordinal>{_any_of(ORDINAL)})"
     rf"|(?P<hash>[sc]?)#\s?(?P<hash_number>[0-9]{{1,4}})(?!\w))"
 )
-HEADER_WORD = re.compile(WORD + r"\s*", re.IGNORECASE)
+# What is made from an image, as in "Image 1 -> Video prompt (5s): …", "Video prompt 1:" and "Scene 1 - video prompt:".
+IMAGES = r"(?:(?:start|end|first|last)\s)?(?:image|img|picture|photo|frame|keyframe|图片|图像|图|画像|이미지)[\s#]{0,9}"
+PROMPT = r"\s{0,9}(?:prompt|提示词|プロンプト|프롬프트)"
+VIDEO = r"(?:(?:image|text)[\s-]to[\s-]video|video|i2v|t2v|img2vid|motion|animation|visual|视频|動画|영상|비디오)"
+FROM_IMAGE = re.compile(
+    rf"(?:(?P<image>{IMAGES}(?P<image_number>[0-9]{{1,4}}))\s{{0,9}}(?:[-=–—]{{1,2}}>|[→⇒➔➜➡>]\ufe0f?|to\s)\s{{0,9}}"
+    rf"(?:{VIDEO}(?:{PROMPT})?(?:\s{{0,9}}#?[0-9]{{1,4}})?|{IMAGES}[0-9]{{1,4}})"
+    rf"|{VIDEO}{PROMPT}\s{{0,9}}#?(?P<prompt_number>[0-9]{{1,4}})"
+    rf"|(?:{VIDEO}\s)?prompt\s(?:for|from)\s(?P<given>{IMAGES}(?P<given_number>[0-9]{{1,4}})))(?!\w)\s*",
+    re.IGNORECASE,
+)
+SAYS_PROMPT = rf"(?:\s{{0,9}}[-–—|,]?\s{{0,9}}{VIDEO}?{PROMPT}(?=\s{{0,9}}(?:[:(\[]|$)))?"
+HEADER_WORD = re.compile(WORD + SAYS_PROMPT + r"\s*", re.IGNORECASE)
 NEXT_WORD = re.compile(r"\s{0,9}[,/.·–—|-]?\s{0,9}" + WORD + r"\s*", re.IGNORECASE)
 WORD_ALONE = re.compile(rf"(?:{_any_of(ALONE)})(?![\w-])\s*", re.IGNORECASE)
 SLUGLINE = re.compile(r"\.?(?:(?:INT|EXT|EST)\.?\s?/\s?(?:INT|EXT)|INT|EXT|EST|I/E)[.]\s*\S|I/E\s+\S", re.IGNORECASE)

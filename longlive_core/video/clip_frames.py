@@ -22,6 +22,8 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
 from .colour import colour_notes, to_bt709
+from .deinterlace import NOTE as DEINTERLACED
+from .deinterlace import Deinterlacer
 
 Source: TypeAlias = Path | BytesIO
 # Pictures that a file carries beside its video.
@@ -66,13 +68,13 @@ def read_source(source: Source) -> Iterator[SourceFrame]:
         if stream is None:
             raise ValueError(f"{name_of(source)} has no video stream; give a video")
         stream.thread_type = "AUTO"
-        end = 0.0
-        for frame in _decode(container, stream):
+        end, whole = 0.0, Deinterlacer(stream)
+        for frame in _decode(container, stream, whole):
             time = end if frame.pts is None else frame.time
             seconds = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
             end = time + seconds
             pixels = partial(_upright, frame, stream.sample_aspect_ratio)
-            yield SourceFrame(time, end, pixels, partial(_frame_notes, frame))
+            yield SourceFrame(time, end, pixels, partial(_frame_notes, frame, whole.active))
 
 
 def is_animation(source: Source) -> bool:
@@ -112,12 +114,16 @@ def _main_video(container: InputContainer) -> VideoStream | None:
     return max(streams, key=rank, default=None)
 
 
-def _decode(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _decode(container: InputContainer, stream: VideoStream, whole: Deinterlacer) -> Iterator[VideoFrame]:
     try:
-        with suppress(InvalidDataError):
-            yield from container.decode(stream)
+        yield from whole.frames(_undamaged(container, stream))
     except FFmpegError as error:
         raise ValueError(f"{container.name} cannot be read as a video ({error.strerror})") from error
+
+
+def _undamaged(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    with suppress(InvalidDataError):
+        yield from container.decode(stream)
 
 
 def _upright(frame: VideoFrame, aspect: Fraction | None) -> Tensor:
@@ -135,9 +141,8 @@ def _upright(frame: VideoFrame, aspect: Fraction | None) -> Tensor:
     return pixels.flip([dim for dim, sign in enumerate((d, a)) if sign < 0]).contiguous()
 
 
-def _frame_notes(frame: VideoFrame) -> list[str]:
-    interlaced = ["the video is interlaced: what moves has combs; deinterlace it first"]
-    return [*colour_notes(frame), *(interlaced if frame.interlaced_frame else [])]
+def _frame_notes(frame: VideoFrame, deinterlaced: bool) -> list[str]:
+    return [*colour_notes(frame), *([DEINTERLACED] if deinterlaced else [])]
 
 
 def _open_animation(source: Source) -> Image.Image | None:

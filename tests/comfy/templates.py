@@ -237,8 +237,9 @@ it, and two shots continue it: first the same scene (*cut* off, the same prompt)
 
 **Expect** two files: the video, and a film of 12 s that begins with it.
 
-For your own video, replace the group *A video* with ComfyUI's *Load Video*, and describe the video in *prompt*. Mini \
-needs a video of its world; the same graph works with LongLive 5B and any video.
+For your own video, replace the group *A video* with ComfyUI's *Load Video*, and describe the video in *prompt*. It \
+keeps its speed at any frame rate, and its sound begins the film. Mini needs a video of its world; the same graph \
+works with LongLive 5B and any video.
 """
 
 KEEPER = """\
@@ -547,10 +548,7 @@ MINI_EXTEND = Template(
             "A video",
             2,
             [shot("shot1", "Example video", MINI_CLIP, 3)],
-            [
-                decode("decode1", "LongLive_mini_video", "Video", (340, 420)),
-                node("parts", "GetVideoComponents", size=(340, 120)),
-            ],
+            [decode("decode1", "LongLive_mini_video", "Video", (340, 420))],
         ),
         group(
             "Continuation",
@@ -564,8 +562,8 @@ MINI_EXTEND = Template(
     [
         *from_mini("shot1", "decode1", "extend", "shot2", "shot3", "decode2"),
         ["shot1", "STREAM", "decode1", "stream"],
-        ["decode1", "VIDEO", "parts", "video"],
-        ["parts", "images", "extend", "frames"],
+        ["decode1", "VIDEO", "extend", "frames"],
+        ["extend", "AUDIO", "decode2", "audio"],
         ["extend", "STATE", "shot2", "state"],
         ["shot2", "STATE", "shot3", "state"],
         ["shot3", "STREAM", "decode2", "stream"],

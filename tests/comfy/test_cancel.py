@@ -6,8 +6,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from threading import Timer
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -32,6 +31,7 @@ MINUTE = "\n".join(
         1,
     )
 )
+PATIENCE = 120
 MEDIUM = "\n".join(MINUTE.replace("12s", "4s").splitlines()[:3])
 KEPT = re.compile(r"LongLive: (\S+\.mp4) holds the first (\d+) of (\d+) frames")
 
@@ -43,33 +43,33 @@ def host(start: Start) -> Iterator[Host]:
         yield own
 
 
+# Steps that may end while an interrupt travels; a block is four steps, the film 180.
+UNDER_WAY = 8
+
+
 @dataclass
 class Cancel:
-    """Interrupts a run some seconds after it was queued, or when it shows a value, and notes how long that took."""
+    """Interrupts a run when the sampler has reported its progress `after` times, 0 being the start of the run.
+
+    `step`: how many steps of the film the sampler had reported when the server had answered the interrupt.
+    """
 
     host: Host
-    after: float
-    asked: float = 0.0
-    ended: float = 0.0
-    timer: Timer | None = field(default=None, repr=False)
+    after: int
+    step: int | None = None
 
-    def __call__(self, _: Run, event: Event) -> None:
-        if self.timer is None:
-            self.timer = Timer(self.after, self.ask)
-            self.timer.start()
-        if event.type == "execution_interrupted":
-            self.ended = time.monotonic()
-
-    def ask(self) -> None:
-        self.asked = time.monotonic()
-        self.host.interrupt()
-
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.asked
+    def __call__(self, run: Run, _: Event) -> None:
+        if self.step is None and len(run.progress[SAMPLER]) >= self.after:
+            self.host.interrupt()
+            self.step = steps(run)
 
 
-def settled(host: Host, threads: int, patience: float = 2.0) -> int:
+def steps(run: Run) -> int:
+    """How many steps of the film the sampler has reported, those of earlier runs of the film included."""
+    return max((state["value"] for state in run.progress[SAMPLER] if state["state"] == "running"), default=0)
+
+
+def settled(host: Host, threads: int, patience: float = 10.0) -> int:
     """The server's threads, as soon as they are no more than `threads`, at the latest after some seconds."""
     end = time.monotonic() + patience
     while (now := host.threads()) > threads and time.monotonic() < end:
@@ -77,32 +77,28 @@ def settled(host: Host, threads: int, patience: float = 2.0) -> int:
     return now
 
 
-def test_ten_cancels_at_any_moment(host: Host, record_property: pytest.RecordProperty) -> None:
-    """Cancelled at any moment, a film ends within a second, and leaves neither threads nor memory behind.
+def test_ten_cancels_at_any_moment(host: Host) -> None:
+    """Cancelled at any moment, a film ends with the step under way, and leaves neither threads nor memory behind.
 
     What was finished plays, and the log says where it is and how many frames it has.
     """
     moments = random.Random(5)
-    warm = Cancel(host, 4.0)
-    assert host.run(film(MINUTE, 99), 60, on_event=warm).interrupted
+    assert host.run(film(MINUTE, 99), PATIENCE, on_event=Cancel(host, 60)).interrupted
     threads, memory = host.threads(), host.rss()
-    took: list[float] = []
-    for index in range(10):
-        cancel = Cancel(host, moments.uniform(0.1, 4.0))
+    for index, after in enumerate((0, 1, *moments.sample(range(2, 60), 8))):
+        cancel = Cancel(host, after)
         before = host.log.stat().st_size
-        run = host.run(film(MINUTE, 100 + index // 2), 60, on_event=cancel)
-        assert run.interrupted
-        took.append(cancel.seconds)
+        run = host.run(film(MINUTE, 100 + index // 2), PATIENCE, on_event=cancel)
+        assert run.interrupted and cancel.step is not None
+        assert steps(run) <= cancel.step + UNDER_WAY, "the sampler goes on after the interrupt"
         message = KEPT.findall(host.log.read_bytes()[before:].decode())
         if len(message) == 0:
-            assert cancel.after < 2.0, "a film under way says what it keeps"
+            assert steps(run) < 4, "a film with a block says what it keeps"
             continue
         ((path, kept, planned),) = message
         assert 0 < int(kept) < int(planned)
+        assert int(kept) <= 32 * (cancel.step + UNDER_WAY) // 4, "blocks are made after the interrupt"
         assert len(read_video(path)) == int(kept)
-    record_property("worst_seconds", max(took))
-    record_property("median_seconds", sorted(took)[5])
-    assert max(took) < 2.0
     # The server's own executor may start one more thread meanwhile; a thread left behind by each film would be ten.
     assert settled(host, threads + 1) <= threads + 1
     assert host.rss() - memory < 30e6
@@ -118,10 +114,10 @@ def test_a_cancelled_film_goes_on(host: Host) -> None:
             stopped.append(states[-1]["value"])
             host.interrupt(run.prompt_id)
 
-    cancelled = host.run(film(MEDIUM, 7), 60, on_event=stop)
+    cancelled = host.run(film(MEDIUM, 7), PATIENCE, on_event=stop)
     assert cancelled.interrupted
     assert re.fullmatch(r"stopped: \S+\.mp4 holds the first \d+ of \d+ frames", cancelled.texts[FILM][-1])
-    again = host.run(film(MEDIUM, 7), 60)
+    again = host.run(film(MEDIUM, 7), PATIENCE)
     assert again.ok, again.error
     assert again.executed == [FILM]
     (kept,) = [line for line in again.texts[SAMPLER] if "finished already" in line]
@@ -130,7 +126,7 @@ def test_a_cancelled_film_goes_on(host: Host) -> None:
     first = min(state["value"] for state in again.progress[SAMPLER] if state["max"] == 4 * total)
     assert first >= 4 * blocks
     fresh = film(MEDIUM + "\n", 7)  # the same film to the model, another one to the cache
-    whole = host.run(fresh, 60)
+    whole = host.run(fresh, PATIENCE)
     assert whole.ok
     assert SAMPLER in whole.executed
     assert torch.equal(film_frames(host, again), film_frames(host, whole))

@@ -54,6 +54,9 @@ PIECES = [
         "Cut 3 ",
         "continue: ",
         "INT. ",
+        "Image 1 -> Video prompt ",
+        "I2V prompt 2",
+        "Length (frames): ",
     ),
     *(
         "Prompt: ",

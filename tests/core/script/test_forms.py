@@ -28,7 +28,7 @@ FORMS: list[dict[str, Any]] = [
 STRUCTURE = frozenset(
     word
     for line in """\
-continue to until from bis of von de no nr x text json about approx ca style seed at align 번째 目
+continue to until from for bis of von de no nr x text json about approx ca style seed at align 번째 目
 one two three four five six seven eight nine ten 个 個 第
 fade in out cut back black smash match jump hard quick flash dissolve wipe iris
 """.splitlines()
@@ -43,7 +43,8 @@ def vocabulary() -> set[str]:
     """All words that make a header, a unit or a label."""
     from longlive.longlive_core.script import words
 
-    tables = (words.NUMBERED, words.CJK, words.ORDINAL, words.NTH, words.ALONE, *LABELS, *UNITS)
+    from_image = (words.IMAGES, words.VIDEO, words.PROMPT)
+    tables = (words.NUMBERED, words.CJK, words.ORDINAL, words.NTH, words.ALONE, *from_image, *LABELS, *UNITS)
     return STRUCTURE | {word.lower() for table in tables for word in WORDS.findall(table)}
 
 

@@ -29,7 +29,7 @@ PATCHES = torch.tensor(
 SIDE = 32
 
 # Nearly lossless.
-DELIVERY: dict[str, dict[str, object]] = {
+DELIVERY: dict[str, dict[str, str]] = {
     "libx264": {"crf": "1", "bf": "0"},
     "libx265": {"x265-params": "lossless=1:log-level=error:bframes=0"},
 }
@@ -134,10 +134,12 @@ def write_frames(
     sample_aspect: Fraction | None = None,
     cover: bool = False,
     sound: tuple[NDArray[np.float32], int, str, float] | None = None,
+    options: dict[str, str] | None = None,
 ) -> Path:
     """Writes frames at `times` in seconds (a constant rate if None), an optional cover picture, and a sound.
 
-    sound: samples `[channels, S]` in [-1, 1], rate, codec and the time in s at which it starts.
+    sound: samples `[channels, S]` in [-1, 1], rate, codec and the time in s at which it starts. options: of the
+    encoder.
     """
     with av.open(str(path), "w") as container:
         heard = _sound_stream(container, sound) if sound else None
@@ -146,8 +148,7 @@ def write_frames(
         context = stream.codec_context
         context.pix_fmt = pixels
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = tags
-        if codec in DELIVERY:
-            stream.options = dict(DELIVERY[codec])
+        stream.options = {**DELIVERY.get(codec, {}), **(options or {})}
         context.time_base = Fraction(1, 90_000)
         if sample_aspect:
             context.sample_aspect_ratio = sample_aspect
@@ -193,6 +194,21 @@ def _write_sound(
         frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), at + round(start * rate)
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
+
+
+def bar(time: int) -> Tensor:
+    """A bright bar on grey `[128, 128, 3]`, which moves 4 pixels to the right in each field."""
+    pixels = torch.full((128, 128, 3), 40, dtype=torch.uint8)
+    pixels[:, 4 * time : 4 * time + 16] = 220
+    return pixels
+
+
+def write_interlaced(path: Path, frames: int) -> Path:
+    """Writes the moving bar in fields, the lower one first: frame n has those of `bar(2n)` and `bar(2n + 1)`."""
+    whole = [bar(2 * number) for number in range(frames)]
+    for number, pixels in enumerate(whole):
+        pixels[::2] = bar(2 * number + 1)[::2]
+    return write_frames(path, [picture(pixels) for pixels in whole], codec="libx264", options={"x264-params": "bff=1"})
 
 
 def greys(levels: Sequence[int], width: int = 32, height: int = 32) -> list[VideoFrame]:

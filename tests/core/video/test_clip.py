@@ -13,7 +13,19 @@ from longlive.longlive_core.video.clip import Clip
 from PIL import Image
 from torch import Tensor
 
-from .clips import KINDS, PATCHES, beep, greys, patches_of, picture, turn, write_frames, write_patches
+from .clips import (
+    KINDS,
+    PATCHES,
+    bar,
+    beep,
+    greys,
+    patches_of,
+    picture,
+    turn,
+    write_frames,
+    write_interlaced,
+    write_patches,
+)
 
 
 def shown(path: Path, fps: int = 24) -> Tensor:
@@ -127,6 +139,19 @@ def test_turned_anamorphic_pixels_become_square(tmp_path: Path, aspect: Fraction
     read = shown(turn(path, (0, 1, -1, 0)))[0]
     rows, columns = (read[..., 1] > 115).any(1).sum(), (read[..., 1] > 115).any(0).sum()
     assert float(columns / rows) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("matrix", [(1, 0, 0, 1), (-1, 0, 0, -1)])
+def test_interlaced_pictures_are_whole(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
+    """A frame shows its first field's moment in all its lines, at its time and upright, and a note says so."""
+    path = turn(write_interlaced(tmp_path / "clip.mp4", 10), matrix)
+    clip = Clip(path, 24)
+    frames = torch.cat(list(clip.pieces()))
+    frames = frames.flip(1, 2) if matrix[0] < 0 else frames
+    assert len(frames) == 10
+    for number in range(10):
+        assert (frames[number].int() - bar(2 * number).int()).abs().float().mean() < 2, number
+    assert [note for note in clip.notes if "deinterlaced" in note]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
