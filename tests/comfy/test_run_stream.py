@@ -208,15 +208,17 @@ def test_a_script_is_read_beside_the_server() -> None:
     """A change is parsed in a thread, so that a long one holds nobody up; one that is too long is not read at all."""
     code = """
 import asyncio
+import io
 from aiohttp import web
 threads = []
 wrong = Some(version=1, begun=0, script=Some(shots=()), change=lambda *_: threads.append(threading.current_thread()))
 scripts = routes.LiveScripts()
 
 async def post(body, **headers):
-    async def read():
-        return body
-    request = Some(match_info={"id": "12:5"}, headers=headers, read=read)
+    left = io.BytesIO(body)
+    async def read(most):
+        return left.read(min(most, 2**16))  # a body arrives in pieces
+    request = Some(match_info={"id": "12:5"}, headers=headers, content=Some(read=read))
     with scripts.registered({"12:5": wrong}):
         try:
             return (await scripts.change(request)).status

@@ -1,6 +1,5 @@
 // Shows what our nodes refuse: once, in the message of the front-end and on the node.
-import { app } from "../../../scripts/app.js";
-import { api } from "../../../scripts/api.js";
+import { api, app } from "./host.mjs";
 
 const REJECTED = "custom_validation_failed";
 // Of this kind of error the front-end's message has the whole text; of REJECTED it has only the node's name.
@@ -13,18 +12,27 @@ const FILM_INPUTS = ["stream", "state"];
 const WHOLE = "longlive-error";
 const STYLE = `.${WHOLE} [data-testid="error-overlay-messages"] p { -webkit-line-clamp: none; }`;
 
+/** @param {string} nodeId @param {string} text */
 function showOnNode(nodeId, text) {
   api.dispatchCustomEvent("progress_text", { nodeId, text });
 }
 
-// The node that an input is connected to, behind bypassed ones, if it is muted.
+/**
+ * The node that an input is connected to, behind bypassed ones, if it is muted.
+ *
+ * @param {import("./types").Node | null} node
+ * @param {(string | undefined)[]} names
+ * @returns {import("./types").Node | undefined}
+ */
 function mutedBefore(node, names) {
-  const link = node?.graph.links[node.inputs.find(({ name }) => names.includes(name))?.link];
-  const before = link && node.graph.getNodeById(link.origin_id);
+  const id = node?.inputs.find(({ name }) => names.includes(name))?.link;
+  const link = id == null ? undefined : node?.graph?.links[id];
+  const before = link && node?.graph?.getNodeById(link.origin_id);
   if (before?.mode === BYPASSED) return mutedBefore(before, FILM_INPUTS);
   return before?.mode === MUTED ? before : undefined;
 }
 
+/** @param {string} nodeId @param {import("./types").PromptError} error */
 function explained(nodeId, error) {
   const input = error.extra_info?.input_name;
   if (error.type === REJECTED) {
@@ -37,11 +45,16 @@ function explained(nodeId, error) {
   return { ...error, type: WITH_TEXT, message: details, details };
 }
 
-// The host repeats an error for every input that was checked.
+/**
+ * The host repeats an error for every input that was checked.
+ *
+ * @param {import("./types").PromptError[]} errors
+ */
 function once(errors) {
   return errors.filter(({ details }, index) => errors.findIndex((error) => error.details === details) === index);
 }
 
+/** @param {Record<string, import("./types").NodeErrors> | undefined} nodeErrors */
 function explain(nodeErrors) {
   const own = Object.entries(nodeErrors ?? {}).filter(([, { class_type }]) => class_type?.startsWith("LongLive"));
   document.body.classList.toggle(WHOLE, own.length > 0);
@@ -51,7 +64,7 @@ function explain(nodeErrors) {
   }
 }
 
-app.registerExtension({
+export const errors = {
   name: "LongLive.Errors",
   setup() {
     document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }));
@@ -72,4 +85,4 @@ app.registerExtension({
       showOnNode(detail.node_id, detail.exception_message);
     });
   },
-});
+};

@@ -1,0 +1,3 @@
+interface Window {
+  comfyAPI?: { utils?: { applyTextReplacements?: (app: object, text: string) => string } };
+}

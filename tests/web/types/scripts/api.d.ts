@@ -1,0 +1,3 @@
+import type { Api } from "../../../../web/js/types";
+
+export const api: Api;

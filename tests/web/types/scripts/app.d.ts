@@ -1,0 +1,3 @@
+import type { App } from "../../../../web/js/types";
+
+export const app: App;

@@ -1,0 +1,109 @@
+// Types of the front-end's objects, as far as this pack uses them.
+
+export interface Widget {
+  name: string;
+  type: string;
+  value: any;
+  label?: string;
+  serialize?: boolean;
+  element?: HTMLElement;
+  callback?: (value: any, ...rest: any[]) => any;
+  computeSize?: (width?: number) => [number, number];
+  computeLayoutSize?: unknown;
+  serializeValue?: () => unknown;
+  onRemove?: () => void;
+}
+
+export interface Slot {
+  name: string;
+  type: string;
+  link?: number | null;
+  links?: number[] | null;
+}
+
+export interface Link {
+  origin_id: number;
+  target_id: number;
+}
+
+export interface Graph {
+  id?: string;
+  nodes: Node[];
+  links: Record<number, Link>;
+  rootGraph?: Graph;
+  getNodeById(id: number | string): Node | null;
+}
+
+export interface Node {
+  id: number;
+  title: string;
+  mode: number;
+  comfyClass: string;
+  type: string;
+  graph: Graph | null;
+  subgraph?: Graph;
+  inputs: Slot[];
+  outputs: Slot[];
+  widgets?: Widget[];
+  size: [number, number];
+  onRemoved?: () => void;
+  onAdded?: (graph: Graph) => void;
+  onConfigure?: (data: object) => void;
+  onConnectionsChange?: (...change: any[]) => void;
+  addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget;
+}
+
+/** Errors of a node in the server's answer to a prompt. */
+export interface NodeErrors {
+  class_type?: string;
+  errors: PromptError[];
+}
+
+export interface PromptError {
+  type: string;
+  message: string;
+  details: string;
+  extra_info?: { input_name?: string };
+}
+
+export interface App {
+  graph: Graph;
+  rootGraph?: Graph;
+  configuringGraph: boolean;
+  canvas: {
+    emitBeforeChange(): void;
+    emitAfterChange(): void;
+    setDirty(front: boolean, back: boolean): void;
+    processMouseDown(event: PointerEvent): void;
+    processMouseMove(event: PointerEvent): void;
+    processMouseUp(event: PointerEvent): void;
+    processMouseWheel(event: WheelEvent): void;
+  };
+  ui: { settings: { addEventListener(type: string, listener: () => void): void } };
+  extensionManager: {
+    setting: { get(id: string): any; set(id: string, value: any): Promise<void> };
+    toast: { add(message: { severity: string; summary: string; detail: string; life?: number }): void };
+    dialog: {
+      confirm(options: { title: string; message: string; type?: string }): Promise<boolean | null>;
+      prompt(options: { title: string; message: string; defaultValue?: string }): Promise<string | null>;
+    };
+    registerSidebarTab(tab: object): void;
+    command: { execute(id: string): Promise<void> };
+  };
+  registerExtension(extension: object): void;
+  queuePrompt(number: number, count?: number): Promise<boolean>;
+  loadGraphData(data: object, clean?: boolean): Promise<void>;
+  handleFile(file: File): Promise<void>;
+}
+
+export interface Api {
+  clientId?: string;
+  addEventListener(type: string, listener: (event: CustomEvent<any>) => void): void;
+  removeEventListener(type: string, listener: (event: CustomEvent<any>) => void): void;
+  apiURL(path: string): string;
+  fetchApi(path: string, options?: RequestInit): Promise<Response>;
+  interrupt(prompt: string): Promise<void>;
+  queuePrompt(...request: any[]): Promise<any>;
+  dispatchCustomEvent(type: string, detail: unknown): void;
+  getCustomNodesI18n(): Promise<Record<string, { longlive?: Record<string, string> }>>;
+}
