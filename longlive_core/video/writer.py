@@ -81,7 +81,7 @@ class VideoWriter(FilmWriter):
         self._tick = 1 / rate
         self._file = FragmentFile(Path(path))
         try:
-            muxer = _muxer_options(self._codec, bool(metadata))
+            muxer = _muxer_options(self._codec, self._tick, bool(metadata))
             self._container = av.open(self._file, "w", format=self._codec.container, options=muxer)
             self._container.metadata.update(metadata or {})
             options = {**encoder_options(codec, encoder, width, height), **quality_options}
@@ -98,6 +98,11 @@ class VideoWriter(FilmWriter):
         except BaseException:
             self._file.close()
             raise
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes of the file are on disk. All but the header, which `close` changes, stay as they are."""
+        return self._file.size
 
     def start_block(self) -> None:
         """Makes the next frame a key frame."""
@@ -172,8 +177,8 @@ class VideoWriter(FilmWriter):
             self._file.commit()
 
 
-def _muxer_options(codec: Codec, metadata: bool) -> dict[str, str]:
-    """Returns the options that make the muxer write a complete fragment for every frame."""
+def _muxer_options(codec: Codec, tick: Fraction, metadata: bool) -> dict[str, str]:
+    """Returns the options that make the muxer write a complete fragment for every frame, which lasts `tick` s."""
     if codec.container == "webm":
         # A cluster ends before the first frame that is later than this, in ms. Without bitexact the muxer writes a
         # random track number into every file.
@@ -185,8 +190,12 @@ def _muxer_options(codec: Codec, metadata: bool) -> dict[str, str]:
         }
     # hybrid_fragmented writes an index of all frames at the end, and then makes one large box of all fragments.
     # Without use_metadata_tags mp4 drops unknown keys.
-    flags = "hybrid_fragmented+frag_every_frame+empty_moov+default_base_moof"
-    return {"movflags": flags + "+use_metadata_tags" * metadata, "flush_packets": "1"}
+    # With frag_every_frame sound would have fragments of its own, between which browsers drop pictures.
+    return {
+        "movflags": "hybrid_fragmented+empty_moov+default_base_moof" + "+use_metadata_tags" * metadata,
+        "frag_duration": str(int(1_000_000 * tick)),
+        "flush_packets": "1",
+    }
 
 
 def _create_encoder(

@@ -176,7 +176,7 @@ def test_every_codec_keeps_the_picture(tmp_path: Path, codec: str) -> None:
 @pytest.mark.parametrize("sound", [None, tone(1.0, 48_000, 1), tone(9.0, 16_000, 2)], ids=["mute", "short", "long"])
 @pytest.mark.parametrize("codec", OFFERED)
 def test_the_file_is_never_behind_by_more_than_a_frame(tmp_path: Path, codec: str, sound: Audio | None) -> None:
-    """With any codec and any sound: a frame is on disk, in a fragment of its own, as soon as the next one is written."""
+    """With any codec and any sound a frame is on disk, in its own fragment, as soon as the next one is written."""
     path, film = tmp_path / film_name(codec), gliding(60)
     with VideoWriter(path, width=SIZE, height=SIZE, codec=codec, audio=sound) as writer:
         assert len(read_video(path)) == 0
