@@ -11,7 +11,7 @@ from ..video.canvas import INK, PALETTE, Axes, Canvas
 from .arms import MAIN, MEMORY_OFF, ArmResult
 from .bootstrap import Estimate
 from .measures import ATTRIBUTES, IDENTITY
-from .report import CHANCE, PARTS, Measure, find, over_looks, share
+from .scores import CHANCE, PARTS, Measure, find, over_looks, share
 from .scripts import GAPS, SHOT_BLOCKS
 
 PER_CENT: Final = (0, 25, 50, 75, 100)

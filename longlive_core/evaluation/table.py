@@ -12,7 +12,7 @@ from PIL import Image
 
 from .bootstrap import LEVEL, RESAMPLES, SEED
 from .pixels import FilmPixels
-from .report import Cell, Column, Table, Unit, figure
+from .scores import Cell, Column, Table, Unit, figure
 from .scripts import HELD_OUT, TRAINING_FILMS, TRAINING_SEED
 
 RESULTS_FILE: Final = "RESULTS.md"

@@ -36,17 +36,8 @@ from longlive.longlive_core.evaluation.pixels import (
     ssim,
 )
 from longlive.longlive_core.evaluation.plots import make_plots
-from longlive.longlive_core.evaluation.report import (
-    CHANCE,
-    Column,
-    Table,
-    Target,
-    carried,
-    figure,
-    make_tables,
-    share,
-    shot_drift,
-)
+from longlive.longlive_core.evaluation.report import make_tables
+from longlive.longlive_core.evaluation.scores import CHANCE, Column, Table, carried, figure, share, shot_drift
 from longlive.longlive_core.evaluation.scripts import (
     GAPS,
     GROUPS,
@@ -59,6 +50,7 @@ from longlive.longlive_core.evaluation.scripts import (
     training_combinations,
 )
 from longlive.longlive_core.evaluation.table import as_json, film_table, markdown, write_results
+from longlive.longlive_core.evaluation.targets import Target
 from longlive.longlive_core.evaluation.windows import WARM_UP, Window, decode_film, decode_windows, plan_windows
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import WanConfig
@@ -429,7 +421,7 @@ def test_every_measure_runs_on_a_small_film(small_mini: Mini, tmp_path: Path, mo
     """All arms make their groups of films, every table and plot has figures, and the files can be written and read."""
     monkeypatch.setattr("longlive.longlive_core.evaluation.scripts.LONG_BLOCKS", 12)
     monkeypatch.setattr("longlive.longlive_core.evaluation.scripts.MINUTE_BLOCKS", 12)
-    monkeypatch.setattr("longlive.longlive_core.evaluation.report.LAST_SECONDS", 8.0)
+    monkeypatch.setattr("longlive.longlive_core.evaluation.scores.LAST_SECONDS", 8.0)
     films = [case for group in GROUPS for case in cases(group, 1)]
     lines: list[str] = []
     results = evaluate_arms(small_mini, films, small_arms(), extra=HAS_EXTRA, log=lines.append)
