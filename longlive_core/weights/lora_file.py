@@ -26,11 +26,13 @@ class LoraFile:
         """Reads FILE or FILE:STRENGTH; `strength`, else 1, is that of a file without its own.
 
         What exists is a file, and the colon of a Windows drive is no separator. Raises ValueError for a strength that
-        is no finite number.
+        is no finite number or that follows no name.
         """
         name, colon, number = text.rpartition(":")
         if not colon or len(name) == 1 or Path(text).exists() or re.search(r"[\\/]", number):
             return cls(Path(text), check_strength(1.0 if strength is None else strength))
+        if not name or (name[-1] in "\\/" and not Path(name).is_dir()):
+            raise ValueError(f"lora '{text}' names no file before its strength; write FILE:{number or '0.8'}")
         try:
             own = float(number)
         except ValueError:

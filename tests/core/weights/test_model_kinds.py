@@ -286,6 +286,18 @@ def test_a_strength_that_is_no_number_is_named(text: str) -> None:
         LoraFile.parse(text, None)
 
 
+@pytest.mark.parametrize("text", [":0.5", "loras/:0.5", r"C:\loras\:0.5"])
+def test_a_strength_without_a_file_is_refused(text: str) -> None:
+    """A strength behind a folder's name or behind nothing is that of no file."""
+    with pytest.raises(ValueError, match=r"names no file .* write FILE:"):
+        LoraFile.parse(text, None)
+
+
+def test_a_folder_of_peft_has_a_strength(tmp_path: Path) -> None:
+    """The name of a folder that exists may end in a slash."""
+    assert LoraFile.parse(f"{tmp_path}/:0.5", None) == LoraFile(tmp_path, 0.5)
+
+
 # Files
 
 
