@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,7 @@ LONG = """Shot 1 (40 blocks): a big red ring sways on the left in front of a pla
 Shot 2 (40 blocks): a big red ring circles in the middle against a striped navy wall"""
 SHORT = LONG.replace("40 blocks", "1 block")
 LIMIT = 90_000
+SEEDS = count(1000)
 
 SET = """([kind, name, value]) => {
     const node = app.graph.nodes.find(({ comfyClass }) => comfyClass === kind)
@@ -64,8 +66,9 @@ def queue(page: Page) -> None:
     page.evaluate("async () => { await app.queuePrompt(0) }")
 
 
-def seed(page: Page, value: int) -> None:
-    page.evaluate(SET, ["LongLiveStreamingSampler", "seed", value])
+def other_seed(page: Page) -> None:
+    """Makes the next film another one than all before, of which the server has the blocks."""
+    page.evaluate(SET, ["LongLiveStreamingSampler", "seed", next(SEEDS)])
 
 
 def wait(page: Page, condition: str) -> None:
@@ -89,7 +92,7 @@ def films(page: Page, host: Host) -> list[dict[str, Any]]:
 def test_a_film_plays_before_it_is_made(front: Front) -> None:
     """Its time advances while it is made; the line says shot, pace, time left and file; keys move in what exists."""
     page = front.page
-    seed(page, 11)
+    other_seed(page)
     queue(page)
     plays(page)
     said = r"shot 1 of 2 · [\d.]+ fps · \d+:\d\d left · LongLive_mini_\d+_\.mp4"
@@ -107,7 +110,7 @@ def test_a_finished_film_stays_and_is_cached(front: Front) -> None:
     """The finished film has its whole length and plays; queued again, the node is cached and its film stays."""
     page = front.page
     page.evaluate(SET, ["LongLiveShotScript", "script", SHORT])
-    seed(page, 12)
+    other_seed(page)
     assert front.queue()["type"] == "execution_success"
     wait(page, f"{STATE} === 'done' && {VIDEO}.duration > 2.5")
     assert page.evaluate(f"() => {VIDEO}.duration") == pytest.approx(61 / 24, abs=0.03)
@@ -126,7 +129,7 @@ def test_a_finished_film_stays_and_is_cached(front: Front) -> None:
 def test_a_refreshed_page_goes_on(front: Front) -> None:
     """A page that is loaded again while a film is made finds it, from the server, and plays it."""
     page = front.page
-    seed(page, 13)
+    other_seed(page)
     queue(page)
     plays(page)
     # The front-end stores the workflow a moment after a change.
@@ -145,7 +148,7 @@ def test_another_tab_sees_nothing(front: Front, browser: Browser, streams: Host)
             for (const type of ["longlive.film", "progress_text", "progress_state"])
                 app.api.addEventListener(type, () => window.heard.push(type))
         }""")
-        seed(front.page, 14)
+        other_seed(front.page)
         queue(front.page)
         plays(front.page, 0.2)
         assert other.page.locator(PLAYER).count() == 0
@@ -157,7 +160,7 @@ def test_another_tab_sees_nothing(front: Front, browser: Browser, streams: Host)
 def test_keep_this_much(front: Front) -> None:
     """The player's button ends the run; what was made stays a film that plays, says so, and the next run goes on."""
     page = front.page
-    seed(page, 15)
+    other_seed(page)
     queue(page)
     plays(page)
     page.get_by_role("button", name="Keep this much").click()
@@ -178,11 +181,11 @@ def test_keep_this_much(front: Front) -> None:
 def test_an_undo_in_mid_run(front: Front) -> None:
     """Undo makes all nodes anew: the same film plays on in the new node, where it was."""
     page = front.page
-    seed(page, 16)
+    other_seed(page)
     queue(page)
     plays(page)
     page.evaluate(f"() => {{ window.before = {VIDEO}; window.node = app.graph.nodes.at(-1) }}")
-    seed(page, 999)
+    other_seed(page)
     page.wait_for_timeout(500)
     page.locator("canvas").first.focus()
     page.keyboard.press("Control+z")
@@ -195,7 +198,7 @@ def test_an_undo_in_mid_run(front: Front) -> None:
 def test_what_cannot_be_streamed_shows_stills(page: Front) -> None:
     """Under the policy of a server without paid nodes the newest frames show while it runs, and then the film plays."""
     prepare(page, "classic", SHORT.replace("1 block", "2 blocks"))
-    seed(page.page, 17)
+    other_seed(page.page)
     queue(page.page)
     wait(page.page, "document.querySelector('.longlive-stage img')?.naturalWidth > 0")
     wait(page.page, f"{STATE} === 'done' && {VIDEO}.readyState > 1")
@@ -209,7 +212,7 @@ def test_the_player_is_accessible(front: Front) -> None:
     if not axe.is_file():
         pytest.skip("no axe-core: run `npm install` in tests/web")
     page = front.page
-    seed(page, 18)
+    other_seed(page)
     queue(page)
     plays(page, 0.1)
     page.add_script_tag(path=axe)
