@@ -72,7 +72,7 @@ class AsyncDecode(io.ComfyNode):
                     "preview_vae",
                     optional=True,
                     tooltip="A small VAE (lighttaew2_2) for the preview on the sampler. Not connected: the preview "
-                    "shows colours computed from the latents.",
+                    "shows the frames that are decoded for the file.",
                 ),
                 io.Audio.Input(
                     "audio",

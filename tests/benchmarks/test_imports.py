@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-# bench_comfy.py imports tests/comfy as `comfy`, which other tests in this process must not find.
-NAMES = sorted({path.stem for path in FOLDER.glob("bench_*.py")} - {"bench_comfy"})
+# These import tests/comfy as `comfy`, which other tests in this process must not find.
+NAMES = sorted({path.stem for path in FOLDER.glob("bench_*.py")} - {"bench_comfy", "bench_player"})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -20,6 +20,7 @@ export class Player {
   view;
   #film;
   #source;
+  #word;
   /** @type {Feed | undefined} */
   #feed;
   /** @type {Stills | undefined} */
@@ -31,11 +32,13 @@ export class Player {
   constructor(film, source, actions) {
     this.#film = film;
     this.#source = source;
+    this.#word = actions.word;
     this.view = new View(film, { ...actions, seek: (time) => void this.#seek(time) });
     const { video } = this.view;
     video.addEventListener("loadeddata", () => {
-      this.#stills?.hide();
-      this.view.show(this.#film);
+      if (!this.#stills) return;
+      this.#stills.hide();
+      this.view.say("");
     });
     video.addEventListener("error", () => this.#whole && this.view.say(actions.word("film_unplayable", { name: this.#film.name })));
     this.#follow();
@@ -83,8 +86,10 @@ export class Player {
     const [film, { video, still }] = [this.#film, this.view];
     if (isRunning(film)) {
       if (this.#feed || this.#stills || !film.mime) return;
-      if (this.#refused || !canStream(film)) this.#stills = new Stills(still, film);
-      else if (film.frames) this.#stream();
+      if (this.#refused || !canStream(film)) {
+        this.#stills = new Stills(still, film);
+        this.view.say(this.#word("film_stills"));
+      } else if (film.frames) this.#stream();
     } else if (film.frames && !this.#whole && (!this.#feed || this.#feed.dropped)) {
       const [at, plays] = [video.currentTime, !video.paused && !!this.#feed];
       this.#feed?.close();
