@@ -18,16 +18,19 @@ from torch import Tensor
 
 from ..longlive_core.pipeline.decode import QUEUE_DEPTH
 from ..longlive_core.pipeline.stages import MODES, Mode
-from ..longlive_core.pipeline.write import NewFile, write
+from ..longlive_core.pipeline.write import write
 from ..longlive_core.types import Block
 from ..longlive_core.units import plural
 from ..longlive_core.vae import DecodeStream
 from ..longlive_core.video import CODECS, QUALITIES, FilmWriter, film_path, open_film
+from ..longlive_core.video.media_type import media_type
 from . import tooltips
+from .announced_file import AnnouncedFile
 from .checks import error_or_true
 from .file_prefix import check_prefix, output_path
 from .given_clip import audio_input, with_notes
-from .preview import Preview, send_text
+from .preview import Preview
+from .routes import films
 from .run_stream import StreamRun
 from .types import CATEGORY, FILM_TYPES, Stream
 from .vae import check_pair, decoder, slice_bytes
@@ -69,7 +72,7 @@ class AsyncDecode(io.ComfyNode):
                     "preview_vae",
                     optional=True,
                     tooltip="A small VAE (lighttaew2_2) for the preview on the sampler. Not connected: the preview "
-                    "shows colours computed from the latents.",
+                    "shows the frames that are decoded for the file.",
                 ),
                 io.Audio.Input(
                     "audio",
@@ -109,63 +112,71 @@ class AsyncDecode(io.ComfyNode):
     ) -> io.NodeOutput:
         chunk_decoder = decoder(vae, stream.latent_format)
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
-        target = FilmFile(filename_prefix, stream, codec, str(cls.hidden.unique_id))
-        run = StreamRun(
-            stream,
-            beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
-            memory=slice_bytes(vae, stream.spec.shape),
-            mode=decode,
-            preview=preview,
-        )
+        target = FilmFile(filename_prefix, stream, codec)
         sound, notes = (None, []) if audio is None else audio_input(audio)
-        # Opened after all other checks, so that refused inputs leave no empty file, and before any model is loaded.
-        writer = open_film(
-            target.path,
-            width=target.width,
-            height=target.height,
-            fps=Fraction(stream.film.plan.fps),
-            codec=codec,
-            quality=quality,
-            audio=sound,
-            metadata=_metadata(cls),
-        )
-        with writer, run, target.logged(writer):
-            pieces = run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)
-            for _ in run.shown(run.stage("writing", write(pieces, NewFile(writer)), QUEUE_DEPTH)):
-                pass
+        with films().making(stream) as film:
+            run = StreamRun(
+                stream,
+                beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
+                memory=slice_bytes(vae, stream.spec.shape),
+                mode=decode,
+                preview=preview,
+                film=film,
+            )
+            # Opened after all other checks, so that refused inputs leave no empty file, and before any model is loaded.
+            writer = open_film(
+                target.path,
+                width=target.width,
+                height=target.height,
+                fps=Fraction(stream.film.plan.fps),
+                codec=codec,
+                quality=quality,
+                audio=sound,
+                metadata=_metadata(cls),
+            )
+            file = AnnouncedFile(writer, film)
+            with file.growing(), run, target.logged(writer):
+                file.announce(**target.fields, mime=media_type(target.path, codec, sound is not None))
+                pieces = run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)
+                for written in run.shown(run.stage("writing", write(pieces, file), QUEUE_DEPTH)):
+                    if written.frames is not None and preview is None:
+                        run.show(written.block, written.frames)
         return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=with_notes(target.ui, notes))
 
 
 class FilmFile:
     """The path of a new film, with the next free number under a prefix, and what the node shows of it."""
 
-    def __init__(self, prefix: str, stream: Stream, codec: str, node: str) -> None:
+    def __init__(self, prefix: str, stream: Stream, codec: str) -> None:
         pixels = stream.spec.shape.pixels
-        self.width, self.height, self._stream, self._node = pixels.width, pixels.height, stream, node
-        folder, name, counter, subfolder = output_path("filename_prefix", prefix, self.width, self.height)
+        self.width, self.height, self._stream = pixels.width, pixels.height, stream
+        folder, name, counter, self._subfolder = output_path("filename_prefix", prefix, self.width, self.height)
         self.path = film_path(Path(folder) / f"{name}_{counter:05}_", codec)
-        self._saved = ui.SavedResult(self.path.name, subfolder, io.FolderType.output)
-        # Browsers cannot play ProRes.
-        self._plays = codec != "prores"
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The file as the host's /view takes it: the fields of `FilmInfo`."""
+        return {"name": self.path.name, "subfolder": self._subfolder, "type": io.FolderType.output.value}
 
     @property
     def ui(self) -> dict[str, Any]:
         """The film, and a line with its file and length, as in `video/LongLive_00001_.mp4: 189 frames, 7.88 s`."""
         plan = self._stream.film.plan
-        name = (Path(self._saved.subfolder) / self._saved.filename).as_posix() if self._plays else str(self.path)
+        name = (Path(self._subfolder) / self.path.name).as_posix()
         line = f"{name}: {plural(plan.video_frames, 'frame')}, {plan.seconds:.2f} s"
-        return {**(ui.PreviewVideo([self._saved]).as_dict() if self._plays else {}), "text": (line,)}
+        # As of core's Save Video. The front-end's preview of videos would be a widget, which the cache takes for a
+        # change of the graph; the film plays in a widget of ours.
+        return {"video": [ui.SavedResult(self.path.name, self._subfolder, io.FolderType.output)], "text": (line,)}
 
     @contextmanager
     def logged(self, writer: FilmWriter) -> Iterator[None]:
-        """Logs where the finished part of the film is if it ends early, and shows it on the node."""
+        """Logs where the finished part of the film is if it ends early."""
         try:
             yield
         except BaseException:
             if writer.frames:
                 frames = self._stream.film.plan.video_frames
                 log.info("LongLive: %s holds the first %d of %d frames", self.path, writer.frames, frames)
-                send_text(f"stopped: {self.path.name} holds the first {writer.frames} of {frames} frames", self._node)
             raise
 
 

@@ -20,6 +20,7 @@ from ..longlive_core.oom import is_out_of_memory
 from ..longlive_core.sampling.generation import Step
 from ..longlive_core.types import SPACE_FACTOR, TIME_FACTOR, Block, BlockSpec
 from ..longlive_core.units import plural
+from .films import RunningFilm
 from .types import Stream
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ class StreamPreview:
         self._playing = stream
         self._shown_at = 0.0
         self._next_frame = 0
+        self._decoded: BlockSpec | None = None
+        self.film: RunningFilm | None = None
 
     def __enter__(self) -> StreamPreview:
         stream = self._stream.owner(self._first)
@@ -96,9 +99,9 @@ class StreamPreview:
             image = self._picture(colours[0])
         self._progress(stream, image)
         shots = self._stream.film.plan.shots
-        self._status(
-            stream, f"storyboard · shot {step.block.shot + 1}/{shots}" if step.storyboard else self.line(step.block)
-        )
+        line = f"storyboard · shot {step.block.shot + 1}/{shots}" if step.storyboard else self.line(step.block)
+        self._status(stream, line)
+        self._tell(step.block, line)
 
     def block(self, block: Block) -> None:
         """Shows a finished block, sampled now or in an earlier run."""
@@ -106,18 +109,27 @@ class StreamPreview:
         if block.index < self._first or self._finished <= block.index:  # it was stored
             self._pace.begin()
         self._finished = max(self._finished, float(block.index + 1))
-        self._frames, self._next_frame = [self._picture(frame) for frame in self._preview_frames(block)], 0
+        if self._decoded is None:
+            self._frames, self._next_frame = [self._picture(frame) for frame in self._preview_frames(block)], 0
         self._has_preview.add(stream.node)
         self._progress(stream, None)
         last = block.index + 1 == len(stream.film.plan.blocks)
         if last and (stream is self._stream or block.index >= self._first):
             self._status(stream, self.line(block.spec))
+        self._tell(block.spec, self.line(block.spec))
+
+    def decoded(self, block: BlockSpec, frames: Tensor) -> None:
+        """Shows frames of a block from now on that were decoded for the film; no preview is computed any more."""
+        if self._decoded != block:
+            self._frames, self._next_frame, self._decoded = [], 0, block
+            self._playing = self._stream.owner(block.index)
+        self._frames += [self._picture(frame) for frame in frames]
 
     def tick(self) -> None:
         """Shows the next preview frame when it is due at the film's frame rate."""
-        per_second = (
-            self._stream.film.plan.fps / TIME_FACTOR * max(1, len(self._frames) // self._stream.spec.shape.frames)
-        )
+        per_second = self._stream.film.plan.fps
+        if self._decoded is None:
+            per_second *= max(1, len(self._frames) // self._stream.spec.shape.frames) / TIME_FACTOR
         if not self._frames or perf_counter() - self._shown_at < 1 / per_second:
             return
         self._shown_at = perf_counter()
@@ -127,10 +139,22 @@ class StreamPreview:
     def line(self, block: BlockSpec) -> str:
         """Formats the status, as in `shot 2/5 · block 7/24 · 11 fps · 0:42 left`."""
         text = f"shot {block.shot + 1}/{self._stream.film.plan.shots} · block {block.index + 1}/{len(self._blocks)}"
-        if (pace := self._pace.blocks_per_second) == 0:
-            return text
-        left = (len(self._blocks) - self._finished) / pace
-        return f"{text} · {pace * block.frames * TIME_FACTOR:.0f} fps · {format_duration(left)} left"
+        left = self._left
+        return text if left is None else f"{text} · {self._fps(block):.0f} fps · {format_duration(left)} left"
+
+    @property
+    def _left(self) -> float | None:
+        """The seconds until the film is sampled; None while its pace is unknown."""
+        pace = self._pace.blocks_per_second
+        return None if pace == 0 else (len(self._blocks) - self._finished) / pace
+
+    def _fps(self, block: BlockSpec) -> float:
+        """How many video frames are sampled per second."""
+        return self._pace.blocks_per_second * block.frames * TIME_FACTOR
+
+    def _tell(self, block: BlockSpec, line: str) -> None:
+        if self.film is not None:
+            self.film.update(shot=block.shot + 1, pace=self._fps(block), left=self._left, line=line)
 
     def _preview_frames(self, block: Block) -> Tensor:
         """Makes the preview of a block. If the preview VAE runs out of memory, `LatentColours` replaces it."""

@@ -11,15 +11,17 @@ from typing import TypeVar
 
 import comfy.model_management
 import comfy.model_patcher
+from torch import Tensor
 
 from ..longlive_core.oom import is_out_of_memory
 from ..longlive_core.pipeline.decode import DecodedFrame, decode, decoder_cuda_stream
 from ..longlive_core.pipeline.stages import Mode, Pipeline, Stage, StageError, sample
 from ..longlive_core.sampling.generation import Step
-from ..longlive_core.types import Block
+from ..longlive_core.types import Block, BlockSpec
 from ..longlive_core.vae import ChunkDecoder, DecodeStream
+from .films import RunningFilm
 from .preview import LatentColours, Preview, StreamPreview
-from .routes import live_scripts
+from .routes import films
 from .types import Stream
 
 # The interval in seconds between checks for an interrupt and updates of the preview.
@@ -43,7 +45,8 @@ class StreamRun:
     beside: models that the caller's stages run. memory: bytes of VRAM that these stages need. mode: how these models
     share the device with the film's: "async" loads all of them, "sequential" loads them in turn for every block, "off"
     samples the whole film before it loads them. preview: makes preview frames `[T, h, w, 3]` uint8 of a block instead
-    of `LatentColours`; only in mode "async", because the other modes do not load its model with the others.
+    of `LatentColours`; only in mode "async", because the other modes do not load its model with the others. film: what
+    the server tells of the film; by default the run begins it.
     """
 
     def __init__(
@@ -54,10 +57,12 @@ class StreamRun:
         memory: int = 0,
         mode: Mode = "async",
         preview: Preview | None = None,
+        film: RunningFilm | None = None,
     ) -> None:
         self._stream, self._beside, self._memory, self._mode = stream, list(beside), memory, mode
         colours = LatentColours(stream.latent_format)
         self._preview = StreamPreview(stream, preview if preview is not None and mode == "async" else colours)
+        self._film = film
         self._models: list[comfy.model_patcher.ModelPatcher] = []
         # Evaluated once, because a film in a take reads every block on disk to find out what it must sample.
         unfinished = stream.unfinished
@@ -74,7 +79,9 @@ class StreamRun:
     def __enter__(self) -> StreamRun:
         with ExitStack() as entered:
             entered.enter_context(self._loaded())
-            entered.enter_context(live_scripts().registered(self._scripts))
+            film = self._film or entered.enter_context(films().making(self._stream))
+            film.scripts = self._scripts
+            self._preview.film = film
             entered.enter_context(self._preview)
             entered.enter_context(self._pipeline)
             entered.callback(self._stopping.set)
@@ -135,6 +142,10 @@ class StreamRun:
         stream = DecodeStream(chunk_decoder, cuda_stream=cuda_stream, free=device_lock.free_vram)
         device_lock = None if resident and not self._scripts else device_lock
         return decode(self.blocks(), stream, self._stopping.is_set, device_lock)
+
+    def show(self, block: BlockSpec, frames: Tensor) -> None:
+        """Shows frames `[T, H, W, 3]` uint8 that were decoded for the film in place of a preview of their block."""
+        self._preview.decoded(block, frames)
 
     def tick(self) -> None:
         """Updates progress and previews. Raises the host's interrupt if the user has cancelled."""

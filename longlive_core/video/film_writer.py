@@ -18,6 +18,11 @@ class FilmWriter(ABC):
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height, self.frames = width, height, 0
 
+    @property
+    def bytes(self) -> int:
+        """How many bytes of the film's file are on disk; 0 for a folder of pictures."""
+        return 0
+
     @abstractmethod
     def start_block(self) -> None:
         """Makes the next frame decodable without the frames before it."""

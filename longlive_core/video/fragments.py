@@ -16,10 +16,10 @@ class FragmentFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens the file. Raises OSError with the path."""
+        """Opens the file. Raises OSError with the path. size: the bytes that are on disk."""
         self.path = path
         self.failed = False
-        self._size = self._at = 0
+        self.size = self._at = 0
         self._pieces: list[tuple[int, bytes]] = []
         try:
             self._file = path.open("wb", buffering=0)
@@ -39,7 +39,7 @@ class FragmentFile:
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
         """Moves the current position (called by the muxer)."""
-        end = max([self._size, *(at + len(piece) for at, piece in self._pieces)])
+        end = max([self.size, *(at + len(piece) for at, piece in self._pieces)])
         self._at = offset + (0 if whence == SEEK_SET else self._at if whence == SEEK_CUR else end)
         return self._at
 
@@ -51,12 +51,12 @@ class FragmentFile:
         """Writes the buffered bytes to disk. Raises OSError after removing what was written of them."""
         if not self._pieces:
             return
-        size = self._size
+        size = self.size
         try:
             # New bytes are on the disk before a rewritten header, which refers to them.
-            pieces = sorted(self._pieces, key=lambda piece: piece[0] < self._size)
+            pieces = sorted(self._pieces, key=lambda piece: piece[0] < self.size)
             for (at, piece), before in zip(pieces, [0, *(at for at, _ in pieces)], strict=False):
-                if at < self._size <= before:
+                if at < self.size <= before:
                     os.fsync(self._file.fileno())
                 self._file.seek(at)
                 written = 0
@@ -66,9 +66,9 @@ class FragmentFile:
         except OSError as error:
             self.failed = True
             with suppress(OSError):  # a truncated film plays too; the first error is reported
-                self._file.truncate(self._size)
-            raise stopped_growing(error, self.path, f"{self._size:,} bytes") from error
-        self._size = size
+                self._file.truncate(self.size)
+            raise stopped_growing(error, self.path, f"{self.size:,} bytes") from error
+        self.size = size
         self._pieces.clear()
 
     def close(self) -> None:

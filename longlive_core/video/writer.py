@@ -25,9 +25,6 @@ from .film_writer import FilmWriter
 from .fragments import FragmentFile
 from .packets import EncodedFrame, Format, film_format
 
-# The longest fragment, in seconds: the file lags behind the frames by no more than this.
-FRAGMENT_SECONDS = 0.25
-
 # Parts of a frame's duration in which times are counted in webm.
 FINE = 1000
 
@@ -44,8 +41,8 @@ class VideoWriter(FilmWriter):
                 writer.start_block()
                 writer.write(frames)
 
-    Guarantees: the header, with the metadata, is on disk when the constructor returns. Complete fragments of at most
-    `FRAGMENT_SECONDS` follow, each as soon as the first frame after it arrives, with the sound up to its last frame.
+    Guarantees: the header, with the metadata, is on disk when the constructor returns. A complete fragment follows for
+    every frame, as soon as the frame after it arrives, with the sound up to its end.
     If the process is killed, the file plays to the end of its last complete fragment (it may have no frame). A failed
     write leaves only complete fragments in the file. `close` adds the duration and an index of all frames.
     """
@@ -84,7 +81,7 @@ class VideoWriter(FilmWriter):
         self._tick = 1 / rate
         self._file = FragmentFile(Path(path))
         try:
-            muxer = _muxer_options(self._codec, bool(metadata))
+            muxer = _muxer_options(self._codec, self._tick, bool(metadata))
             self._container = av.open(self._file, "w", format=self._codec.container, options=muxer)
             self._container.metadata.update(metadata or {})
             options = {**encoder_options(codec, encoder, width, height), **quality_options}
@@ -101,6 +98,11 @@ class VideoWriter(FilmWriter):
         except BaseException:
             self._file.close()
             raise
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes of the file are on disk. All but the header, which `close` changes, stay as they are."""
+        return self._file.size
 
     def start_block(self) -> None:
         """Makes the next frame a key frame."""
@@ -175,25 +177,23 @@ class VideoWriter(FilmWriter):
             self._file.commit()
 
 
-def _muxer_options(codec: Codec, metadata: bool) -> dict[str, str]:
-    """Returns the options that make the muxer write complete fragments of at most `FRAGMENT_SECONDS`."""
+def _muxer_options(codec: Codec, tick: Fraction, metadata: bool) -> dict[str, str]:
+    """Returns the options that make the muxer write a complete fragment for every frame, which lasts `tick` s."""
     if codec.container == "webm":
-        # A cluster ends before the first frame later than this, in ms.
-        limit = str(round(FRAGMENT_SECONDS * 1000) - 1)
-        # Without bitexact the muxer writes a random track number into every file.
+        # A cluster ends before the first frame that is later than this, in ms. Without bitexact the muxer writes a
+        # random track number into every file.
         return {
-            "cluster_time_limit": limit,
+            "cluster_time_limit": "0",
             "flush_packets": "1",
             "fflags": "+bitexact",
             "avoid_negative_ts": "disabled",
         }
     # hybrid_fragmented writes an index of all frames at the end, and then makes one large box of all fragments.
-    # Without use_metadata_tags mp4 drops unknown keys. In mov (ProRes) every frame is a key frame: frag_keyframe would
-    # make a fragment of each.
-    key = "hybrid_fragmented+" + "frag_keyframe+" * (codec.container == "mp4")
+    # Without use_metadata_tags mp4 drops unknown keys.
+    # With frag_every_frame sound would have fragments of its own, between which browsers drop pictures.
     return {
-        "movflags": key + "empty_moov+default_base_moof" + "+use_metadata_tags" * metadata,
-        "frag_duration": str(round(FRAGMENT_SECONDS * 1_000_000)),
+        "movflags": "hybrid_fragmented+empty_moov+default_base_moof" + "+use_metadata_tags" * metadata,
+        "frag_duration": str(int(1_000_000 * tick)),
         "flush_packets": "1",
     }
 

@@ -1,4 +1,4 @@
-"""HTTP routes under /longlive of this server: live scripts.
+"""HTTP routes under /longlive of this server: films and their live scripts.
 
 Routes check what they are given, refuse pages of other servers and paths outside the output folder, bound the size of
 what they read, and execute nothing.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from server import PromptServer
 
-from .live_scripts import LIVE_SCRIPTS, LiveScripts, add_live_scripts, live_scripts
+from .films import FILMS, add_films, films
 
-__all__ = ["LIVE_SCRIPTS", "LiveScripts", "add_routes", "live_scripts"]
+__all__ = ["FILMS", "add_routes", "films"]
 
 
 def add_routes(server: PromptServer) -> None:
     """Adds the routes to a server before it starts."""
-    add_live_scripts(server)
+    add_films(server)

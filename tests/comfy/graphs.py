@@ -103,7 +103,7 @@ def plan_of(script: str = SCRIPT) -> BlockPlan:
 
 def film_path(host: Host, run: Run, id: str = FILM) -> Path:
     """The file that LongLive Async Decode reports."""
-    (saved,) = run.outputs[id]["images"]
+    (saved,) = run.outputs[id]["video"]
     return host.file(saved)
 
 

@@ -147,10 +147,13 @@ Start = Callable[..., AbstractContextManager[Host]]
 
 
 @contextmanager
-def serve(folder: Path, base: Path, *arguments: str, pack: Path | None = ROOT, wait: float = 180) -> Iterator[Host]:
+def serve(
+    folder: Path, base: Path, *arguments: str, pack: Path | None = ROOT, wait: float = 180, streams: bool = False
+) -> Iterator[Host]:
     """Start the checkout in `folder` over an empty `base`, with the node pack linked into it, and stop it at the end.
 
-    `arguments` go to ComfyUI; `pack=None` starts it without the node pack.
+    `arguments` go to ComfyUI; `pack=None` starts it without the node pack. streams: let pages stream films, which the
+    policy of a server without nodes of paid APIs forbids.
     """
     for name in (*FOLDERS, *(f"models/{model}" for model in MODELS)):
         (base / name).mkdir(parents=True, exist_ok=True)
@@ -159,7 +162,8 @@ def serve(folder: Path, base: Path, *arguments: str, pack: Path | None = ROOT, w
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [python(folder), str(folder / "main.py"), "--cpu", "--disable-api-nodes", "--base-directory", str(base)]
+    command = [python(folder), str(folder / "main.py"), "--cpu", "--base-directory", str(base)]
+    command += [] if streams else ["--disable-api-nodes"]
     command += ["--database-url", "sqlite:///:memory:", "--listen", "127.0.0.1", "--port", str(port), *arguments]
     log = base / "server.log"
     with log.open("wb") as sink:

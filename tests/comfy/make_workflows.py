@@ -180,7 +180,7 @@ def make_template(template: Template, front: Front, host: Host) -> None:
             raise RuntimeError(f"{template.name}: {run.error}")
         titles = {node["title"]: str(node["id"]) for node in front.to_workflow()["nodes"] if "title" in node}
         films = {
-            title: read_video(host.file(run.outputs[titles[title]]["images"][0])).numpy()
+            title: read_video(host.file(run.outputs[titles[title]]["video"][0])).numpy()
             for title in dict.fromkeys(title for title, _ in template.frames)
         }
         picture = grid([films[title][frame] for title, frame in template.frames], template.across)

@@ -198,7 +198,7 @@ def test_two_films_in_the_queue_both_finish(comfy: Host) -> None:
     assert second.ok
     history = comfy.get(f"/history/{behind[0]}")[behind[0]]
     assert history["status"]["status_str"] == "success"
-    (saved,) = history["outputs"][FILM]["images"]
+    (saved,) = history["outputs"][FILM]["video"]
     assert comfy.file(saved) != film_path(comfy, first)
     assert comfy.file(saved).is_file()
 

@@ -27,8 +27,8 @@ Shot 2 (2 blocks): {hero} circles in the middle against a striped navy wall
 Shot 3 (1 block): {hero} rests on the right against a plain wine wall
 """
 CHANGED = SCRIPT.replace("against a striped navy", "against a checked brown").replace("wine", "grey")
-TAKES = "/longlive/takes"
-PATH = f"{TAKES}/{SAMPLER}/script"
+FILMS = "/longlive/films"
+PATH = f"{FILMS}/{SAMPLER}/script"
 
 
 def ask(host: Host, path: str, content: object = None, **headers: str) -> tuple[int, Any]:
@@ -41,6 +41,12 @@ def ask(host: Host, path: str, content: object = None, **headers: str) -> tuple[
         return error.code, json.loads(error.read() or b"{}")
 
 
+def running(host: Host) -> tuple[int, Any]:
+    """The films whose scripts can be changed."""
+    code, films = ask(host, FILMS)
+    return code, [film for film in films if film["scripts"]]
+
+
 def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
     """The changed film is the film of the changed script, to the bit; what may not change is refused in words."""
     answers_so_far: list[tuple[int, Any]] = []
@@ -49,7 +55,7 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
         states = run.progress[SAMPLER]
         if answers_so_far or not states or states[-1]["max"] == 1 or states[-1]["value"] < 1:
             return
-        answers_so_far.append(ask(comfy, TAKES))
+        answers_so_far.append(running(comfy))
         answers_so_far.append(ask(comfy, PATH))
         for elsewhere in ("https://example.com", "http://127.0.0.1:1", "null"):
             answers_so_far.append(ask(comfy, PATH, {"script": CHANGED}, Origin=elsewhere))
@@ -66,7 +72,7 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
     assert live.ok, live.error
     codes, answers = zip(*answers_so_far, strict=True)
     assert codes == (200, 200, 403, 403, 403, 403, 409, 400, 400, 400, 200, 409), answers_so_far
-    assert answers[0] == [{"id": SAMPLER, "version": 0, "begun": 1, "shots": 3}]
+    assert [film["scripts"] for film in answers[0]] == [[{"node": SAMPLER, "version": 0, "begun": 1, "shots": 3}]]
     assert "{hero} circles in the middle" in answers[1]["script"]
     assert "shot 1 has begun: change shots from 2 on" in answers[6]["error"]
     assert "shot 3 has another length" in answers[7]["error"]
@@ -75,7 +81,7 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
     whole = comfy.run(latent(CHANGED, 41), TIMEOUT_SECONDS)
     assert whole.ok, whole.error
     assert torch.equal(latents(comfy, live), latents(comfy, whole))
-    assert ask(comfy, TAKES) == (200, [])
+    assert running(comfy) == (200, [])
     assert ask(comfy, PATH)[0] == 404
 
 
@@ -96,7 +102,7 @@ def assert_kept(host: Host, live: Run) -> None:
 
 def await_films(host: Host, count: int, patience: float = 60) -> None:
     end = time.monotonic() + patience
-    while len(host.get(TAKES)) != count:
+    while len(running(host)[1]) != count:
         assert time.monotonic() < end, f"not {count} films after {patience} s"
         time.sleep(0.05)
 
@@ -145,13 +151,14 @@ def test_a_film_in_a_subgraph_is_found(page: Front) -> None:
         const asked = []
         for (const ids of [["9999:1", `12:${{node.id}}`], [`12:${{node.id}}`, `${{node.id}}`], ["9999"]]) {{
             api.fetchApi = async (path, options) => {{
-                if (options) asked.push(path)
-                const films = ids.map((id) => ({{ id, version: 0 }}))
-                return {{ ok: true, json: async () => options ? {{ begun: 1 }} : films }}
+                const posts = options.method === "POST"
+                if (posts) asked.push(path)
+                const films = [{{ key: "film", scripts: ids.map((node) => ({{ node, version: 0 }})) }}]
+                return {{ ok: true, json: async () => posts ? {{ begun: 1 }} : films }}
             }}
             try {{ await items[0].callback() }} finally {{ api.fetchApi = fetchApi }}
         }}
         return [String(node.id), ...asked]
     }}""")
     own = asked[0]
-    assert asked[1:] == [f"{TAKES}/12:{own}/script", f"{TAKES}/{own}/script"]
+    assert asked[1:] == [f"{FILMS}/film/script?node=12%3A{own}", f"{FILMS}/film/script?node={own}"]

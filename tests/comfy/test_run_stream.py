@@ -29,6 +29,7 @@ sys.modules["longlive"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["longlive"])
 PromptServer.instance = Some(app={}, client_id=None)
 from longlive.nodes import async_decode, film_spec as film_specs, preview as previews, routes, run_stream
+from longlive.nodes.films import Films
 from longlive.nodes.mini import mini_model
 from longlive.nodes.device_lock import DeviceLock
 from longlive.nodes.types import Stream
@@ -41,7 +42,7 @@ from longlive.longlive_core.oom import OutOfMemoryError
 from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.types import LatentShape
 
-PromptServer.instance.app[routes.LIVE_SCRIPTS] = routes.LiveScripts()
+films = PromptServer.instance.app[routes.FILMS] = Films(lambda *_: None)
 previews.get_progress_state = lambda: Some(update_progress=lambda *_: None, finish_progress=lambda *_: None)
 plan = ShotScript.parse("Shot 1 (4 blocks): a ring").plan(24.0)
 film = Film.from_latents(plan, torch.zeros(1, 48, plan.latent_frames, 4, 4))
@@ -212,14 +213,16 @@ import io
 from aiohttp import web
 threads = []
 wrong = Some(version=1, begun=0, script=Some(shots=()), change=lambda *_: threads.append(threading.current_thread()))
-scripts = routes.LiveScripts()
+from longlive.nodes.routes.films import FilmRoutes
+scripts = FilmRoutes(films)
 
 async def post(body, **headers):
     left = io.BytesIO(body)
     async def read(most):
         return left.read(min(most, 2**16))  # a body arrives in pieces
-    request = Some(match_info={"id": "12:5"}, headers=headers, content=Some(read=read))
-    with scripts.registered({"12:5": wrong}):
+    request = Some(match_info={"key": "12:5"}, query={}, headers=headers, content=Some(read=read))
+    with films.making(stream()) as film:
+        film.scripts = {"12:5": wrong}
         try:
             return (await scripts.change(request)).status
         except web.HTTPException as error:

@@ -273,7 +273,7 @@ def test_mini_makes_the_film(path: Path, page: Front, comfy: Host) -> None:
     films = [node for node, entry in prompt.items() if entry["class_type"] == "LongLiveAsyncDecode"]
     for node in films:
         plan = film_of(prompt, node)
-        frames = read_video(comfy.file(run.outputs[node]["images"][0])).numpy()
+        frames = read_video(comfy.file(run.outputs[node]["video"][0])).numpy()
         assert len(frames) == plan.video_frames
         for seen, (wall, colour) in zip(readings(frames, plan), walls_and_heroes(plan), strict=True):
             assert [reading.background for reading in seen] == [wall] * len(seen)
@@ -319,7 +319,7 @@ def test_the_blueprint(page: Front, comfy: Host) -> None:
     page.page.evaluate(build, script)
     run = comfy.run(page.to_api(), 120)
     assert run.ok, run.error
-    ((film,),) = [output["images"] for output in run.outputs.values() if "images" in output]
+    ((film,),) = [output["video"] for output in run.outputs.values() if "video" in output]
     assert len(read_video(comfy.file(film))) >= 29
 
 

@@ -1,7 +1,7 @@
 // Sends a changed script from a LongLive ShotScript node to the film that is running.
-import { api, notify } from "./host.mjs";
+import { api, notify, request, workflowId } from "./host.mjs";
 
-const TAKES = "/longlive/takes";
+const FILMS = "/longlive/films";
 
 /**
  * Ids of a node and of every node downstream of it.
@@ -19,22 +19,23 @@ function downstream(node, found = new Set()) {
 
 /** @param {import("./types").Node} node */
 async function send(node) {
-  /** @type {{ id: string, version: number }[]} */
-  const films = await (await api.fetchApi(TAKES)).json();
+  const query = new URLSearchParams({ client: api.clientId ?? "", workflow: workflowId() });
+  /** @type {import("./types").Film[]} */
+  const films = await request(`${FILMS}?${query}`);
+  const scripts = films.flatMap(({ key, scripts }) => (scripts ?? []).map((script) => ({ key, ...script })));
   const ids = downstream(node);
   // The id of a node inside subgraphs is the path of ids to it, as in 12:5.
-  const film =
-    films.find(({ id }) => ids.has(id)) ?? films.find(({ id }) => id.split(":").some((part) => ids.has(part)));
-  if (!film) return notify("warn", "No film with this script is running. Queue the workflow first.");
-  const script = node.widgets?.find(({ name }) => name === "script")?.value;
-  const answer = await api.fetchApi(`${TAKES}/${film.id}/script`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ script, version: film.version }),
-  });
-  const state = await answer.json();
-  if (!answer.ok) return notify("error", state.error);
-  notify("success", `The film uses this script from shot ${state.begun + 1} on.`);
+  const script =
+    scripts.find(({ node }) => ids.has(node)) ??
+    scripts.find(({ node }) => node.split(":").some((part) => ids.has(part)));
+  if (!script) return notify("warn", "No film with this script is running. Queue the workflow first.");
+  const body = { script: node.widgets?.find(({ name }) => name === "script")?.value, version: script.version };
+  try {
+    const { begun } = await request(`${FILMS}/${script.key}/script?${new URLSearchParams({ node: script.node })}`, body);
+    notify("success", `The film uses this script from shot ${begun + 1} on.`);
+  } catch (error) {
+    notify("error", error instanceof Error ? error.message : String(error));
+  }
 }
 
 export const live = {

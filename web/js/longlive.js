@@ -2,6 +2,7 @@
 import { errors } from "./errors.mjs";
 import { api, app, loadWords } from "./host.mjs";
 import { live } from "./live.mjs";
+import { PLAYS, player } from "./player/mount.mjs";
 import { prefixes } from "./prefixes.mjs";
 import { sizes } from "./sizes.mjs";
 
@@ -15,10 +16,11 @@ const pack = {
     // The front-end shows ui.PreviewText on ComfyUI's own nodes only: show ours as progress text.
     api.addEventListener("executed", ({ detail: { display_node, node, output } }) => {
       const id = display_node ?? node;
-      if (!output?.text?.length || !app.graph.getNodeById(id)?.comfyClass?.startsWith("LongLive")) return;
+      const kind = app.graph.getNodeById(id)?.comfyClass;
+      if (!output?.text?.length || !kind?.startsWith("LongLive") || kind === PLAYS) return;
       api.dispatchCustomEvent("progress_text", { nodeId: id, text: output.text.join("\n") });
     });
   },
 };
 
-for (const extension of [pack, sizes, prefixes, errors, live]) app.registerExtension(extension);
+for (const extension of [pack, sizes, prefixes, errors, live, player]) app.registerExtension(extension);

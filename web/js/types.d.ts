@@ -88,6 +88,7 @@ export interface App {
       prompt(options: { title: string; message: string; defaultValue?: string }): Promise<string | null>;
     };
     registerSidebarTab(tab: object): void;
+    sidebarTab: { activeSidebarTabId: string | null; toggleSidebarTab(id: string): void };
     command: { execute(id: string): Promise<void> };
   };
   registerExtension(extension: object): void;
@@ -106,4 +107,33 @@ export interface Api {
   queuePrompt(...request: any[]): Promise<any>;
   dispatchCustomEvent(type: string, detail: unknown): void;
   getCustomNodesI18n(): Promise<Record<string, { longlive?: Record<string, string> }>>;
+}
+
+/** A film as the server tells of it: `FilmInfo` in nodes/films.py. */
+export interface Film {
+  key: string;
+  prompt_id: string;
+  node: string;
+  workflow: string;
+  name: string;
+  subfolder: string;
+  type: string;
+  mime: string;
+  bytes: number;
+  frames: number;
+  total_frames: number;
+  fps: number;
+  width: number;
+  height: number;
+  shot: number;
+  shots: number;
+  cuts: number[];
+  pace: number;
+  left: number | null;
+  state: "waiting" | "making" | "done" | "stopped" | "failed";
+  line: string;
+  take: string | null;
+  /** In answers of the server only. */
+  scripts?: { node: string; version: number; begun: number; shots: number }[];
+  blocks?: [number, number][];
 }

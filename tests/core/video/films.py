@@ -84,8 +84,10 @@ def fragments(data: bytes) -> list[tuple[int, int]]:
         if at + size > len(data):
             break
         if kind == b"moof":
-            trun = data.index(b"trun", at)
-            samples = struct.unpack(">I", data[trun + 8 : trun + 12])[0]
+            header = data.index(b"tfhd", at)
+            trun = data.index(b"trun", header)
+            is_video = data[header + 8 : header + 12] == b"\0\0\0\1"
+            samples = int.from_bytes(data[trun + 8 : trun + 12], "big") if is_video else 0
         elif kind == b"mdat":
             found.append((at + size, samples))
         at += size
