@@ -1,19 +1,21 @@
-"""`longlive render`: renders a shot script as a film, or resumes a film from its take."""
+"""`longlive render`: renders a shot script as a film, or resumes a take by its script or an edited one."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..render.prepare_take import take_folder
 from ..render.settings import RenderSettings
 from ..script import ShotScript
 from ..script.prompt_folder import read_films, read_script
-from ..take import Take
-from ..take.take import check_no_retakes
+from ..take import Take, follow, preview_changes
+from ..take.take import FILE, check_no_retakes
 from ..types import BLOCK_FRAMES, FPS
+from ..units import plural
 from .arguments import add_output_arguments, add_setting_arguments, given_settings, unrecorded_settings
 from .console import job_hooks
 from .run_job import run_job, set_threads
@@ -22,10 +24,12 @@ from .script import LINES_HELP, SCRIPT_HELP
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("script", type=Path, nargs="?", help=f"{SCRIPT_HELP}; not needed with --resume")
+    parser.add_argument("script", type=Path, nargs="?", help=f"{SCRIPT_HELP}; with --resume: an edited one")
     parser.add_argument("--one-film-a-line", action="store_true", help=f"{LINES_HELP}: FILM-1.mp4, FILM-2.mp4, …")
     add_output_arguments(parser)
     parser.add_argument("--resume", type=Path, metavar="TAKE", help="continue a film from the FILM.take of its render")
+    dry = "sample nothing: print the blocks that the film, or an edited script of it, would sample"
+    parser.add_argument("--dry-run", action="store_true", help=dry)
     parser.add_argument("--no-take", action="store_true", help="store no blocks: no resuming and no retakes")
     parser.add_argument("--no-snapshots", action="store_true", help="store no KV cache: a retake rebuilds it first")
     add_setting_arguments(parser)
@@ -35,8 +39,16 @@ def run(args: argparse.Namespace) -> int:
     """Renders the film; returns the exit code."""
     from ..render.job import Job
 
+    if args.dry_run:
+        for line in dry_run_lines(args):
+            print(line)
+        return 0
     set_threads(args)
     settings = render_settings(args)
+    if args.resume is not None and args.script is not None:
+        settings, edited = edited_film(args, settings)
+        with job_hooks() as (bar, hooks):
+            return run_job(Job(settings, storyboard=args.preview, **edited, **hooks), bar, args)
     films: list[tuple[RenderSettings, ShotScript | None]] = [(settings, None)]
     if args.one_film_a_line:
         scripts = read_films(args.script)
@@ -69,15 +81,13 @@ def _numbered(output: Path, count: int) -> list[Path]:
 
 
 def render_settings(args: argparse.Namespace) -> RenderSettings:
-    """Returns the settings of the arguments. Raises ValueError, also if they or the script differ from the take's."""
+    """Returns the settings of the arguments. Raises ValueError, also if they differ from the take's."""
     given, unrecorded = given_settings(args), unrecorded_settings(args)
     if args.resume is not None:
         if args.one_film_a_line:
             raise ValueError("--one-film-a-line makes new films; leave --resume out")
         if args.no_take:
             raise ValueError("--resume continues a take, --no-take stores none; leave one of them out")
-        if args.script is not None:
-            _check_script(Take.load(args.resume), read_script(args.script))
         return RenderSettings.resumed(args.resume, args.output, given, **unrecorded)
     if args.script is None:
         raise ValueError("a film needs a SCRIPT, or --resume with the take of a film that was begun")
@@ -87,13 +97,36 @@ def render_settings(args: argparse.Namespace) -> RenderSettings:
     return RenderSettings.of(args.script, args.output, given, **unrecorded, **stored)
 
 
-def _check_script(take: Take, script: ShotScript) -> None:
-    """Raises ValueError with the first difference if the script is not the take's."""
-    if script == take.script:
+def edited_film(args: argparse.Namespace, settings: RenderSettings) -> tuple[RenderSettings, dict[str, Any]]:
+    """Returns the settings and arguments of the job that makes a take's film by an edited script.
+
+    Raises ValueError if the script is of another film and -o names no file for it, and as `follow`.
+    """
+    take, script = Take.load(args.resume), read_script(args.script)
+    changes = preview_changes(take, script)
+    if not changes.another_film:
+        return settings, {"take": follow(take, script)}
+    if args.output is None or take_folder(settings).resolve() == take.folder.resolve():
+        raise ValueError(
+            f"this script is another film than {take.folder}: the shots, their lengths, cuts or definitions differ; "
+            f"name it with -o, and {changes.count('kept')} of {plural(len(take.plan.blocks), 'block')} are taken over"
+        )
+    return replace(settings, resume=None), {"script": script, "earlier": take}
+
+
+def dry_run_lines(args: argparse.Namespace) -> Iterator[str]:
+    """Yields what a render would sample. Raises as the render would, before it loads the model."""
+    settings = render_settings(args)
+    if args.resume is not None:
+        take = Take.load(args.resume)
+        changes = preview_changes(take, take.script if args.script is None else read_script(args.script))
+        yield ("another film: " if changes.another_film else "") + changes.line()
         return
-    lines = zip(take.script.format().splitlines(), script.format().splitlines(), strict=False)
-    was, now = next(((was, now) for was, now in lines if was != now), ("", "another number of shots"))
-    raise ValueError(
-        f"{take.folder} is a film of another script: it has '{was}', this one '{now}'; leave the script out to "
-        "continue the film, or change a shot with `longlive retake`"
-    )
+    assert settings.script is not None
+    scripts = read_films(settings.script) if args.one_film_a_line else [read_script(settings.script)]
+    for script in scripts:
+        plan = script.plan(FPS, BLOCK_FRAMES)
+        yield f"a new film: {plural(plan.shots, 'shot')}, {plural(len(plan.blocks), 'block')}, {plan.seconds:.1f} s"
+    folder = take_folder(settings)
+    if len(scripts) == 1 and (folder / FILE).is_file():
+        yield f"as an edit of {folder} (--resume): {preview_changes(Take.load(folder), scripts[0]).line()}"

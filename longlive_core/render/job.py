@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ..film.block_store import BlockStore
 from ..film.film import Film
+from ..film.pace import Pace
 from ..film.sampler_settings import SamplerSettings, storyboard_noise
 from ..film.take_store import TakeStore
 from ..mini import Mini
@@ -20,6 +21,7 @@ from ..script.prompt_folder import read_script
 from ..script.reading import COMMENT
 from ..script.storyboard import storyboard_plan
 from ..take import Take
+from ..take.pace import save_pace
 from ..take.settings import Settings
 from ..take.storyboard import with_storyboard
 from ..types import BLOCK_FRAMES, FPS
@@ -51,6 +53,7 @@ class Job:
         mini: Mini | None = None,
         script: ShotScript | None = None,
         take: Take | None = None,
+        earlier: Take | None = None,
         video: GivenVideo | None = None,
         storyboard: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
@@ -60,7 +63,8 @@ class Job:
         """Reads, loads and checks everything, and opens the film's file last.
 
         mini: replaces the model of the settings. script: replaces its script. take: an edited take to continue instead
-        of `settings.resume`; it is saved after all checks. video: begins the film and is encoded here. storyboard:
+        of `settings.resume`; it is saved after all checks. earlier: the take of another film, whose first blocks a
+        new take takes over where they are the same. video: begins the film and is encoded here. storyboard:
         makes only the first block of every shot and writes FILM.preview.mp4 and .png; a film that is resumed from the
         take begins its shots with these blocks, bit for bit. on_note: receives notes while the film is made.
 
@@ -69,7 +73,7 @@ class Job:
         """
         if storyboard and not settings.take:
             raise ValueError("a preview is stored in a take, so that the film can begin with it; leave --no-take out")
-        self.settings, self._storyboard, self._should_stop = settings, storyboard, should_stop
+        self.settings, self._storyboard, self._should_stop, self._earlier = settings, storyboard, should_stop, earlier
         self._on_progress, self._on_note = on_progress, on_note
         self.output_settings = _preview(settings) if storyboard else settings
         if take is None and settings.resume is not None:
@@ -117,9 +121,11 @@ class Job:
         Raises StageError, whose cause is a NotFiniteError that names the block, an OSError such as a full disk, or an
         OutOfMemoryError.
         """
+        pace = Pace()
         try:
-            return self.render.run(self.film.run(should_stop=self._should_stop))
+            return self.render.run(self.film.run(pace.step, self._should_stop))
         finally:
+            self._save_pace(pace)
             self._exit_stack.close()
             if self.sheet is not None and self.render.video_frames:
                 self.sheet.save(self.sheet_path)
@@ -166,6 +172,12 @@ class Job:
             should_stop=self._should_stop,
         )
 
+    def _save_pace(self, pace: Pace) -> None:
+        """Stores the pace of this run for estimates, if it sampled anything."""
+        if self.take is not None and pace.blocks_per_second:
+            with suppress(OSError):  # an estimate is not worth an error of its own
+                save_pace(self.take.folder, 1 / pace.blocks_per_second)
+
     def _sampler(self, size: tuple[int, int]) -> SamplerSettings:
         settings = self.settings
         noise = storyboard_noise(self._film_plan, block_noise(settings.seed)) if self._storyboard else None
@@ -192,7 +204,7 @@ class Job:
             notes = resume_take(take, recorded, read_only=self._read_only)
         else:
             take = new_take(self.settings, script, recorded)
-            notes = begin_take(take, storyboard=self._storyboard)
+            notes = begin_take(take, self._earlier, storyboard=self._storyboard)
         if self._storyboard:
             take = with_storyboard(take)
             take.save()

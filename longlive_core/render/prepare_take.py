@@ -7,10 +7,12 @@ from pathlib import Path
 
 from ..script import ShotScript
 from ..take import Take
+from ..take.carry_over import carry_over
 from ..take.from_video import check_video
 from ..take.lock import TakeLock
 from ..take.settings import Settings, machine_notes, machine_settings, with_unrecorded
 from ..take.take import FILE, SUFFIX, block_counts_in
+from ..units import plural
 from .settings import FILE_SETTINGS, RenderSettings, check_settings
 
 # The error numbers of a folder that cannot be written.
@@ -48,11 +50,14 @@ def check_film_is_free(take: Take, film: Path) -> None:
         raise FileExistsError(f"{film} is the film of {other}, not of {take.folder}; name another file with -o")
 
 
-def begin_take(take: Take, *, storyboard: bool = False) -> list[str]:
-    """Writes a new take and removes an earlier one without retakes; returns notes.
+def begin_take(take: Take, earlier: Take | None = None, *, storyboard: bool = False) -> list[str]:
+    """Writes a new take and removes one in its place that has no retakes; returns notes.
 
-    Raises FileExistsError if a storyboard would replace a film, and as `Take.begin`.
+    earlier: another take, whose first blocks are taken over where they are the same. Raises FileExistsError if a
+    storyboard would replace a film, ValueError if the take would replace `earlier`, and as `Take.begin`.
     """
+    if earlier is not None and earlier.folder.resolve() == take.folder.resolve():
+        raise ValueError(f"{take.folder} holds the film whose blocks are taken over; name another film with -o")
     film_blocks, storyboard_blocks = block_counts_in(take.folder)
     if storyboard and film_blocks:
         raise FileExistsError(
@@ -60,6 +65,9 @@ def begin_take(take: Take, *, storyboard: bool = False) -> list[str]:
             f"missing blocks with `longlive render --resume {take.folder} --preview`"
         )
     take.begin()
+    if earlier is not None:
+        count = carry_over(earlier, take)
+        return [f"{plural(count, 'block')} taken over from {earlier.folder}"]
     if storyboard_blocks and not film_blocks:
         return [f"the storyboard in {take.folder} is replaced; `longlive render --resume` would have used it"]
     return []

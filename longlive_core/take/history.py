@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..types import Block, BlockSpec
 from .block_file import BadBlockError, BlockRecord, History, load_block
@@ -28,7 +28,13 @@ def version_history(take: Take, index: int, version: int, before: History | None
     The first block of a storyboard version fits any history: it counts as sampled after `before`, the history before
     the shot now, unless the version's second block was sampled after another one.
     """
-    first, *rest = (spec for spec in take.plan.blocks if spec.shot == index)
+    return first_history(take, [spec for spec in take.plan.blocks if spec.shot == index], version, before)
+
+
+def first_history(take: Take, specs: Sequence[BlockSpec], version: int, before: History | None) -> History | None:
+    """Like `version_history`, for a caller that has the blocks of the shot."""
+    first, *rest = specs
+    index = first.shot
     record = take.record(first, version)
     if record is None or take.shots[index].versions[version].made != "preview":
         return None if record is None else record.history

@@ -16,6 +16,9 @@ Settings = Mapping[str, Setting]
 # The values of settings that takes of older versions do not record. They are recorded only if they differ from these,
 # so that such a take stays a take of the same film.
 UNRECORDED: Settings = {"seam": "plain"}
+# Recorded settings that do not change the bits of a block: where files lie, the frame rate, and the fingerprint of the
+# text of a film made in ComfyUI, which depends on all its prompts.
+WITHOUT_BITS = ("model", "lora", "fps", "text")
 # The recorded `model` of a take that was made in ComfyUI, where a MODEL does not know its file.
 COMFYUI = "ComfyUI"
 
@@ -46,6 +49,12 @@ def recorded_only(settings: Settings) -> Settings:
 def with_unrecorded(settings: Settings) -> Settings:
     """Returns the settings of a take with those that it does not record."""
     return {**UNRECORDED, **settings}
+
+
+def changes_bits(one: Settings, other: Settings) -> bool:
+    """Returns whether two films have other bits in blocks of the same text, seed and place."""
+    first, second = with_unrecorded(one), with_unrecorded(other)
+    return any(first.get(name) != second.get(name) for name in {*first, *second} if name not in WITHOUT_BITS)
 
 
 def fingerprint(parts: Iterable[bytes], digits: int = 16) -> str:

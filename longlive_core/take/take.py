@@ -24,6 +24,7 @@ FILE = "take.json"
 SNAPSHOTS = "memory"
 FILM_INDEX = "footage"
 SOUND = "sound.wav"
+STILL = "still.jpg"
 GIVEN_VIDEO = "video"
 
 
@@ -152,6 +153,10 @@ class Take:
     def shot_folder(self, shot: int, version: int) -> Path:
         """Returns the folder of a version's blocks; shots count from 0 here and from 1 on disk."""
         return self.folder / "shots" / f"{shot + 1:03}" / f"v{version}"
+
+    def still(self, shot: int, version: int) -> Path:
+        """Returns the path of a small picture of a version's first frame; shots count from 0. It need not exist."""
+        return self.shot_folder(shot, version) / STILL
 
     def path(self, spec: BlockSpec, version: int | None = None) -> Path:
         """Returns the path of a block's file, by default of the chosen version."""
