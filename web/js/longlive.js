@@ -4,6 +4,7 @@ import { api, app, loadWords } from "./host.mjs";
 import { live } from "./live.mjs";
 import { prefixes } from "./prefixes.mjs";
 import { sizes } from "./sizes.mjs";
+import { strip } from "./strip/mount.mjs";
 
 const VERSION = "0.1.0"; // a test keeps it equal to pyproject.toml
 
@@ -21,4 +22,4 @@ const pack = {
   },
 };
 
-for (const extension of [pack, sizes, prefixes, errors, live]) app.registerExtension(extension);
+for (const extension of [pack, sizes, prefixes, errors, live, strip]) app.registerExtension(extension);
