@@ -26,7 +26,7 @@ from ..longlive_core.video import CODECS, QUALITIES, FilmWriter, film_path, open
 from ..longlive_core.video.media_type import media_type
 from . import tooltips
 from .announced_file import AnnouncedFile
-from .checks import error_or_true
+from .checks import passed
 from .file_prefix import check_prefix, output_path
 from .given_clip import audio_input, with_notes
 from .preview import Preview
@@ -95,8 +95,8 @@ class AsyncDecode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
-        return error_or_true(lambda: check_prefix("filename_prefix", filename_prefix))
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool:
+        return passed(check_prefix("filename_prefix", filename_prefix))
 
     @classmethod
     def execute(

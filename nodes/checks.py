@@ -1,4 +1,7 @@
-"""Checks of inputs before a workflow runs. What comes over a wire is None then; it is checked when the node runs."""
+"""Checks of inputs before a workflow runs. What comes over a wire is None then; it is checked when the node runs.
+
+`validate_inputs` raises instead of returning a text: of an error that is raised, the front-end shows the text at once.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,17 @@ from .inputs import SIZE_UNIT
 FILE_LISTS = ("model_name", "lora_name", "take")
 
 
-def check_file(folder: str, name: str | None, read: Callable[[str], object]) -> bool | str:
-    """Returns True, or an error message for a file of `models/<folder>`. name: None if it comes over a wire."""
+def check_file(folder: str, name: str | None, read: Callable[[str], object]) -> bool:
+    """Returns True. Raises ValueError or OSError for a file of `models/<folder>` that is absent or that `read` refuses.
+
+    name: None if it comes over a wire.
+    """
     if name is None:
         return True
     path = folder_paths.get_full_path(folder, name)
     if path is None:
-        return f"{name} is not in models/{folder}; refresh the list (R) or download the file"
-    return error_or_true(lambda: read(path))
+        raise ValueError(f"{name} is not in models/{folder}; refresh the list (R) or download the file")
+    return passed(read(path))
 
 
 def check_sides(width: int | None, height: int | None) -> None:
@@ -30,12 +36,8 @@ def check_sides(width: int | None, height: int | None) -> None:
     _ = PixelShape(1, 1, height or SIZE_UNIT, width or SIZE_UNIT).latent
 
 
-def error_or_true(check: Callable[[], object]) -> bool | str:
-    """Returns what `validate_inputs` returns: True, or the message of the ValueError or OSError that `check` raises."""
-    try:
-        check()
-    except (ValueError, OSError) as error:
-        return str(error)
+def passed(_: object = None) -> bool:
+    """Returns what `validate_inputs` returns after its checks, whatever they return."""
     return True
 
 

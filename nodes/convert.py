@@ -13,7 +13,7 @@ from ..longlive_core.weights import CheckpointError, LoraFile, convert_checkpoin
 from ..longlive_core.weights.convert import ConvertProgress, Format
 from ..longlive_core.weights.convert_report import report_lines
 from ..longlive_core.weights.weight_reader import open_weights
-from .checks import check_file
+from .checks import check_file, passed
 from .inputs import strength_input
 from .types import CATEGORY
 
@@ -70,13 +70,13 @@ class ConvertCheckpoint(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls, model_name: str | None = None, lora_name: str | None = None, output_name: str | None = None
-    ) -> bool | str:
+    ) -> bool:
         if output_name is not None and PurePath(output_name.replace("\\", "/")).name != output_name:
-            return (
+            raise ValueError(
                 f"output_name {output_name!r} must be a name without folders: the file goes to the folder of the source"
             )
-        valid = check_file("diffusion_models", model_name, open_weights)
-        return check_file("loras", lora_name, read_lora) if valid is True and lora_name != NO_LORA else valid
+        check_file("diffusion_models", model_name, open_weights)
+        return passed(lora_name == NO_LORA or check_file("loras", lora_name, read_lora))
 
     @classmethod
     def execute(

@@ -17,7 +17,7 @@ from ..longlive_core.types import BLOCK_FRAMES, LatentShape, PixelShape
 from ..longlive_core.units import plural
 from ..longlive_core.vae.encode_clip import encode_chunks, plan_clip, whole_blocks
 from . import tooltips
-from .checks import check_sides, error_or_true
+from .checks import check_sides, passed
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec
 from .given_clip import GivenClip, audio_output, given_clip
@@ -85,15 +85,11 @@ class ExtendVideo(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls, prompt: str | None = None, width: int | None = None, height: int | None = None
-    ) -> bool | str:
-        """What comes over a wire is None here: it is checked when it runs."""
-
-        def check() -> None:
-            if prompt is not None:
-                plan_clip(1, prompt)
-            check_sides(width, height)
-
-        return error_or_true(check)
+    ) -> bool:
+        """What comes over a wire is None here: it is checked when it runs. Raises ValueError."""
+        if prompt is not None:
+            plan_clip(1, prompt)
+        return passed(check_sides(width, height))
 
     @classmethod
     def execute(

@@ -58,7 +58,7 @@ class ModelLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str | None = None) -> bool | str:
+    def validate_inputs(cls, model_name: str | None = None) -> bool:
         return check_file("diffusion_models", model_name, inspect_checkpoint)
 
     @classmethod

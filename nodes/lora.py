@@ -56,7 +56,7 @@ class DMDLora(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
+    def validate_inputs(cls, lora_name: str | None = None) -> bool:
         return check_file("loras", lora_name, read_lora)
 
     @classmethod

@@ -50,7 +50,7 @@ class LoadTake(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, take: str | None = None) -> bool | str:
+    def validate_inputs(cls, take: str | None = None) -> bool:
         return check_take(take)
 
     @classmethod

@@ -22,7 +22,7 @@ from ..longlive_core.take.block_file import latents_digest
 from ..longlive_core.take.settings import Settings
 from ..longlive_core.types import LatentShape, PixelShape
 from . import tooltips
-from .checks import check_sides, error_or_true
+from .checks import check_sides, passed
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec, Storyboard, make_film
 from .inputs import SeamChoice, guidance_input, seam_input, seed_input, side_input, steps_input
@@ -89,8 +89,8 @@ class StreamingSampler(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, width: int | None = None, height: int | None = None) -> bool | str:
-        return error_or_true(lambda: check_sides(width, height))
+    def validate_inputs(cls, width: int | None = None, height: int | None = None) -> bool:
+        return passed(check_sides(width, height))
 
     @classmethod
     def execute(

@@ -15,7 +15,7 @@ from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.settings import machine_notes
 from ..longlive_core.take.take import FILE, GIVEN_VIDEO
 from . import tooltips
-from .checks import error_or_true
+from .checks import passed
 from .file_prefix import check_prefix
 from .take_folders import takes_under
 from .take_settings import machine_of_model, recorded_settings, status_text
@@ -53,8 +53,8 @@ class SaveTake(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name_prefix: str | None = None) -> bool | str:
-        return error_or_true(lambda: check_prefix("name_prefix", name_prefix))
+    def validate_inputs(cls, name_prefix: str | None = None) -> bool:
+        return passed(check_prefix("name_prefix", name_prefix))
 
     @classmethod
     def execute(cls, stream: Stream, name_prefix: str) -> io.NodeOutput:

@@ -15,7 +15,7 @@ from ..longlive_core.script import BlockPlan, Length, plan_shot
 from ..longlive_core.types import FPS
 from ..longlive_core.units import plural
 from . import tooltips
-from .checks import error_or_true
+from .checks import passed
 from .inputs import (
     SeamChoice,
     guidance_input,
@@ -100,9 +100,9 @@ class ShotNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None = None) -> bool | str:
-        """The host shows an error once for every input that is named here, so only the prompt is."""
-        return True if prompt is None else error_or_true(lambda: plan_shot(prompt, _length(4.0)))
+    def validate_inputs(cls, prompt: str | None = None) -> bool:
+        """Raises ValueError."""
+        return passed(prompt is None or plan_shot(prompt, _length(4.0)))
 
     @classmethod
     def execute(

@@ -17,7 +17,7 @@ from ..longlive_core.script.block_plan import cut_prompt
 from ..longlive_core.script.reading import COMMENT
 from ..longlive_core.types import FPS
 from . import tooltips
-from .checks import error_or_true
+from .checks import passed
 from .inputs import fps_input, seconds_input, text_input
 from .mini import MiniTextModel
 from .types import CATEGORY, ConditioningType, ShotConditioning, Shots, ShotsType
@@ -61,16 +61,16 @@ class ShotScriptNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, script: str | None = None) -> bool | str:
-        """The host shows an error once for every input that is named here, so only the script is."""
-        return True if script is None else error_or_true(lambda: ShotScript.parse(script).plan(FPS))
+    def validate_inputs(cls, script: str | None = None) -> bool:
+        """Raises ScriptError."""
+        return passed(script is None or ShotScript.parse(script).plan(FPS))
 
     @classmethod
     def execute(cls, script: str, default_seconds: float, fps: float) -> io.NodeOutput:
         shots = ShotScript.parse(script)
         plan = shots.plan(fps, default_seconds=default_seconds)
         text = "\n".join([plan.text(), *shots.reading.lines((*plan.notes, COMMENT))])
-        return io.NodeOutput(Shots(shots, plan), text, plan.video_frames, plan.seconds, ui=ui.PreviewText(text))
+        return io.NodeOutput(Shots(shots, plan), text, plan.video_frames, plan.seconds)
 
 
 class EncodeShots(io.ComfyNode):

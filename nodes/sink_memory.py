@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..longlive_core.memory import KV_FORMATS, MemoryConfig
 from ..longlive_core.mini import LATENT_SIZE, MINI_DIT
@@ -10,7 +10,7 @@ from ..longlive_core.model import WAN22_TI2V_5B, WanConfig
 from ..longlive_core.types import BLOCK_FRAMES, LATENT_CHANNELS, SPACE_FACTOR, LatentShape
 from ..longlive_core.units import format_bytes
 from ..longlive_core.vram.planner import cards_text
-from .checks import error_or_true
+from .checks import passed
 from .types import CATEGORY, MemoryType
 
 SIZES: tuple[tuple[str, WanConfig, tuple[int, int]], ...] = (
@@ -84,10 +84,10 @@ class SinkMemory(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, window: int | None = None, global_sink: int | None = None) -> bool | str:
+    def validate_inputs(cls, window: int | None = None, global_sink: int | None = None) -> bool:
         if window is None or global_sink is None:
             return True
-        return error_or_true(lambda: MemoryConfig(window=window, sink=global_sink).check(BLOCK_FRAMES))
+        return passed(MemoryConfig(window=window, sink=global_sink).check(BLOCK_FRAMES))
 
     @classmethod
     def execute(
@@ -102,7 +102,7 @@ class SinkMemory(io.ComfyNode):
             shot_clean_recache=clean_recache,
         )
         memory.check(BLOCK_FRAMES)
-        return io.NodeOutput(memory, ui=ui.PreviewText(describe(memory)))
+        return io.NodeOutput(memory)
 
 
 def describe(memory: MemoryConfig) -> str:

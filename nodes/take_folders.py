@@ -31,16 +31,15 @@ def take_folder(name: str) -> Path:
     return folder
 
 
-def check_take(name: str | None) -> bool | str:
-    """Returns True, or an error message for a take. name: None if it comes over a wire."""
+def check_take(name: str | None) -> bool:
+    """Returns True. Raises ValueError or OSError for a take that cannot be read. name: None if it comes over a wire."""
     if name is None:
         return True
     try:
         Take.load(take_folder(name))
-    except FileNotFoundError:
-        return f"{name} is not in the output folder; refresh the list (R), or make it with LongLive Save Take"
-    except (OSError, ValueError) as error:
-        return str(error)
+    except FileNotFoundError as error:
+        message = f"{name} is not in the output folder; refresh the list (R), or make it with LongLive Save Take"
+        raise ValueError(message) from error
     return True
 
 

@@ -148,7 +148,8 @@ def _parse_time(source: Line, default_unit: str | None) -> Length:
         if unit is None or (match["clock"] and unit != "s"):
             raise source.error(f"'{shorten(source.text)}' has the unknown unit '{shorten(match['unit'])}'", USAGE)
     if unit is None and value:
-        raise source.error(f"'{shorten(source.text)}' has no unit", USAGE)
+        seconds = (len(source.text), f"{source.text}s")
+        raise source.error(f"'{shorten(source.text)}' has no unit", USAGE, instead=seconds)
     length = Length(value * 60, "s") if unit == "min" else Length(value, unit or "s")
     if length.value > LIMITS[length.unit]:
         limit = Length(Decimal(LIMITS[length.unit]), length.unit)

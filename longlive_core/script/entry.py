@@ -9,7 +9,7 @@ from .duration import Timing
 from .header import Header
 from .reading import Note
 from .shot_text import REFERENCE
-from .source import Line, SourceText
+from .source import Fix, Line, SourceText
 from .structure import Structure
 
 MAX_SHOTS = 1_000
@@ -70,7 +70,7 @@ class ScriptState:
 
     def note(self, line: Line, message: str, left_out: bool = False) -> None:
         """Adds a note on a line; one that is left out is accounted for by it."""
-        note = Note(line.line, line.column, message, line.line)
+        note = _note(line, message)
         if left_out:
             self.lines_read.add(line.line)
             if self.left_out and self.left_out[-1].end_line == line.line - 1 and self.left_out[-1].message == message:
@@ -79,9 +79,9 @@ class ScriptState:
         else:
             self.notes.append(note)
 
-    def warn(self, line: Line, message: str) -> None:
-        """Adds a warning on a line."""
-        self.warnings.append(Note(line.line, line.column, message, line.line))
+    def warn(self, line: Line, message: str, fix: Fix | None = None) -> None:
+        """Adds a warning on a line. fix: what to write instead."""
+        self.warnings.append(_note(line, message, fix))
 
     def shot_above(self) -> Entry | None:
         """Returns the open shot, if lines without a header can belong to it."""
@@ -92,6 +92,10 @@ class ScriptState:
         self.shots.append(entry)
         self.open = entry
         return entry
+
+
+def _note(line: Line, message: str, fix: Fix | None = None) -> Note:
+    return Note(line.line, line.column, message, line.line, line.column + len(line.text), fix)
 
 
 def referenced_names(texts: Sequence[str]) -> set[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .source import Line, split_lines
+from .source import Fix, Line, split_lines
 
 if TYPE_CHECKING:
     from .shots import Shot
@@ -18,12 +18,18 @@ COMMENT = "left out: it is a comment"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Note:
-    """A remark on the text from `line` and `column` (from 1) to the end of `end_line`."""
+    """A remark on the text from `line` and `column` (from 1) to the end of `end_line`.
+
+    `end` is the column behind the text it is about, or 0: to the end of the line. `fix`: what to write instead, if the
+    reader knows it.
+    """
 
     line: int
     column: int
     message: str
     end_line: int
+    end: int = field(default=0, compare=False)
+    fix: Fix | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         lines = f"line {self.line}, column {self.column}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from .duration import shorten
 from .source import ScriptError, SourceText
@@ -133,7 +134,8 @@ def _seed(source_text: SourceText, token: re.Match[str]) -> int:
 def _unbalanced(source_text: SourceText, token: re.Match[str]) -> ScriptError:
     partner = "opened" if token[0] in PAIRS else "closed"
     remedy = f"add the other bracket, or write \\{token[0]} for a plain character"
-    return source_text.error(f"unbalanced brackets: '{token[0]}' is never {partner}", remedy, token.start())
+    message = f"unbalanced brackets: '{token[0]}' is never {partner}"
+    return source_text.error(message, remedy, token.start(), instead=(1, f"\\{token[0]}"))
 
 
 def _unknown_name(source_text: SourceText, name: str, names: dict[str, str]) -> ScriptError:
@@ -145,4 +147,6 @@ def _unknown_name(source_text: SourceText, name: str, names: dict[str, str]) -> 
     remedy = (
         f"define it above the first shot, as in 'hero: a red fox', or write \\{{ for a plain bracket (known: {known})"
     )
-    return source_text.error(f"unknown name {{{shorten(name.strip())}}}", remedy, at)
+    nearest = get_close_matches(name.strip().casefold(), names, 1, 0.6)
+    instead = (len(name) + 2, f"{{{nearest[0]}}}") if nearest else None
+    return source_text.error(f"unknown name {{{shorten(name.strip())}}}", remedy, at, instead=instead)

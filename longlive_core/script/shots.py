@@ -211,8 +211,8 @@ def reading_of(reader: Reader, shots: tuple[Shot, ...]) -> ScriptReading:
     for entry, shot in zip(reader.shots, shots, strict=True):
         found_in_text = Timing(shot.start, shot.duration) != entry.timing
         for piece in entry.lines:
-            for place, message in hints(piece, times=not found_in_text):
-                reader.warn(place, message)
+            for hint in hints(piece, times=not found_in_text):
+                reader.warn(hint.place, hint.message, hint.fix)
     texts = [piece for entry in (*reader.definitions, *reader.shots) for piece in entry.lines]
     spans = spans_of(reader.lines, texts, reader.pieces_left_out, reader.lines_read, reader.left_out)
     return ScriptReading(shots, tuple(sorted((*reader.notes, *reader.left_out))), tuple(sorted(reader.warnings)), spans)

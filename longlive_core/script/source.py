@@ -10,11 +10,33 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-class ScriptError(ValueError):
-    """An error in a script. `line` and `column` count from 1; `remedy` says what to write instead."""
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """A remedy to apply: `text` instead of the characters from `column` up to `end` (not included) of `line`."""
 
-    def __init__(self, message: str, line: int = 1, column: int = 1, remedy: str = "") -> None:
-        self.line, self.column, self.remedy = line, column, remedy
+    line: int
+    column: int
+    end: int
+    text: str
+
+    def apply(self, script: str) -> str:
+        """Returns the script with the characters replaced."""
+        lines = split_texts(script)
+        row = lines[self.line - 1]
+        lines[self.line - 1] = row[: self.column - 1] + self.text + row[self.end - 1 :]
+        return "\n".join(lines)
+
+
+class ScriptError(ValueError):
+    """An error in a script. `line` and `column` count from 1; `remedy` says what to write instead.
+
+    `fix` writes it, if there is only one thing to write. `what` is the message without its place and remedy.
+    """
+
+    def __init__(
+        self, message: str, line: int = 1, column: int = 1, remedy: str = "", *, fix: Fix | None = None
+    ) -> None:
+        self.what, self.line, self.column, self.remedy, self.fix = message, line, column, remedy, fix
         super().__init__(f"line {line}, column {column}: {message}" + (f": {remedy}" if remedy else ""))
 
 
@@ -32,9 +54,20 @@ class Line:
         lead = len(piece) - len(piece.lstrip())
         return Line(piece.strip(), self.line, self.column + start + lead)
 
-    def error(self, message: str, remedy: str = "", at: int = 0) -> ScriptError:
-        """Returns an error at offset `at` of this piece."""
-        return ScriptError(message, self.line, self.column + at, remedy)
+    def fix(self, text: str, start: int = 0, end: int | None = None) -> Fix:
+        """Returns the fix that writes `text` instead of `self.text[start:end]`."""
+        stop = len(self.text) if end is None else end
+        return Fix(self.line, self.column + start, self.column + stop, text)
+
+    def error(
+        self, message: str, remedy: str = "", at: int = 0, *, instead: tuple[int, str] | None = None
+    ) -> ScriptError:
+        """Returns an error at offset `at` of this piece.
+
+        instead: how many characters from `at` on a fix replaces, and by what.
+        """
+        fix = None if instead is None else self.fix(instead[1], at, at + instead[0])
+        return ScriptError(message, self.line, self.column + at, remedy, fix=fix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +81,25 @@ class SourceText:
         """The lines joined with single spaces."""
         return " ".join(line.text for line in self.lines)
 
-    def error(self, message: str, remedy: str = "", at: int = 0) -> ScriptError:
-        """Returns an error at offset `at` of `text`."""
+    def error(
+        self, message: str, remedy: str = "", at: int = 0, *, instead: tuple[int, str] | None = None
+    ) -> ScriptError:
+        """Returns an error at offset `at` of `text`; see `Line.error`."""
         for line in self.lines[:-1]:
             if at <= len(line.text):
-                return line.error(message, remedy, at)
+                return line.error(message, remedy, at, instead=instead)
             at -= len(line.text) + 1
-        return self.lines[-1].error(message, remedy, at)
+        return self.lines[-1].error(message, remedy, at, instead=instead)
+
+
+def split_texts(text: str) -> list[str]:
+    """Splits a script at the line ends of any platform, without a byte order mark."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def split_lines(text: str) -> list[Line]:
     """Splits a script at the line ends of any platform. Raises ScriptError at a control character."""
-    texts = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    lines = [Line(line, number) for number, line in enumerate(texts, 1)]
+    lines = [Line(line, number) for number, line in enumerate(split_texts(text), 1)]
     for line in lines:
         if control := CONTROL.search(line.text):
             raise line.error(

@@ -5,6 +5,7 @@ import { live } from "./live.mjs";
 import { PLAYS, player } from "./player/mount.mjs";
 import { prefixes } from "./prefixes.mjs";
 import { sizes } from "./sizes.mjs";
+import { strip } from "./strip/mount.mjs";
 import { takes } from "./takes/tab.mjs";
 
 const VERSION = "0.1.0"; // a test keeps it equal to pyproject.toml
@@ -24,4 +25,4 @@ const pack = {
   },
 };
 
-for (const extension of [pack, sizes, prefixes, errors, live, player, takes]) app.registerExtension(extension);
+for (const extension of [pack, sizes, prefixes, errors, live, strip, player, takes]) app.registerExtension(extension);

@@ -39,6 +39,7 @@ export interface Node {
   title: string;
   mode: number;
   comfyClass: string;
+  constructor: Function & { nodeData?: { input?: { required?: Record<string, unknown> } } };
   type: string;
   graph: Graph | null;
   subgraph?: Graph;
@@ -51,19 +52,6 @@ export interface Node {
   onConfigure?: (data: object) => void;
   onConnectionsChange?: (...change: any[]) => void;
   addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget;
-}
-
-/** Errors of a node in the server's answer to a prompt. */
-export interface NodeErrors {
-  class_type?: string;
-  errors: PromptError[];
-}
-
-export interface PromptError {
-  type: string;
-  message: string;
-  details: string;
-  extra_info?: { input_name?: string };
 }
 
 export interface App {
@@ -104,7 +92,6 @@ export interface Api {
   apiURL(path: string): string;
   fetchApi(path: string, options?: RequestInit): Promise<Response>;
   interrupt(prompt: string): Promise<void>;
-  queuePrompt(...request: any[]): Promise<any>;
   dispatchCustomEvent(type: string, detail: unknown): void;
   getCustomNodesI18n(): Promise<Record<string, { longlive?: Record<string, string> }>>;
 }

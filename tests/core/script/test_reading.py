@@ -102,3 +102,41 @@ def test_a_cell_of_a_table_is_said_or_read() -> None:
     assert [shot.text for shot in script.shots] == ["a fox", "it runs"]
     assert [(note.line, note.message[:6]) for note in script.reading.notes[:2]] == [(2, "'Snow'"), (2, "'blurr")]
     assert {(span.line, span.column) for span in script.reading.spans if span.kind == "note"} == {(2, 4), (2, 15)}
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("Shot 1: a\nSht 2 (4s): b", "Shot 1: a\nShot 2 (4s): b"),
+        ("Sht 2: b", "Shot 2: b"),
+        ("Shot 1: a\nSht 2 - b", "Shot 1: a\nShot 2: b"),
+        ("3. a fox", "a fox"),
+        ("Shot 1: a Shot 2: b", "Shot 1: a \nShot 2: b"),
+        ("a (fox:1.2) and **b** <lora:x:1> runs --ar 16:9", "a fox and b  runs "),
+    ],
+)
+def test_a_fix_writes_what_the_warning_asks_for(text: str, mended: str) -> None:
+    """After its fixes a script has no such warning any more."""
+    script = text
+    for _ in range(5):
+        fixes = [warning.fix for warning in ShotScript.parse(script).reading.warnings if warning.fix]
+        if not fixes:
+            break
+        script = fixes[0].apply(script)
+    assert script == mended and ShotScript.parse(script).reading.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("hero: a fox\nShot 1: {heroo} runs", "hero: a fox\nShot 1: {hero} runs"),
+        ("Shot 1 (4): a", "Shot 1 (4s): a"),
+        ("Shot 1: a (b", "Shot 1: a \\(b"),
+    ],
+)
+def test_an_error_with_one_remedy_has_a_fix(text: str, mended: str) -> None:
+    """The fix writes it, and the script is read."""
+    with pytest.raises(ScriptError) as caught:
+        ShotScript.parse(text)
+    assert caught.value.fix is not None
+    assert caught.value.fix.apply(text) == mended and ShotScript.parse(mended).shots

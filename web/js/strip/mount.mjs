@@ -1,0 +1,92 @@
+// Puts a strip of shots under the text of every LongLive ShotScript.
+import { app, executionIds, fixedWidget, loadStyle, request, word, workflowId, writeWidget } from "../host.mjs";
+import { Strip } from "./strip.mjs";
+
+export const HEIGHT = 262;
+const MIDDLE = 1;
+
+/** @type {WeakMap<import("../types").Node, Strip>} */
+const strips = new WeakMap();
+
+/** The strip of a node, if it has one. @param {import("../types").Node} node */
+export function stripOf(node) {
+  return strips.get(node);
+}
+
+/** @param {import("../types").Node} node @param {string} name */
+const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
+
+/** @param {import("../types").Node} node @param {string} name */
+const isWired = (node, name) => node.inputs?.find((input) => input.name === name)?.link != null;
+
+/** @param {import("../types").Node} node @returns {import("./strip.mjs").Script} */
+function scriptOf(node) {
+  return {
+    read: () => ({
+      script: String(widgetOf(node, "script")?.value ?? ""),
+      fps: Number(widgetOf(node, "fps")?.value ?? 24),
+      default_seconds: Number(widgetOf(node, "default_seconds")?.value ?? 4),
+    }),
+    write: (text) => writeWidget(node, "script", text),
+    wired: () => isWired(node, "script"),
+    key: () => `${workflowId()}/${executionIds(node)[0] ?? node.id}`,
+    request: (path, body) => request(path, body),
+    select(start, end) {
+      const element = widgetOf(node, "script")?.element ?? document.querySelector(`[data-node-id="${node.id}"] textarea`);
+      const text = element instanceof HTMLTextAreaElement ? element : element?.querySelector("textarea");
+      text?.focus({ preventScroll: true });
+      text?.setSelectionRange(start, end);
+    },
+    pan(event) {
+      if (event.button !== MIDDLE) return false;
+      // In Nodes 2.0 the press reaches the canvas by itself.
+      if (!(event.target instanceof Element && event.target.closest("[data-node-id]"))) app.canvas.processMouseDown(event);
+      return true;
+    },
+  };
+}
+
+/** @param {import("../types").Node} node */
+function mount(node) {
+  const strip = new Strip(scriptOf(node), word);
+  strips.set(node, strip);
+  fixedWidget(node, "longlive_strip", strip.element, HEIGHT, word("strip_title"));
+  for (const name of ["script", "fps", "default_seconds"]) {
+    const widget = widgetOf(node, name);
+    if (!widget) continue;
+    const { callback } = widget;
+    widget.callback = (value, ...rest) => {
+      const answer = callback?.call(widget, value, ...rest);
+      strip.changed();
+      return answer;
+    };
+  }
+  const { onAdded, onConfigure, onConnectionsChange, onRemoved } = node;
+  node.onAdded = function (graph) {
+    onAdded?.call(this, graph);
+    queueMicrotask(() => strip.changed());
+  };
+  node.onConfigure = function (data) {
+    onConfigure?.call(this, data);
+    queueMicrotask(() => strip.changed());
+  };
+  node.onConnectionsChange = function (...change) {
+    onConnectionsChange?.apply(this, change);
+    queueMicrotask(() => strip.changed());
+  };
+  node.onRemoved = function () {
+    onRemoved?.call(this);
+    strip.dispose();
+  };
+}
+
+export const strip = {
+  name: "LongLive.Strip",
+  setup() {
+    loadStyle("strip/strip.css");
+  },
+  /** @param {import("../types").Node} node */
+  nodeCreated(node) {
+    if (node.comfyClass === "LongLiveShotScript") mount(node);
+  },
+};

@@ -1,0 +1,396 @@
+// The strip of shots: draws the server's reading of a script, and edits the script through the server.
+import { Cards } from "./cards.mjs";
+import { make } from "./dom.mjs";
+import { draggable } from "./drag.mjs";
+import { openEditor } from "./editor.mjs";
+import { drawHead } from "./head.mjs";
+import { commandOf } from "./keys.mjs";
+import { fit, layOut, MAX_PER_BLOCK, scrollTo } from "./layout.mjs";
+import { applyFix, offsetOf, Reader } from "./reading.mjs";
+import { fresh, stateOf } from "./state.mjs";
+import { drawTools } from "./tools.mjs";
+import { drawRows, rowsOf, warnedShots } from "./warnings.mjs";
+
+let strips = 0;
+
+/**
+ * @typedef {(key: string, values?: Record<string, string | number>) => string} Word
+ *
+ * @typedef {object} Script what a strip needs of its node
+ * @property {() => import("./reading.mjs").Question} read
+ * @property {(text: string) => void} write as one step of undo
+ * @property {() => boolean} wired whether the script comes over a wire
+ * @property {(start: number, end: number) => void} select characters in the text
+ * @property {() => string} key of the node, for what is remembered of it
+ * @property {(path: string, body: object) => Promise<import("./reading.mjs").Answer>} request
+ * @property {(event: PointerEvent) => boolean} pan
+ */
+
+export class Strip {
+  #disposed = false;
+  /** @type {Promise<unknown>} */ #edits = Promise.resolve();
+  /** @type {import("./reading.mjs").Mistake | undefined} */ #mistake;
+  /** @type {{index: number, blocks: number} | undefined} */ #preview;
+  #layout = layOut([], 1);
+  #perBlock = 1;
+  /** @type {Set<number>} */ #warned = new Set();
+  state = fresh();
+
+  /** @param {Script} script @param {Word} word */
+  constructor(script, word) {
+    this.script = script;
+    this.word = word;
+    this.id = `ll-strip-${++strips}`;
+    this.head = make("div", { className: "ll-head" });
+    this.marker = make("div", { className: "ll-marker", hidden: true });
+    this.reel = make("div", { className: "ll-reel", role: "presentation" }, this.marker);
+    this.list = make(
+      "div",
+      { className: "ll-film", role: "listbox", tabIndex: 0, "aria-label": word("strip_shots"), "aria-orientation": "horizontal" },
+      this.reel,
+    );
+    this.tools = make("div", { className: "ll-tools", role: "toolbar", "aria-label": word("strip_tools") });
+    this.rows = make("ul", { className: "ll-rows" });
+    this.notes = make("div", { className: "ll-notes", role: "region", tabIndex: 0, "aria-label": word("strip_remarks") }, this.rows);
+    this.element = make(
+      "div",
+      { className: "longlive-strip", role: "group", "aria-label": word("strip_title"), "data-capture-wheel": "true" },
+      this.head,
+      this.list,
+      this.tools,
+      this.notes,
+    );
+    this.cards = new Cards(this.reel, this.id, word);
+    this.reader = new Reader(
+      (question) => this.#request("", question),
+      (answer, question) => this.#show(answer, question.script),
+    );
+    this.#listen();
+    this.resized = new ResizeObserver(() => this.draw());
+    this.resized.observe(this.list);
+  }
+
+  #listen() {
+    const { list, element } = this;
+    for (const type of ["pointerdown", "pointerup", "dblclick", "contextmenu"])
+      element.addEventListener(type, (event) => event.stopPropagation());
+    list.addEventListener("scroll", () => {
+      this.state.scroll = list.scrollLeft;
+      this.#drawCards();
+    });
+    list.addEventListener("focus", () => {
+      this.state.focused = true;
+    });
+    // An element that is taken out of the document loses the focus too: that one comes back.
+    list.addEventListener("blur", () =>
+      setTimeout(() => {
+        if (list.isConnected && document.activeElement !== list) this.state.focused = false;
+      }),
+    );
+    element.addEventListener("keydown", (event) => {
+      const inList = event.target === list;
+      const command = inList ? commandOf(event) : undefined;
+      if (command || event.key === "Delete" || event.key === "Backspace") event.stopPropagation();
+      if (!command) return;
+      event.preventDefault();
+      this.run(command);
+    });
+    element.addEventListener(
+      "wheel",
+      (event) => {
+        if (event.ctrlKey || event.metaKey) return;
+        event.stopPropagation();
+        if (!list.contains(/** @type {Node} */ (event.target)) || !event.deltaY || event.shiftKey) return;
+        event.preventDefault();
+        list.scrollLeft += event.deltaY;
+      },
+      { passive: false },
+    );
+    draggable(list, this.marker, {
+      layout: () => this.#layout,
+      perBlock: () => this.#perBlock,
+      blocks: (index) => this.state.outline?.shots[index].blocks ?? 1,
+      card: (index) => this.cards.element(index),
+      select: (index) => this.select(index),
+      preview: (index, blocks) => {
+        this.#preview = { index, blocks };
+        this.draw();
+      },
+      move: (index, to) => this.edit({ kind: "move", shot: index + 1, to: to + 1 }),
+      stretch: (index, blocks) => this.#stretch(index, blocks),
+      open: () => this.run({ name: "edit" }),
+      pan: (event) => this.script.pan(event),
+    });
+  }
+
+  /** Reads the script anew after it changed. */
+  changed() {
+    if (this.#disposed) return;
+    this.state = stateOf(this.script.key());
+    if (this.script.wired()) return this.draw();
+    const question = this.script.read();
+    if (this.state.script === question.script && this.state.outline && !this.#warned.size) this.draw();
+    this.reader.ask(question);
+  }
+
+  /** Pictures of the shots by number; others show their number. @param {Map<number, string>} stills */
+  setStills(stills) {
+    this.state.stills = stills;
+    this.draw();
+  }
+
+  /** What is known of the shots' films, by number. @param {Map<number, import("./cards.mjs").ShotState>} states */
+  setStates(states) {
+    this.state.states = states;
+    this.draw();
+  }
+
+  /** @param {import("./reading.mjs").Answer} answer @param {string} text that was read */
+  #show({ outline, error }, text) {
+    if (this.#disposed) return;
+    this.#mistake = error;
+    this.#preview = undefined;
+    if (outline) {
+      this.state.outline = outline;
+      this.state.script = text;
+      this.#warned = warnedShots(outline);
+      this.state.selected = Math.min(this.state.selected, outline.shots.length - 1);
+    }
+    this.draw();
+  }
+
+  /** Draws everything. */
+  draw() {
+    const { outline } = this.state;
+    this.element.classList.toggle("ll-stale", Boolean(this.#mistake));
+    if (this.script.wired()) return this.#drawWired();
+    this.element.classList.remove("ll-wired");
+    if (!outline) return this.#drawRemarks();
+    drawHead(this.head, outline, this.word, {
+      style: () => this.#editStyle(),
+      name: (name) => this.#editName(name),
+      zoom: (factor) => this.#zoom(factor),
+    });
+    const shots = outline.shots.map((shot, index) =>
+      index === this.#preview?.index ? { ...shot, blocks: this.#preview.blocks } : shot,
+    );
+    const width = this.list.clientWidth - 2;
+    if (!this.#preview) this.#perBlock = this.state.zoom || fit(shots, width);
+    this.#layout = layOut(shots, this.#perBlock);
+    this.#drawCards(shots);
+    if (Math.abs(this.list.scrollLeft - this.state.scroll) > 1) this.list.scrollLeft = this.state.scroll;
+    this.#drawTools();
+    this.#drawRemarks();
+    this.#refocus();
+  }
+
+  #drawWired() {
+    this.element.classList.add("ll-wired");
+    this.rows.replaceChildren(make("li", { className: "ll-hint" }, this.word("strip_wired")));
+  }
+
+  /** @param {import("./reading.mjs").Shot[]} [shots] with a length that is being dragged */
+  #drawCards(shots) {
+    const { outline, selected, stills, states, scroll } = this.state;
+    if (!outline) return;
+    const seconds = outline.block_seconds;
+    const shown = shots?.map((shot, index) =>
+      index === this.#preview?.index ? { ...shot, seconds: shot.seconds + (shot.blocks - outline.shots[index].blocks) * seconds } : shot,
+    );
+    this.cards.draw({
+      outline: shown ? { ...outline, shots: shown } : outline,
+      layout: this.#layout,
+      selected,
+      warned: this.#warned,
+      stills,
+      states,
+      scroll,
+      width: this.list.clientWidth,
+    });
+    this.list.setAttribute("aria-activedescendant", this.cards.cardId(selected));
+  }
+
+  #drawTools() {
+    const shots = this.state.outline?.shots ?? [];
+    drawTools(this.tools, shots[this.state.selected], shots.length, this.word, (command) => this.run(command));
+  }
+
+  #drawRemarks() {
+    const rows = rowsOf(this.state.outline, this.#mistake);
+    drawRows(this.rows, rows, this.word, (row) => this.#showWords(row), (fix) => this.#mend(fix));
+    if (!rows.length) this.rows.append(make("li", { className: "ll-hint" }, this.word("strip_hint")));
+  }
+
+  #refocus() {
+    const { list } = this;
+    if (!this.state.focused || document.activeElement === list || !list.isConnected) return;
+    const { activeElement } = document;
+    if (activeElement && activeElement !== document.body && !(activeElement instanceof HTMLCanvasElement)) return;
+    list.focus({ preventScroll: true });
+  }
+
+  /** Selects a shot and scrolls to it. @param {number} index */
+  select(index) {
+    const count = this.state.outline?.shots.length ?? 0;
+    if (!count) return;
+    this.state.selected = Math.max(0, Math.min(index, count - 1));
+    this.list.scrollLeft = scrollTo(this.#layout, this.state.selected, this.list.scrollLeft, this.list.clientWidth);
+    this.state.scroll = this.list.scrollLeft;
+    this.#drawCards();
+    this.#drawTools();
+  }
+
+  /** @param {import("./keys.mjs").Command} command */
+  run({ name, by = 0 }) {
+    const { outline, selected } = this.state;
+    const shot = outline?.shots[selected];
+    if (!outline || !shot || this.script.wired()) return;
+    const { number } = shot;
+    switch (name) {
+      case "select":
+        return this.select(selected + by);
+      case "first":
+        return this.select(0);
+      case "last":
+        return this.select(outline.shots.length - 1);
+      case "move":
+        if (!outline.shots[selected + by]) return;
+        return this.edit({ kind: "move", shot: number, to: number + by });
+      case "stretch":
+        return this.#stretch(selected, Math.max(1, shot.blocks + by));
+      case "split":
+        return this.edit({ kind: "split", shot: number, blocks: Math.max(1, Math.ceil(shot.blocks / 2)) });
+      case "cut":
+        return this.edit({ kind: "cut", shot: number, cut: shot.continues });
+      case "insert":
+        return this.edit({ kind: "insert", shot: number + 1, text: this.word("strip_new_shot") }).then((error) => {
+          if (!error) this.run({ name: "edit" });
+        });
+      case "edit":
+        return this.#editText(shot);
+      case "seed":
+        return this.#editSeed(shot);
+      default:
+        return this.edit({ kind: name, shot: number });
+    }
+  }
+
+  /** @param {number} index @param {number} blocks */
+  #stretch(index, blocks) {
+    this.#preview = undefined;
+    if (this.state.outline?.shots[index].blocks === blocks) return this.draw();
+    this.edit({ kind: "stretch", shot: index + 1, blocks });
+  }
+
+  /**
+   * Makes an edit in the newest text, after the edits before it. Returns what is wrong, or "".
+   *
+   * @param {{kind: string} & Record<string, unknown>} edit
+   * @returns {Promise<string>}
+   */
+  edit(edit) {
+    const done = this.#edits.then(() => this.#edit(edit));
+    this.#edits = done;
+    return done;
+  }
+
+  /** @param {{kind: string} & Record<string, unknown>} edit */
+  async #edit(edit) {
+    const before = this.script.read();
+    const answer = await this.#request("/edit", { ...before, edit });
+    if (this.#disposed || this.script.read().script !== before.script) return this.word("strip_changed");
+    const { script, outline, error, selected = 1, notes = [] } = answer;
+    if (error || script === undefined || !outline) {
+      const text = error ? [error.what, error.remedy].filter(Boolean).join(": ") : "";
+      this.#say(text);
+      return text;
+    }
+    this.reader.know({ ...before, script });
+    this.state.selected = "shot" in edit ? selected - 1 : this.state.selected;
+    this.script.write(script);
+    this.#mistake = undefined;
+    this.#show({ outline }, script);
+    this.select(this.state.selected);
+    if (notes.length) this.#say(notes.join("; "), "note");
+    return "";
+  }
+
+  /** Shows a line above the remarks. @param {string} text @param {"error" | "note"} [kind] */
+  #say(text, kind = "error") {
+    this.draw();
+    this.rows.prepend(make("li", { className: `ll-${kind}`, role: "status" }, text));
+  }
+
+  /** @param {string} path @param {object} body @returns {Promise<import("./reading.mjs").Answer>} */
+  async #request(path, body) {
+    try {
+      return await this.script.request(`/longlive/script${path}`, body);
+    } catch (error) {
+      const what = error instanceof Error ? error.message : String(error);
+      return { error: { what, remedy: "", line: 0, column: 0, fix: null } };
+    }
+  }
+
+  /** @param {import("./reading.mjs").Fix} fix */
+  #mend(fix) {
+    this.script.write(applyFix(this.script.read().script, fix));
+    this.changed();
+    this.notes.focus({ preventScroll: true });
+  }
+
+  /** @param {import("./warnings.mjs").Row} row */
+  #showWords({ line, column, end }) {
+    const text = this.script.read().script;
+    const from = offsetOf(text, line, column);
+    this.script.select(from, end > column ? offsetOf(text, line, end) : offsetOf(text, line, Infinity));
+  }
+
+  /** @param {number} factor */
+  #zoom(factor) {
+    this.state.zoom = factor ? Math.max(2, Math.min(MAX_PER_BLOCK, this.#perBlock * factor)) : 0;
+    this.draw();
+    this.select(this.state.selected);
+  }
+
+  /** @param {string} title @param {import("./editor.mjs").Field[]} fields @param {(values: Record<string, string>) => Promise<string>} save */
+  #open(title, fields, save) {
+    if (this.element.querySelector(".ll-editor")) return;
+    openEditor(this.element, title, fields, this.word, save, () => this.list.focus({ preventScroll: true }));
+  }
+
+  /** @param {import("./reading.mjs").Shot} shot */
+  #editText({ number, text }) {
+    const field = { name: "text", label: this.word("strip_text"), value: text };
+    this.#open(this.word("strip_shot", { shot: number }), [field], ({ text: value }) =>
+      value === text ? Promise.resolve("") : this.edit({ kind: "text", shot: number, text: value }),
+    );
+  }
+
+  /** @param {import("./reading.mjs").Shot} shot */
+  #editSeed({ number, seed }) {
+    const field = { name: "seed", label: this.word("strip_seed_field"), value: String(seed ?? ""), oneLine: true, pattern: "[0-9]*" };
+    this.#open(this.word("strip_shot", { shot: number }), [field], ({ seed: value }) =>
+      this.edit({ kind: "seed", shot: number, seed: value.trim() ? Number(value) : null }),
+    );
+  }
+
+  #editStyle() {
+    const field = { name: "text", label: this.word("strip_style_field"), value: this.state.outline?.style ?? "" };
+    this.#open(this.word("strip_style"), [field], ({ text }) => this.edit({ kind: "style", text }));
+  }
+
+  /** @param {string} name */
+  #editName(name) {
+    const text = this.state.outline?.names.find(([key]) => key === name)?.[1] ?? "";
+    const field = { name: "text", label: this.word("strip_name_field"), value: text };
+    if (name) return this.#open(`{${name}}`, [field], ({ text }) => this.edit({ kind: "name", name, text }));
+    const key = { name: "name", label: this.word("strip_name"), value: "", oneLine: true, pattern: "[^\\s{}:]+" };
+    this.#open(this.word("strip_add_name"), [field, key], (values) => this.edit({ kind: "name", ...values }));
+  }
+
+  /** Ends what the strip does, when its node is removed. */
+  dispose() {
+    this.#disposed = true;
+    this.resized.disconnect();
+  }
+}

@@ -1,0 +1,57 @@
+// The row of buttons for the selected shot.
+import { icon, iconButton, make } from "./dom.mjs";
+
+/**
+ * @param {HTMLElement} tools
+ * @param {import("./reading.mjs").Shot | undefined} shot
+ * @param {number} count of shots
+ * @param {(key: string, values?: Record<string, string | number>) => string} word
+ * @param {(command: import("./keys.mjs").Command) => void} run
+ */
+export function drawTools(tools, shot, count, word, run) {
+  const focused = document.activeElement?.getAttribute("data-tool");
+  if (!shot) return tools.replaceChildren();
+  /** @param {string} sign @param {import("./keys.mjs").Command} command @param {string} label @param {boolean} [off] */
+  const button = (sign, command, label, off = false) => {
+    const made = iconButton(sign, label, () => run(command));
+    made.dataset.tool = `${command.name}${command.by ?? ""}`;
+    made.disabled = off;
+    return made;
+  };
+  const first = shot.number === 1;
+  const joint = shot.continues ? "strip_make_cut" : "strip_make_continue";
+  tools.replaceChildren(
+    make("span", { className: "ll-which" }, word("strip_shot", { shot: shot.number })),
+    make(
+      "span",
+      { className: "ll-stepper" },
+      button("pi-minus", { name: "stretch", by: -1 }, word("strip_shorter"), shot.blocks < 2),
+      make("span", {}, word(shot.blocks === 1 ? "strip_block" : "strip_blocks", { blocks: shot.blocks })),
+      button("pi-plus", { name: "stretch", by: 1 }, word("strip_longer")),
+    ),
+    button("pi-arrow-left", { name: "move", by: -1 }, word("strip_move_left"), first),
+    button("pi-arrow-right", { name: "move", by: 1 }, word("strip_move_right"), shot.number === count),
+    make("span", { className: "ll-space" }),
+    button("pi-pencil", { name: "edit" }, word("strip_edit")),
+    button("pi-file-plus", { name: "insert" }, word("strip_insert")),
+    button("pi-clone", { name: "duplicate" }, word("strip_duplicate")),
+    button("pi-pause", { name: "split" }, word("strip_split"), shot.blocks < 2),
+    button(shot.continues ? "pi-link" : "pi-minus-circle", { name: "cut" }, word(joint), first),
+    button("pi-trash", { name: "delete" }, word("strip_delete"), count === 1),
+    make("span", { className: "ll-space" }),
+    seedButton(shot.seed, word, () => run({ name: "seed" })),
+  );
+  if (focused) /** @type {HTMLElement | null} */ (tools.querySelector(`[data-tool="${focused}"]`))?.focus();
+}
+
+/** @param {number | null} seed @param {(key: string, values?: Record<string, string | number>) => string} word @param {() => void} onclick */
+function seedButton(seed, word, onclick) {
+  const text = seed === null ? word("strip_seed") : String(seed);
+  const label = seed === null ? word("strip_seed_of_film") : word("strip_seed_is", { seed });
+  return make(
+    "button",
+    { type: "button", className: "ll-seed", title: label, "aria-label": label, onclick, "data-tool": "seed" },
+    icon("pi-hashtag"),
+    text,
+  );
+}
