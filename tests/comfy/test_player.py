@@ -105,7 +105,6 @@ def test_a_film_plays_before_it_is_made(front: Front) -> None:
     wait(page, f"{VIDEO}.currentTime < 0.5")
 
 
-
 def test_a_finished_film_stays_and_is_cached(front: Front) -> None:
     """The finished film has its whole length and plays; queued again, the node is cached and its film stays."""
     page = front.page
