@@ -18,7 +18,13 @@ const tenths = (seconds) => Math.round(seconds * 10) / 10;
 export const length = (seconds, word) =>
   seconds < 60 ? word("film_length", { seconds: tenths(seconds) }) : clock(seconds);
 
-/** Two lengths in one unit, as in `3.5` and `15.9 s`, or `0:04` and `1:46`. @param {number} part @param {number} total @param {Word} word */
+/**
+ * Two lengths in one unit, as in `3.5` and `15.9 s`, or `0:04` and `1:46`.
+ *
+ * @param {number} part
+ * @param {number} total
+ * @param {Word} word
+ */
 export const lengths = (part, total, word) => ({
   part: total < 60 ? String(tenths(part)) : clock(part),
   total: length(total, word),
