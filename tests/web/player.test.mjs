@@ -40,9 +40,10 @@ test("read from a fragment on, the first movie box is the index", () => {
 
 test("the line says what is made, how fast and how long yet, and what was kept", () => {
   assert.equal(filmLine(FILM, word), "film_shot 2 5 · film_pace 11 · film_left 0:42 · film_00003.mp4");
-  assert.equal(filmLine({ ...FILM, state: "stopped" }, word), "film_kept 3.5 15.9 · film_goes_on");
+  assert.equal(filmLine({ ...FILM, state: "stopped" }, word), "film_kept 3.5 film_length 15.9 · film_goes_on");
   assert.equal(filmLine({ ...FILM, state: "done", frames: 381 }, word), "film_00003.mp4 · film_length 15.9");
-  assert.equal(filmLine({ ...FILM, state: "failed", line: "disk full" }, word), "disk full · film_kept 3.5 15.9");
+  assert.equal(filmLine({ ...FILM, state: "failed", line: "disk full" }, word), "disk full · film_kept 3.5 film_length 15.9");
+  assert.equal(filmLine({ ...FILM, state: "stopped", total_frames: 2544 }, word), "film_kept 0:04 1:46 · film_goes_on");
   assert.equal(filmLine({ ...FILM, shot: 0, left: null, name: "" }, word), "film_waiting");
 });
 

@@ -1,5 +1,5 @@
 // The scrub bar: what is made, what was played, the cuts, and a position that pointer and keys move.
-import { short } from "./words.mjs";
+import { lengths } from "./words.mjs";
 
 const STEP = 1;
 const PAGE = 5;
@@ -56,7 +56,7 @@ export class Scrub {
     this.element.ariaValueMin = "0";
     this.element.ariaValueMax = state.made.toFixed(1);
     this.element.ariaValueNow = state.at.toFixed(1);
-    this.element.ariaValueText = this.#word("film_position_value", { at: short(state.at), total: short(state.total) });
+    this.element.ariaValueText = this.#word("film_position_value", lengths(state.at, state.total, this.#word));
     if (this.#cutTimes === `${cuts} ${state.total}`) return;
     this.#cutTimes = `${cuts} ${state.total}`;
     this.#cuts.replaceChildren(

@@ -1,7 +1,7 @@
 // The player of one film: picture, scrub bar, a line of words and its buttons. It outlives the nodes that show it.
 import { isRunning } from "../store.mjs";
 import { Scrub } from "./scrub.mjs";
-import { filmLine, made, short, whole } from "./words.mjs";
+import { filmLine, length, made, whole } from "./words.mjs";
 
 /** @typedef {import("../types").Film} Film */
 
@@ -115,9 +115,8 @@ export class View {
     this.#sound.hidden = !/mp4a|opus/.test(film.mime);
     this.#stop.hidden = !running;
     this.#assets.hidden = running || !film.name || !film.frames;
-    const seconds = short(made(film));
     this.#stop.textContent = word(film.frames ? "film_keep" : "film_cancel");
-    this.#stop.title = film.frames ? word("film_keep_hint", { made: seconds }) : word("film_cancel");
+    this.#stop.title = film.frames ? word("film_keep_hint", { made: length(made(film), word) }) : word("film_cancel");
     this.#line.textContent = this.#note && !running ? this.#note : filmLine(film, word);
     this.#line.title = [filmLine(film, word), this.#note, film.take].filter(Boolean).join("\n");
   }

@@ -11,8 +11,24 @@ export const made = ({ frames, fps }) => (fps ? frames / fps : 0);
 /** Seconds of the whole film. @param {Film} film */
 export const whole = ({ total_frames, fps }) => (fps ? total_frames / fps : 0);
 
-/** A length in seconds, as in `3.5` or `12`, or as a time from a minute on. @param {number} seconds */
-export const short = (seconds) => (seconds < 60 ? String(Math.round(seconds * 10) / 10) : clock(seconds));
+/** @param {number} seconds */
+const tenths = (seconds) => Math.round(seconds * 10) / 10;
+
+/** A length, as in `3.5 s`, or `1:46` from a minute on. @param {number} seconds @param {Word} word */
+export const length = (seconds, word) =>
+  seconds < 60 ? word("film_length", { seconds: tenths(seconds) }) : clock(seconds);
+
+/**
+ * Two lengths in one unit, as in `3.5` and `15.9 s`, or `0:04` and `1:46`.
+ *
+ * @param {number} part
+ * @param {number} total
+ * @param {Word} word
+ */
+export const lengths = (part, total, word) => ({
+  part: total < 60 ? String(tenths(part)) : clock(part),
+  total: length(total, word),
+});
 
 /**
  * The line under the player.
@@ -40,8 +56,8 @@ function running(film, word) {
 
 /** @param {Film} film @param {Word} word */
 function ended(film, word) {
-  const total = short(whole(film));
-  if (film.state === "done") return [film.name, total !== "0" && word("film_length", { seconds: total })];
-  const kept = film.frames ? word("film_kept", { made: short(made(film)), total }) : word("film_nothing");
+  const total = whole(film);
+  if (film.state === "done") return [film.name, total > 0 && length(total, word)];
+  const kept = film.frames ? word("film_kept", lengths(made(film), total, word)) : word("film_nothing");
   return [film.state === "failed" && film.line, kept, film.state === "stopped" && word("film_goes_on")];
 }
