@@ -4,7 +4,7 @@ import { commandOf } from "../../web/js/strip/keys.mjs";
 import { dropIndex, fit, GAP, layOut, LEAST, scrollTo, stretched, visible } from "../../web/js/strip/layout.mjs";
 import { applyFix, offsetOf, Reader, shotAt } from "../../web/js/strip/reading.mjs";
 import { stateOf } from "../../web/js/strip/state.mjs";
-import { rowsOf, warnedShots } from "../../web/js/strip/warnings.mjs";
+import { roundingsOf, rowsOf, warnedShots } from "../../web/js/strip/warnings.mjs";
 
 const shots = [
   { blocks: 3, continues: false },
@@ -93,11 +93,12 @@ const outline = {
   shots: [{ number: 1, header: { line: 3 } }, { number: 2, header: { line: 6 } }],
   warnings: [note(4, "looks like a header", { line: 4, column: 1, end: 6, text: "Shot 2" })],
   notes: [note(1, "left out: it is a comment"), note(2, "left out: it is no shot")],
-  plan_notes: ["shot 1: 4 s becomes 3 blocks"],
+  plan_notes: ["shot 1: 4 s becomes 3 blocks, 3.88 s", "shot 1 has nothing to continue from"],
 };
 
 test("warnings come before notes, comments are not remarked, and an error stands alone", () => {
   assert.deepEqual(rowsOf(outline, undefined).map(({ kind }) => kind), ["warning", "note", "note"]);
+  assert.deepEqual(roundingsOf(outline), ["shot 1: 4 s becomes 3 blocks, 3.88 s"]);
   const mistake = { what: "'zz' is not a length", remedy: "write 4s", line: 3, column: 7, fix: null };
   assert.deepEqual(rowsOf(outline, mistake).map(({ text }) => text), ["'zz' is not a length: write 4s"]);
   assert.deepEqual(rowsOf(undefined, undefined), []);
