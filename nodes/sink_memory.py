@@ -79,7 +79,11 @@ class SinkMemory(io.ComfyNode):
                 MemoryType.Output(
                     display_name="MEMORY",
                     tooltip="For LongLive Streaming Sampler, LongLive Shot and LongLive Extend Video.",
-                )
+                ),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="The size of the memory at common film sizes, and the cards on which it fits, as text.",
+                ),
             ],
         )
 
@@ -102,7 +106,7 @@ class SinkMemory(io.ComfyNode):
             shot_clean_recache=clean_recache,
         )
         memory.check(BLOCK_FRAMES)
-        return io.NodeOutput(memory)
+        return io.NodeOutput(memory, describe(memory))
 
 
 def describe(memory: MemoryConfig) -> str:

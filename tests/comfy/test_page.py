@@ -45,7 +45,7 @@ def load(page: Front, script: str = SHORT) -> None:
 def test_a_script_error_is_one_error_that_can_be_read(
     page: Front, renderer: Literal["classic", "vue"], tmp_path: Path
 ) -> None:
-    """The front-end's message has line, column and remedy, once, and so has the node."""
+    """The front-end's message has line, column and remedy, once, and so has the strip of shots on the node."""
     load(page, BAD)
     page.set_renderer(renderer)
     end = page.queue()
@@ -61,17 +61,18 @@ def test_a_script_error_is_one_error_that_can_be_read(
     assert message.inner_text().count("column 14") == 1
     cut = "(message) => { const text = message.querySelector('p'); return text.scrollHeight > text.clientHeight + 1 }"
     assert not message.evaluate(cut)
-    shown = f"() => {{ {FIND} return find('LongLiveShotScript').widgets.map(({{ value }}) => String(value)) }}"
-    assert [text for text in page.page.evaluate(shown) if text.startswith("line 3, column 14")]
+    remark = page.page.locator(".longlive-strip li").filter(has_text="unknown name {hera}")
+    remark.get_by_role("button", name="line 3").wait_for()
     assert page.own_errors() == []
 
 
 def test_the_server_names_a_script_error_once(comfy: Host) -> None:
-    """A script that asks over the API gets one error, under the input to change."""
+    """A script that asks over the API gets one error, of the node to change."""
     with pytest.raises(Refused) as refused:
         comfy.queue(film(BAD))
     ((_, entry),) = refused.value.node_errors.items()
-    assert [error["extra_info"]["input_name"] for error in entry["errors"]] == ["script"]
+    assert entry["class_type"] == "LongLiveShotScript"
+    assert [error["details"][:17] for error in entry["errors"]] == ["line 3, column 14"]
 
 
 def test_an_error_over_a_wire_can_be_read(page: Front, tmp_path: Path) -> None:

@@ -261,6 +261,19 @@ def test_a_locale_has_the_words_of_the_canvas(language: str) -> None:
         assert set(re.findall(r"{\w+}", here[key])) == set(re.findall(r"{\w+}", text)), key
 
 
+def test_words_of_the_canvas_are_in_every_language() -> None:
+    """Each language has the words that the canvas uses, with the same values in them, and no others."""
+    words = {
+        path.parent.name: json.loads(path.read_text("utf-8"))["longlive"] for path in ROOT.glob("locales/*/main.json")
+    }
+    values = {
+        language: {key: set(re.findall(r"\{\w+\}", text)) for key, text in of.items()} for language, of in words.items()
+    }
+    assert all(named == values["en"] for named in values.values())
+    used = "".join(path.read_text("utf-8") for path in (ROOT / "web" / "js").rglob("*.mjs"))
+    assert [key for key in values["en"] if f'"{key}"' not in used] == []
+
+
 @pytest.mark.parametrize("language", LOCALES)
 def test_a_locale_names_the_settings(language: str) -> None:
     """Every setting of the script, its options and its group have a name in every language."""

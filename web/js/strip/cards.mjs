@@ -22,6 +22,8 @@ const BESIDE = 150;
  * @property {number} width of the view
  */
 
+/** @type {Record<ShotState["state"], string>} */
+const STATES = { unmade: "strip_unmade", waiting: "strip_waiting", making: "strip_making", made: "strip_made" };
 const ICONS = { waiting: "pi-clock", making: "pi-spin pi-spinner", made: "pi-check", unmade: "" };
 
 export class Cards {
@@ -144,7 +146,7 @@ export class Cards {
       this.word("strip_shot", { shot: shot.number }),
       this.length(shot),
       shot.number > 1 ? this.word(shot.continues ? "strip_continues" : "strip_cut") : "",
-      this.word(`strip_${state.state}`, { percent: Math.round((state.progress ?? 0) * 100) }),
+      this.word(STATES[state.state], { percent: Math.round((state.progress ?? 0) * 100) }),
       state.locked ? this.word("strip_locked") : "",
       warned ? this.word("strip_warned") : "",
       shot.seed === null ? "" : this.word("strip_seed_is", { seed: shot.seed }),

@@ -9,7 +9,7 @@ import { fit, layOut, MAX_PER_BLOCK, scrollTo } from "./layout.mjs";
 import { applyFix, offsetOf, Reader } from "./reading.mjs";
 import { fresh, stateOf } from "./state.mjs";
 import { drawTools } from "./tools.mjs";
-import { drawRows, rowsOf, warnedShots } from "./warnings.mjs";
+import { drawRows, roundingsOf, roundingsRow, rowsOf, warnedShots } from "./warnings.mjs";
 
 let strips = 0;
 
@@ -217,7 +217,10 @@ export class Strip {
 
   #drawRemarks() {
     const rows = rowsOf(this.state.outline, this.#mistake);
+    const open = Boolean(this.rows.querySelector("details[open]"));
     drawRows(this.rows, rows, this.word, (row) => this.#showWords(row), (fix) => this.#mend(fix));
+    const roundings = this.#mistake ? [] : roundingsOf(this.state.outline);
+    if (roundings.length) this.rows.append(roundingsRow(roundings, this.word, open));
     if (!rows.length) this.rows.append(make("li", { className: "ll-hint" }, this.word("strip_hint")));
   }
 

@@ -28,10 +28,22 @@ export function rowsOf(outline, mistake) {
   /** @param {import("./reading.mjs").Note} note @param {"warning" | "note"} kind @returns {Row} */
   const row = ({ line, column, end, message, fix }, kind) => ({ kind, line, column, end, text: message, fix });
   return [
-    ...outline.warnings.map((note) => row(note, "warning")),
+    // Of several on a line, first the one that can be mended.
+    ...[...outline.warnings].sort((a, b) => a.line - b.line || Number(!a.fix) - Number(!b.fix)).map((note) => row(note, "warning")),
     ...outline.notes.filter(({ message }) => !message.endsWith("it is a comment")).map((note) => row(note, "note")),
-    ...outline.plan_notes.map((text) => /** @type {Row} */ ({ kind: "note", line: 0, column: 0, end: 0, text, fix: null })),
+    ...outline.plan_notes.filter((text) => !isRounding(text)).map(plain),
   ];
+}
+
+/** @param {string} text @returns {Row} */
+const plain = (text) => ({ kind: "note", line: 0, column: 0, end: 0, text, fix: null });
+
+/** Whether a note of the plan says that a length became whole blocks. @param {string} text */
+const isRounding = (text) => / becomes \d+ block/.test(text);
+
+/** The lengths that were rounded, which are shown on demand. @param {import("./reading.mjs").Outline | undefined} outline */
+export function roundingsOf(outline) {
+  return outline?.plan_notes.filter(isRounding) ?? [];
 }
 
 /** Numbers of the shots with warnings. @param {import("./reading.mjs").Outline} outline */
@@ -68,6 +80,19 @@ export function drawRows(list, rows, word, show, mend) {
       return make("li", { className: `ll-${row.kind}` }, icon(ICONS[row.kind]), place, make("span", {}, row.text), button);
     }),
   );
+}
+
+/**
+ * A row that opens to show the roundings.
+ *
+ * @param {string[]} roundings
+ * @param {(key: string, values?: Record<string, string | number>) => string} word
+ * @param {boolean} open
+ */
+export function roundingsRow(roundings, word, open) {
+  const label = word(roundings.length === 1 ? "strip_rounded_one" : "strip_rounded", { count: roundings.length });
+  const lines = roundings.map((text) => make("div", {}, text));
+  return make("li", { className: "ll-note" }, make("details", { open }, make("summary", {}, label), ...lines));
 }
 
 /** @param {string} text @param {(key: string, values?: Record<string, string | number>) => string} word */
