@@ -5,6 +5,7 @@ import { live } from "./live.mjs";
 import { PLAYS, player } from "./player/mount.mjs";
 import { prefixes } from "./prefixes.mjs";
 import { sizes } from "./sizes.mjs";
+import { takeSettings } from "./takes/settings.mjs";
 
 const VERSION = "0.1.0"; // a test keeps it equal to pyproject.toml
 
@@ -23,4 +24,4 @@ const pack = {
   },
 };
 
-for (const extension of [pack, sizes, prefixes, errors, live, player]) app.registerExtension(extension);
+for (const extension of [pack, sizes, prefixes, errors, live, player, takeSettings]) app.registerExtension(extension);
