@@ -1,4 +1,4 @@
-"""HTTP routes under /longlive of this server: films and their live scripts.
+"""HTTP routes under /longlive of this server: films, their live scripts, and takes.
 
 Routes check what they are given, refuse pages of other servers and paths outside the output folder, bound the size of
 what they read, and execute nothing.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from server import PromptServer
 
 from .films import FILMS, add_films, films
+from .takes import add_takes
 
 __all__ = ["FILMS", "add_routes", "films"]
 
@@ -16,3 +17,4 @@ __all__ = ["FILMS", "add_routes", "films"]
 def add_routes(server: PromptServer) -> None:
     """Adds the routes to a server before it starts."""
     add_films(server)
+    add_takes(server)
