@@ -29,9 +29,11 @@ from .announced_file import AnnouncedFile
 from .checks import passed
 from .file_prefix import check_prefix, output_path
 from .given_clip import audio_input, with_notes
+from .kept_take import keep
 from .preview import Preview
 from .routes import films
 from .run_stream import StreamRun
+from .take_record import TakeRecord
 from .types import CATEGORY, FILM_TYPES, Stream
 from .vae import check_pair, decoder, slice_bytes
 
@@ -114,7 +116,10 @@ class AsyncDecode(io.ComfyNode):
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
         target = FilmFile(filename_prefix, stream, codec)
         sound, notes = (None, []) if audio is None else audio_input(audio)
+        record = TakeRecord(stream)
         with films().making(stream) as film:
+            notes += keep(stream, film.place.workflow)
+            film.update(take=record.name)
             run = StreamRun(
                 stream,
                 beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
@@ -135,13 +140,17 @@ class AsyncDecode(io.ComfyNode):
                 metadata=_metadata(cls),
             )
             file = AnnouncedFile(writer, film)
-            with file.growing(), run, target.logged(writer):
+            recorded = record.of_run(run, target.fields, cls.hidden.extra_pnginfo)
+            with file.growing(), run, target.logged(writer), recorded:
                 file.announce(**target.fields, mime=media_type(target.path, codec, sound is not None))
                 pieces = run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)
                 for written in run.shown(run.stage("writing", write(pieces, file), QUEUE_DEPTH)):
+                    record.add(written)
                     if written.frames is not None and preview is None:
                         run.show(written.block, written.frames)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(target.path)), ui=with_notes(target.ui, notes))
+        return io.NodeOutput(
+            InputImpl.VideoFromFile(str(target.path)), ui=with_notes(target.ui, [*notes, *record.notes])
+        )
 
 
 class FilmFile:

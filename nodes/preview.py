@@ -143,6 +143,12 @@ class StreamPreview:
         return text if left is None else f"{text} · {self._fps(block):.0f} fps · {format_duration(left)} left"
 
     @property
+    def seconds_per_block(self) -> float | None:
+        """How long sampling a block took in this run; None if nothing was sampled."""
+        pace = self._pace.blocks_per_second
+        return 1 / pace if pace else None
+
+    @property
     def _left(self) -> float | None:
         """The seconds until the film is sampled; None while its pace is unknown."""
         pace = self._pace.blocks_per_second

@@ -147,6 +147,11 @@ class StreamRun:
         """Shows frames `[T, H, W, 3]` uint8 that were decoded for the film in place of a preview of their block."""
         self._preview.decoded(block, frames)
 
+    @property
+    def seconds_per_block(self) -> float | None:
+        """How long sampling a block took in this run; None if nothing was sampled."""
+        return self._preview.seconds_per_block
+
     def tick(self) -> None:
         """Updates progress and previews. Raises the host's interrupt if the user has cancelled."""
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -8,8 +8,6 @@ from comfy_api.latest import io, ui
 
 from ..longlive_core.film.film import Film
 from ..longlive_core.film.take_store import TakeStore
-from ..longlive_core.script import ShotScript
-from ..longlive_core.script.from_plan import script_of
 from ..longlive_core.take import Shot, Take
 from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.settings import machine_notes
@@ -18,7 +16,7 @@ from . import tooltips
 from .checks import passed
 from .file_prefix import check_prefix
 from .take_folders import takes_under
-from .take_settings import machine_of_model, recorded_settings, status_text
+from .take_settings import machine_of_model, recorded_settings, script_of_stream, status_text
 from .types import CATEGORY, FILM_TYPES, StateType, Stream, StreamType, TakeType
 
 
@@ -83,21 +81,13 @@ def open_take(stream: Stream, prefix: str) -> Take:
             continue  # not a take, or one of another version of LongLive; it stays unchanged
         if take.settings == settings and (first := take.as_begun).plan.blocks == plan.blocks:
             return first
-    take = Take.new(folder, _script(stream), settings, machine_of_model(stream.spec.model))
+    take = Take.new(folder, script_of_stream(stream), settings, machine_of_model(stream.spec.model))
     take = replace(take, shots=_shots(take, stream))
     with TakeLock(folder):
         if (folder / FILE).exists():
             raise FileExistsError(f"another process created {folder} at the same time: queue again")
         take.save()
     return take
-
-
-def _script(stream: Stream) -> ShotScript:
-    """The script as written if its plan is the film's, or else a script made from the plan."""
-    plan, written = stream.film.plan, stream.script
-    if written is not None and written.plan(plan.fps, plan.block_frames).blocks == plan.blocks:
-        return written
-    return script_of(plan)
 
 
 def _shots(take: Take, stream: Stream) -> tuple[Shot, ...]:

@@ -15,6 +15,8 @@ from ..longlive_core.film.sampler_settings import SamplerSettings
 from ..longlive_core.film.take_store import TakeStore
 from ..longlive_core.memory import DEFAULT_MEMORY
 from ..longlive_core.render.settings import MEMORY_SETTINGS, latent_size
+from ..longlive_core.script import ShotScript
+from ..longlive_core.script.from_plan import script_of, with_lengths
 from ..longlive_core.script.storyboard import storyboard_blocks
 from ..longlive_core.take import Take
 from ..longlive_core.take.block_file import BadBlockError, latents_digest, load_block
@@ -102,6 +104,22 @@ def take_stream(
     start = f"take {take.folder.name}: {' '.join(str(shot.chosen) for shot in take.shots)}"
     recorded = {**sampler.recorded, "start": start, "storyboard": "off"}
     return Stream(film, spec, node, title, recorded=recorded, script=take.script), notes
+
+
+def script_of_stream(stream: Stream) -> ShotScript:
+    """Returns the script of a film as written or as changed while it was made, or else one made from its plan.
+
+    Raises ValueError if the film cannot be written as a script.
+    """
+    plan = stream.film.plan
+    for written in (stream.script, None if stream.live is None or stream.earlier is not None else stream.live.script):
+        # Where the node's default length is another than that of takes, shots without a length get theirs.
+        if written is None or len(written.shots) != plan.shots:
+            continue
+        for script in (written, with_lengths(written, plan)):
+            if script.plan(plan.fps, plan.block_frames).blocks == plan.blocks:
+                return script
+    return script_of(plan)
 
 
 def status_text(take: Take, stream: Stream, notes: list[str]) -> str:

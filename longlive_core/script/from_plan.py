@@ -1,9 +1,11 @@
-"""Writes a script for a block plan that was not made from one."""
+"""Writes a script for a block plan that was not made from one, or the planned lengths into a script."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from itertools import groupby
 
@@ -29,6 +31,21 @@ def script_of(plan: BlockPlan) -> ShotScript:
     except ScriptError as error:
         raise ValueError(f"the film cannot be written as a script: {error}") from error
     raise ValueError("the film cannot be written as a script: a shot has one prompt, one seed and single spaces")
+
+
+def with_lengths(script: ShotScript, plan: BlockPlan) -> ShotScript:
+    """Returns the script with a length in blocks, as planned, for every shot that has no length or a clock time.
+
+    The lengths of these shots would otherwise depend on the shots that follow, and on the default length.
+    """
+    blocks = Counter(block.shot for block in plan.blocks)
+    shots = tuple(
+        replace(shot, duration=Length(Decimal(blocks[number]), "blocks"), start=None)
+        if shot.duration is None or shot.start is not None
+        else shot
+        for number, shot in enumerate(script.shots)
+    )
+    return replace(script, shots=shots)
 
 
 def _shots(plan: BlockPlan) -> Iterator[Shot]:

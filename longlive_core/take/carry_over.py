@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..script import BlockPlan
 from ..types import BlockSpec
-from .block_file import BlockRecord, History, load_block, save_block, write_atomically
+from .block_file import BadBlockError, BlockRecord, History, load_block, save_block, write_atomically
 from .settings import Settings, changes_bits
 from .take import Take
 
@@ -35,7 +35,7 @@ def carry_over(earlier: Take, take: Take) -> int:
     """Stores the `shared_blocks` of an earlier take in a take that is saved and locked; returns their number.
 
     Equal files are hard links where the disk has them: a block's file is replaced as a whole, never changed. Stills and
-    snapshots of these blocks come with them. Raises OSError, and BadBlockError for a damaged block.
+    snapshots of these blocks come with them. Ends before a damaged block. Raises OSError.
     """
     same, count, history = dict(earlier.settings) == dict(take.settings), 0, History()
     for spec, record in shared_blocks(earlier, take.plan, take.settings):
@@ -44,7 +44,11 @@ def carry_over(earlier: Take, take: Take) -> int:
             _link(source, target)
             _link(earlier.snapshot_path(spec, history), take.snapshot_path(spec, history))
         else:
-            save_block(target, load_block(source, spec, earlier.settings)[0], take.settings, history)
+            try:
+                block, _ = load_block(source, spec, earlier.settings)
+            except (FileNotFoundError, BadBlockError):
+                return count
+            save_block(target, block, take.settings, history)
         if take.plan.begins_shot(spec):
             _link(earlier.still(spec.shot, earlier.shots[spec.shot].chosen), take.still(spec.shot, 0))
         history = history.then(record.digest)

@@ -60,6 +60,11 @@ class Changes:
         return sum(block in states for shot in self.shots for block in shot.blocks)
 
     @property
+    def needs_versions(self) -> bool:
+        """Whether the film needs versions that the take does not have."""
+        return any(shot.version is None for shot in self.shots)
+
+    @property
     def seconds(self) -> float | None:
         """The time that sampling will take, in seconds, at the pace measured last."""
         return None if self.pace is None else self.pace * self.count("remade", "new")

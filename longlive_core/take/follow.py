@@ -14,6 +14,10 @@ from .history import first_history
 from .take import GIVEN_VIDEO, Shot, Take, Version
 
 
+class LockedShotError(ValueError):
+    """The script changes a shot that is locked or a given video; the message says which."""
+
+
 def follow(take: Take, script: ShotScript) -> Take:
     """Returns the take with the film of an edited script; it is neither saved nor sampled.
 
@@ -21,8 +25,8 @@ def follow(take: Take, script: ShotScript) -> Take:
     the same text and seed that was sampled after the blocks that now precede it, else with one that has no block yet,
     else with a new one. A locked shot keeps its blocks and is spliced. A script of the film as chosen changes nothing.
 
-    Raises ValueError for a script of another film (see `is_another_film`), and for a changed shot that is locked or a
-    given video.
+    Raises ValueError for a script of another film (see `is_another_film`), and LockedShotError for a changed shot that
+    is locked or a given video.
     """
     plan = plan_for(take, script)
     if is_another_film(take, script, plan):
@@ -112,11 +116,11 @@ def _blocks_of_shots(plan: BlockPlan) -> list[tuple[int, list[BlockSpec]]]:
 
 
 def _check_can_change(shot: Shot, number: int) -> None:
-    """Raises ValueError for a shot that keeps its text and seed."""
+    """Raises LockedShotError for a shot that keeps its text and seed."""
     if shot.versions[shot.chosen].made == GIVEN_VIDEO:
-        raise ValueError(f"shot {number} is a given video: it was not sampled, so its text cannot change")
+        raise LockedShotError(f"shot {number} is a given video: it was not sampled, so its text cannot change")
     if shot.locked:
-        raise ValueError(
+        raise LockedShotError(
             f"shot {number} is locked: unlock it, or give it its text and seed back: {shot.versions[shot.chosen].text}"
         )
 

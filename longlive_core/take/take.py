@@ -25,6 +25,8 @@ SNAPSHOTS = "memory"
 FILM_INDEX = "footage"
 SOUND = "sound.wav"
 STILL = "still.jpg"
+# What ComfyUI's nodes record of the newest run: the film's file, and the workflow.
+FILM_FILE, WORKFLOW = "film.json", "workflow.json"
 GIVEN_VIDEO = "video"
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from .block_file import History
 from .history import history_before, version_history
-from .take import Shot, Take, bytes_in
+from .take import STILL, Shot, Take, bytes_in
 
 
 def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]]:
@@ -55,8 +55,8 @@ def lock_shot(take: Take, number: int, locked: bool) -> Take:
 def prune(take: Take, memory: bool = False) -> int:
     """Removes the blocks of versions that are not chosen, and partial files; returns the number of bytes freed.
 
-    Texts and seeds of every version stay in the take; a version that is chosen later is sampled again. Snapshots that
-    fit no chosen blocks are removed too. memory: removes every snapshot; a retake then rebuilds the KV cache. The
+    Text, seed and still of every version stay in the take; a version that is chosen later is sampled again. Snapshots
+    that fit no chosen blocks are removed too. memory: removes every snapshot; a retake then rebuilds the KV cache. The
     caller holds the `TakeLock` and has loaded the take since. Raises OSError.
     """
     before = bytes_in(take.folder)
@@ -68,9 +68,18 @@ def prune(take: Take, memory: bool = False) -> int:
         for version in range(len(shot.versions)):
             folder = take.shot_folder(index, version)
             if version != shot.chosen and folder.is_dir():
-                shutil.rmtree(folder)
+                _remove_blocks(folder)
     take.remove_partial_files()
     return before - bytes_in(take.folder)
+
+
+def _remove_blocks(folder: Path) -> None:
+    """Removes all files of a version but its still, and the folder if it has none."""
+    for path in folder.iterdir():
+        if path.name != STILL:
+            path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _snapshots_in_use(take: Take) -> Iterator[Path]:

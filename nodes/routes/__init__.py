@@ -1,4 +1,4 @@
-"""HTTP routes under /longlive of this server: films, their live scripts, readings and edits of scripts.
+"""HTTP routes under /longlive of this server: films, their live scripts, readings and edits of scripts, and takes.
 
 Routes check what they are given, refuse pages of other servers and paths outside the output folder, bound the size of
 what they read, and execute nothing.
@@ -10,6 +10,7 @@ from server import PromptServer
 
 from .films import FILMS, add_films, films
 from .script import add_script
+from .takes import add_takes
 
 __all__ = ["FILMS", "add_routes", "films"]
 
@@ -18,3 +19,4 @@ def add_routes(server: PromptServer) -> None:
     """Adds the routes to a server before it starts."""
     add_films(server)
     add_script(server)
+    add_takes(server)

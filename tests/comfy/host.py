@@ -148,17 +148,28 @@ Start = Callable[..., AbstractContextManager[Host]]
 
 @contextmanager
 def serve(
-    folder: Path, base: Path, *arguments: str, pack: Path | None = ROOT, wait: float = 180, streams: bool = False
+    folder: Path,
+    base: Path,
+    *arguments: str,
+    pack: Path | None = ROOT,
+    wait: float = 180,
+    streams: bool = False,
+    keep: bool = False,
 ) -> Iterator[Host]:
     """Start the checkout in `folder` over an empty `base`, with the node pack linked into it, and stop it at the end.
 
     `arguments` go to ComfyUI; `pack=None` starts it without the node pack. streams: let pages stream films, which the
-    policy of a server without nodes of paid APIs forbids.
+    policy of a server without nodes of paid APIs forbids. keep: films of prompts with a workflow keep their takes.
     """
     for name in (*FOLDERS, *(f"models/{model}" for model in MODELS)):
         (base / name).mkdir(parents=True, exist_ok=True)
     if pack:
         (base / "custom_nodes" / "longlive").symlink_to(pack)
+    # Tests that make the same film share a server: the takes of one would save the others their work.
+    settings = base / "user" / "default" / "comfy.settings.json"
+    settings.parent.mkdir(exist_ok=True)
+    if not settings.exists():
+        settings.write_text(json.dumps({"LongLive.Takes.Keep": keep}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

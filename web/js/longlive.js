@@ -6,6 +6,7 @@ import { PLAYS, player } from "./player/mount.mjs";
 import { prefixes } from "./prefixes.mjs";
 import { sizes } from "./sizes.mjs";
 import { strip } from "./strip/mount.mjs";
+import { takeSettings } from "./takes/settings.mjs";
 import { takes } from "./takes/tab.mjs";
 
 const VERSION = "0.1.0"; // a test keeps it equal to pyproject.toml
@@ -25,4 +26,5 @@ const pack = {
   },
 };
 
-for (const extension of [pack, sizes, prefixes, errors, live, strip, player, takes]) app.registerExtension(extension);
+for (const extension of [pack, sizes, prefixes, errors, live, strip, player, takeSettings, takes])
+  app.registerExtension(extension);
