@@ -14,6 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     model = "mini, a folder that `train mini` made, a checkpoint of its shape, or FILM.take: a film of any model"
     parser.add_argument("model", help=model)
+    lora = "a LoRA file, such as one of `train dmd`, applied without merging it; may be given several times"
+    parser.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH]", help=lora)
     films = "held-out short films in each arm; the other groups have fewer (32: all arms in about 70 min on one core)"
     parser.add_argument("--films", type=int, default=32, help=films)
     parser.add_argument("--arms", metavar="NAME,NAME", help="evaluate these arms only, as in 'memory off,2 steps'")
@@ -40,8 +42,10 @@ def _evaluate_model(args: argparse.Namespace) -> int:
     from ..evaluation.report import make_tables
     from ..evaluation.scripts import choose_groups, make_cases
     from ..evaluation.table import HOW, MINI_SECTION, as_json, markdown, mini_facts, seeds_text, write_results
-    from ..render.load_model import load_model
+    from ..render.load_model import change_linears, load_model, read_loras
+    from ..weights import LoraFile
 
+    model = " + ".join([args.model, *args.lora])
     if args.films < 1:
         raise ValueError(f"--films {args.films} must be at least 1; 32 gives comparable figures")
     arms = choose_arms(args.arms.split(",")) if args.arms else all_arms()
@@ -49,13 +53,15 @@ def _evaluate_model(args: argparse.Namespace) -> int:
     if args.extra:
         require_extra()
     mini, began = load_model(args.model), time.monotonic()
+    loras = read_loras(args.model, [LoraFile.parse(text, None) for text in args.lora])
+    notes = change_linears(mini.model, False, loras)
     cases = [case for case in make_cases(args.films, args.seed) if groups is None or case.group in groups]
     results = evaluate_arms(mini, cases, arms, extra=args.extra, log=partial(print, flush=True))
     tables, seconds = make_tables(results, mini), time.monotonic() - began
     counts = f"{args.films} held-out short films in each arm, in {seconds / 60:.1f} min."
-    text = markdown(f"LongLive Mini ({args.model})", tables, (counts, HOW, seeds_text(args.seed)))
+    text = markdown(f"LongLive Mini ({model})", tables, (*notes, counts, HOW, seeds_text(args.seed)))
     print(text)
-    data = as_json(tables, mini_facts(args.model, args.films, args.seed, seconds))
+    data = as_json(tables, mini_facts(model, args.films, args.seed, seconds))
     for path in write_results(args.out, MINI_SECTION, text, data, make_plots(results)):
         print(f"wrote {path}")
     return 0
