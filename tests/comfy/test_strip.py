@@ -198,13 +198,14 @@ def test_every_edit_by_mouse(strip: Strip) -> None:
 
 def test_a_typo_is_warned_about_and_mended_by_its_button(strip: Strip) -> None:
     """The warning shows while typing, its card is marked, and the button writes what it says."""
-    strip.write(THREE.replace("Shot 2", "Sht 2"), 2)
+    strip.write(THREE.replace("Shot 2", "Sht 2"), 3)
     fix = strip.element.get_by_role("button", name="Write “Shot 2”")
     fix.wait_for()
     assert "looks like a header (Sht 2)" in strip.element.inner_text()
-    assert "has a warning" in (strip.card(1).get_attribute("aria-label") or "")
+    assert "has a warning" in (strip.card(2).get_attribute("aria-label") or "")
     fix.click()
-    strip.wait_shots(3)
+    strip.wait_line("Shot 2 (4s): {hero} runs")
+    fix.wait_for(state="detached")
     assert strip.script() == THREE
 
 
@@ -330,7 +331,7 @@ def test_the_strip_has_no_serious_fault_of_accessibility(strip: Strip, palette: 
         pytest.skip("no axe-core: run `npm install` in tests/web")
     strip.page.evaluate("async (id) => { await app.extensionManager.setting.set('Comfy.ColorPalette', id) }", palette)
     strip.page.add_script_tag(path=AXE)
-    strip.write(THREE.replace("Shot 2", "Sht 2"), 2)
+    strip.write(THREE.replace("Shot 2", "Sht 2"), 3)
     strip.element.get_by_role("button", name="Write “Shot 2”").wait_for()
     check = "async () => (await axe.run({ include: [['.longlive-strip']] })).violations"
     for editor in (False, True):

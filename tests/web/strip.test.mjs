@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { commandOf } from "../../web/js/strip/keys.mjs";
 import { dropIndex, fit, GAP, layOut, LEAST, scrollTo, stretched, visible } from "../../web/js/strip/layout.mjs";
 import { applyFix, offsetOf, Reader, shotAt } from "../../web/js/strip/reading.mjs";
-import { stateOf } from "../../web/js/strip/state.mjs";
+import { fresh, stateOf } from "../../web/js/strip/state.mjs";
 import { roundingsOf, rowsOf, warnedShots } from "../../web/js/strip/warnings.mjs";
 
 const shots = [
@@ -110,8 +110,8 @@ test("a line belongs to the last shot that begins above it", () => {
 });
 
 test("strips of the newest nodes are remembered", () => {
-  stateOf("a").selected = 4;
-  assert.equal(stateOf("a").selected, 4);
-  for (let index = 0; index < 60; index++) stateOf(`n${index}`);
-  assert.equal(stateOf("a").selected, 0);
+  stateOf("a", fresh()).selected = 4;
+  assert.equal(stateOf("a", fresh()).selected, 4);
+  for (let index = 0; index < 60; index++) stateOf(`n${index}`, fresh());
+  assert.equal(stateOf("a", fresh()).selected, 0);
 });

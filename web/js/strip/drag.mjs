@@ -16,7 +16,6 @@ const SCROLL_ZONE = 28;
  * @property {(index: number, to: number) => void} move
  * @property {(index: number, blocks: number) => void} stretch
  * @property {(index: number) => void} open
- * @property {(event: PointerEvent) => boolean} pan takes a press of the middle button to the canvas
  */
 
 /**
@@ -45,11 +44,9 @@ export function draggable(list, marker, strip) {
   };
 
   list.addEventListener("pointerdown", (event) => {
-    if (strip.pan(event)) return;
-    event.stopPropagation();
     const target = /** @type {HTMLElement} */ (event.target);
     const card = /** @type {HTMLElement | null} */ (target.closest("[data-index]"));
-    if (!card || event.button) return;
+    if (!card || event.button) return; // the middle button moves the canvas
     const index = Number(card.dataset.index);
     strip.select(index);
     const edge = target.classList.contains("ll-edge");

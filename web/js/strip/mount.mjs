@@ -37,13 +37,30 @@ function scriptOf(node) {
       text?.focus({ preventScroll: true });
       text?.setSelectionRange(start, end);
     },
-    pan(event) {
-      if (event.button !== MIDDLE) return false;
-      // In Nodes 2.0 the press reaches the canvas by itself.
-      if (!(event.target instanceof Element && event.target.closest("[data-node-id]"))) app.canvas.processMouseDown(event);
-      return true;
-    },
   };
+}
+
+/**
+ * Lets the middle button move the canvas and Ctrl with the wheel zoom it. In Nodes 2.0 they reach it by themselves.
+ *
+ * @param {HTMLElement} element
+ */
+function forwardToCanvas(element) {
+  const isClassic = () => !element.closest("[data-node-id]");
+  element.addEventListener("pointerdown", (event) => {
+    if (event.button !== MIDDLE || !isClassic()) return;
+    element.setPointerCapture(event.pointerId);
+    app.canvas.processMouseDown(event);
+  });
+  element.addEventListener("pointermove", (event) => {
+    if (event.buttons & 4 && isClassic()) app.canvas.processMouseMove(event);
+  });
+  element.addEventListener("pointerup", (event) => {
+    if (event.button === MIDDLE && isClassic()) app.canvas.processMouseUp(event);
+  });
+  element.addEventListener("wheel", (event) => {
+    if ((event.ctrlKey || event.metaKey) && isClassic()) app.canvas.processMouseWheel(event);
+  });
 }
 
 /** @param {import("../types").Node} node */
@@ -51,6 +68,7 @@ function mount(node) {
   const strip = new Strip(scriptOf(node), word);
   strips.set(node, strip);
   fixedWidget(node, "longlive_strip", strip.element, HEIGHT, word("strip_title"));
+  forwardToCanvas(strip.element);
   for (const name of ["script", "fps", "default_seconds"]) {
     const widget = widgetOf(node, name);
     if (!widget) continue;

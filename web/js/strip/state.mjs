@@ -22,10 +22,11 @@ const states = new Map();
  * The state of the strip of a node.
  *
  * @param {string} key workflow and place of the node in it
+ * @param {StripState} unknown the state of a node that is not remembered
  * @returns {StripState}
  */
-export function stateOf(key) {
-  const state = states.get(key) ?? fresh();
+export function stateOf(key, unknown) {
+  const state = states.get(key) ?? unknown;
   states.delete(key);
   states.set(key, state);
   for (const oldest of states.keys()) {

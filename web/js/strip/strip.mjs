@@ -11,6 +11,9 @@ import { fresh, stateOf } from "./state.mjs";
 import { drawTools } from "./tools.mjs";
 import { drawRows, roundingsOf, roundingsRow, rowsOf, warnedShots } from "./warnings.mjs";
 
+/** Milliseconds in which the front-end replaces the nodes of a graph. */
+const UNDO_MS = 300;
+const MIDDLE = 1;
 let strips = 0;
 
 /**
@@ -23,7 +26,6 @@ let strips = 0;
  * @property {(start: number, end: number) => void} select characters in the text
  * @property {() => string} key of the node, for what is remembered of it
  * @property {(path: string, body: object) => Promise<import("./reading.mjs").Answer>} request
- * @property {(event: PointerEvent) => boolean} pan
  */
 
 export class Strip {
@@ -72,8 +74,10 @@ export class Strip {
 
   #listen() {
     const { list, element } = this;
-    for (const type of ["pointerdown", "pointerup", "dblclick", "contextmenu"])
-      element.addEventListener(type, (event) => event.stopPropagation());
+    for (const type of /** @type {const} */ (["pointerdown", "pointerup", "dblclick"]))
+      element.addEventListener(type, (event) => {
+        if (event.button !== MIDDLE) event.stopPropagation();
+      });
     list.addEventListener("scroll", () => {
       this.state.scroll = list.scrollLeft;
       this.#drawCards();
@@ -81,11 +85,11 @@ export class Strip {
     list.addEventListener("focus", () => {
       this.state.focused = true;
     });
-    // An element that is taken out of the document loses the focus too: that one comes back.
+    // An undo takes the focus too, a little before it replaces the node: then it comes back.
     list.addEventListener("blur", () =>
       setTimeout(() => {
-        if (list.isConnected && document.activeElement !== list) this.state.focused = false;
-      }),
+        if (!this.#disposed && list.isConnected && document.activeElement !== list) this.state.focused = false;
+      }, UNDO_MS),
     );
     element.addEventListener("keydown", (event) => {
       const inList = event.target === list;
@@ -119,14 +123,13 @@ export class Strip {
       move: (index, to) => this.edit({ kind: "move", shot: index + 1, to: to + 1 }),
       stretch: (index, blocks) => this.#stretch(index, blocks),
       open: () => this.run({ name: "edit" }),
-      pan: (event) => this.script.pan(event),
     });
   }
 
   /** Reads the script anew after it changed. */
   changed() {
     if (this.#disposed) return;
-    this.state = stateOf(this.script.key());
+    this.state = stateOf(this.script.key(), this.state);
     if (this.script.wired()) return this.draw();
     const question = this.script.read();
     if (this.state.script === question.script && this.state.outline && !this.#warned.size) this.draw();
