@@ -1,34 +1,38 @@
 // Elements of the page.
 
 /**
- * Makes an element with properties, `data-` and `aria-` attributes, a class and children; null children are left out.
+ * An element with properties, attributes (`aria-…`, `data-…`, `role`) and children; values that are undefined are left
+ * out.
  *
  * @template {keyof HTMLElementTagNameMap} Tag
  * @param {Tag} tag
- * @param {Record<string, any>} [properties] names with a dash, and `role`, are attributes
- * @param {...(Node | string | null | undefined | false)} children
+ * @param {Record<string, unknown>} [values]
+ * @param {(Node | string | undefined)[]} children
  * @returns {HTMLElementTagNameMap[Tag]}
  */
-export function element(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (value === undefined || value === null) continue;
-    if (name.includes("-") || name === "role") made.setAttribute(name, String(value));
-    else /** @type {any} */ (made)[name] = value;
+export function make(tag, values = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(values)) {
+    if (value === undefined) continue;
+    if (name === "role" || name.includes("-")) element.setAttribute(name, String(value));
+    else Object.assign(element, { [name]: value });
   }
-  made.append(.../** @type {(Node | string)[]} */ (children.filter((child) => child || child === "")));
-  return made;
+  element.append(...children.filter((child) => child !== undefined));
+  return element;
+}
+
+/** An icon of the front-end. @param {string} name such as `pi-lock` */
+export function icon(name) {
+  return make("i", { className: `pi ${name}`, "aria-hidden": "true" });
 }
 
 /**
- * A button with an icon of the host, whose label is its tooltip and its name for screen readers.
+ * A button with an icon, named for screen readers and on hovering.
  *
- * @param {string} icon of PrimeIcons, such as `trash`
+ * @param {string} name of the icon
  * @param {string} label
- * @param {(event: MouseEvent) => unknown} onclick
- * @param {Record<string, any>} [properties]
+ * @param {() => void} onclick
  */
-export function iconButton(icon, label, onclick, properties = {}) {
-  const inner = element("i", { className: `pi pi-${icon}`, "aria-hidden": true });
-  return element("button", { type: "button", title: label, "aria-label": label, onclick, ...properties }, inner);
+export function iconButton(name, label, onclick) {
+  return make("button", { type: "button", className: "ll-icon", title: label, "aria-label": label, onclick }, icon(name));
 }

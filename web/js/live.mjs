@@ -1,21 +1,8 @@
 // Sends a changed script from a LongLive ShotScript node to the film that is running.
+import { downstream } from "./graph.mjs";
 import { api, notify, request, workflowId } from "./host.mjs";
 
 const FILMS = "/longlive/films";
-
-/**
- * Ids of a node and of every node downstream of it.
- *
- * @param {import("./types").Node | null | undefined} node
- * @returns {Set<string>}
- */
-function downstream(node, found = new Set()) {
-  if (!node || found.has(String(node.id))) return found;
-  found.add(String(node.id));
-  for (const output of node.outputs ?? [])
-    for (const link of output.links ?? []) downstream(node.graph?.getNodeById(node.graph.links[link]?.target_id), found);
-  return found;
-}
 
 /** @param {import("./types").Node} node */
 async function send(node) {
@@ -23,7 +10,7 @@ async function send(node) {
   /** @type {import("./types").Film[]} */
   const films = await request(`${FILMS}?${query}`);
   const scripts = films.flatMap(({ key, scripts }) => (scripts ?? []).map((script) => ({ key, ...script })));
-  const ids = downstream(node);
+  const ids = new Set([...downstream(node)].map(({ id }) => String(id)));
   // The id of a node inside subgraphs is the path of ids to it, as in 12:5.
   const script =
     scripts.find(({ node }) => ids.has(node)) ??

@@ -1,5 +1,5 @@
 // The cards of a strip: frames of a film with number, length and prompt. Only those in view are in the document.
-import { icon, make } from "./dom.mjs";
+import { icon, make } from "../dom.mjs";
 import { visible } from "./layout.mjs";
 
 /** Pixels beside the view whose cards are made too. */

@@ -1,5 +1,5 @@
 // The form in which a text of the strip is edited: of a shot, of the style, of a name; or a seed.
-import { make } from "./dom.mjs";
+import { make } from "../dom.mjs";
 
 /**
  * @typedef {object} Field

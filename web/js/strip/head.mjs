@@ -1,5 +1,5 @@
 // The first row of a strip: style, named heroes, the film's length, zoom.
-import { icon, iconButton, make } from "./dom.mjs";
+import { icon, iconButton, make } from "../dom.mjs";
 
 /**
  * @typedef {object} HeadActions
@@ -11,10 +11,11 @@ import { icon, iconButton, make } from "./dom.mjs";
 /**
  * @param {HTMLElement} head
  * @param {import("./reading.mjs").Outline | undefined} outline
+ * @param {string} line what a run would make, or ""
  * @param {(key: string, values?: Record<string, string | number>) => string} word
  * @param {HeadActions} actions
  */
-export function drawHead(head, outline, word, actions) {
+export function drawHead(head, outline, line, word, actions) {
   const total = outline
     ? word(outline.shots.length === 1 ? "strip_total_one" : "strip_total", {
         seconds: outline.seconds.toFixed(1),
@@ -34,6 +35,7 @@ export function drawHead(head, outline, word, actions) {
   head.replaceChildren(
     make("div", { className: "ll-chips" }, ...chips),
     make("span", { className: "ll-total", title: outline?.plan_notes.join("\n") ?? "" }, total),
+    ...(line ? [make("span", { className: "ll-plan", title: line }, line)] : []),
     make(
       "div",
       { className: "ll-zoom" },

@@ -2,7 +2,7 @@
 
 /**
  * @typedef {object} Command
- * @property {"select" | "move" | "stretch" | "delete" | "duplicate" | "edit" | "insert" | "split" | "cut" | "seed" | "first" | "last"} name
+ * @property {"select" | "move" | "stretch" | "delete" | "duplicate" | "edit" | "insert" | "split" | "cut" | "seed" | "reroll" | "lock" | "versions" | "first" | "last"} name
  * @property {number} [by]
  */
 
@@ -29,6 +29,9 @@ const PLAIN = {
   x: { name: "split" },
   c: { name: "cut" },
   s: { name: "seed" },
+  r: { name: "reroll" },
+  l: { name: "lock" },
+  v: { name: "versions" },
 };
 
 /**

@@ -1,5 +1,6 @@
 // Puts a strip of shots under the text of every LongLive ShotScript.
-import { app, executionIds, fixedWidget, loadStyle, request, word, workflowId, writeWidget } from "../host.mjs";
+import { api, app, executionIds, fixedWidget, loadStyle, request, word, workflowId, writeWidget } from "../host.mjs";
+import { FilmFollower } from "./follow.mjs";
 import { Strip } from "./strip.mjs";
 
 export const HEIGHT = 262;
@@ -31,6 +32,7 @@ function scriptOf(node) {
     wired: () => isWired(node, "script"),
     key: () => `${workflowId()}/${executionIds(node)[0] ?? node.id}`,
     request: (path, body) => request(path, body),
+    url: (path) => api.apiURL(path),
     select(start, end) {
       const element = widgetOf(node, "script")?.element ?? document.querySelector(`[data-node-id="${node.id}"] textarea`);
       const text = element instanceof HTMLTextAreaElement ? element : element?.querySelector("textarea");
@@ -67,6 +69,7 @@ function forwardToCanvas(element) {
 function mount(node) {
   const strip = new Strip(scriptOf(node), word);
   strips.set(node, strip);
+  const follower = new FilmFollower(node, strip);
   fixedWidget(node, "longlive_strip", strip.element, HEIGHT, word("strip_title"));
   forwardToCanvas(strip.element);
   for (const name of ["script", "fps", "default_seconds"]) {
@@ -95,6 +98,7 @@ function mount(node) {
   node.onRemoved = function () {
     onRemoved?.call(this);
     strip.dispose();
+    follower.dispose();
   };
 }
 

@@ -1,6 +1,6 @@
 // The strip of shots: draws the server's reading of a script, and edits the script through the server.
 import { Cards } from "./cards.mjs";
-import { make } from "./dom.mjs";
+import { make } from "../dom.mjs";
 import { draggable } from "./drag.mjs";
 import { openEditor } from "./editor.mjs";
 import { drawHead } from "./head.mjs";
@@ -9,12 +9,19 @@ import { fit, layOut, MAX_PER_BLOCK, scrollTo } from "./layout.mjs";
 import { applyFix, offsetOf, Reader } from "./reading.mjs";
 import { fresh, stateOf } from "./state.mjs";
 import { drawTools } from "./tools.mjs";
+import { openVersions } from "./versions.mjs";
 import { drawRows, roundingsOf, roundingsRow, rowsOf, warnedShots } from "./warnings.mjs";
 
 /** Milliseconds in which the front-end replaces the nodes of a graph. */
 const UNDO_MS = 300;
 const MIDDLE = 1;
 let strips = 0;
+
+/** A seed that the shot does not have. @param {number | null} seed */
+function freshSeed(seed) {
+  const fresh = Math.floor(Math.random() * 1_000_000);
+  return fresh === seed ? fresh + 1 : fresh;
+}
 
 /**
  * @typedef {(key: string, values?: Record<string, string | number>) => string} Word
@@ -26,6 +33,7 @@ let strips = 0;
  * @property {(start: number, end: number) => void} select characters in the text
  * @property {() => string} key of the node, for what is remembered of it
  * @property {(path: string, body: object) => Promise<import("./reading.mjs").Answer>} request
+ * @property {(path: string) => string} url makes an address of the server
  */
 
 export class Strip {
@@ -36,7 +44,14 @@ export class Strip {
   #layout = layOut([], 1);
   #perBlock = 1;
   /** @type {Set<number>} */ #warned = new Set();
+  /** @type {import("../takes/routes.mjs").Take | undefined} */ #take;
+  #running = false;
+  #line = "";
   state = fresh();
+  /** Called after a script was read. */
+  onRead = () => {};
+  /** Locks or unlocks a shot of the take. @type {(shot: number, locked: boolean) => void} */
+  onLock = () => {};
 
   /** @param {Script} script @param {Word} word */
   constructor(script, word) {
@@ -148,6 +163,20 @@ export class Strip {
     this.draw();
   }
 
+  /** The take of the script's film, if it has one. @param {import("../takes/routes.mjs").Take | undefined} take @param {boolean} running */
+  setTake(take, running) {
+    this.#take = take;
+    this.#running = running;
+    this.draw();
+  }
+
+  /** What a run would make, beside the film's length. @param {string} line */
+  setLine(line) {
+    if (line === this.#line) return;
+    this.#line = line;
+    this.draw();
+  }
+
   /** @param {import("./reading.mjs").Answer} answer @param {string} text that was read */
   #show({ outline, error }, text) {
     if (this.#disposed) return;
@@ -160,6 +189,7 @@ export class Strip {
       this.state.selected = Math.min(this.state.selected, outline.shots.length - 1);
     }
     this.draw();
+    this.onRead();
   }
 
   /** Draws everything. */
@@ -169,7 +199,7 @@ export class Strip {
     if (this.script.wired()) return this.#drawWired();
     this.element.classList.remove("ll-wired");
     if (!outline) return this.#drawRemarks();
-    drawHead(this.head, outline, this.word, {
+    drawHead(this.head, outline, this.#line, this.word, {
       style: () => this.#editStyle(),
       name: (name) => this.#editName(name),
       zoom: (factor) => this.#zoom(factor),
@@ -215,7 +245,9 @@ export class Strip {
 
   #drawTools() {
     const shots = this.state.outline?.shots ?? [];
-    drawTools(this.tools, shots[this.state.selected], shots.length, this.word, (command) => this.run(command));
+    const shot = shots[this.state.selected];
+    const taken = this.#running || !shot ? undefined : this.#take?.shots[shot.number - 1];
+    drawTools(this.tools, shot, shots.length, taken, this.word, (command) => this.run(command));
   }
 
   #drawRemarks() {
@@ -276,6 +308,12 @@ export class Strip {
         return this.#editText(shot);
       case "seed":
         return this.#editSeed(shot);
+      case "reroll":
+        return this.edit({ kind: "seed", shot: number, seed: freshSeed(shot.seed) });
+      case "lock":
+        return this.#take && !this.#running && this.onLock(number, !this.#take.shots[number - 1]?.locked);
+      case "versions":
+        return this.#openVersions(number);
       default:
         return this.edit({ kind: name, shot: number });
     }
@@ -289,21 +327,26 @@ export class Strip {
   }
 
   /**
-   * Makes an edit in the newest text, after the edits before it. Returns what is wrong, or "".
+   * Makes edits in the newest text as one step of undo, after the edits before them. Returns what is wrong, or "".
    *
-   * @param {{kind: string} & Record<string, unknown>} edit
+   * @param {...({kind: string} & Record<string, unknown>)} edits
    * @returns {Promise<string>}
    */
-  edit(edit) {
-    const done = this.#edits.then(() => this.#edit(edit));
+  edit(...edits) {
+    const done = this.#edits.then(() => this.#edit(edits));
     this.#edits = done;
     return done;
   }
 
-  /** @param {{kind: string} & Record<string, unknown>} edit */
-  async #edit(edit) {
+  /** @param {({kind: string} & Record<string, unknown>)[]} edits */
+  async #edit(edits) {
     const before = this.script.read();
-    const answer = await this.#request("/edit", { ...before, edit });
+    /** @type {import("./reading.mjs").Answer} */
+    let answer = { script: before.script };
+    for (const edit of edits) {
+      if (answer.error) break;
+      answer = await this.#request("/edit", { ...before, script: answer.script, edit });
+    }
     if (this.#disposed || this.script.read().script !== before.script) return this.word("strip_changed");
     const { script, outline, error, selected = 1, notes = [] } = answer;
     if (error || script === undefined || !outline) {
@@ -312,7 +355,7 @@ export class Strip {
       return text;
     }
     this.reader.know({ ...before, script });
-    this.state.selected = "shot" in edit ? selected - 1 : this.state.selected;
+    this.state.selected = "shot" in edits[0] ? selected - 1 : this.state.selected;
     this.script.write(script);
     this.#mistake = undefined;
     this.#show({ outline }, script);
@@ -378,6 +421,15 @@ export class Strip {
     this.#open(this.word("strip_shot", { shot: number }), [field], ({ seed: value }) =>
       this.edit({ kind: "seed", shot: number, seed: value.trim() ? Number(value) : null }),
     );
+  }
+
+  /** @param {number} number of a shot */
+  #openVersions(number) {
+    const shot = this.#take?.shots[number - 1];
+    if (!shot || this.#running || this.element.querySelector(".ll-editor")) return;
+    const choose = (/** @type {import("../takes/routes.mjs").Version} */ { text, seed }) =>
+      void this.edit({ kind: "text", shot: number, text }, { kind: "seed", shot: number, seed });
+    openVersions(this.element, shot, this.script.url, this.word, choose, () => this.list.focus({ preventScroll: true }));
   }
 
   #editStyle() {

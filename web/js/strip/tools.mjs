@@ -1,14 +1,15 @@
 // The row of buttons for the selected shot.
-import { icon, iconButton, make } from "./dom.mjs";
+import { icon, iconButton, make } from "../dom.mjs";
 
 /**
  * @param {HTMLElement} tools
  * @param {import("./reading.mjs").Shot | undefined} shot
  * @param {number} count of shots
+ * @param {import("../takes/routes.mjs").TakeShot | undefined} taken the shot in the take, if it can be changed
  * @param {(key: string, values?: Record<string, string | number>) => string} word
  * @param {(command: import("./keys.mjs").Command) => void} run
  */
-export function drawTools(tools, shot, count, word, run) {
+export function drawTools(tools, shot, count, taken, word, run) {
   const focused = document.activeElement?.getAttribute("data-tool");
   if (!shot) return tools.replaceChildren();
   /** @param {string} sign @param {import("./keys.mjs").Command} command @param {string} label @param {boolean} [off] */
@@ -39,6 +40,8 @@ export function drawTools(tools, shot, count, word, run) {
     button(shot.continues ? "pi-link" : "pi-minus-circle", { name: "cut" }, word(joint), first),
     button("pi-trash", { name: "delete" }, word("strip_delete"), count === 1),
     make("span", { className: "ll-space" }),
+    ...(taken ? takeButtons(taken, word, button) : []),
+    button("pi-refresh", { name: "reroll" }, word("strip_reroll"), taken?.locked),
     seedButton(shot.seed, word, () => run({ name: "seed" })),
   );
   if (focused) /** @type {HTMLElement | null} */ (tools.querySelector(`[data-tool="${focused}"]`))?.focus();
@@ -54,4 +57,19 @@ function seedButton(seed, word, onclick) {
     icon("pi-hashtag"),
     text,
   );
+}
+
+/**
+ * Lock and versions of a shot that a take has.
+ *
+ * @param {import("../takes/routes.mjs").TakeShot} taken
+ * @param {(key: string, values?: Record<string, string | number>) => string} word
+ * @param {(sign: string, command: import("./keys.mjs").Command, label: string, off?: boolean) => HTMLButtonElement} button
+ */
+function takeButtons(taken, word, button) {
+  const label = word(taken.locked ? "takes_unlock" : "takes_lock", { shot: taken.shot });
+  const lock = button(taken.locked ? "pi-lock" : "pi-lock-open", { name: "lock" }, label);
+  lock.ariaPressed = String(taken.locked);
+  const count = taken.versions.length;
+  return [lock, button("pi-images", { name: "versions" }, word("strip_versions", { count }), count < 2 || taken.locked)];
 }

@@ -1,5 +1,5 @@
 // What the reader remarks on a script, by line, each with its remedy as a button where there is one.
-import { icon, make } from "./dom.mjs";
+import { icon, make } from "../dom.mjs";
 import { shotAt } from "./reading.mjs";
 
 /**

@@ -1,5 +1,5 @@
 // A take in the list: its picture, length, size and state, and what one can do with it.
-import { element, iconButton } from "../dom.mjs";
+import { icon, iconButton, make } from "../dom.mjs";
 import { word } from "../host.mjs";
 import { clock, fileSize } from "../text.mjs";
 
@@ -19,44 +19,50 @@ import { clock, fileSize } from "../text.mjs";
  */
 export function takeRow(take, url, actions, isOpen) {
   const facts = [clock(take.seconds), fileSize(take.bytes), timeAgo(take.modified * 1000, Date.now())];
-  const heading = element(
+  const heading = make(
     "button",
     { className: "longlive-take-head", type: "button", onclick: actions.open, "aria-expanded": isOpen },
     still(take.still, url),
-    element(
+    make(
       "span",
       { className: "longlive-take-text" },
-      element("span", { className: "longlive-take-title" }, take.title),
-      element("span", { className: "longlive-take-facts" }, facts.join(" · ")),
-      take.complete && !take.making ? null : progress(take),
+      make("span", { className: "longlive-take-title" }, take.title),
+      make("span", { className: "longlive-take-facts" }, facts.join(" · ")),
+      take.complete && !take.making ? undefined : progress(take),
     ),
-    element("i", { className: `pi pi-chevron-${isOpen ? "up" : "down"}`, "aria-hidden": true }),
+    icon(isOpen ? "pi-chevron-up" : "pi-chevron-down"),
   );
-  const tools = element(
+  const tools = make(
     "div",
     { className: "longlive-take-tools" },
-    take.workflow && iconButton("folder-open", word("takes_load"), actions.load),
-    iconButton("eraser", word("takes_prune"), actions.prune, { disabled: take.making }),
-    iconButton("trash", word("takes_delete"), actions.remove, { disabled: take.making }),
+    take.workflow ? iconButton("pi-folder-open", word("takes_load"), actions.load) : undefined,
+    off(iconButton("pi-eraser", word("takes_prune"), actions.prune), take.making),
+    off(iconButton("pi-trash", word("takes_delete"), actions.remove), take.making),
   );
-  const offered = take.removable && element("span", { className: "longlive-take-offer" }, word("takes_removable"));
-  return element("article", { className: "longlive-take", "data-take": take.name }, heading, offered, tools);
+  const offered = take.removable ? make("span", { className: "longlive-take-offer" }, word("takes_removable")) : undefined;
+  return make("article", { className: "longlive-take", "data-take": take.name }, heading, offered, tools);
+}
+
+/** Disables a button. @param {HTMLButtonElement} button @param {boolean} isOff */
+export function off(button, isOff) {
+  button.disabled = isOff;
+  return button;
 }
 
 /** @param {string | null} address @param {(path: string) => string} url */
 export function still(address, url) {
-  const empty = element("span", { className: "longlive-take-still" }, element("i", { className: "pi pi-video" }));
+  const empty = make("span", { className: "longlive-take-still" }, icon("pi-video"));
   if (!address) return empty;
-  return element("img", { className: "longlive-take-still", src: url(address), alt: "", loading: "lazy" });
+  return make("img", { className: "longlive-take-still", src: url(address), alt: "", loading: "lazy" });
 }
 
 /** @param {import("./routes.mjs").TakeSummary} take */
 function progress(take) {
   const share = `${(100 * take.made) / Math.max(1, take.blocks)}%`;
-  const bar = element("span", { className: "longlive-take-bar" }, element("span", {}));
+  const bar = make("span", { className: "longlive-take-bar" }, make("span", {}));
   /** @type {HTMLElement} */ (bar.firstChild).style.width = share;
   const key = take.making ? "takes_making" : "takes_unfinished";
-  return element("span", { className: "longlive-take-progress" }, bar, word(key, { made: take.made, blocks: take.blocks }));
+  return make("span", { className: "longlive-take-progress" }, bar, word(key, { made: take.made, blocks: take.blocks }));
 }
 
 /**

@@ -1,7 +1,7 @@
 // The shots of a take, each with its versions side by side.
-import { element, iconButton } from "../dom.mjs";
+import { iconButton, make } from "../dom.mjs";
 import { word } from "../host.mjs";
-import { still } from "./row.mjs";
+import { off, still } from "./row.mjs";
 
 /**
  * @typedef {object} ShotActions
@@ -16,7 +16,7 @@ import { still } from "./row.mjs";
  * @param {ShotActions} actions
  */
 export function takeShots(take, url, actions) {
-  return element("div", { className: "longlive-take-shots" }, ...take.shots.map((shot) => shotRow(take, shot, url, actions)));
+  return make("div", { className: "longlive-take-shots" }, ...take.shots.map((shot) => shotRow(take, shot, url, actions)));
 }
 
 /**
@@ -27,25 +27,21 @@ export function takeShots(take, url, actions) {
  */
 function shotRow(take, shot, url, actions) {
   const number = shot.shot;
-  const lock = iconButton(
-    shot.locked ? "lock" : "lock-open",
-    word(shot.locked ? "takes_unlock" : "takes_lock", { shot: number }),
-    () => actions.lock(number, !shot.locked),
-    { "aria-pressed": shot.locked, disabled: take.making },
-  );
-  const busy = take.making || shot.locked || shot.given;
-  const reroll = iconButton("refresh", word("takes_reroll", { shot: number }), () => actions.retake(number, "ripple"), {
-    disabled: busy,
-  });
-  const keep = iconButton("replay", word("takes_reroll_keep", { shot: number }), () => actions.retake(number, "keep"), {
-    disabled: busy || number === take.shots.length || !take.complete,
-  });
+  const sign = shot.locked ? "pi-lock" : "pi-lock-open";
+  const label = word(shot.locked ? "takes_unlock" : "takes_lock", { shot: number });
+  const lock = off(iconButton(sign, label, () => actions.lock(number, !shot.locked)), take.making);
+  lock.ariaPressed = String(shot.locked);
+  const fixed = take.making || shot.locked || shot.given;
+  const reroll = iconButton("pi-refresh", word("takes_reroll", { shot: number }), () => actions.retake(number, "ripple"));
+  const keep = iconButton("pi-replay", word("takes_reroll_keep", { shot: number }), () => actions.retake(number, "keep"));
+  off(reroll, fixed);
+  off(keep, fixed || number === take.shots.length || !take.complete);
   const versions = shot.versions.map((version) => versionCard(shot, version, url, actions, take.making));
-  return element(
+  return make(
     "section",
     { className: "longlive-take-shot" },
-    element("header", {}, element("span", {}, word("takes_shot", { shot: number })), reroll, keep, lock),
-    element(
+    make("header", {}, make("span", {}, word("takes_shot", { shot: number })), reroll, keep, lock),
+    make(
       "div",
       { className: "longlive-take-versions", role: "radiogroup", "aria-label": word("takes_versions", { shot: number }) },
       ...versions,
@@ -64,7 +60,7 @@ function versionCard(shot, version, url, actions, making) {
   const isChosen = version.version === shot.chosen;
   const seed = version.seed === null ? "" : ` · ${word("takes_seed", { seed: version.seed })}`;
   const state = version.blocks < shot.blocks ? ` · ${word("takes_not_made")}` : "";
-  return element(
+  return make(
     "button",
     {
       type: "button",
@@ -76,6 +72,6 @@ function versionCard(shot, version, url, actions, making) {
       onclick: () => isChosen || actions.choose(shot.shot, version.version),
     },
     still(version.still, url),
-    element("span", {}, `${word("takes_version", { version: version.version + 1 })}${seed}${state}`),
+    make("span", {}, `${word("takes_version", { version: version.version + 1 })}${seed}${state}`),
   );
 }

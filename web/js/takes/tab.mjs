@@ -1,5 +1,5 @@
 // The tab of all takes in the sidebar.
-import { element, iconButton } from "../dom.mjs";
+import { iconButton, make } from "../dom.mjs";
 import { api, app, loadStyle, notify, word } from "../host.mjs";
 import { fileSize } from "../text.mjs";
 import { chooseVersion, deleteTake, listTakes, lockShot, pruneTake, readTake, readWorkflow, retakeShot } from "./routes.mjs";
@@ -35,24 +35,24 @@ class TakesTab {
       const shots = opened && (await readTake(opened.name));
       const rows = list.takes.map((take) => this.row(take, take.name === shots?.name ? shots : undefined));
       const broken = list.unreadable.map(({ name, error }) =>
-        element("p", { className: "longlive-take-broken", title: error }, word("takes_unreadable", { name })),
+        make("p", { className: "longlive-take-broken", title: error }, word("takes_unreadable", { name })),
       );
-      const empty = rows.length ? null : element("p", { className: "longlive-takes-empty" }, word("takes_empty"));
-      this.root.replaceChildren(this.header(list), element("div", { className: "longlive-takes-list" }, empty, ...rows, ...broken));
+      const empty = rows.length ? undefined : make("p", { className: "longlive-takes-empty" }, word("takes_empty"));
+      this.root.replaceChildren(this.header(list), make("div", { className: "longlive-takes-list" }, empty, ...rows, ...broken));
     } catch (error) {
-      this.root.replaceChildren(element("p", { className: "longlive-takes-empty", role: "alert" }, String(/** @type {Error} */ (error).message)));
+      this.root.replaceChildren(make("p", { className: "longlive-takes-empty", role: "alert" }, String(/** @type {Error} */ (error).message)));
     }
   }
 
   /** @param {import("./routes.mjs").TakeList} list */
   header(list) {
     const facts = word(list.keep ? "takes_space" : "takes_off", { size: fileSize(list.bytes), limit: fileSize(list.limit) });
-    return element(
+    return make(
       "header",
       { className: "longlive-takes-header" },
-      element("h2", {}, word("takes_title")),
-      element("span", {}, facts),
-      iconButton("refresh", word("takes_refresh"), this.refresh),
+      make("h2", {}, word("takes_title")),
+      make("span", {}, facts),
+      iconButton("pi-refresh", word("takes_refresh"), this.refresh),
     );
   }
 
