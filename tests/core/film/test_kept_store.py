@@ -12,21 +12,20 @@ from longlive.longlive_core.film.film import Film
 from longlive.longlive_core.film.kept_store import KeptStore
 from longlive.longlive_core.take import Take
 
-from ..conftest import Tiny
 from ..full_disk import files_no_larger_than
-from .test_take_film import BLOCKS, SamplingRecorder, joined, recorder, take  # noqa: F401
+from .test_take_film import BLOCKS, SamplingRecorder, joined, recorder, take
 
 __all__ = ["recorder", "take"]
 
 
-def kept(take: Take, recorder: SamplingRecorder, notes: list[str] | None = None) -> Film:  # noqa: F811
+def kept(take: Take, recorder: SamplingRecorder, notes: list[str] | None = None) -> Film:
     """The film of a take that nobody asked for."""
     return Film(take.plan, recorder, KeptStore(take, on_note=None if notes is None else notes.append))
 
 
 @pytest.mark.linux
 @pytest.mark.parametrize("count", [0, 2, BLOCKS - 1])
-def test_a_full_disk_ends_the_take_and_not_the_film(recorder: SamplingRecorder, take: Take, count: int) -> None:  # noqa: F811
+def test_a_full_disk_ends_the_take_and_not_the_film(recorder: SamplingRecorder, take: Take, count: int) -> None:
     """The film equals one without a take, a note says why, and the next run writes the missing blocks to disk."""
     whole, _ = recorder.run(Film(take.plan, recorder))
     notes = list[str]()
@@ -48,7 +47,7 @@ def test_a_full_disk_ends_the_take_and_not_the_film(recorder: SamplingRecorder, 
     assert recorder.run(kept(take, recorder))[1] == []
 
 
-def test_blocks_in_memory_get_into_the_take(recorder: SamplingRecorder, take: Take) -> None:  # noqa: F811
+def test_blocks_in_memory_get_into_the_take(recorder: SamplingRecorder, take: Take) -> None:
     """A film that was begun in memory is kept from where it is, and a stored block is not written again."""
     film = Film(take.plan, recorder)
     with closing(film.run()) as run:
@@ -65,7 +64,7 @@ def test_blocks_in_memory_get_into_the_take(recorder: SamplingRecorder, take: Ta
     assert sampled == [3, 4] and torch.equal(joined(blocks), joined(recorder.run(Film(take.plan, recorder))[0]))
 
 
-def test_a_take_that_was_removed_is_made_again(recorder: SamplingRecorder, take: Take) -> None:  # noqa: F811
+def test_a_take_that_was_removed_is_made_again(recorder: SamplingRecorder, take: Take) -> None:
     """A cached film whose take was deleted becomes a whole take again, not a folder that is none."""
     film = kept(take, recorder)
     recorder.run(film)
