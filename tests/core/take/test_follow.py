@@ -15,7 +15,10 @@ from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.take import Take, follow, lock_shot, preview_changes, retake
 from longlive.longlive_core.take.carry_over import carry_over
 from longlive.longlive_core.take.changes import Changes
+from longlive.longlive_core.take.lock import TakeLock
 from longlive.longlive_core.take.pace import load_pace, save_pace
+from longlive.longlive_core.take.remove import remove
+from longlive.longlive_core.take.take import bytes_in
 
 from ..takes import SCRIPT, after, latents, make_mini, make_settings, make_take, resume, same
 
@@ -236,3 +239,18 @@ def test_the_command_line_follows_an_edited_script(
     printed = longlive("render", script, "--resume", take.folder, "-o", tmp_path / "b.mp4", *common)
     assert "note: 6 blocks taken over from" in printed
     assert Take.load(tmp_path / "b.take").complete
+
+
+def test_a_take_is_removed_and_nothing_else(mini: Mini, take: Take) -> None:
+    """The film stays, and so does a file of the user's in the folder; a folder without one goes."""
+    film, own = take.folder.with_name("film.mp4"), take.folder / "notes.txt"
+    own.write_text("mine")
+    size = bytes_in(take.folder)
+    with TakeLock(take.folder):
+        assert remove(take) == size - 4
+    assert film.is_file() and own.read_text() == "mine" and not list(take.folder.glob("shots"))
+    own.unlink()
+    make_take(mini, make_settings(take.folder.parent))
+    with TakeLock(take.folder):
+        remove(take)
+    assert not take.folder.exists()

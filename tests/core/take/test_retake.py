@@ -156,15 +156,17 @@ def test_a_version_chosen_behind_other_blocks_is_marked_as_a_splice(mini: Mini, 
 
 
 def test_prune_removes_what_is_not_in_the_film(mini: Mini, take: Take) -> None:
-    """And nothing else: the film is written as before, and a version that was removed can be made again."""
+    """And no still: the film is written as before, and a version that was removed can be made again."""
     whole = latents(take)
     job = remade(take, mini, 3, "ripple", seed=9)
     changed, film = Take.load(take.folder), job.settings.output.read_bytes()
     (take.folder / "shots" / "003" / "v1" / "block_00003.partial").write_bytes(b"torn")
+    take.still(2, 0).write_bytes(b"a picture")
     before = bytes_in(changed.folder)
     freed = prune(changed)
     assert freed == before - bytes_in(changed.folder) > 3 * whole[0].nbytes
-    assert sorted(path.parent.name for path in take.folder.glob("shots/*/*/*")) == ["v0"] * 3 + ["v1"] * 3
+    assert sorted(path.parent.name for path in take.folder.glob("shots/*/*/block*")) == ["v0"] * 3 + ["v1"] * 3
+    assert [path.name for path in take.folder.glob("shots/00[345]/v0/*")] == [take.still(2, 0).name]
     job, _ = resume(changed, mini)
     assert job.film.report is not None and not job.film.report.sampled
     assert job.settings.output.read_bytes() == film
