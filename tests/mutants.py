@@ -54,7 +54,7 @@ MUTANTS = (
     Mutant("HLG has no system gamma", "scene * luminance.pow(0.2)[..., None]", "scene", "clip"),
     Mutant("light stays in the primaries of the video", " @ _to_bt709(colours.primaries).T", "", "clip"),
     Mutant("a clip's sound begins with its file", "round((time - start) * rate)", "round(time * rate)", "clip_sound"),
-    Mutant("the header is written before the index", "key=lambda piece: piece[0] < self._size", "key=lambda piece: piece[0] >= self._size", "finished"),
+    Mutant("the header is written before the index", "key=lambda piece: piece[0] < self.size", "key=lambda piece: piece[0] >= self.size", "finished"),
     Mutant("pictures of a webm are early", " - round(early / self._tick * FINE)", "", "audio"),
     # memory/
     Mutant("a sink too many is never evicted", "other >= self.sinks and", "other > self.sinks and", FILM),
