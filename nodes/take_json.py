@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from ..longlive_core.take import Take
 from ..longlive_core.take.changes import Changes
@@ -18,6 +18,7 @@ from .kept_take import FOLDER
 
 PATH = "/longlive/takes"
 TITLE_CHARACTERS = 60
+UNRESERVED = f"{string.ascii_letters}{string.digits}-_.~"
 
 
 class TakeView:
@@ -100,7 +101,7 @@ class TakeView:
             time = self.take.still(shot, version).stat().st_mtime_ns
         except OSError:
             return None
-        return f"{PATH}/{quote(self.name, safe='')}/shots/{shot + 1}/versions/{version}/still?t={time // 10**6}"
+        return f"{PATH}/{_encoded(self.name)}/shots/{shot + 1}/versions/{version}/still?t={time // 10**6}"
 
     def _film(self) -> dict[str, str] | None:
         """The film's file as the host's /view takes it, if it is in the output folder."""
@@ -150,6 +151,11 @@ def changes_json(changes: Changes) -> dict[str, Any]:
             for shot in changes.shots
         ],
     }
+
+
+def _encoded(name: str) -> str:
+    """The name as one part of an address, as encodeURIComponent writes it."""
+    return "".join(chr(byte) if chr(byte) in UNRESERVED else f"%{byte:02X}" for byte in name.encode())
 
 
 def _title(take: Take) -> str:

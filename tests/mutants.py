@@ -44,6 +44,8 @@ MUTANTS = (
     # take/
     Mutant("choose never marks a splice", "spliced=not fits", "spliced=False", TAKE),
     Mutant("a locked shot is retaken", "if shot.locked:", "if False:", TAKE),
+    Mutant("an edited script moves a locked shot", "(moved and not shot.locked)", "moved", TAKE),
+    Mutant("a carried block may follow others", "record is None or record.history != history:\n            return\n", "record is None:\n            return\n", TAKE),
     Mutant("a retake ripples into a locked shot", "not following.locked and (moved", "(moved", TAKE),
     Mutant("a lock on disk is lost where versions meet", "versions=disk.versions, locked=disk.locked", "versions=disk.versions", TAKE),
     Mutant("a history forgets what was before", "{self.digest}/{block}", "{block}", TAKE),

@@ -117,12 +117,11 @@ def _blocks_of_shots(plan: BlockPlan) -> list[tuple[int, list[BlockSpec]]]:
 
 def _check_can_change(shot: Shot, number: int) -> None:
     """Raises LockedShotError for a shot that keeps its text and seed."""
-    if shot.versions[shot.chosen].made == GIVEN_VIDEO:
+    now, locked = shot.versions[shot.chosen], shot.locked
+    if now.made == GIVEN_VIDEO:
         raise LockedShotError(f"shot {number} is a given video: it was not sampled, so its text cannot change")
-    if shot.locked:
-        raise LockedShotError(
-            f"shot {number} is locked: unlock it, or give it its text and seed back: {shot.versions[shot.chosen].text}"
-        )
+    if locked:
+        raise LockedShotError(f"shot {number} is locked: unlock it, or give it its text and seed back: {now.text}")
 
 
 def _same_input(one: Version, other: Version) -> bool:
