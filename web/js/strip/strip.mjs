@@ -147,7 +147,10 @@ export class Strip {
     this.state = stateOf(this.script.key(), this.state);
     if (this.script.wired()) return this.draw();
     const question = this.script.read();
-    if (this.state.script === question.script && this.state.outline && !this.#warned.size) this.draw();
+    if (this.state.outline && this.state.script === question.script) {
+      this.#warned = warnedShots(this.state.outline);
+      this.draw();
+    }
     this.reader.ask(question);
   }
 
