@@ -69,20 +69,25 @@ class DoraAdapter(WeightAdapterBase):
         return self.multiplier * ((self._scales - 1).to(own) * own + self._scales.to(own) * product)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoraBeside:
     """A LoRA beside layers. adapters: layer (`diffusion_model.blocks.0.ffn.0`) -> core's adapter and its strength.
 
     Core's bypass replaces `forward`, one LoRA a MODEL, and takes two back in the wrong order. A forward hook adds to
     the output of whatever computes it, and is removed from anywhere.
+
+    The host's clones of a MODEL share this object, and one that is freed ejects although it was never loaded; `owner`
+    is the id of the MODEL that was, whose hooks stay then.
     """
 
     adapters: Mapping[str, tuple[WeightAdapterBase, float]]
     hooked: list[tuple[torch.nn.Module, WeightAdapterBase]] = field(default_factory=list)
+    owner: int | None = None
 
     def inject(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
         """Hooks the layers of the loaded MODEL."""
-        device = comfy.model_management.get_torch_device()
+        self._remove()
+        self.owner, device = id(patcher), comfy.model_management.get_torch_device()
         for name, (adapter, strength) in self.adapters.items():
             layer = patcher.model.get_submodule(name)
             dtype = layer.weight.dtype if layer.weight.dtype in FLOATS else None
@@ -92,8 +97,13 @@ class LoraBeside:
             _Hook.on(layer).adapters.append(moved)
             self.hooked.append((layer, moved))
 
-    def eject(self, _: comfy.model_patcher.ModelPatcher) -> None:
-        """Takes the LoRA off the layers."""
+    def eject(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
+        """Takes the LoRA off the layers of the MODEL that was loaded with it."""
+        if self.owner == id(patcher):
+            self._remove()
+
+    def _remove(self) -> None:
+        self.owner = None
         while self.hooked:
             layer, adapter = self.hooked.pop()
             _Hook.on(layer).remove(adapter)
