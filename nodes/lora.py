@@ -13,7 +13,7 @@ from ..longlive_core.weights import CheckpointError, Lora, read_lora
 from ..longlive_core.weights.lora_file import check_not_merged
 from .checks import check_file
 from .inputs import strength_input
-from .lora_beside import ChangeAdapter, add_beside, keep_merged
+from .lora_beside import ChangeAdapter, DoraAdapter, add_beside, keep_merged
 from .model import as_causal, checkpoint_of
 from .types import CATEGORY
 
@@ -88,13 +88,14 @@ def apply_lora(
 ) -> comfy.model_patcher.ModelPatcher:
     """Returns the MODEL with a LoRA merged into its weights when it is loaded, or beside its layers.
 
-    Raises CheckpointError for a DoRA beside layers: it scales whole weights.
+    Raises CheckpointError for a DoRA beside layers that scales their inputs.
     """
     dora = {f"{PREFIX}{n}.weight": ChangeAdapter(c, c.tensors) for n, c in lora.layers.items() if c.kind == "DoRA"}
-    if bypass and dora:
+    if bypass and any(not change.change.scales_outputs for change in dora.values()):
         raise CheckpointError(
-            f"lora {lora.path} is a DoRA, which scales whole weights and cannot run beside quantised layers: merge it "
-            "into the bf16 model with LongLive Convert Checkpoint or `longlive convert --lora`, or choose mode merge"
+            f"lora {lora.path} is a DoRA with a magnitude for each input, which cannot run beside quantised layers: "
+            "merge it into the bf16 model with LongLive Convert Checkpoint or `longlive convert --lora`, or choose "
+            "mode merge"
         )
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     loaded = {**comfy.lora.load_lora(lora.comfy_tensors(), keys), **dora}
@@ -103,7 +104,8 @@ def apply_lora(
         whole = {
             f"{PREFIX}{n}.weight": ChangeAdapter(c, c.tensors) for n, c in lora.layers.items() if c.kind == "whole"
         }
-        adapters = {key: a for key, a in loaded.items() if isinstance(a, WeightAdapterBase)} | whole
+        scaled = {key: DoraAdapter(change.change) for key, change in dora.items()}
+        adapters = {key: a for key, a in loaded.items() if isinstance(a, WeightAdapterBase)} | whole | scaled
         loaded = {key: patch for key, patch in loaded.items() if key not in adapters}
         add_beside(changed, {key.removesuffix(".weight"): (adapter, strength) for key, adapter in adapters.items()})
     else:

@@ -16,7 +16,7 @@ from comfy.weight_adapter import BypassInjectionManager, LoHaAdapter, LoKrAdapte
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from ..longlive_core.weights.lora_layer import LayerChange
+from ..longlive_core.weights.lora_layer import LayerChange, LoraLayer
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -38,40 +38,101 @@ class ChangeAdapter(WeightAdapterBase):
         return torch.nn.functional.linear(x, self.weights[0].to(x.dtype)) * self.multiplier
 
 
-@dataclass(frozen=True, slots=True)
+class DoraAdapter(WeightAdapterBase):
+    """A DoRA beside a layer, with a magnitude for each output: it makes s · (W + C) of W, where s scales the rows.
+
+    It adds (s - 1) · Wx + s · Cx to Wx, so that it needs no memory of the weight's size.
+    """
+
+    name = "longlive"
+
+    def __init__(self, change: LoraLayer) -> None:
+        self.change, self.weights, self.loaded_keys = change, change.tensors, set()
+        self._scales: Tensor | None = None
+        self._bias: Tensor | None = None
+
+    def beside(self, layer: torch.nn.Linear, device: torch.device) -> DoraAdapter:
+        """Returns the adapter of a loaded layer; s `[out]` comes from its weight, once for all runs."""
+        if self._scales is None:
+            weight = layer.weight.to(device)
+            weight = weight.dequantize() if isinstance(weight, QuantizedTensor) else weight
+            self._scales = self.change.dora_scales(weight.float()).flatten()
+        loaded = copy.copy(self)
+        loaded._bias = None if layer.bias is None else layer.bias.to(device)
+        return loaded
+
+    def h(self, x: Tensor, base_out: Tensor) -> Tensor:
+        """What the DoRA adds to the layer's own output."""
+        down, up = (half.to(x.dtype) for half in self.weights[:2])
+        product = self.change.scale * torch.nn.functional.linear(torch.nn.functional.linear(x, down), up)
+        own = base_out if self._bias is None else base_out - self._bias.to(base_out)
+        return self.multiplier * ((self._scales - 1).to(own) * own + self._scales.to(own) * product)
+
+
+@dataclass(slots=True)
 class LoraBeside:
     """A LoRA beside layers. adapters: layer (`diffusion_model.blocks.0.ffn.0`) -> core's adapter and its strength.
 
     Core's bypass replaces `forward`, one LoRA a MODEL, and takes two back in the wrong order. A forward hook adds to
     the output of whatever computes it, and is removed from anywhere.
+
+    The host's clones of a MODEL share this object, and one that is freed ejects although it was never loaded; `owner`
+    is the id of the MODEL that was, whose hooks stay then.
     """
 
     adapters: Mapping[str, tuple[WeightAdapterBase, float]]
-    handles: list[RemovableHandle] = field(default_factory=list)
+    hooked: list[tuple[torch.nn.Module, WeightAdapterBase]] = field(default_factory=list)
+    owner: int | None = None
 
     def inject(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
         """Hooks the layers of the loaded MODEL."""
-        device = comfy.model_management.get_torch_device()
+        self._remove()
+        self.owner, device = id(patcher), comfy.model_management.get_torch_device()
         for name, (adapter, strength) in self.adapters.items():
             layer = patcher.model.get_submodule(name)
             dtype = layer.weight.dtype if layer.weight.dtype in FLOATS else None
-            moved = copy.copy(adapter)
+            moved = adapter.beside(layer, device) if isinstance(adapter, DoraAdapter) else copy.copy(adapter)
             moved.weights = [w.to(device, dtype) if isinstance(w, Tensor) else w for w in adapter.weights]
             moved.multiplier = strength
-            self.handles.append(layer.register_forward_hook(_Hook(moved)))
+            _Hook.on(layer).adapters.append(moved)
+            self.hooked.append((layer, moved))
 
-    def eject(self, _: comfy.model_patcher.ModelPatcher) -> None:
-        """Removes the hooks."""
-        while self.handles:
-            self.handles.pop().remove()
+    def eject(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
+        """Takes the LoRA off the layers of the MODEL that was loaded with it."""
+        if self.owner == id(patcher):
+            self._remove()
+
+    def _remove(self) -> None:
+        self.owner = None
+        while self.hooked:
+            layer, adapter = self.hooked.pop()
+            _Hook.on(layer).remove(adapter)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Hook:
-    adapter: WeightAdapterBase
+    """The hook of a layer, for all adapters beside it: each of them sees the layer's own output."""
+
+    adapters: list[WeightAdapterBase] = field(default_factory=list)
+    handle: RemovableHandle | None = None
+
+    @classmethod
+    def on(cls, layer: torch.nn.Module) -> _Hook:
+        """Returns the hook of a layer; registers one where there is none."""
+        hook = next((hook for hook in layer._forward_hooks.values() if isinstance(hook, cls)), None)
+        if hook is None:
+            hook = cls()
+            hook.handle = layer.register_forward_hook(hook)
+        return hook
+
+    def remove(self, adapter: WeightAdapterBase) -> None:
+        """Removes an adapter, and with the last one the hook."""
+        self.adapters = [other for other in self.adapters if other is not adapter]
+        if not self.adapters and self.handle is not None:
+            self.handle.remove()
 
     def __call__(self, _: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + self.adapter.h(inputs[0], output)
+        return sum((adapter.h(inputs[0], output) for adapter in self.adapters), output)
 
 
 def add_beside(

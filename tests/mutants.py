@@ -86,7 +86,7 @@ MUTANTS = (
     Mutant("a LoRA beside a layer forgets its rank", "return self.alpha / self.rank", "return self.alpha", LORA),
     Mutant("a name loses one prefix only", r"*?(?=(?:blocks", r"?(?=(?:blocks", LORA),
     Mutant("a second LoRA replaces the first", "BypassLinear(layer, down, up", "BypassLinear(base_of(layer), down, up", LORA),
-    Mutant("DoRA forgets its magnitudes", "return self.magnitude.to(weight) * moved", "return 1.0 * moved", LORA),
+    Mutant("DoRA forgets its magnitudes", "return self.magnitude.to(weight) / (weight", "return 1.0 / (weight", LORA),
     Mutant("FourOverSix weights with the scale of 448", 'denominator_of("mse"))', 'denominator_of("static_6"))', LORA),
     Mutant("FP8 weights use half of their range", "FP8_MAX = 448.0", "FP8_MAX = 240.0", LORA),
     # vae/

@@ -80,13 +80,23 @@ class LoraLayer(LayerChange):
         return [self.down, self.up, torch.tensor(self.alpha), *([] if self.magnitude is None else [self.magnitude])]
 
     def change(self, weight: Tensor) -> Tensor:
-        up, down = self.up.to(weight), self.down.to(weight)
-        change = self.scale * (up @ down)
+        product = self._product(weight)
+        return product if self.magnitude is None else self.dora_scales(weight) * (weight + product) - weight
+
+    def dora_scales(self, weight: Tensor) -> Tensor:
+        """What a DoRA multiplies `weight` + up @ down by, `[out, 1]` or `[1, in]`: the magnitude over its norm."""
         if self.magnitude is None:
-            return change
-        moved = weight + change
-        dim = 1 if self.magnitude.shape[0] == self.shape[0] else 0
-        return self.magnitude.to(weight) * moved / moved.norm(dim=dim, keepdim=True) - weight
+            raise ValueError("this LoRA has no magnitudes: it is no DoRA")
+        dim = 1 if self.scales_outputs else 0
+        return self.magnitude.to(weight) / (weight + self._product(weight)).norm(dim=dim, keepdim=True)
+
+    @property
+    def scales_outputs(self) -> bool:
+        """Whether a DoRA has a magnitude for each output, and not for each input."""
+        return self.magnitude is not None and self.magnitude.shape[0] == self.shape[0]
+
+    def _product(self, like: Tensor) -> Tensor:
+        return self.scale * (self.up.to(like) @ self.down.to(like))
 
     def comfy_parts(self) -> dict[str, Tensor]:
         if self.magnitude is not None:

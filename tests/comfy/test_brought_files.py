@@ -18,6 +18,8 @@ from .host import ROOT
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("comfy_path")]
 
 PREFIX = "diffusion_model."
+# LoRAs one behind the other.
+TOGETHER = ("dora+lora",)
 HEAD = """
 import importlib, importlib.util, json
 from pathlib import Path
@@ -53,14 +55,25 @@ print(json.dumps(result))
 """
 LORAS = """
 result, truth = {}, torch.load(base / "truth.pt")
+
+def wanted(name, n, i, plain):
+    if i or "dora" not in name:
+        return sum(truth[part][n][i] for part in name.split("+"))
+    size, product = truth["dora"][n][0]  # of the layer's weight as it is, rounded or not
+    moved = plain[n][0] + product
+    dora = size * moved / moved.norm(dim=1, keepdim=True) - plain[n][0]
+    return dora + sum(truth[part][n][0] for part in name.split("+") if part != "dora")
+
 for form in ("bf16", "nvfp4"):
     model = loaders.ModelLoader.execute(f"{form}.safetensors", "auto").args[0]
     plain = weights(model)
     for name in names:
         try:
-            made = ours.DMDLora.execute(model, f"{name}.safetensors", 1.0, "auto").args[0]
+            made = model
+            for part in name.split("+"):
+                made = ours.DMDLora.execute(made, f"{part}.safetensors", 1.0, "auto").args[0]
             got = weights(made)
-            parts = [(got[n][i] - plain[n][i], truth[name][n][i]) for n in plain for i in (0, 1)]
+            parts = [(got[n][i] - plain[n][i], wanted(name, n, i, plain)) for n in plain for i in (0, 1)]
             result[f"{form} {name}"] = max(far(*part) for part in parts if part[1].any())
         except ValueError as error:
             result[f"{form} {name}"] = str(error)
@@ -118,9 +131,11 @@ def test_model_files_of_every_kind_load(base: Path) -> None:
 
 
 def test_loras_of_every_kind_act(base: Path) -> None:
-    """Merged into bf16 and beside NVFP4; a DoRA beside NVFP4 is refused with the way out."""
+    """Merged into bf16 and beside NVFP4, a DoRA too; one that scales inputs is refused there with the way out."""
     draw, mini, truth = torch.Generator().manual_seed(3), load_mini().model.state_dict(), {}
-    files: dict[str, dict[str, Tensor]] = {name: {} for name in ("lora", "dora", "loha", "lokr", "bias", "whole")}
+    files: dict[str, dict[str, Tensor]] = {
+        name: {} for name in ("lora", "dora", "inputs", "loha", "lokr", "bias", "whole")
+    }
     for n, layer in linears().items():
         rows, columns, key = layer.out_features, layer.in_features, PREFIX + n
         down, up = (torch.randn(*shape, generator=draw) * 0.1 for shape in ((4, columns), (rows, 4)))
@@ -130,15 +145,16 @@ def test_loras_of_every_kind_act(base: Path) -> None:
         w1, w2 = torch.randn(8, 8, generator=draw) * 0.1, torch.randn(rows // 8, columns // 8, generator=draw) * 0.1
         files["lora"] |= halves
         files["dora"] |= {**halves, f"{key}.dora_scale": size}
+        files["inputs"] |= {**halves, f"{key}.dora_scale": torch.ones(1, columns)}
         files["loha"] |= {f"{key}.hada_w1_a": up, f"{key}.hada_w1_b": down, f"{key}.hada_w2_a": up + 1}
         files["loha"] |= {f"{key}.hada_w2_b": down + 1, f"{key}.alpha": torch.tensor(4.0)}
         files["lokr"] |= {f"{key}.lokr_w1": w1, f"{key}.lokr_w2": w2}
         files["bias"] |= {**halves, f"{key}.diff_b": none + 0.1}
         files["whole"] |= {f"{key}.diff": change}
-        moved = weight + change
         truth[n] = {
             "lora": (change, none),
-            "dora": (size * moved / moved.norm(dim=1, keepdim=True) - weight, none),
+            "dora": ((size, change), none),
+            "inputs": ((weight + change) / (weight + change).norm(dim=0, keepdim=True) - weight, none),
             "loha": (change * ((up + 1) @ (down + 1)), none),
             "lokr": (torch.kron(w1, w2), none),
             "bias": (change, none + 0.1),
@@ -149,7 +165,8 @@ def test_loras_of_every_kind_act(base: Path) -> None:
             {k: t.contiguous().clone() for k, t in tensors.items()}, base / "models" / "loras" / f"{name}.safetensors"
         )
     torch.save({name: {n: truth[n][name] for n in truth} for name in files}, base / "truth.pt")
-    result = json.loads(in_host(HEAD + LORAS, base, ROOT, json.dumps(list(files))).splitlines()[-1])
-    refused = result.pop("nvfp4 dora")
+    names = json.dumps([*files, *TOGETHER])
+    result = json.loads(in_host(HEAD + LORAS, base, ROOT, names).splitlines()[-1])
+    refused = result.pop("nvfp4 inputs")
     assert "DoRA" in refused and "LongLive Convert Checkpoint" in refused
     assert all(isinstance(error, float) and error < 0.02 for error in result.values()), result

@@ -58,8 +58,9 @@ def applied(model, step):
     core = nodes.LoraLoaderModelOnly() if who == "core" else LoraLoaderBypassModelOnly()
     return core.load_lora_model_only(model, f"stack_{name}.safetensors", 1.0)[0]
 
-def outputs(model):
-    comfy.model_management.load_models_gpu([model])
+def outputs(model, load=True):
+    if load:
+        comfy.model_management.load_models_gpu([model])
     with torch.no_grad():
         layer, dtype = model.model.diffusion_model.get_submodule, model.model.get_dtype_inference()
         return {n: layer(n)(x.to(dtype)).float() for n, x in inputs.items()}
@@ -86,6 +87,9 @@ for form in ("bf16", "fp8", "nvfp4"):
             stack = applied(stack, step)
         stack = as_causal(stack)  # as the sampler takes it
         got = outputs(stack)
+        copy = stack.clone()  # as for another node, and then freed
+        del copy
+        assert all(map(torch.equal, outputs(stack, load=False).values(), got.values())), "a copy took the LoRA away"
         sums = {n: sum(change(step, n) for step in steps) for n in layers}
         truth = {n: inputs[n] @ (exact[n + ".weight"] + sums[n]).T + exact[n + ".bias"] for n in layers}
         part = far((got[n] - plain[n], inputs[n] @ sums[n].T) for n in layers)
