@@ -111,7 +111,7 @@ def test_a_finished_film_stays_and_is_cached(front: Front) -> None:
     page.evaluate(SET, ["LongLiveShotScript", "script", SHORT])
     other_seed(page)
     assert front.queue(180)["type"] == "execution_success"
-    wait(page, f"{STATE} === 'done' && {VIDEO}.duration > 2.5")
+    wait(page, f"{STATE} === 'done' && Number.isFinite({VIDEO}.duration)")
     assert page.evaluate(f"() => {VIDEO}.duration") == pytest.approx(61 / 24, abs=0.03)
     assert re.fullmatch(r"LongLive_mini_\d+_\.mp4 · 2\.5 s", line(page))
     page.evaluate("""() => {
