@@ -56,7 +56,7 @@ test("keys of the strip have commands, and those of the host have none", () => {
   assert.deepEqual(key("ArrowRight", { altKey: true }), { name: "move", by: 1 });
   assert.deepEqual(key("d", { ctrlKey: true }), { name: "duplicate" });
   assert.deepEqual(key("+"), { name: "stretch", by: 1 });
-  for (const other of [key("z", { ctrlKey: true }), key("Delete", { ctrlKey: true }), key("r"), key("x", { altKey: true })])
+  for (const other of [key("z", { ctrlKey: true }), key("Delete", { ctrlKey: true }), key("r"), key("w"), key("x", { altKey: true })])
     assert.equal(other, undefined);
 });
 

@@ -29,7 +29,7 @@ const PLAIN = {
   x: { name: "split" },
   c: { name: "cut" },
   s: { name: "seed" },
-  r: { name: "reroll" },
+  d: { name: "reroll" },
   l: { name: "lock" },
   v: { name: "versions" },
 };
