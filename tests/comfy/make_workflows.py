@@ -36,7 +36,8 @@ WIDTH = 512
 BLUEPRINT = "LongLive multi-shot"
 EMPTY = {"version": 0.4, "last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": []}
 
-# Builds a template on the empty graph: groups stand in a grid of cells, in each group columns of nodes.
+# Builds a template on the empty graph: groups stand in a grid of cells, in each group columns of nodes. Returns the ids
+# of the nodes by key.
 BUILD = """(template) => {
     const TITLE = 30, GAP = 60, PAD = 20, HEAD = 50, SPACE = 60
     const nodes = {}
@@ -95,6 +96,7 @@ BUILD = """(template) => {
         if (slot < 0 || target < 0) throw new Error(`no link ${from}.${output} -> ${to}.${input}`)
         nodes[from].connect(slot, nodes[to], target)
     }
+    return Object.fromEntries(Object.entries(nodes).map(([key, node]) => [key, String(node.id)]))
 }"""
 
 # Puts the nodes into one subgraph; a [node, widget or input, name] of `inputs` becomes an input of it.
@@ -171,9 +173,13 @@ def stand_in(base: Path, folder: Path) -> None:
 def make_template(template: Template, front: Front, host: Host) -> None:
     """The workflow, and its picture: what the film shows where it can be made here, else the graph."""
     front.load(EMPTY)
-    front.page.evaluate(BUILD, template.content())
+    ids = front.page.evaluate(BUILD, template.content())
     box = front.page.evaluate(FIT, 10)
-    save(WORKFLOWS / f"{template.name}.json", front.to_workflow(), template.name)
+    workflow = front.to_workflow()
+    if template.app:
+        inputs = [[ids[key], widget] for key, widget in template.app]
+        workflow["extra"]["linearData"] = {"inputs": inputs, "outputs": [ids[template.app_output]]}
+    save(WORKFLOWS / f"{template.name}.json", workflow, template.name)
     if template.frames:
         run = host.run(front.to_api(), 400)
         if not run.ok:

@@ -32,7 +32,8 @@ class Template:
 
     groups: `title` (None: no box), `cell` [column, row] in the grid of groups, `columns` of nodes. links: [from,
     output, to, input] by node keys. frames: (title of the node with the film, frame) of its picture, `across` of them
-    in a row; none where the film cannot be made here.
+    in a row; none where the film cannot be made here. app: (node key, widget) of what app mode shows, in order.
+    app_output: key of the node whose film it shows.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Template:
     links: list[list[str]]
     frames: list[tuple[str, int]] = field(default_factory=list)
     across: int = 2
+    app: tuple[tuple[str, str], ...] = ()
+    app_output: str = ""
 
     def content(self) -> Json:
         return {"groups": self.groups, "links": self.links}
@@ -65,7 +68,7 @@ def group(title: str, column: int, *columns: list[Json], row: int = 0) -> Json:
     return {"title": title, "cell": [column, row], "columns": list(columns)}
 
 
-def shot_script(key: str, script: str, height: int = 520, title: str | None = None) -> Json:
+def shot_script(key: str, script: str, height: int = 800, title: str | None = None) -> Json:
     return node(key, "LongLiveShotScript", title=title, size=(480, height), script=script)
 
 
@@ -357,6 +360,16 @@ def five_b_links(model: str = "model") -> list[list[str]]:
     ]
 
 
+# What app mode shows of a film of one script.
+APP = (
+    ("script", "script"),
+    ("script", "longlive_strip"),
+    ("sampler", "seed"),
+    ("sampler", "width"),
+    ("sampler", "height"),
+    ("decode", "longlive_film"),
+)
+
 MINI_TEXT_TO_FILM = Template(
     "LongLive 01 Text to film (Mini)",
     [
@@ -380,6 +393,8 @@ MINI_TEXT_TO_FILM = Template(
         ["sampler", "STREAM", "decode", "stream"],
     ],
     [("Film", 40), ("Film", 140), ("Film", 236), ("Film", 340)],
+    app=APP,
+    app_output="decode",
 )
 
 MINI_IMAGE_TO_FILM = Template(
@@ -393,7 +408,7 @@ MINI_IMAGE_TO_FILM = Template(
             "128x128 picture of Mini's world works as a start: replace the first film with *Load Image*."
         ),
         group("Model", 1, [node("mini", "LongLiveMini")]),
-        group("First film", 2, [shot_script("script1", MINI_OPENING, 320), encode("encode1")]),
+        group("First film", 2, [shot_script("script1", MINI_OPENING, 620), encode("encode1")]),
         group(
             "Its last frame",
             3,
@@ -585,7 +600,7 @@ NVFP4 = Template(
                 loader("tiny", "VAELoader", "tiny", "vae_name") | {"title": "Preview VAE (optional)"},
             ],
         ),
-        group("Script", 2, [shot_script("script", KEEPER, 620), encode("encode")]),
+        group("Script", 2, [shot_script("script", KEEPER, 900), encode("encode")]),
         group("Film", 3, [node("memory", "LongLiveSinkMemory", kv_format="nvfp4"), sampler("sampler", 832, 480, 7)]),
         group("File", 4, [decode("decode", "LongLive_5b_nvfp4", size=(560, 620))]),
     ],
@@ -606,7 +621,7 @@ DMD_LORA = Template(
                 vae(),
             ],
         ),
-        group("Script", 2, [shot_script("script", GARDENER, 620), encode("encode")]),
+        group("Script", 2, [shot_script("script", GARDENER, 900), encode("encode")]),
         group("Film", 3, [node("memory", "LongLiveSinkMemory"), sampler("sampler", 1280, 704, 11)]),
         group("File", 4, [decode("decode", "LongLive_5b_bf16", size=(560, 620))]),
     ],
@@ -621,7 +636,7 @@ IMAGE_TO_FILM = Template(
         group(
             "Picture and script",
             2,
-            [shot_script("script", DRAWING, 620)],
+            [shot_script("script", DRAWING, 900)],
             [node("picture", "LoadImage", size=(340, 380), image="example.png"), encode("encode")],
         ),
         group("Film", 3, [node("memory", "LongLiveSinkMemory"), sampler("sampler", 832, 480, 5)]),
