@@ -123,8 +123,8 @@ def test_the_script_node_sends_its_text(page: Front) -> None:
     send = f"async () => {{ const {{ items }} = ({MENU})(); await items[0].callback(); return items[0].content }}"
     toast = page.page.locator(".p-toast-message")
     page.page.evaluate(write, long)
-    assert page.page.evaluate(send) == "Send script to the running film"
-    toast.filter(has_text="No film with this script is running").wait_for(timeout=10_000)
+    assert page.page.evaluate(send) == "Send the script to the running film"
+    toast.filter(has_text="No film of this script is being made").wait_for(timeout=10_000)
     page.page.evaluate("async () => { await app.queuePrompt(0) }")
     await_films(page.host, 1)
     # What the script node says of its plan is shown on it.
@@ -132,7 +132,7 @@ def test_the_script_node_sends_its_text(page: Front) -> None:
     page.page.wait_for_function(shown, timeout=10_000)
     page.page.evaluate(write, long.replace("wine", "grey"))
     page.page.evaluate(send)
-    toast.filter(has_text="The film uses this script from shot 2 on").wait_for(timeout=10_000)
+    toast.filter(has_text="The film follows this script from shot 2 on").wait_for(timeout=10_000)
     page.page.evaluate(write, long.replace("sways", "hops"))
     page.page.evaluate(send)
     toast.filter(has_text="shot 1 has begun").wait_for(timeout=10_000)

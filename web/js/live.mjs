@@ -1,11 +1,15 @@
 // Sends a changed script from a LongLive ShotScript node to the film that is running.
 import { downstream } from "./graph.mjs";
-import { api, notify, request, workflowId } from "./host.mjs";
+import { api, notify, request, word, workflowId } from "./host.mjs";
 
 const FILMS = "/longlive/films";
 
-/** @param {import("./types").Node} node */
-async function send(node) {
+/**
+ * Sends the script of a node to the film that is made of it, and says from which shot on the film follows it.
+ *
+ * @param {import("./types").Node} node
+ */
+export async function sendScript(node) {
   const query = new URLSearchParams({ client: api.clientId ?? "", workflow: workflowId() });
   /** @type {import("./types").Film[]} */
   const films = await request(`${FILMS}?${query}`);
@@ -15,11 +19,11 @@ async function send(node) {
   const script =
     scripts.find(({ node }) => ids.has(node)) ??
     scripts.find(({ node }) => node.split(":").some((part) => ids.has(part)));
-  if (!script) return notify("warn", "No film with this script is running. Queue the workflow first.");
+  if (!script) return notify("warn", word("live_none"));
   const body = { script: node.widgets?.find(({ name }) => name === "script")?.value, version: script.version };
   try {
     const { begun } = await request(`${FILMS}/${script.key}/script?${new URLSearchParams({ node: script.node })}`, body);
-    notify("success", `The film uses this script from shot ${begun + 1} on.`);
+    notify("success", word("live_sent", { shot: begun + 1 }));
   } catch (error) {
     notify("error", error instanceof Error ? error.message : String(error));
   }
@@ -30,6 +34,6 @@ export const live = {
   /** @param {import("./types").Node} node */
   getNodeMenuItems(node) {
     if (node.comfyClass !== "LongLiveShotScript") return [];
-    return [null, { content: "Send script to the running film", callback: () => send(node) }];
+    return [null, { content: word("live_send"), callback: () => sendScript(node) }];
   },
 };

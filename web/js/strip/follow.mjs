@@ -3,6 +3,7 @@ import { downstream } from "../graph.mjs";
 import { api, executionIds, notify, request, word, workflowId } from "../host.mjs";
 import { films, PLAYS } from "../player/mount.mjs";
 import { isRunning } from "../store.mjs";
+import { sendScript } from "../live.mjs";
 import { lockShot, readTake } from "../takes/routes.mjs";
 import { statesOfFilm, statesOfTake, stillsOf } from "./shot_states.mjs";
 
@@ -18,6 +19,8 @@ export class FilmFollower {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
   /** @type {import("../takes/routes.mjs").Take | undefined} */ #take;
   #stillsOfShot = 0;
+  /** The film that is made, and the text that it began with. */
+  #begun = { prompt: "", script: "" };
   #asked = 0;
 
   /** @param {Node} node @param {import("./strip.mjs").Strip} strip */
@@ -59,11 +62,25 @@ export class FilmFollower {
     const film = this.#film();
     const { outline } = this.strip.state;
     if (!film || !outline || !isRunning(film)) return;
+    const { script } = this.strip.script.read();
+    if (this.#begun.prompt !== film.prompt_id) this.#begun = { prompt: film.prompt_id, script };
     this.strip.setLine("");
+    this.#offerLive(script, film);
     this.strip.setStates(statesOfFilm(film, outline.shots));
     if (film.shot === this.#stillsOfShot) return;
     this.#stillsOfShot = film.shot; // a new shot: the one before has a picture in the take
     this.update();
+  }
+
+  /** Offers to send an edited script to the film that is made. @param {string} script @param {import("../types").Film} film */
+  #offerLive(script, film) {
+    const edited = isRunning(film) && script !== this.#begun.script && film.shot < film.shots;
+    const send = async () => {
+      await sendScript(this.node);
+      this.#begun.script = script;
+      this.strip.setLive(undefined);
+    };
+    this.strip.setLive(edited ? { label: word("live_button", { shot: film.shot + 1 }), send } : undefined);
   }
 
   async #ask() {
@@ -92,6 +109,8 @@ export class FilmFollower {
     const running = film !== undefined && isRunning(film);
     this.#take = take;
     this.strip.setTake(take, running);
+    if (running) this.#offerLive(this.strip.script.read().script, film);
+    else this.strip.setLive(undefined);
     if (!take) {
       this.strip.setStills(new Map());
       if (!running) this.strip.setStates(new Map());

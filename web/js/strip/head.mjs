@@ -2,6 +2,8 @@
 import { icon, iconButton, make } from "../dom.mjs";
 
 /**
+ * @typedef {{label: string, send: () => unknown}} Live
+ *
  * @typedef {object} HeadActions
  * @property {() => void} style
  * @property {(name: string) => void} name edits a name, or defines one if it is ""
@@ -11,11 +13,11 @@ import { icon, iconButton, make } from "../dom.mjs";
 /**
  * @param {HTMLElement} head
  * @param {import("./reading.mjs").Outline | undefined} outline
- * @param {string} line what a run would make, or ""
+ * @param {{line: string, live?: Live}} news what a run would make, or ""; the offer to send the text to the film
  * @param {(key: string, values?: Record<string, string | number>) => string} word
  * @param {HeadActions} actions
  */
-export function drawHead(head, outline, line, word, actions) {
+export function drawHead(head, outline, { line, live }, word, actions) {
   const total = outline
     ? word(outline.shots.length === 1 ? "strip_total_one" : "strip_total", {
         seconds: outline.seconds.toFixed(1),
@@ -36,6 +38,7 @@ export function drawHead(head, outline, line, word, actions) {
     make("div", { className: "ll-chips" }, ...chips),
     make("span", { className: "ll-total", title: outline?.plan_notes.join("\n") ?? "" }, total),
     ...(line ? [make("span", { className: "ll-plan", title: line }, line)] : []),
+    ...(live ? [make("button", { type: "button", className: "ll-live", onclick: live.send }, icon("pi-bolt"), live.label)] : []),
     make(
       "div",
       { className: "ll-zoom" },

@@ -47,6 +47,7 @@ export class Strip {
   /** @type {import("../takes/routes.mjs").Take | undefined} */ #take;
   #running = false;
   #line = "";
+  /** @type {import("./head.mjs").Live | undefined} */ #live;
   state = fresh();
   /** Called after a script was read. */
   onRead = () => {};
@@ -180,6 +181,13 @@ export class Strip {
     this.draw();
   }
 
+  /** Offers to send the text to the film that is made. @param {import("./head.mjs").Live | undefined} live */
+  setLive(live) {
+    const changed = live?.label !== this.#live?.label;
+    this.#live = live;
+    if (changed) this.draw();
+  }
+
   /** @param {import("./reading.mjs").Answer} answer @param {string} text that was read */
   #show({ outline, error }, text) {
     if (this.#disposed) return;
@@ -202,7 +210,7 @@ export class Strip {
     if (this.script.wired()) return this.#drawWired();
     this.element.classList.remove("ll-wired");
     if (!outline) return this.#drawRemarks();
-    drawHead(this.head, outline, this.#line, this.word, {
+    drawHead(this.head, outline, { line: this.#line, live: this.#live }, this.word, {
       style: () => this.#editStyle(),
       name: (name) => this.#editName(name),
       zoom: (factor) => this.#zoom(factor),
