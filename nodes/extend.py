@@ -83,9 +83,7 @@ class ExtendVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, prompt: str | None = None, width: int | None = None, height: int | None = None
-    ) -> bool:
+    def validate_inputs(cls, prompt: str | None = None, width: int | None = None, height: int | None = None) -> bool:
         """What comes over a wire is None here: it is checked when it runs. Raises ValueError."""
         if prompt is not None:
             plan_clip(1, prompt)
