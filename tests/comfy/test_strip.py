@@ -354,7 +354,7 @@ def answer(comfy: Host, path: str, body: object, **headers: str) -> tuple[int, A
         with urlopen(request, timeout=60) as found:
             return found.status, json.loads(found.read())
     except HTTPError as error:
-        return error.code, json.loads(error.read())
+        return error.code, json.loads(error.read() or b"null")
 
 
 def test_the_routes_read_and_edit_a_script(comfy: Host) -> None:
@@ -398,7 +398,8 @@ def test_the_routes_read_and_edit_a_script(comfy: Host) -> None:
 def test_the_routes_refuse(comfy: Host, path: str, body: object, headers: dict[str, str], status: int) -> None:
     """Other origins, large bodies and malformed ones get an error that says why."""
     found, content = answer(comfy, f"/longlive/script{path}", body, **headers)
-    assert found == status and content["error"]
+    # Pages of other servers are refused by the host itself, without a word.
+    assert found == status and (status == 403 or content["error"])
 
 
 def test_screenshots_are_of_the_whole_strip(strip: Strip, tmp_path: Path) -> None:

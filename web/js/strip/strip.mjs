@@ -274,7 +274,7 @@ export class Strip {
     const { list } = this;
     if (!this.state.focused || document.activeElement === list || !list.isConnected) return;
     const { activeElement } = document;
-    if (activeElement && activeElement !== document.body && !(activeElement instanceof HTMLCanvasElement)) return;
+    if (activeElement?.closest("input, textarea, .longlive-strip")) return; // the user is elsewhere by now
     list.focus({ preventScroll: true });
   }
 
@@ -378,7 +378,7 @@ export class Strip {
   /** Shows a line above the remarks. @param {string} text @param {"error" | "note"} [kind] */
   #say(text, kind = "error") {
     this.draw();
-    this.rows.prepend(make("li", { className: `ll-${kind}`, role: "status" }, text));
+    this.rows.prepend(make("li", { className: `ll-${kind}` }, make("span", { role: "status" }, text)));
   }
 
   /** @param {string} path @param {object} body @returns {Promise<import("./reading.mjs").Answer>} */
