@@ -1,20 +1,16 @@
 // The strip of shots: draws the server's reading of a script, and edits the script through the server.
 import { Cards } from "./cards.mjs";
 import { make } from "../dom.mjs";
+import { Dialogs } from "./dialogs.mjs";
 import { draggable } from "./drag.mjs";
-import { openEditor } from "./editor.mjs";
 import { drawHead } from "./head.mjs";
-import { commandOf } from "./keys.mjs";
 import { fit, layOut, MAX_PER_BLOCK, scrollTo } from "./layout.mjs";
+import { listen } from "./listen.mjs";
 import { applyFix, offsetOf, Reader } from "./reading.mjs";
 import { fresh, stateOf } from "./state.mjs";
 import { drawTools } from "./tools.mjs";
-import { openVersions } from "./versions.mjs";
 import { drawRows, roundingsOf, roundingsRow, rowsOf, warnedShots } from "./warnings.mjs";
 
-/** Milliseconds in which the front-end replaces the nodes of a graph. */
-const UNDO_MS = 300;
-const MIDDLE = 1;
 let strips = 0;
 
 /** A seed that the shot does not have. @param {number | null} seed */
@@ -37,7 +33,7 @@ function freshSeed(seed) {
  */
 
 export class Strip {
-  #disposed = false;
+  disposed = false;
   /** @type {Promise<unknown>} */ #edits = Promise.resolve();
   /** @type {import("./reading.mjs").Mistake | undefined} */ #mistake;
   /** @type {{index: number, blocks: number} | undefined} */ #preview;
@@ -79,6 +75,7 @@ export class Strip {
       this.notes,
     );
     this.cards = new Cards(this.reel, this.id, word);
+    this.dialogs = new Dialogs(this);
     this.reader = new Reader(
       (question) => this.#request("", question),
       (answer, question) => this.#show(answer, question.script),
@@ -89,44 +86,8 @@ export class Strip {
   }
 
   #listen() {
-    const { list, element } = this;
-    for (const type of /** @type {const} */ (["pointerdown", "pointerup", "dblclick"]))
-      element.addEventListener(type, (event) => {
-        if (event.button !== MIDDLE) event.stopPropagation();
-      });
-    list.addEventListener("scroll", () => {
-      this.state.scroll = list.scrollLeft;
-      this.#drawCards();
-    });
-    list.addEventListener("focus", () => {
-      this.state.focused = true;
-    });
-    // An undo takes the focus too, a little before it replaces the node: then it comes back.
-    list.addEventListener("blur", () =>
-      setTimeout(() => {
-        if (!this.#disposed && list.isConnected && document.activeElement !== list) this.state.focused = false;
-      }, UNDO_MS),
-    );
-    element.addEventListener("keydown", (event) => {
-      const inList = event.target === list;
-      const command = inList ? commandOf(event) : undefined;
-      if (command || event.key === "Delete" || event.key === "Backspace") event.stopPropagation();
-      if (!command) return;
-      event.preventDefault();
-      this.run(command);
-    });
-    element.addEventListener(
-      "wheel",
-      (event) => {
-        if (event.ctrlKey || event.metaKey) return;
-        event.stopPropagation();
-        if (!list.contains(/** @type {Node} */ (event.target)) || !event.deltaY || event.shiftKey) return;
-        event.preventDefault();
-        list.scrollLeft += event.deltaY;
-      },
-      { passive: false },
-    );
-    draggable(list, this.marker, {
+    listen(this, () => this.#drawCards());
+    draggable(this.list, this.marker, {
       layout: () => this.#layout,
       perBlock: () => this.#perBlock,
       blocks: (index) => this.state.outline?.shots[index].blocks ?? 1,
@@ -144,7 +105,7 @@ export class Strip {
 
   /** Reads the script anew after it changed. */
   changed() {
-    if (this.#disposed) return;
+    if (this.disposed) return;
     this.state = stateOf(this.script.key(), this.state);
     if (this.script.wired()) return this.draw();
     const question = this.script.read();
@@ -190,7 +151,7 @@ export class Strip {
 
   /** @param {import("./reading.mjs").Answer} answer @param {string} text that was read */
   #show({ outline, error }, text) {
-    if (this.#disposed) return;
+    if (this.disposed) return;
     this.#mistake = error;
     this.#preview = undefined;
     if (outline) {
@@ -211,8 +172,8 @@ export class Strip {
     this.element.classList.remove("ll-wired");
     if (!outline) return this.#drawRemarks();
     drawHead(this.head, outline, { line: this.#line, live: this.#live }, this.word, {
-      style: () => this.#editStyle(),
-      name: (name) => this.#editName(name),
+      style: () => this.dialogs.style(),
+      name: (name) => this.dialogs.name(name),
       zoom: (factor) => this.#zoom(factor),
     });
     const shots = outline.shots.map((shot, index) =>
@@ -257,8 +218,12 @@ export class Strip {
   #drawTools() {
     const shots = this.state.outline?.shots ?? [];
     const shot = shots[this.state.selected];
-    const taken = this.#running || !shot ? undefined : this.#take?.shots[shot.number - 1];
-    drawTools(this.tools, shot, shots.length, taken, this.word, (command) => this.run(command));
+    drawTools(this.tools, shot, shots.length, shot && this.#taken(shot), this.word, (command) => this.run(command));
+  }
+
+  /** The shot in the take, if it can be changed now. @param {import("./reading.mjs").Shot} shot */
+  #taken({ number }) {
+    return this.#running ? undefined : this.#take?.shots[number - 1];
   }
 
   #drawRemarks() {
@@ -295,6 +260,7 @@ export class Strip {
     const shot = outline?.shots[selected];
     if (!outline || !shot || this.script.wired()) return;
     const { number } = shot;
+    const taken = this.#taken(shot);
     switch (name) {
       case "select":
         return this.select(selected + by);
@@ -316,15 +282,15 @@ export class Strip {
           if (!error) this.run({ name: "edit" });
         });
       case "edit":
-        return this.#editText(shot);
+        return this.dialogs.text(shot);
       case "seed":
-        return this.#editSeed(shot);
+        return this.dialogs.seed(shot);
       case "reroll":
         return this.edit({ kind: "seed", shot: number, seed: freshSeed(shot.seed) });
       case "lock":
-        return this.#take && !this.#running && this.onLock(number, !this.#take.shots[number - 1]?.locked);
+        return taken && this.onLock(number, !taken.locked);
       case "versions":
-        return this.#openVersions(number);
+        return taken && this.dialogs.versions(taken);
       default:
         return this.edit({ kind: name, shot: number });
     }
@@ -358,7 +324,7 @@ export class Strip {
       if (answer.error) break;
       answer = await this.#request("/edit", { ...before, script: answer.script, edit });
     }
-    if (this.#disposed || this.script.read().script !== before.script) return this.word("strip_changed");
+    if (this.disposed || this.script.read().script !== before.script) return this.word("strip_changed");
     const { script, outline, error, selected = 1, notes = [] } = answer;
     if (error || script === undefined || !outline) {
       const text = error ? [error.what, error.remedy].filter(Boolean).join(": ") : "";
@@ -412,54 +378,9 @@ export class Strip {
     this.select(this.state.selected);
   }
 
-  /** @param {string} title @param {import("./editor.mjs").Field[]} fields @param {(values: Record<string, string>) => Promise<string>} save */
-  #open(title, fields, save) {
-    if (this.element.querySelector(".ll-editor")) return;
-    openEditor(this.element, title, fields, this.word, save, () => this.list.focus({ preventScroll: true }));
-  }
-
-  /** @param {import("./reading.mjs").Shot} shot */
-  #editText({ number, text }) {
-    const field = { name: "text", label: this.word("strip_text"), value: text };
-    this.#open(this.word("strip_shot", { shot: number }), [field], ({ text: value }) =>
-      value === text ? Promise.resolve("") : this.edit({ kind: "text", shot: number, text: value }),
-    );
-  }
-
-  /** @param {import("./reading.mjs").Shot} shot */
-  #editSeed({ number, seed }) {
-    const field = { name: "seed", label: this.word("strip_seed_field"), value: String(seed ?? ""), oneLine: true, pattern: "[0-9]*" };
-    this.#open(this.word("strip_shot", { shot: number }), [field], ({ seed: value }) =>
-      this.edit({ kind: "seed", shot: number, seed: value.trim() ? Number(value) : null }),
-    );
-  }
-
-  /** @param {number} number of a shot */
-  #openVersions(number) {
-    const shot = this.#take?.shots[number - 1];
-    if (!shot || this.#running || this.element.querySelector(".ll-editor")) return;
-    const choose = (/** @type {import("../takes/routes.mjs").Version} */ { text, seed }) =>
-      void this.edit({ kind: "text", shot: number, text }, { kind: "seed", shot: number, seed });
-    openVersions(this.element, shot, this.script.url, this.word, choose, () => this.list.focus({ preventScroll: true }));
-  }
-
-  #editStyle() {
-    const field = { name: "text", label: this.word("strip_style_field"), value: this.state.outline?.style ?? "" };
-    this.#open(this.word("strip_style"), [field], ({ text }) => this.edit({ kind: "style", text }));
-  }
-
-  /** @param {string} name */
-  #editName(name) {
-    const text = this.state.outline?.names.find(([key]) => key === name)?.[1] ?? "";
-    const field = { name: "text", label: this.word("strip_name_field"), value: text };
-    if (name) return this.#open(`{${name}}`, [field], ({ text }) => this.edit({ kind: "name", name, text }));
-    const key = { name: "name", label: this.word("strip_name"), value: "", oneLine: true, pattern: "[^\\s{}:]+" };
-    this.#open(this.word("strip_add_name"), [field, key], (values) => this.edit({ kind: "name", ...values }));
-  }
-
   /** Ends what the strip does, when its node is removed. */
   dispose() {
-    this.#disposed = true;
+    this.disposed = true;
     this.resized.disconnect();
   }
 }
