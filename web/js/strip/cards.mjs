@@ -129,7 +129,9 @@ export class Cards {
         make("div", { className: "ll-picture" }, picture, number, progress),
         badges.length ? make("span", { className: "ll-badges" }, ...badges.map(icon)) : undefined,
       ),
+      " ", // parts of the text that can be seen
       make("div", { className: "ll-length" }, shot.continues ? icon("pi-link") : undefined, length),
+      " ",
       make("div", { className: "ll-prompt" }, shot.text),
       make("div", { className: "ll-edge", "aria-hidden": "true" }),
     );
@@ -145,12 +147,12 @@ export class Cards {
     const parts = [
       this.word("strip_shot", { shot: shot.number }),
       this.length(shot),
+      shot.text, // the words that can be seen come first, in their order
       shot.number > 1 ? this.word(shot.continues ? "strip_continues" : "strip_cut") : "",
       this.word(STATES[state.state], { percent: Math.round((state.progress ?? 0) * 100) }),
       state.locked ? this.word("strip_locked") : "",
       warned ? this.word("strip_warned") : "",
       shot.seed === null ? "" : this.word("strip_seed_is", { seed: shot.seed }),
-      shot.text,
     ];
     return parts.filter(Boolean).join(", ");
   }

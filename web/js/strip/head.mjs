@@ -63,7 +63,7 @@ function chip(sign, text, label, onclick, empty, name) {
     "button",
     { type: "button", className: empty ? "ll-chip ll-empty" : "ll-chip", title, "aria-label": title, onclick },
     icon(sign),
-    name ? make("b", {}, name) : undefined,
+    ...(name ? [make("b", {}, name), " "] : []),
     make("span", {}, text),
   );
 }
