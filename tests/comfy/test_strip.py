@@ -92,7 +92,6 @@ def renderer(request: pytest.FixtureRequest) -> Renderer:
 def strip(page: Front, renderer: Renderer) -> Strip:
     """A page with one ShotScript of three shots."""
     page.page.evaluate("""() => {
-        app.graph.clear()
         const node = LiteGraph.createNode("LongLiveShotScript")
         app.graph.add(node)
         node.pos = [100, 100]
@@ -250,14 +249,15 @@ def test_one_edit_is_one_step_of_undo_and_the_focus_returns(strip: Strip) -> Non
     strip.wait_line("Shot 3 (5.3s): {hero} runs")
     strip.page.wait_for_timeout(300)
     focused = "() => document.activeElement?.getAttribute('role')"
-    for key, line in [
-        ("Control+z", "Shot 3 (4s): {hero} runs"),
-        ("Control+z", "Shot 3 (4s): night"),
-        ("Control+y", "Shot 3 (4s): {hero} runs"),
-        ("Control+y", "Shot 3 (5.3s): {hero} runs"),
+    for key, line, shots in [
+        ("Control+z", "Shot 3 (4s): {hero} runs", 4),
+        ("Control+z", "Shot 3 (4s): night", 3),
+        ("Control+y", "Shot 3 (4s): {hero} runs", 4),
+        ("Control+y", "Shot 3 (5.3s): {hero} runs", 4),
     ]:
         strip.page.keyboard.press(key)
         strip.wait_line(line)
+        strip.wait_shots(shots)
         strip.page.wait_for_function(f"{focused[6:]} === 'listbox'")
     strip.wait_shots(4)
     strip.page.keyboard.press("-")
