@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     set_threads(args)
     settings = render_settings(args)
-    if args.resume is not None and args.script is not None:
+    if args.resume and args.script:
         settings, edited = edited_film(args, settings)
         with job_hooks() as (bar, hooks):
             return run_job(Job(settings, storyboard=args.preview, **edited, **hooks), bar, args)
