@@ -26,6 +26,8 @@ from .types import Stream
 log = logging.getLogger(__name__)
 
 STILL_PIXELS, STILL_QUALITY = 256, 85
+# The latent frame of a shot's first block that the still shows.
+STILL_AT = 3
 
 
 class TakeRecord:
@@ -33,7 +35,7 @@ class TakeRecord:
 
     def __init__(self, stream: Stream) -> None:
         self._film = stream.film
-        self._block = -1
+        self._block = self._piece = -1
 
     @property
     def take(self) -> Take | None:
@@ -70,11 +72,16 @@ class TakeRecord:
                 self._try(lambda take: save_pace(take.folder, seconds))
 
     def add(self, written: Written) -> None:
-        """Stores the first frame of a shot's first block beside the blocks of its version."""
-        is_first, self._block = written.block.index != self._block, written.block.index
-        if written.frames is None or not is_first or not self._film.plan.begins_shot(written.block):
+        """Stores a frame of a shot's first block beside the blocks of its version.
+
+        It is one of latent frame STILL_AT: the decoder blends the very first ones with the shot before.
+        """
+        self._piece = self._piece + 1 if written.block.index == self._block else 0
+        self._block = written.block.index
+        at = min(STILL_AT, written.block.frames - 1)
+        if written.frames is None or self._piece != at or not self._film.plan.begins_shot(written.block):
             return
-        image = Image.fromarray(written.frames[0].numpy())
+        image = Image.fromarray(written.frames[-1].numpy())
         image.thumbnail((STILL_PIXELS, STILL_PIXELS))
         shot = written.block.shot
 

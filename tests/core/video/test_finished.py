@@ -93,6 +93,8 @@ def test_every_state_of_the_last_rewrite_plays(tmp_path: Path, codec: str) -> No
     for number, (at, data) in enumerate(log):
         # The kernel writes a few bytes within a page at once.
         cuts = {0, len(data)} if len(data) <= 16 else {0, 1, len(data) // 3, len(data) // 2, len(data) - 1, len(data)}
+        if data[4:8] == b"moof":  # the header of a fragment is a few bytes too
+            cuts = {cut for cut in cuts if cut == 0 or cut >= int.from_bytes(data[:4], "big")}
         for cut in sorted(cuts):
             state = bytearray(before)
             for start, piece in [*log[:number], (at, data[:cut])]:

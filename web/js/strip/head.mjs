@@ -13,11 +13,11 @@ import { icon, iconButton, make } from "../dom.mjs";
 /**
  * @param {HTMLElement} head
  * @param {import("./reading.mjs").Outline | undefined} outline
- * @param {{line: string, live?: Live}} news what a run would make, or ""; the offer to send the text to the film
+ * @param {Live | undefined} live the offer to send the text to the film that is made
  * @param {(key: string, values?: Record<string, string | number>) => string} word
  * @param {HeadActions} actions
  */
-export function drawHead(head, outline, { line, live }, word, actions) {
+export function drawHead(head, outline, live, word, actions) {
   const total = outline
     ? word(outline.shots.length === 1 ? "strip_total_one" : "strip_total", {
         seconds: outline.seconds.toFixed(1),
@@ -37,7 +37,6 @@ export function drawHead(head, outline, { line, live }, word, actions) {
   head.replaceChildren(
     make("div", { className: "ll-chips" }, ...chips),
     make("span", { className: "ll-total", title: outline?.plan_notes.join("\n") ?? "" }, total),
-    ...(line ? [make("span", { className: "ll-plan", title: line }, line)] : []),
     ...(live ? [make("button", { type: "button", className: "ll-live", onclick: live.send }, icon("pi-bolt"), live.label)] : []),
     make(
       "div",

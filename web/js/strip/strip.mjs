@@ -1,6 +1,6 @@
 // The strip of shots: draws the server's reading of a script, and edits the script through the server.
 import { Cards } from "./cards.mjs";
-import { make } from "../dom.mjs";
+import { icon, make } from "../dom.mjs";
 import { Dialogs } from "./dialogs.mjs";
 import { draggable } from "./drag.mjs";
 import { drawHead } from "./head.mjs";
@@ -135,7 +135,7 @@ export class Strip {
     this.draw();
   }
 
-  /** What a run would make, beside the film's length. @param {string} line */
+  /** What a run would make, above the remarks. @param {string} line */
   setLine(line) {
     if (line === this.#line) return;
     this.#line = line;
@@ -171,7 +171,7 @@ export class Strip {
     if (this.script.wired()) return this.#drawWired();
     this.element.classList.remove("ll-wired");
     if (!outline) return this.#drawRemarks();
-    drawHead(this.head, outline, { line: this.#line, live: this.#live }, this.word, {
+    drawHead(this.head, outline, this.#live, this.word, {
       style: () => this.dialogs.style(),
       name: (name) => this.dialogs.name(name),
       zoom: (factor) => this.#zoom(factor),
@@ -233,6 +233,7 @@ export class Strip {
     const roundings = this.#mistake ? [] : roundingsOf(this.state.outline);
     if (roundings.length) this.rows.append(roundingsRow(roundings, this.word, open));
     if (!rows.length) this.rows.append(make("li", { className: "ll-hint" }, this.word("strip_hint")));
+    if (this.#line && !this.#mistake) this.rows.prepend(make("li", { className: "ll-plan" }, icon("pi-play"), make("span", {}, this.#line)));
   }
 
   #refocus() {
