@@ -83,7 +83,7 @@ def measure(renderer: str) -> list[float]:
         (pack / "__init__.py").write_text(SLOW.format(log=str(log), seconds=SECONDS))
         with serve(folder, base, streams=True) as host, chromium() as browser, opened(browser, host) as front:
             front.set_renderer("vue" if renderer == "vue" else "classic")
-            front.load(json.loads((ROOT / "workflows" / "longlive_mini_text_to_film.json").read_text("utf-8")))
+            front.load(json.loads((ROOT / "workflows" / "LongLive 01 Text to film (Mini).json").read_text("utf-8")))
             write = """(text) => {
                 const node = app.graph.nodes.find(({ comfyClass }) => comfyClass === "LongLiveShotScript")
                 node.widgets.find(({ name }) => name === "script").value = text

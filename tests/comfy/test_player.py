@@ -58,7 +58,7 @@ def front(request: pytest.FixtureRequest, browser: Browser, streams: Host) -> It
 
 def prepare(page: Front, renderer: str, script: str = LONG) -> None:
     page.set_renderer(renderer)  # type: ignore[arg-type]
-    page.load(json.loads((ROOT / "workflows" / "longlive_mini_text_to_film.json").read_text("utf-8")))
+    page.load(json.loads((ROOT / "workflows" / "LongLive 01 Text to film (Mini).json").read_text("utf-8")))
     page.page.evaluate(SET, ["LongLiveShotScript", "script", script])
 
 

@@ -1,0 +1,133 @@
+"""Cards and takes on a real page: what a film made shows on the strip, and what can be done from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .browser import Front, opened
+from .host import ROOT, Host, Start
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
+
+TEMPLATE = ROOT / "workflows" / "LongLive 01 Text to film (Mini).json"
+SCRIPT = """hero: a big red ring
+
+Shot 1 (1 block): {hero} sways on the left in front of a striped navy wall
+Shot 2 (1 block): {hero} bobs in the middle against a plain wine wall
+Shot 3 (1 block): the hero circles at the top in front of a checked forest background
+"""
+WIDGETS = """([script, size]) => {
+    const find = (type) => app.graph.nodes.find(({ comfyClass }) => comfyClass === type)
+    const set = (type, name, value) => { find(type).widgets.find((widget) => widget.name === name).value = value }
+    set("LongLiveShotScript", "script", script)
+    for (const side of ["width", "height"]) set("LongLiveStreamingSampler", side, size)
+}"""
+TEXT = """() => app.graph.nodes.find(({ comfyClass }) => comfyClass === "LongLiveShotScript").widgets
+    .find(({ name }) => name === "script").value"""
+LIMIT = 60_000
+
+
+@pytest.fixture(scope="module")
+def studio(start: Start) -> Iterator[Host]:
+    """A server whose films keep their takes."""
+    with start(keep=True) as host:
+        yield host
+
+
+@pytest.fixture(params=["classic", "vue"])
+def front(request: pytest.FixtureRequest, browser: Browser, studio: Host) -> Iterator[Front]:
+    """A page whose film of three shots is made, in each renderer; its takes are removed at the end."""
+    with opened(browser, studio) as page:
+        page.load(json.loads(TEMPLATE.read_text("utf-8")))
+        page.page.evaluate(WIDGETS, [SCRIPT, 64])
+        page.set_renderer(request.param)
+        assert page.queue(180)["type"] == "execution_success"
+        yield page
+        for take in takes(studio):
+            studio.post(address(take["name"]) + "/delete", {})
+        assert page.own_errors() == []
+
+
+def takes(host: Host) -> list[dict[str, Any]]:
+    return host.get("/longlive/takes")["takes"]
+
+
+def address(name: str) -> str:
+    return "/longlive/takes/" + name.replace("/", "%2F").replace(" ", "%20")
+
+
+def press(front: Front, *keys: str) -> None:
+    """Presses keys on the cards."""
+    front.page.locator(".ll-film").focus()
+    for key in keys:
+        front.page.keyboard.press(key)
+
+
+def cards(front: Front, state: str, count: int) -> None:
+    """Waits until so many cards have a state."""
+    wait = "([state, count]) => document.querySelectorAll(`.ll-card.ll-${state}`).length === count"
+    front.page.wait_for_function(wait, arg=[state, count], timeout=LIMIT)
+
+
+def test_a_shot_is_rerolled_compared_and_chosen(front: Front, studio: Host) -> None:
+    """An edit marks what a run will make; the run makes that only, and an earlier version comes back unsampled."""
+    cards(front, "made", 3)
+    front.page.locator(".ll-card .ll-still").nth(2).wait_for(timeout=LIMIT)
+    press(front, "End", "ArrowLeft", "d")
+    cards(front, "unmade", 2)
+    plan = front.page.locator(".ll-plan")
+    plan.wait_for(timeout=LIMIT)
+    assert "shots 2 to 3, 2 of 3 blocks" in plan.inner_text()
+    assert "@seed=" in front.page.evaluate(TEXT)
+    assert front.queue(180)["type"] == "execution_success"
+    cards(front, "made", 3)
+    (take,) = takes(studio)
+    versions = [len(shot["versions"]) for shot in studio.get(address(take["name"]))["shots"]]
+    assert versions == [1, 2, 2]
+    press(front, "v")
+    choices = front.page.locator(".ll-version")
+    choices.first.wait_for(timeout=LIMIT)
+    assert choices.count() == 2
+    choices.first.click()
+    front.page.wait_for_function(f"!({TEXT})().includes('@seed=')", timeout=LIMIT)
+    cards(front, "made", 3)
+    assert front.queue(180)["type"] == "execution_success"
+    assert [len(shot["versions"]) for shot in studio.get(address(take["name"]))["shots"]] == versions
+
+
+def test_a_locked_shot_stays(front: Front, studio: Host) -> None:
+    """The lock of a card is the take's, and a run leaves that shot unchanged."""
+    cards(front, "made", 3)
+    press(front, "End", "l")
+    front.page.locator(".ll-card .pi-lock").wait_for(timeout=LIMIT)
+    (take,) = takes(studio)
+    assert [shot["locked"] for shot in studio.get(address(take["name"]))["shots"]] == [False, False, True]
+    press(front, "Home", "ArrowRight", "d")
+    cards(front, "unmade", 1)
+    assert front.queue(180)["type"] == "execution_success"
+    shots = studio.get(address(take["name"]))["shots"]
+    assert [len(shot["versions"]) for shot in shots] == [1, 2, 1]
+    assert shots[2]["spliced"]
+
+
+def test_the_tab_lists_and_deletes_a_take(front: Front, studio: Host) -> None:
+    """Its row opens to the versions of every shot, and a deleted take is gone from the disk."""
+    (take,) = takes(studio)
+    front.page.evaluate("() => app.extensionManager.sidebarTab.toggleSidebarTab('longlive-takes')")
+    row = front.page.locator(f'[data-take="{take["name"]}"]')
+    row.wait_for(timeout=LIMIT)
+    row.locator(".longlive-take-head").click()
+    row.locator(".longlive-take-version").nth(2).wait_for(timeout=LIMIT)
+    row.hover()
+    row.get_by_role("button", name="Delete the take").click()
+    front.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    row.wait_for(state="detached", timeout=LIMIT)
+    assert takes(studio) == []
+    front.page.evaluate("() => app.extensionManager.sidebarTab.toggleSidebarTab('longlive-takes')")
