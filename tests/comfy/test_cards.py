@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,15 +24,21 @@ Shot 1 (1 block): {hero} sways on the left in front of a striped navy wall
 Shot 2 (1 block): {hero} bobs in the middle against a plain wine wall
 Shot 3 (1 block): the hero circles at the top in front of a checked forest background
 """
-WIDGETS = """([script, size]) => {
+WIDGETS = """([script, size, seed]) => {
     const find = (type) => app.graph.nodes.find(({ comfyClass }) => comfyClass === type)
-    const set = (type, name, value) => { find(type).widgets.find((widget) => widget.name === name).value = value }
+    const set = (type, name, value) => {
+        const widget = find(type).widgets.find((widget) => widget.name === name)
+        widget.value = value
+        widget.callback?.(value)
+    }
     set("LongLiveShotScript", "script", script)
     for (const side of ["width", "height"]) set("LongLiveStreamingSampler", side, size)
+    set("LongLiveStreamingSampler", "seed", seed)
 }"""
 TEXT = """() => app.graph.nodes.find(({ comfyClass }) => comfyClass === "LongLiveShotScript").widgets
     .find(({ name }) => name === "script").value"""
 LIMIT = 60_000
+SEEDS = count(1)  # a film that was made before is cached and makes no take
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +53,7 @@ def front(request: pytest.FixtureRequest, browser: Browser, studio: Host) -> Ite
     """A page whose film of three shots is made, in each renderer; its takes are removed at the end."""
     with opened(browser, studio) as page:
         page.load(json.loads(TEMPLATE.read_text("utf-8")))
-        page.page.evaluate(WIDGETS, [SCRIPT, 64])
+        page.page.evaluate(WIDGETS, [SCRIPT, 64, next(SEEDS)])
         page.set_renderer(request.param)
         assert page.queue(180)["type"] == "execution_success"
         yield page
@@ -70,10 +77,10 @@ def press(front: Front, *keys: str) -> None:
         front.page.keyboard.press(key)
 
 
-def cards(front: Front, state: str, count: int) -> None:
+def cards(front: Front, state: str, number: int) -> None:
     """Waits until so many cards have a state."""
     wait = "([state, count]) => document.querySelectorAll(`.ll-card.ll-${state}`).length === count"
-    front.page.wait_for_function(wait, arg=[state, count], timeout=LIMIT)
+    front.page.wait_for_function(wait, arg=[state, number], timeout=LIMIT)
 
 
 def test_a_shot_is_rerolled_compared_and_chosen(front: Front, studio: Host) -> None:
@@ -105,6 +112,7 @@ def test_a_shot_is_rerolled_compared_and_chosen(front: Front, studio: Host) -> N
 def test_a_locked_shot_stays(front: Front, studio: Host) -> None:
     """The lock of a card is the take's, and a run leaves that shot unchanged."""
     cards(front, "made", 3)
+    front.page.locator('[data-tool="lock"]').wait_for(timeout=LIMIT)  # the page has read the take
     press(front, "End", "l")
     front.page.locator(".ll-card .pi-lock").wait_for(timeout=LIMIT)
     (take,) = takes(studio)
