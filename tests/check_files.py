@@ -20,7 +20,10 @@ LARGEST = 8_000_000
 
 
 def faults(path: Path) -> Iterator[str]:
-    """What is wrong with a file: too large, not the JSON, TOML or YAML that its name says, no newline at its end."""
+    """What is wrong with a file: a link, too large, not the JSON, TOML or YAML of its name, no last newline."""
+    if path.is_symlink():
+        yield f"{path}: a link, whose target other machines do not have"
+        return
     data = path.read_bytes()
     if len(data) > LARGEST:
         yield f"{path}: {len(data):,} bytes; at most {LARGEST:,} belong into the repository"
@@ -41,10 +44,14 @@ def faults(path: Path) -> Iterator[str]:
 
 def main(names: list[str]) -> int:
     """The hook's exit code: 1 where a file is at fault."""
-    found = [fault for name in names if Path(name).is_file() for fault in faults(Path(name))]
+    found = [fault for name in names if _exists(Path(name)) for fault in faults(Path(name))]
     for fault in found:
         print(fault, file=sys.stderr)
     return 1 if found else 0
+
+
+def _exists(path: Path) -> bool:
+    return path.is_file() or path.is_symlink()
 
 
 if __name__ == "__main__":

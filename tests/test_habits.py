@@ -30,7 +30,9 @@ def tracked(root: Path) -> list[Path]:
     """The files of the repository: what git knows, or all that lies there where git is not."""
     done = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False)
     names = [root / name for name in done.stdout.split("\0") if name]
-    return [path for path in names if path.is_file()] or [path for path in root.rglob("*") if path.is_file()]
+    return [path for path in names if path.is_file() or path.is_symlink()] or [
+        path for path in root.rglob("*") if path.is_file()
+    ]
 
 
 def test_the_archive_holds_every_package(root: Path) -> None:
@@ -44,6 +46,14 @@ def test_the_archive_holds_every_package(root: Path) -> None:
 def test_files_parse_are_small_and_end_in_a_newline(root: Path) -> None:
     """What the pre-commit hook asks of each file holds for all of them."""
     assert [fault for path in tracked(root) for fault in faults(path)] == []
+
+
+def test_the_hook_finds_a_link(tmp_path: Path) -> None:
+    """A link is a fault, also one that leads nowhere."""
+    link = tmp_path / "node_modules"
+    link.symlink_to(link)
+    (fault,) = faults(link)
+    assert "a link" in fault
 
 
 @pytest.mark.parametrize(
