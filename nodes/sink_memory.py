@@ -19,6 +19,9 @@ SIZES: tuple[tuple[str, WanConfig, tuple[int, int]], ...] = (
     ("Mini", MINI_DIT, LATENT_SIZE),
 )
 
+WINDOW = "Latent frames that a block attends to, including the sinks and the block itself."
+GLOBAL_SINK = "Latent frames at the start of the film that stay in memory to its end. 0 turns off both sinks."
+
 
 class SinkMemory(io.ComfyNode):
     """Settings of the KV cache: window, sinks and number format."""
@@ -33,20 +36,8 @@ class SinkMemory(io.ComfyNode):
             "sink) and the first block of the current shot (shot sink). The memory needed does not grow with the film.",
             search_aliases=["longlive", "kv cache", "attention sink", "context window", "consistency", "memory"],
             inputs=[
-                _frames(
-                    "window",
-                    32,
-                    16,
-                    256,
-                    "Latent frames that a block attends to, including the sinks and the block itself.",
-                ),
-                _frames(
-                    "global_sink",
-                    8,
-                    0,
-                    64,
-                    "Latent frames at the start of the film that stay in memory to its end. 0 turns off both sinks.",
-                ),
+                _frames("window", 32, (16, 256), WINDOW),
+                _frames("global_sink", 8, (0, 64), GLOBAL_SINK),
                 io.Boolean.Input(
                     "shot_sink",
                     default=True,
@@ -121,5 +112,5 @@ def describe(memory: MemoryConfig) -> str:
     return "\n".join(lines)
 
 
-def _frames(name: str, default: int, least: int, most: int, tooltip: str) -> io.Int.Input:
-    return io.Int.Input(name, default=default, min=least, max=most, step=BLOCK_FRAMES, tooltip=tooltip)
+def _frames(name: str, default: int, limits: tuple[int, int], tooltip: str) -> io.Int.Input:
+    return io.Int.Input(name, default=default, min=limits[0], max=limits[1], step=BLOCK_FRAMES, tooltip=tooltip)

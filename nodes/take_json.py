@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import string
 from collections.abc import Iterable, Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +66,7 @@ class TakeView:
         }
 
     def _shots(self) -> Iterator[dict[str, Any]]:
-        for index, group in groupby(self._plan.blocks, key=lambda block: block.shot):
-            specs, shot = list(group), self.take.shots[index]
+        for index, (shot, specs) in enumerate(zip(self.take.shots, self._plan.blocks_of_shots, strict=True)):
             start, end = specs[0].video_start, specs[-1].video_start + specs[-1].video_frames
             yield {
                 "shot": index + 1,

@@ -17,7 +17,7 @@ from ..longlive_core.film.kept_store import KeptStore
 from ..longlive_core.film.take_store import TakeStore
 from ..longlive_core.pipeline.write import Written
 from ..longlive_core.take import Take
-from ..longlive_core.take.block_file import write_atomically
+from ..longlive_core.take.block_file import write_atomically, write_text
 from ..longlive_core.take.pace import save_pace
 from ..longlive_core.take.take import FILM_FILE, WORKFLOW
 from .run_stream import StreamRun
@@ -92,7 +92,7 @@ class TakeRecord:
 
     def _write_json(self, name: str, content: object) -> None:
         text = json.dumps(content) + "\n"
-        self._try(lambda take: write_atomically(take.folder / name, lambda path: _write(path, text)))
+        self._try(lambda take: write_text(take.folder / name, text))
 
     def _try(self, write: Callable[[Take], None]) -> None:
         if self.take is None:
@@ -105,7 +105,3 @@ class TakeRecord:
 
 def _save(image: Image.Image, path: Path) -> None:
     image.save(path, "JPEG", quality=STILL_QUALITY)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")

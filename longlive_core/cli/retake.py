@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..render.settings import OUTPUT_SETTINGS, RenderSettings
 from ..take import Retake, Take, retake
-from ..units import plural
+from ..units import numbered, plural
 from .arguments import add_output_arguments, given_settings, unrecorded_settings
 from .console import job_hooks
 from .run_job import run_job, set_threads
@@ -58,9 +58,10 @@ def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
     seed = take.shots[changed.shot].versions[changed.version].seed
     yield f"shot {number} is version {changed.version}" + ("" if seed is None else f", seed {seed}")
     blocks = len(job.plan.blocks)
+    reused, sampled = (numbered("block", indices) for indices in (report.stored, report.sampled))
     yield (
-        f"reused {_ranges(report.stored)}; sampled {_ranges(report.sampled)}: {len(report.sampled)} of {blocks} "
-        f"blocks, {report.share_of_calls(job.settings.steps):.0%} of a whole render's model calls"
+        f"reused {reused}; sampled {sampled}: {len(report.sampled)} of {blocks} blocks, "
+        f"{report.share_of_calls(job.settings.steps):.0%} of a whole render's model calls"
     )
     copied = job.render.copied
     of_all = f"{copied} of {plural(blocks, 'block')}"
@@ -74,15 +75,3 @@ def retake_lines(job: Job, changed: Retake, mode: str) -> Iterator[str]:
             was = seam_flicker(changed.before, job.mini.vae, changed.shot)
             line += f" (before the retake {was.seam:.1f}, {was.boundary:.1f})"
         yield line
-
-
-def _ranges(indices: list[int]) -> str:
-    """Formats block indices, as in "blocks 0 to 2, 5" or "no block"."""
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][-1] + 1:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    parts = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    return f"block{'s' if len(indices) > 1 else ''} {', '.join(parts)}" if parts else "no block"

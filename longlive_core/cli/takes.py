@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 
 from ..take import Take, choose, lock_shot, prune, takes_in
@@ -86,8 +85,8 @@ def _list(folder: Path) -> Iterator[str]:
 def _show(take: Take) -> Iterator[str]:
     yield _summary(take)
     yield ", ".join(f"{name} {take.settings.get(name)}" for name in ("size", "seed", "steps", "kv_format", "model"))
-    for index, blocks in groupby(take.plan.blocks, key=lambda block: block.shot):
-        total, shot = len(list(blocks)), take.shots[index]
+    for index, (shot, blocks) in enumerate(zip(take.shots, take.plan.blocks_of_shots, strict=True)):
+        total = len(blocks)
         marks = ", locked" * shot.locked + ", spliced: made after other blocks" * shot.spliced
         yield f"shot {index + 1}{marks}"
         for number, version in enumerate(shot.versions):

@@ -56,6 +56,11 @@ class BlockPlan:
         """Returns this plan with its first blocks replaced by finished ones."""
         return replace(self, blocks=(*blocks, *self.blocks[len(blocks) :]))
 
+    @property
+    def blocks_of_shots(self) -> tuple[tuple[BlockSpec, ...], ...]:
+        """The blocks of each shot, in order."""
+        return tuple(tuple(blocks) for _, blocks in groupby(self.blocks, key=lambda block: block.shot))
+
     def begins_shot(self, block: BlockSpec) -> bool:
         """Returns whether a block is the first of its shot, with or without a cut."""
         return block.index == 0 or self.blocks[block.index - 1].shot != block.shot
@@ -65,10 +70,10 @@ class BlockPlan:
         grid = Grid(Fraction(self.fps), self.block_frames)
         counts = ((self.shots, "shot"), (len(self.blocks), "block"), (self.video_frames, "frame"))
         lines = [f"{', '.join(plural(count, noun) for count, noun in counts)}, {self.seconds:.2f} s"]
-        for shot, blocks in groupby(self.blocks, key=lambda block: block.shot):
-            run = list(blocks)
-            start, end = (_format_seconds(grid.seconds(0, index)) for index in (run[0].index, run[-1].index + 1))
-            lines.append(f"shot {shot + 1}: {start} to {end}, {plural(len(run), 'block')}: {run[0].prompt}")
+        for blocks in self.blocks_of_shots:
+            first, end = blocks[0], blocks[-1].index + 1
+            start, stop = (_format_seconds(grid.seconds(0, index)) for index in (first.index, end))
+            lines.append(f"shot {first.shot + 1}: {start} to {stop}, {plural(len(blocks), 'block')}: {first.prompt}")
         return "\n".join([*lines, *self.notes])
 
     def then(self, other: BlockPlan, cut: bool = True) -> BlockPlan:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from .block_plan import BlockPlan
 from .duration import shorten
@@ -54,14 +53,13 @@ class Draft:
     def text(self) -> str:
         """Returns canonical text with the comments."""
         style = [f"style: {self.style}"] if self.style else []
-        top = [*self.head, *style, *(f"{name}: {text}" for name, text in self.names)]
+        top = [*map(_comment, self.head), *style, *(f"{name}: {text}" for name, text in self.names)]
         body = [
             line
             for number, item in enumerate(self.shots, 1)
-            for line in (*(_comment(text) for text in item.comments), item.format(number))
+            for line in (*map(_comment, item.comments), item.format(number))
         ]
-        top[: len(self.head)] = [_comment(text) for text in self.head]
-        return "\n".join([*top, *([""] if top else []), *body, *(_comment(text) for text in self.tail)]) + "\n"
+        return "\n".join([*top, *([""] if top else []), *body, *map(_comment, self.tail)]) + "\n"
 
     def without_headers_in_comments(self) -> Draft:
         """Leaves out comments that look like shots, and notes it."""
@@ -85,7 +83,6 @@ class Draft:
 
 def draft_of(script: ShotScript, text: str, plan: BlockPlan) -> Draft:
     """Returns the draft of a script that was read from `text`: what the reader left out becomes comments."""
-    blocks = [len(list(run)) for _, run in groupby(plan.blocks, key=lambda block: block.shot)]
     lines = [shot.source.line for shot in script.shots]
     above: list[list[str]] = [[] for _ in (*lines, None)]
     head: list[str] = []
@@ -97,8 +94,8 @@ def draft_of(script: ShotScript, text: str, plan: BlockPlan) -> Draft:
         else:
             above[index].append(comment)
     shots = tuple(
-        DraftShot(shot, count, tuple(comments))
-        for shot, count, comments in zip(script.shots, blocks, above[:-1], strict=True)
+        DraftShot(shot, len(blocks), tuple(comments))
+        for shot, blocks, comments in zip(script.shots, plan.blocks_of_shots, above[:-1], strict=True)
     )
     return Draft(script.style, script.names, shots, tuple(head), tuple(above[-1]))
 

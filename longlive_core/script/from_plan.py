@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
-from itertools import groupby
 
 from .block_plan import CUT_PREFIX, BlockPlan
 from .duration import Length
@@ -49,8 +48,8 @@ def with_lengths(script: ShotScript, plan: BlockPlan) -> ShotScript:
 
 
 def _shots(plan: BlockPlan) -> Iterator[Shot]:
-    for shot, group in groupby(plan.blocks, key=lambda block: block.shot):
-        blocks = list(group)
+    for blocks in plan.blocks_of_shots:
+        shot = blocks[0].shot
         first, last = blocks[0], blocks[-1]
         # Only the first block of a shot has the cut prefix: the last block has the prompt as written.
         prompt = last.prompt if last is not first or not first.cut else first.prompt.removeprefix(CUT_PREFIX)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
-from itertools import groupby
 from math import floor
 
 from ..types import TIME_FACTOR
@@ -53,9 +52,8 @@ def with_lengths(draft: Draft, grid: Grid, default_seconds: float) -> Draft:
             shots[index] = replace(item, shot=replace(item.shot, start=None))
     script = replace(draft, shots=tuple(shots)).script
     plan = script.plan(float(grid.fps), grid.block_frames, default_seconds)
-    runs = [len(list(run)) for _, run in groupby(plan.blocks, key=lambda block: block.shot)]
-    for index, (item, count) in enumerate(zip(shots, runs, strict=True)):
-        if count != item.blocks:
+    for index, (item, blocks) in enumerate(zip(shots, plan.blocks_of_shots, strict=True)):
+        if len(blocks) != item.blocks:
             length = Length(Decimal(item.blocks), "blocks")
             shots[index] = replace(item, shot=replace(item.shot, duration=length))
     note = "the times of the film became lengths of the shots"

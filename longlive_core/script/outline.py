@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 from ..types import BLOCK_FRAMES, FPS, TIME_FACTOR, BlockSpec
 from .block_plan import DEFAULT_SECONDS, BlockPlan
@@ -62,11 +61,8 @@ class Outline:
 def outline(script: ShotScript, fps: float = FPS, default_seconds: float = DEFAULT_SECONDS) -> Outline:
     """Plans a script that was read from a text and returns its outline. Raises as `ShotScript.plan` does."""
     plan = script.plan(fps, default_seconds=default_seconds)
-    runs = [tuple(run) for _, run in groupby(plan.blocks, key=lambda block: block.shot)]
-    places = list(_places(script))
-    shots = tuple(
-        _shot_outline(shot, run, plan, *place) for shot, run, place in zip(script.shots, runs, places, strict=True)
-    )
+    parts = zip(script.shots, plan.blocks_of_shots, _places(script), strict=True)
+    shots = tuple(_shot_outline(shot, blocks, plan, *place) for shot, blocks, place in parts)
     return Outline(
         seconds=plan.seconds,
         frames=plan.video_frames,

@@ -103,6 +103,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise OSError(f"cannot write {path} ({why}); free disk space and resume, or render without a take") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text as `write_atomically` does."""
+
+    def write(partial: Path) -> None:
+        partial.write_text(text, "utf-8")
+
+    write_atomically(path, write)
+
+
 def read_record(path: Path) -> tuple[dict[str, object], BlockRecord]:
     """Reads the spec and the settings of a block, as one mapping, and its record, without its latents.
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Literal
 
 from ..script import BlockPlan, ShotScript
-from ..types import BlockSpec
-from ..units import plural
+from ..units import numbered, plural
 from .block_file import History
 from .carry_over import shared_blocks
 from .follow import fits_any, follow, is_another_film, plan_for
@@ -76,7 +73,7 @@ class Changes:
             return f"nothing is sampled: all {plural(total, 'block')} are kept" if total > 1 else "nothing is sampled"
         numbers = [shot.shot + 1 for shot in self.shots if shot.state in ("remade", "new")]
         time = "" if self.seconds is None else f", about {_duration(self.seconds)}"
-        return f"{_ranges(numbers)}, {sampled} of {plural(total, 'block')}{time}"
+        return f"{numbered('shot', numbers)}, {sampled} of {plural(total, 'block')}{time}"
 
 
 def preview_changes(take: Take, script: ShotScript, settings: Settings | None = None) -> Changes:
@@ -98,7 +95,7 @@ def _new_film(take: Take, plan: BlockPlan, settings: Settings) -> tuple[ShotChan
     made = {spec.index for spec in take.plan.blocks if take.path(spec).is_file()}
     return tuple(
         ShotChange(shot, specs[0].index, tuple(_state(spec.index in kept, spec.index in made) for spec in specs), 0)
-        for shot, specs in _shots(plan)
+        for shot, specs in enumerate(plan.blocks_of_shots)
     )
 
 
@@ -106,7 +103,7 @@ def _same_film(take: Take, followed: Take, plan: BlockPlan) -> tuple[ShotChange,
     """The changes from a take to the one that follows the script."""
     changes, moved = list[ShotChange](), False
     history: History | None = History()
-    for shot, specs in _shots(plan):
+    for shot, specs in enumerate(plan.blocks_of_shots):
         was, now = take.shots[shot], followed.shots[shot]
         moved = moved or was != now
         states = list[BlockState]()
@@ -127,11 +124,6 @@ def _state(kept: bool, made: bool) -> BlockState:
     return "kept" if kept else "remade" if made else "new"
 
 
-def _shots(plan: BlockPlan) -> Iterator[tuple[int, Sequence[BlockSpec]]]:
-    for shot, specs in groupby(plan.blocks, key=lambda block: block.shot):
-        yield shot, list(specs)
-
-
 def _changes_pace(one: Settings, other: Settings) -> bool:
     """Whether films of these settings take another time a block."""
     same = ("seed", "fps", "text", "start", "negative")
@@ -141,15 +133,3 @@ def _changes_pace(one: Settings, other: Settings) -> bool:
 def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{max(1, round(seconds))} s" if seconds < 100 else f"{minutes} min"
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Formats shot numbers, as in "shot 3" and "shots 1, 3 to 5"."""
-    runs = list[list[int]]()
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    parts = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs]
-    return f"shot{'s' if len(numbers) > 1 else ''} {', '.join(parts)}"

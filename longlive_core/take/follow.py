@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
 
 from ..script import BlockPlan, ShotScript
 from ..script.entry import referenced_names
@@ -65,10 +64,10 @@ def _place(block: BlockSpec) -> tuple[int, bool, int]:
 def _followed(take: Take, script: ShotScript, plan: BlockPlan) -> tuple[Shot, ...]:
     moved, shots = False, list[Shot]()
     known: History | None = History()
-    for index, specs in _blocks_of_shots(plan):
+    for index, specs in enumerate(plan.blocks_of_shots):
         shot, written = take.shots[index], script.shots[index]
         wanted = Version(written.text, written.seed, "ripple")
-        changed = not _same_input(shot.versions[shot.chosen], wanted)
+        changed = not wanted.has_input_of(shot.versions[shot.chosen])
         if changed:
             _check_can_change(shot, index + 1)
         following = shot
@@ -87,7 +86,7 @@ def _with_version(take: Take, shot: Shot, specs: Sequence[BlockSpec], wanted: Ve
 
     A version fits if it was sampled after them, or if it has no block yet.
     """
-    equal = [v for v in shot.newest_first() if _same_input(shot.versions[v], wanted)]
+    equal = [v for v in shot.newest_first() if wanted.has_input_of(shot.versions[v])]
     after = {version: first_history(take, specs, version, before) for version in equal}
     follows = [v for v in equal if before is not None and after[v] == before]
     begun = [v for v in equal if after[v] is None]
@@ -111,10 +110,6 @@ def fits_any(shot: Shot, spec: BlockSpec, specs: Sequence[BlockSpec]) -> bool:
     return shot.spliced or (shot.versions[shot.chosen].made == "preview" and spec == specs[0])
 
 
-def _blocks_of_shots(plan: BlockPlan) -> list[tuple[int, list[BlockSpec]]]:
-    return [(index, list(specs)) for index, specs in groupby(plan.blocks, key=lambda block: block.shot)]
-
-
 def _check_can_change(shot: Shot, number: int) -> None:
     """Raises LockedShotError for a shot that keeps its text and seed."""
     now, locked = shot.versions[shot.chosen], shot.locked
@@ -122,7 +117,3 @@ def _check_can_change(shot: Shot, number: int) -> None:
         raise LockedShotError(f"shot {number} is a given video: it was not sampled, so its text cannot change")
     if locked:
         raise LockedShotError(f"shot {number} is locked: unlock it, or give it its text and seed back: {now.text}")
-
-
-def _same_input(one: Version, other: Version) -> bool:
-    return (one.text, one.seed) == (other.text, other.seed)

@@ -6,7 +6,7 @@ import json
 from math import isfinite
 from pathlib import Path
 
-from .block_file import write_atomically
+from .block_file import write_text
 
 FILE = "pace.json"
 
@@ -14,7 +14,7 @@ FILE = "pace.json"
 def save_pace(folder: Path, seconds: float) -> None:
     """Writes the seconds that a block of the take took. Raises OSError."""
     text = json.dumps({"seconds_per_block": round(seconds, 4)}) + "\n"
-    write_atomically(folder / FILE, lambda partial: _write(partial, text))
+    write_text(folder / FILE, text)
 
 
 def load_pace(folder: Path) -> float | None:
@@ -24,7 +24,3 @@ def load_pace(folder: Path) -> float | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return float(seconds) if isinstance(seconds, int | float) and isfinite(seconds) and seconds > 0 else None
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")

@@ -55,7 +55,7 @@ def retake(
     version = _version(take, index, seed, prompt, "keep" if storyboard else mode)
     if reuse:
         return _reuse(take, index, version, mode)
-    if _has_same_input(version, shot.versions[shot.chosen]):
+    if version.has_input_of(shot.versions[shot.chosen]):
         raise ValueError(f"shot {number} has this text and seed already; give another --seed or --prompt")
     _check_unlocked(shot, number)
     if storyboard:
@@ -114,7 +114,7 @@ def _with_new_version(take: Take, index: int, version: Version, mode: Mode) -> T
 def _reuse(take: Take, index: int, version: Version, mode: Mode) -> Retake:
     """Chooses an equal version that fits the blocks before it, or adds the version if there is none."""
     shot, history = take.shots[index], history_before(take, index)
-    equal = [v for v in shot.newest_first() if _has_same_input(shot.versions[v], version)]
+    equal = [v for v in shot.newest_first() if version.has_input_of(shot.versions[v])]
     fitting = (v for v in equal if v == shot.chosen or version_history(take, index, v, history) in (None, history))
     chosen = next(fitting, None)
     if chosen != shot.chosen:
@@ -139,7 +139,7 @@ def _following_version(take: Take, index: int) -> Shot:
     """A later shot with a version that fits the blocks before it: an existing version, or else a new one."""
     shot, history = take.shots[index], history_before(take, index)
     now = shot.versions[shot.chosen]
-    equal = [v for v in shot.newest_first() if _has_same_input(shot.versions[v], now)]
+    equal = [v for v in shot.newest_first() if now.has_input_of(shot.versions[v])]
     after = {version: version_history(take, index, version, history) for version in equal}
     follows = [v for v in equal if history is not None and after[v] == history]
     begun = [v for v in equal if after[v] is None and shot.versions[v].made == "ripple"]
@@ -183,8 +183,3 @@ def _check_made(take: Take, index: int) -> None:
 def _with_version(shot: Shot, version: Version) -> Shot:
     """The shot with one more version, which is chosen."""
     return Shot((*shot.versions, version), len(shot.versions))
-
-
-def _has_same_input(one: Version, other: Version) -> bool:
-    """Whether two versions have the same text and seed."""
-    return (one.text, one.seed) == (other.text, other.seed)

@@ -43,6 +43,10 @@ class Version:
     seed: int | None = None
     made: str = "render"
 
+    def has_input_of(self, other: Version) -> bool:
+        """Whether the text and the seed are those of another version."""
+        return (self.text, self.seed) == (other.text, other.seed)
+
 
 @dataclass(frozen=True, slots=True)
 class Shot:
