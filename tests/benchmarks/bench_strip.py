@@ -20,21 +20,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from comfy.browser import Front, chromium, opened  # noqa: E402
 from comfy.host import checkout, serve  # noqa: E402
+from comfy.test_strip import ADD, SET  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-START = """(script) => {
-    app.graph.clear()
-    const node = LiteGraph.createNode("LongLiveShotScript")
-    app.graph.add(node)
-    node.pos = [100, 100]
-    node.setSize([640, 640])
-    app.canvas.ds.scale = 1
-    app.canvas.ds.offset = [0, 0]
-    node.widgets[0].value = script
-    node.widgets[0].callback?.(script)
-}"""
 # Times of the next key: when shot 1's card has as many letters as the text, and the frame after that.
 WATCH = """(letters) => {
     window.drawn = new Promise((resolve) => {
@@ -75,7 +65,8 @@ def key_times(page: Page, keys: int) -> list[tuple[float, float]]:
 
 def measure(front: Front, renderer: Literal["classic", "vue"], shots: int, keys: int) -> None:
     """Prints the times in one renderer."""
-    front.page.evaluate(START, script(shots))
+    front.page.evaluate(ADD)
+    front.page.evaluate(SET, script(shots))
     front.set_renderer(renderer)
     front.page.wait_for_selector(f".ll-reel [aria-setsize='{shots}']")
     front.page.wait_for_timeout(1000)

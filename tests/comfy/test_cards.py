@@ -95,9 +95,10 @@ def test_a_shot_is_rerolled_compared_and_chosen(front: Front, studio: Host) -> N
     assert "@seed=" in front.page.evaluate(TEXT)
     assert front.queue(180)["type"] == "execution_success"
     cards(front, "made", 3)
-    (take,) = takes(studio)
+    take = takes(studio)[0]
     versions = [len(shot["versions"]) for shot in studio.get(address(take["name"]))["shots"]]
     assert versions == [1, 2, 2]
+    front.page.locator('[data-tool="versions"]:enabled').wait_for(timeout=LIMIT)  # the page has read the take
     press(front, "v")
     choices = front.page.locator(".ll-version")
     choices.first.wait_for(timeout=LIMIT)
@@ -115,7 +116,7 @@ def test_a_locked_shot_stays(front: Front, studio: Host) -> None:
     front.page.locator('[data-tool="lock"]').wait_for(timeout=LIMIT)  # the page has read the take
     press(front, "End", "l")
     front.page.locator(".ll-card .pi-lock").wait_for(timeout=LIMIT)
-    (take,) = takes(studio)
+    take = takes(studio)[0]
     assert [shot["locked"] for shot in studio.get(address(take["name"]))["shots"]] == [False, False, True]
     press(front, "Home", "ArrowRight", "d")
     cards(front, "unmade", 1)
@@ -125,17 +126,22 @@ def test_a_locked_shot_stays(front: Front, studio: Host) -> None:
     assert shots[2]["spliced"]
 
 
-def test_the_tab_lists_and_deletes_a_take(front: Front, studio: Host) -> None:
-    """Its row opens to the versions of every shot, and a deleted take is gone from the disk."""
-    (take,) = takes(studio)
+def test_the_tab_lists_changes_and_deletes_a_take(front: Front, studio: Host) -> None:
+    """A reroll there is an edit of the script on the canvas, so that a run makes it; a deleted take is gone."""
+    take = takes(studio)[0]
     front.page.evaluate("() => app.extensionManager.sidebarTab.toggleSidebarTab('longlive-takes')")
     row = front.page.locator(f'[data-take="{take["name"]}"]')
     row.wait_for(timeout=LIMIT)
     row.locator(".longlive-take-head").click()
     row.locator(".longlive-take-version").nth(2).wait_for(timeout=LIMIT)
+    cards(front, "made", 3)
+    row.get_by_role("button", name="Reroll shot 2 alone").click()
+    front.page.wait_for_function(f"({TEXT})().includes('@seed=')", timeout=LIMIT)
+    cards(front, "unmade", 1)
+    assert [shot["locked"] for shot in studio.get(address(take["name"]))["shots"]] == [False, False, True]
     row.hover()
     row.get_by_role("button", name="Delete the take").click()
     front.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     row.wait_for(state="detached", timeout=LIMIT)
-    assert takes(studio) == []
+    assert take["name"] not in {left["name"] for left in takes(studio)}
     front.page.evaluate("() => app.extensionManager.sidebarTab.toggleSidebarTab('longlive-takes')")

@@ -25,6 +25,14 @@ THREE = "hero: a red fox\n\nShot 1 (4s): {hero} wakes\nShot 2 (4s): {hero} runs\
 SIXTY = "".join(f"Shot {number} (4s): scene {number}\n" for number in range(1, 61))
 NODE = 'app.graph.nodes.find(({ comfyClass }) => comfyClass === "LongLiveShotScript")'
 VALUES = f"() => Object.fromEntries(({NODE}?.widgets ?? []).map(({{ name, value }}) => [name, value]))"
+ADD = """() => {
+    const node = LiteGraph.createNode("LongLiveShotScript")
+    app.graph.add(node)
+    node.pos = [100, 100]
+    node.setSize([640, 640])
+    app.canvas.ds.scale = 1
+    app.canvas.ds.offset = [0, 0]
+}"""
 SET = f"""(script) => {{
     const widget = {NODE}.widgets.find(({{ name }}) => name === "script")
     app.canvas.emitBeforeChange()
@@ -91,14 +99,7 @@ def renderer(request: pytest.FixtureRequest) -> Renderer:
 @pytest.fixture
 def strip(page: Front, renderer: Renderer) -> Strip:
     """A page with one ShotScript of three shots."""
-    page.page.evaluate("""() => {
-        const node = LiteGraph.createNode("LongLiveShotScript")
-        app.graph.add(node)
-        node.pos = [100, 100]
-        node.setSize([640, 640])
-        app.canvas.ds.scale = 1
-        app.canvas.ds.offset = [0, 0]
-    }""")
+    page.page.evaluate(ADD)
     page.set_renderer(renderer)
     strip = Strip(page)
     strip.write(THREE, 3)

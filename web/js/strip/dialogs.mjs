@@ -42,17 +42,11 @@ export class Dialogs {
     this.#open(word("strip_add_name"), [field, key], (values) => this.strip.edit({ kind: "name", ...values }));
   }
 
-  /**
-   * The versions of a shot. The one that is chosen becomes the text: a run then takes its blocks from the take.
-   *
-   * @param {import("../takes/routes.mjs").TakeShot} shot
-   */
+  /** The versions of a shot, to choose one. @param {import("../takes/routes.mjs").TakeShot} shot */
   versions(shot) {
     const { element, script, word } = this.strip;
     if (this.#isOpen) return;
-    const choose = (/** @type {import("../takes/routes.mjs").Version} */ { text, seed }) =>
-      void this.strip.edit({ kind: "text", shot: shot.shot, text }, { kind: "seed", shot: shot.shot, seed });
-    openVersions(element, shot, script.url, word, choose, () => this.#closed());
+    openVersions(element, shot, script.url, word, (version) => void this.strip.choose(shot.shot, version), () => this.#closed());
   }
 
   get #isOpen() {

@@ -14,6 +14,19 @@ const SAMPLER = "LongLiveStreamingSampler";
 const ENDS = ["execution_success", "execution_interrupted", "execution_error", "reconnected"];
 const PAUSE_MS = 300;
 
+/** @type {Set<FilmFollower>} */
+const followers = new Set();
+
+/** The strip on the canvas whose film a take is the newest of, if there is one. @param {string} take its name */
+export function stripOfTake(take) {
+  return [...followers].find((follower) => follower.takeName === take)?.strip;
+}
+
+/** Lets every strip read its take anew. */
+export function refreshStrips() {
+  for (const follower of followers) follower.update();
+}
+
 /** Follows the film of one script node. */
 export class FilmFollower {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
@@ -28,19 +41,22 @@ export class FilmFollower {
     this.node = node;
     this.strip = strip;
     this.later = () => this.update();
-    this.changed = () => this.update();
+    followers.add(this);
     for (const type of ENDS) api.addEventListener(type, this.later);
-    document.addEventListener("longlive-take-changed", this.later);
     this.unsubscribe = films.subscribe(() => this.#filmChanged());
     strip.onRead = this.later;
     strip.onLock = (shot, locked) => this.#lock(shot, locked);
   }
 
+  get takeName() {
+    return this.#take?.name;
+  }
+
   dispose() {
+    followers.delete(this);
     clearTimeout(this.#timer);
     this.unsubscribe();
     for (const type of ENDS) api.removeEventListener(type, this.later);
-    document.removeEventListener("longlive-take-changed", this.later);
   }
 
   /** Asks the server for the take, once after a burst of changes. */

@@ -8,7 +8,7 @@ import { fit, layOut, MAX_PER_BLOCK, scrollTo } from "./layout.mjs";
 import { listen } from "./listen.mjs";
 import { applyFix, offsetOf, Reader } from "./reading.mjs";
 import { fresh, stateOf } from "./state.mjs";
-import { drawTools } from "./tools.mjs";
+import { canChoose, drawTools } from "./tools.mjs";
 import { drawRows, roundingsOf, roundingsRow, rowsOf, warnedShots } from "./warnings.mjs";
 
 let strips = 0;
@@ -287,11 +287,11 @@ export class Strip {
       case "seed":
         return this.dialogs.seed(shot);
       case "reroll":
-        return this.edit({ kind: "seed", shot: number, seed: freshSeed(shot.seed) });
+        return this.reroll(number);
       case "lock":
         return taken && this.onLock(number, !taken.locked);
       case "versions":
-        return taken && this.dialogs.versions(taken);
+        return taken && canChoose(taken) && this.dialogs.versions(taken);
       default:
         return this.edit({ kind: name, shot: number });
     }
@@ -302,6 +302,22 @@ export class Strip {
     this.#preview = undefined;
     if (this.state.outline?.shots[index].blocks === blocks) return this.draw();
     this.edit({ kind: "stretch", shot: index + 1, blocks });
+  }
+
+  /** Gives a shot a new seed. @param {number} number */
+  reroll(number) {
+    const seed = this.state.outline?.shots[number - 1]?.seed ?? null;
+    return this.edit({ kind: "seed", shot: number, seed: freshSeed(seed) });
+  }
+
+  /**
+   * Gives a shot the text and the seed of a version: a run then takes its blocks from the take.
+   *
+   * @param {number} number
+   * @param {import("../takes/routes.mjs").Version} version
+   */
+  choose(number, { text, seed }) {
+    return this.edit({ kind: "text", shot: number, text }, { kind: "seed", shot: number, seed });
   }
 
   /**

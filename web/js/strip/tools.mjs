@@ -59,6 +59,9 @@ function seedButton(seed, word, onclick) {
   );
 }
 
+/** Whether another version of a shot can be chosen. @param {import("../takes/routes.mjs").TakeShot} taken */
+export const canChoose = ({ versions, locked }) => versions.length > 1 && !locked;
+
 /**
  * Lock and versions of a shot that a take has.
  *
@@ -70,6 +73,6 @@ function takeButtons(taken, word, button) {
   const label = word(taken.locked ? "takes_unlock" : "takes_lock", { shot: taken.shot });
   const lock = button(taken.locked ? "pi-lock" : "pi-lock-open", { name: "lock" }, label);
   lock.ariaPressed = String(taken.locked);
-  const count = taken.versions.length;
-  return [lock, button("pi-images", { name: "versions" }, word("strip_versions", { count }), count < 2 || taken.locked)];
+  const versions = word("strip_versions", { count: taken.versions.length });
+  return [lock, button("pi-images", { name: "versions" }, versions, !canChoose(taken))];
 }

@@ -1,6 +1,7 @@
 // The tab of all takes in the sidebar.
 import { iconButton, make } from "../dom.mjs";
 import { api, app, loadStyle, notify, word } from "../host.mjs";
+import { refreshStrips, stripOfTake } from "../strip/follow.mjs";
 import { fileSize } from "../text.mjs";
 import { chooseVersion, deleteTake, listTakes, lockShot, pruneTake, readTake, readWorkflow, retakeShot } from "./routes.mjs";
 import { takeRow } from "./row.mjs";
@@ -78,25 +79,12 @@ class TakesTab {
     if (shots)
       row.append(
         takeShots(shots, url, {
-          choose: (shot, version) => this.change(() => chooseVersion(take.name, shot, version)),
-          lock: (shot, locked) => this.change(() => lockShot(take.name, shot, locked)),
-          retake: (shot, mode) =>
-            this.change(async () => {
-              const changed = await retakeShot(take.name, shot, mode);
-              return { ...changed, notes: [...changed.notes, word("takes_run_makes", { shot })] };
-            }),
+          choose: (shot, version) => this.run(() => choose(shots, shot, version)),
+          lock: (shot, locked) => this.run(() => lockShot(take.name, shot, locked)),
+          retake: (shot, mode) => this.run(() => reroll(shots, shot, mode)),
         }),
       );
     return row;
-  }
-
-  /** Changes the take, and the script on the canvas if it was the take's. @param {() => Promise<import("./routes.mjs").Changed>} change */
-  change(change) {
-    return this.run(async () => {
-      const { notes, take } = await change();
-      for (const note of notes) notify("info", note);
-      document.dispatchEvent(new CustomEvent("longlive-take-changed", { detail: take }));
-    });
   }
 
   /** @param {() => Promise<unknown>} action */
@@ -106,8 +94,50 @@ class TakesTab {
     } catch (error) {
       notify("error", /** @type {Error} */ (error).message);
     }
+    refreshStrips();
     await this.show();
   }
+}
+
+/**
+ * Chooses a version. A run follows the script, so where the script is on the canvas, the script changes; a take that
+ * saved itself has no other way.
+ *
+ * @param {import("./routes.mjs").Take} take
+ * @param {number} shot
+ * @param {number} version
+ */
+async function choose(take, shot, version) {
+  const strip = stripOfTake(take.name);
+  if (strip) return say(await strip.choose(shot, take.shots[shot - 1].versions[version]));
+  if (take.auto) return notify("warn", word("takes_elsewhere"));
+  const { notes } = await chooseVersion(take.name, shot, version);
+  for (const note of notes) notify("info", note);
+}
+
+/**
+ * Gives a shot a new seed, in the script as `choose` does. To keep the later shots unchanged, they are locked.
+ *
+ * @param {import("./routes.mjs").Take} take
+ * @param {number} shot
+ * @param {"ripple" | "keep"} mode
+ */
+async function reroll(take, shot, mode) {
+  const strip = stripOfTake(take.name);
+  if (!strip && take.auto) return notify("warn", word("takes_elsewhere"));
+  if (!strip) await retakeShot(take.name, shot, mode);
+  else {
+    const later = mode === "keep" ? take.shots.slice(shot).filter(({ locked }) => !locked) : [];
+    for (const { shot: number } of later) await lockShot(take.name, number, true);
+    const error = await strip.reroll(shot);
+    if (error) return say(error);
+  }
+  notify("info", word("takes_run_makes", { shot }));
+}
+
+/** @param {string} error or "" */
+function say(error) {
+  if (error) notify("error", error);
 }
 
 export const takes = {
