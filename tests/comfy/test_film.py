@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import wave
 from collections import Counter
 from pathlib import Path
@@ -33,7 +34,7 @@ from .graphs import (
     sampled,
     stream,
 )
-from .host import Host
+from .host import ROOT, Host, Start
 from .run import Run
 
 pytestmark = pytest.mark.comfy
@@ -316,3 +317,13 @@ def test_a_film_begins_with_a_picture(comfy: Host, tmp_path: Path) -> None:
     fitted = picture.crop((20, 0, 180, 160)).resize((128, 128), Image.Resampling.BILINEAR)
     wanted = torch.frombuffer(bytearray(fitted.tobytes()), dtype=torch.uint8).view(128, 128, 3)
     assert (frames[0].float() - wanted.float()).abs().mean() < 12
+
+
+def test_a_film_is_made_without_the_web_folder(start: Start, tmp_path: Path) -> None:
+    """With the pack's JavaScript and help removed, the nodes load and a film is made over the API."""
+    pack = tmp_path / "longlive"
+    shutil.copytree(ROOT, pack, ignore=shutil.ignore_patterns("web", "tests", ".*", "workflows", "output"))
+    with start(pack=pack) as host:
+        run = host.run(film(SHORT, width=64, height=64))
+        assert run.ok, run.error
+        assert len(film_frames(host, run)) == 29

@@ -109,8 +109,8 @@ def strip(page: Front, renderer: Renderer) -> Strip:
 def test_the_strip_shows_the_script(strip: Strip) -> None:
     """One card a shot with its length and text, style and names, and the film's length; the file has no widget more."""
     labels = [strip.card(number).get_attribute("aria-label") or "" for number in (1, 2, 3)]
-    assert labels[0].startswith("Shot 1, 3.9 s") and "{hero} wakes" in labels[0]
-    assert labels[1].startswith("Shot 2, 4 s, cut, not made yet")
+    assert labels[0] == "Shot 1, 3.9 s, {hero} wakes, not made yet"
+    assert labels[1] == "Shot 2, 4 s, {hero} runs, cut, not made yet"
     assert "11.9 s · 3 shots · 9 blocks" in strip.element.inner_text()
     assert strip.button("{hero}: a red fox").count() == 1
     (node,) = strip.front.to_workflow()["nodes"]
