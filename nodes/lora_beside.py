@@ -76,8 +76,8 @@ class LoraBeside:
     Core's bypass replaces `forward`, one LoRA a MODEL, and takes two back in the wrong order. A forward hook adds to
     the output of whatever computes it, and is removed from anywhere.
 
-    The host's clones of a MODEL share this object, and one that is freed ejects although it was never loaded; `owner`
-    is the id of the MODEL that was, whose hooks stay then.
+    The host's clones of a MODEL share this object, and a clone that is freed ejects even if it was never loaded. Only
+    `owner`, the id of the MODEL that was loaded, takes the hooks off.
     """
 
     adapters: Mapping[str, tuple[WeightAdapterBase, float]]

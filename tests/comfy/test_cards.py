@@ -24,17 +24,18 @@ Shot 1 (1 block): {hero} sways on the left in front of a striped navy wall
 Shot 2 (1 block): {hero} bobs in the middle against a plain wine wall
 Shot 3 (1 block): the hero circles at the top in front of a checked forest background
 """
-WIDGETS = """([script, size, seed]) => {
-    const find = (type) => app.graph.nodes.find(({ comfyClass }) => comfyClass === type)
-    const set = (type, name, value) => {
-        const widget = find(type).widgets.find((widget) => widget.name === name)
-        widget.value = value
-        widget.callback?.(value)
-    }
+SET = """((type, name, value) => {
+    const node = app.graph.nodes.find(({ comfyClass }) => comfyClass === type)
+    const widget = node.widgets.find((widget) => widget.name === name)
+    widget.value = value
+    widget.callback?.(value)
+})"""
+WIDGETS = f"""([script, size, seed]) => {{
+    const set = {SET}
     set("LongLiveShotScript", "script", script)
     for (const side of ["width", "height"]) set("LongLiveStreamingSampler", side, size)
     set("LongLiveStreamingSampler", "seed", seed)
-}"""
+}}"""
 TEXT = """() => app.graph.nodes.find(({ comfyClass }) => comfyClass === "LongLiveShotScript").widgets
     .find(({ name }) => name === "script").value"""
 LIMIT = 60_000
@@ -118,6 +119,12 @@ def test_a_locked_shot_stays(front: Front, studio: Host) -> None:
     front.page.locator(".ll-card .pi-lock").wait_for(timeout=LIMIT)
     take = takes(studio)[0]
     assert [shot["locked"] for shot in studio.get(address(take["name"]))["shots"]] == [False, False, True]
+    edit = f"(text) => {{ {SET}('LongLiveShotScript', 'script', text) }}"
+    front.page.evaluate(edit, SCRIPT.replace("circles", "rests"))
+    plan = front.page.locator(".ll-plan").filter(has_text="shot 3 is locked: unlock it")
+    plan.wait_for(timeout=LIMIT)
+    front.page.evaluate(edit, SCRIPT)
+    plan.wait_for(state="detached", timeout=LIMIT)
     press(front, "Home", "ArrowRight", "d")
     cards(front, "unmade", 1)
     assert front.queue(180)["type"] == "execution_success"

@@ -109,8 +109,15 @@ export class FilmFollower {
       const take = takes.length ? await readTake(takes[0].name) : undefined;
       const { script, default_seconds } = this.strip.script.read();
       const path = `/longlive/takes/${encodeURIComponent(take?.name ?? "")}/changes`;
-      const changes = take && (await request(path, { script, default_seconds }).catch(() => undefined));
-      if (asked === this.#asked) this.#show(take, changes);
+      let refusal = "";
+      const changes =
+        take &&
+        (await request(path, { script, default_seconds }).catch((error) => {
+          refusal = error.message; // as for an edit of a locked shot
+        }));
+      if (asked !== this.#asked) return;
+      this.#show(take, changes);
+      if (refusal) this.strip.setLine(refusal);
     } catch {
       // Without an answer the cards stay as they are; the next change of script or film asks again.
     }

@@ -45,7 +45,7 @@ export class Strip {
   #line = "";
   /** @type {import("./head.mjs").Live | undefined} */ #live;
   state = fresh();
-  /** Called after a script was read. */
+  /** Called after a script without an error was read. */
   onRead = () => {};
   /** Locks or unlocks a shot of the take. @type {(shot: number, locked: boolean) => void} */
   onLock = () => {};
@@ -161,7 +161,7 @@ export class Strip {
       this.state.selected = Math.min(this.state.selected, outline.shots.length - 1);
     }
     this.draw();
-    this.onRead();
+    if (!error) this.onRead();
   }
 
   /** Draws everything. */
