@@ -20,6 +20,9 @@ error: mean squared, mean absolute or largest."""
 MIN_AMAX = 2.0**-100
 """A matrix with a smaller amax is quantised to zeros, because reciprocals of its scales would overflow float32."""
 
+SATURATION = 6.0 * (1 + 2.0**-20)
+"""Scaled magnitudes above this one exceed the largest E2M1 value, 6, by more than rounding errors of float32."""
+
 # The largest E2M1 value times the largest scale. 4-over-6 may multiply a scale by 6/4, so it uses 256 of E4M3's 448.
 _DENOMINATORS = {"static_6": 6.0 * 448, "static_4": 4.0 * 448}
 _FOUR_OVER_SIX = 6.0 * 256
@@ -43,6 +46,17 @@ def denominator_of(rule: str) -> float:
     if rule not in RULES:
         raise ValueError(f"NVFP4 scale rule {rule!r} is unknown; choose one of {', '.join(RULES)}")
     return _DENOMINATORS.get(rule, _FOUR_OVER_SIX)
+
+
+def check_uniforms(uniforms: Tensor, x: Tensor, rule: str, unbiased: bool) -> None:
+    """Raises ValueError if there is not one random number for each value of x and each candidate of its scale."""
+    both = not unbiased and rule not in _DENOMINATORS
+    shape = (2, *x.shape) if both else tuple(x.shape)
+    if tuple(uniforms.shape) != shape or uniforms.dtype != torch.float32:
+        raise ValueError(
+            f"uniforms are {tuple(uniforms.shape)} {uniforms.dtype}, but rule {rule} "
+            f"{'with' if unbiased else 'without'} unbiased rounding needs {shape} torch.float32"
+        )
 
 
 def padded_shape(rows: int, columns: int, swizzled: bool) -> tuple[int, int]:

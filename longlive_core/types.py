@@ -68,6 +68,10 @@ class LatentShape:
         """The same shape with another number of latent frames."""
         return LatentShape(self.batch, self.channels, frames, self.height, self.width)
 
+    def with_batch(self, batch: int) -> LatentShape:
+        """The same shape with another number of films."""
+        return LatentShape(batch, self.channels, self.frames, self.height, self.width)
+
 
 @dataclass(frozen=True, slots=True)
 class BlockSpec:

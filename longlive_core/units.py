@@ -1,14 +1,16 @@
-"""Counts and byte units.
+"""Counts and byte units, and names in addresses.
 
 Sizes of files and tensors are decimal; the memory of graphics cards is sold in units of 2^30 bytes.
 """
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable
 
 GIB = 2**30
 KB, MB, GB = 10**3, 10**6, 10**9
+UNRESERVED = f"{string.ascii_letters}{string.digits}-_.~"
 UNITS = (("GB", GB), ("MB", MB), ("kB", KB))
 
 
@@ -35,3 +37,9 @@ def format_bytes(count: float, spec: str = ".1f") -> str:
     """The size in the largest unit that gives 0.1 or more, as in `10.4 GB`. spec: format of the number."""
     name, unit = next(((name, unit) for name, unit in UNITS if count >= unit / 10), UNITS[-1])
     return f"{count / unit:{spec}} {name}"
+
+
+def percent_encoded(text: str, plain: str = "") -> str:
+    """Encodes a text as a part of an address, as encodeURIComponent does. plain: further signs that stay."""
+    kept = UNRESERVED + plain
+    return "".join(chr(byte) if chr(byte) in kept else f"%{byte:02X}" for byte in text.encode())

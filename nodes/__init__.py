@@ -18,8 +18,11 @@ from .sampler import StreamingSampler
 from .save_take import SaveTake
 from .shot import ShotNode
 from .shot_script import EncodeShots, ShotScriptNode
+from .shot_versions import ShotVersionsNode
 from .sink_memory import SinkMemory
+from .storyboard import StoryboardNode
 from .stream_outputs import StreamToImages, StreamToLatent
+from .train_lora import TrainLora
 
 NODES: list[type[io.ComfyNode]] = [
     ModelLoader,
@@ -38,6 +41,9 @@ NODES: list[type[io.ComfyNode]] = [
     SaveTake,
     LoadTake,
     Retake,
+    ShotVersionsNode,
+    StoryboardNode,
+    TrainLora,
 ]
 
 

@@ -8,21 +8,24 @@ from typing import Any
 
 from ..longlive_core.pipeline.decode import DecodedFrame
 from ..longlive_core.pipeline.write import NewFile, Written
-from ..longlive_core.video import FilmWriter
+from ..longlive_core.types import Block
 from .films import RunningFilm
 
 
 class AnnouncedFile(NewFile):
-    """A film's file that says how far it has grown after every frame that is written to it."""
+    """A film's file that says how far it has grown after every frame, or copied block, that is written to it."""
 
-    def __init__(self, writer: FilmWriter, film: RunningFilm) -> None:
-        super().__init__(writer)
-        self._film = film
+    def __init__(self, file: NewFile, film: RunningFilm) -> None:
+        super().__init__(file.writer)
+        self._file, self._film = file, film
+
+    def is_written(self, block: Block) -> bool:
+        return self._file.is_written(block)
 
     def write(self, frame: DecodedFrame) -> Written:
         if frame.first:
             self._film.blocks.append((frame.block.video_start, self.writer.bytes))
-        written = super().write(frame)
+        written = self._file.write(frame)
         self.announce(state="making")
         return written
 
@@ -30,10 +33,12 @@ class AnnouncedFile(NewFile):
     def growing(self) -> Iterator[AnnouncedFile]:
         """Closes the file at the end, however it ends, and tells its last length."""
         try:
-            with self.writer:
-                yield self
+            yield self
         finally:
-            self.announce()
+            try:
+                self._file.close(self.writer.frames)
+            finally:
+                self.announce()
 
     def announce(self, **changes: Any) -> None:  # noqa: ANN401
         """Tells how long the file is now."""

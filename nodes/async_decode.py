@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import comfy.sd
 import torch
 from comfy.cli_args import args
-from comfy_api.latest import InputImpl, io, ui
+from comfy_api.latest import InputImpl, io
 from torch import Tensor
 
 from ..longlive_core.pipeline.decode import QUEUE_DEPTH
 from ..longlive_core.pipeline.stages import MODES, Mode
 from ..longlive_core.pipeline.write import write
 from ..longlive_core.types import Block
-from ..longlive_core.units import plural
 from ..longlive_core.vae import DecodeStream
-from ..longlive_core.video import CODECS, QUALITIES, FilmWriter, film_path, open_film
+from ..longlive_core.video import CODECS, QUALITIES, FilmWriter
 from ..longlive_core.video.media_type import media_type
 from . import tooltips
 from .announced_file import AnnouncedFile
 from .checks import passed
-from .file_prefix import check_prefix, output_path
+from .file_prefix import check_prefix
+from .film_file import FilmFile
+from .followed_script import with_followed
 from .given_clip import audio_input, with_notes
 from .kept_take import keep
-from .preview import Preview
+from .latent_colours import Preview
+from .native_vae import decoder_patcher
 from .routes import films
 from .run_stream import StreamRun
 from .take_record import TakeRecord
 from .types import CATEGORY, FILM_TYPES, Stream
 from .vae import check_pair, decoder, slice_bytes
-
-log = logging.getLogger(__name__)
 
 
 class AsyncDecode(io.ComfyNode):
@@ -114,79 +111,36 @@ class AsyncDecode(io.ComfyNode):
     ) -> io.NodeOutput:
         chunk_decoder = decoder(vae, stream.latent_format)
         preview = None if preview_vae is None else vae_preview(preview_vae, stream)
-        target = FilmFile(filename_prefix, stream, codec)
+        target = FilmFile(filename_prefix, stream, codec, quality)
         sound, notes = (None, []) if audio is None else audio_input(audio)
         record = TakeRecord(stream)
         with films().making(stream) as film:
-            notes += keep(stream, film.place.workflow)
+            notes += keep(stream, film.place.workflow, films().user_of(film.place.client))
             film.update(take=record.name)
             run = StreamRun(
                 stream,
-                beside=[vae.patcher] if preview_vae is None else [vae.patcher, preview_vae.patcher],
+                beside=[decoder_patcher(one) for one in (vae, preview_vae) if one is not None],
                 memory=slice_bytes(vae, stream.spec.shape),
                 mode=decode,
                 preview=preview,
                 film=film,
             )
             # Opened after all other checks, so that refused inputs leave no empty file, and before any model is loaded.
-            writer = open_film(
-                target.path,
-                width=target.width,
-                height=target.height,
-                fps=Fraction(stream.film.plan.fps),
-                codec=codec,
-                quality=quality,
-                audio=sound,
-                metadata=_metadata(cls),
-            )
-            file = AnnouncedFile(writer, film)
-            recorded = record.of_run(run, target.fields, cls.hidden.extra_pnginfo)
-            with file.growing(), run, target.logged(writer), recorded:
+            source = _Source(cls, stream)
+            opened = target.open(record.take, vae, chunk_decoder.reach, sound, source.metadata())
+            file = AnnouncedFile(opened, film)
+            recorded = record.of_run(run, target.fields, source.workflow)
+            with file.growing(), source.following(file.writer), run, target.logged(file.writer), recorded:
                 file.announce(**target.fields, mime=media_type(target.path, codec, sound is not None))
-                pieces = run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)
+                decoded = run.decoded(chunk_decoder, file.is_written, chunk_decoder.reach)
+                pieces = run.stage("decoding", decoded, QUEUE_DEPTH)
                 for written in run.shown(run.stage("writing", write(pieces, file), QUEUE_DEPTH)):
                     record.add(written)
                     if written.frames is not None and preview is None:
                         run.show(written.block, written.frames)
         return io.NodeOutput(
-            InputImpl.VideoFromFile(str(target.path)), ui=with_notes(target.ui, [*notes, *record.notes])
+            InputImpl.VideoFromFile(str(target.path)), ui=with_notes(target.ui(opened), [*notes, *record.notes])
         )
-
-
-class FilmFile:
-    """The path of a new film, with the next free number under a prefix, and what the node shows of it."""
-
-    def __init__(self, prefix: str, stream: Stream, codec: str) -> None:
-        pixels = stream.spec.shape.pixels
-        self.width, self.height, self._stream = pixels.width, pixels.height, stream
-        folder, name, counter, self._subfolder = output_path("filename_prefix", prefix, self.width, self.height)
-        self.path = film_path(Path(folder) / f"{name}_{counter:05}_", codec)
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The file as the host's /view takes it: the fields of `FilmInfo`."""
-        return {"name": self.path.name, "subfolder": self._subfolder, "type": io.FolderType.output.value}
-
-    @property
-    def ui(self) -> dict[str, Any]:
-        """The film, and a line with its file and length, as in `video/LongLive_00001_.mp4: 189 frames, 7.88 s`."""
-        plan = self._stream.film.plan
-        name = (Path(self._subfolder) / self.path.name).as_posix()
-        line = f"{name}: {plural(plan.video_frames, 'frame')}, {plan.seconds:.2f} s"
-        # As of core's Save Video. The front-end's preview of videos would be a widget, which the cache takes for a
-        # change of the graph; the film plays in a widget of ours.
-        return {"video": [ui.SavedResult(self.path.name, self._subfolder, io.FolderType.output)], "text": (line,)}
-
-    @contextmanager
-    def logged(self, writer: FilmWriter) -> Iterator[None]:
-        """Logs where the finished part of the film is if it ends early."""
-        try:
-            yield
-        except BaseException:
-            if writer.frames:
-                frames = self._stream.film.plan.video_frames
-                log.info("LongLive: %s holds the first %d of %d frames", self.path, writer.frames, frames)
-            raise
 
 
 def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
@@ -195,18 +149,42 @@ def vae_preview(vae: comfy.sd.VAE, stream: Stream) -> Preview:
     decode = DecodeStream(decoder(vae, stream.latent_format), free=stream.spec.device_lock.free_vram)
 
     def frames(block: Block) -> Tensor:
-        with stream.spec.device_lock:
+        with stream.spec.device_lock.work():
             decode.feed(block.latents)
         return torch.cat(decode.flush())
 
     return frames
 
 
-def _metadata(node: type[io.ComfyNode]) -> dict[str, str]:
-    """The workflow as metadata, which a canvas opens from the film; empty with the host's --disable-metadata."""
-    if args.disable_metadata:
-        return {}
-    metadata = dict(node.hidden.extra_pnginfo or {})
-    if node.hidden.prompt is not None:
-        metadata["prompt"] = node.hidden.prompt
-    return {name: json.dumps(value) for name, value in metadata.items()}
+class _Source:
+    """The prompt and the workflow that a film is made from: its metadata, which a canvas opens from the file."""
+
+    def __init__(self, node: type[io.ComfyNode], stream: Stream) -> None:
+        self._stream, self._extra = stream, dict(node.hidden.extra_pnginfo or {})
+        self._prompt = node.hidden.prompt
+
+    def workflow(self) -> dict[str, Any] | None:
+        """The workflow as the film follows it by now."""
+        return self._followed()[1]
+
+    def metadata(self) -> dict[str, str]:
+        """Prompt and workflow as JSON; empty with the host's --disable-metadata."""
+        if args.disable_metadata:
+            return {}
+        prompt, workflow = self._followed()
+        values = self._extra if workflow is None else {**self._extra, "workflow": workflow}
+        if self._prompt is not None:
+            values = {**values, "prompt": prompt}
+        return {name: json.dumps(value) for name, value in values.items()}
+
+    @contextmanager
+    def following(self, writer: FilmWriter) -> Iterator[None]:
+        """Gives the file the script that the film followed, if it was changed meanwhile."""
+        try:
+            yield
+        finally:
+            if self._stream.changed_scripts:
+                writer.change_metadata(self.metadata())
+
+    def _followed(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        return with_followed(self._prompt or {}, self._extra.get("workflow"), self._stream.changed_scripts)

@@ -15,7 +15,7 @@ from comfy_api.latest import io
 from ..longlive_core.types import PixelShape
 from .inputs import SIZE_UNIT
 
-FILE_LISTS = ("model_name", "lora_name", "take")
+FILE_LISTS = ("model_name", "lora_name", "take", "data")
 
 
 def check_file(folder: str, name: str | None, read: Callable[[str], object]) -> bool:

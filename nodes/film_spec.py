@@ -9,6 +9,7 @@ from typing import Literal
 import comfy.model_patcher
 from torch import Tensor
 
+from ..longlive_core.film.block_store import BlockStore
 from ..longlive_core.film.film import Film
 from ..longlive_core.film.live_script import LiveScript
 from ..longlive_core.film.sampler_settings import OnStep, SamplerSettings, ShouldStop, storyboard_noise
@@ -96,8 +97,18 @@ def make_film(
     """
     if storyboard == "off":
         return Film(spec.plan, spec, start=start, earlier=earlier, live=live)
-    after = 0 if earlier is None else len(earlier.plan.blocks)
-    noise = storyboard_noise(spec.plan, block_noise(spec.settings.seed), after)
-    preview = replace(spec, settings=replace(spec.settings, noise=noise))
-    first = Film(storyboard_plan(spec.plan, after), preview, start=start, earlier=earlier)
+    first = make_storyboard(spec, spec.plan, start, earlier)
     return first if storyboard == "only" else Film(spec.plan, spec, start=start, earlier=earlier, storyboard=first)
+
+
+def make_storyboard(
+    spec: FilmSpec, plan: BlockPlan, start: Tensor | None, earlier: Film | None, store: BlockStore | None = None
+) -> Film:
+    """Makes the storyboard of a film of this plan; `start` and `earlier` are those of `make_film`.
+
+    store: has the blocks of the storyboard, host memory by default.
+    """
+    after = 0 if earlier is None else len(earlier.plan.blocks)
+    noise = storyboard_noise(plan, block_noise(spec.settings.seed), after)
+    preview = replace(spec, settings=replace(spec.settings, noise=noise))
+    return Film(storyboard_plan(plan, after), preview, store, start=start, earlier=earlier)

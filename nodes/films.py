@@ -16,11 +16,12 @@ from server import PromptServer
 
 from ..longlive_core.film.live_script import LiveScript
 from ..longlive_core.pipeline.stages import format_error
+from .keep_settings import USER
 from .types import Stream
 
 EVENT = "longlive.film"
-# Films that are remembered; the oldest ones that are not being made are forgotten first.
-MAX_FILMS = 500
+# Films that are remembered; the oldest ones that are not being made are forgotten first. Pages whose user is known.
+MAX_FILMS, MAX_PAGES = 500, 1000
 
 State = Literal["waiting", "making", "done", "stopped", "failed"]
 
@@ -52,12 +53,22 @@ class Place:
 
 
 @dataclass(frozen=True)
+class VersionsInfo:
+    """Several versions of a shot (from 1) that are made in place of a film. made: the numbers of finished ones."""
+
+    shot: int
+    wanted: int
+    made: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class FilmInfo:
     """What a page is told of a film.
 
     name, subfolder, type: the file, as in the host's /view; empty before it is open. mime: its type with codecs. bytes:
     how many can be fetched. frames: written so far, of total_frames. cuts: in s. pace: sampled frames per second.
     left: s, None while unknown. line: what the sampler says, or the error. take: the name of its take, if it has one.
+    versions: what is made in its take if no file is.
     """
 
     key: str
@@ -82,6 +93,7 @@ class FilmInfo:
     state: State = "waiting"
     line: str = ""
     take: str | None = None
+    versions: VersionsInfo | None = None
 
 
 @dataclass
@@ -119,6 +131,7 @@ class Films:
     def __init__(self, send: Callable[[FilmInfo, str], None]) -> None:
         """send: tells a client of a film."""
         self._films: dict[str, RunningFilm] = {}
+        self._users: dict[str, str] = {}
         self._send, self._lock = send, Lock()
 
     def add(self, place: Place, info: FilmInfo) -> RunningFilm:
@@ -133,9 +146,13 @@ class Films:
         return film
 
     @contextmanager
-    def making(self, stream: Stream) -> Iterator[RunningFilm]:
-        """Tells of the film of a stream from its beginning to its end, however it ends."""
-        film = self.add(place := Place.current(), _begun(place, stream))
+    def making(self, stream: Stream, place: Place | None = None) -> Iterator[RunningFilm]:
+        """Tells of the film of a stream from its beginning to its end, however it ends.
+
+        place: where it is made, by default in the node that is being executed.
+        """
+        place = place or Place.current()
+        film = self.add(place, _begun(place, stream))
         try:
             film.update()
             yield film
@@ -154,6 +171,18 @@ class Films:
         return [
             film for film in films if client in (None, film.place.client) and workflow in (None, film.place.workflow)
         ]
+
+    def page_of(self, client: str, user: str) -> None:
+        """Remembers the user of a client's page: a node is told the client only, whose page asks for its films."""
+        with self._lock:
+            self._users.pop(client, None)
+            self._users[client] = user
+            for oldest in list(self._users)[: max(0, len(self._users) - MAX_PAGES)]:
+                del self._users[oldest]
+
+    def user_of(self, client: str | None) -> str:
+        """The user of a client's page; without --multi-user the host has one user."""
+        return self._users.get(client or "", USER)
 
     def get(self, key: str) -> RunningFilm | None:
         """The film with this key."""

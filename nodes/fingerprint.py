@@ -1,14 +1,16 @@
-"""Fingerprints of a MODEL and its text: fast for 10 GB of weights, and the same after a restart."""
+"""Fingerprints of a MODEL, its text and a VAE: fast for 10 GB of weights, and the same after a restart."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
 import comfy.model_patcher
+import comfy.sd
 from comfy.quant_ops import QuantizedTensor
 from torch import Tensor
 
 from ..longlive_core.take.settings import fingerprint, tensor_bytes
+from .attention import attention_format
 from .lora_beside import loras_beside
 
 # A weight with more values than SMALL is sampled at ROWS rows.
@@ -16,12 +18,22 @@ SMALL, ROWS = 4096, 4
 
 
 def weights_fingerprint(model: comfy.model_patcher.ModelPatcher) -> str:
-    """Computes a fingerprint of every weight (name, shape, dtype, some rows), every LoRA and the compute dtype.
+    """Computes a fingerprint of every weight (name, shape, dtype, some rows), every LoRA, compute dtype and attention.
 
     It does not depend on the device or on whether the model is loaded: for a merged LoRA it uses the original weight
     and the LoRA's own tensors and strength.
     """
     return fingerprint(_weights(model))
+
+
+def vae_fingerprint(vae: comfy.sd.VAE) -> str:
+    """Computes a fingerprint of what decides the pixels that a VAE decodes: its weights, dtype and kind of device."""
+
+    def parts() -> Iterator[bytes]:
+        yield f"{type(vae.first_stage_model).__name__} {vae.vae_dtype} {vae.device.type}".encode()
+        yield from _parts(sorted(vae.first_stage_model.state_dict().items(), key=lambda item: item[0]))
+
+    return fingerprint(parts())
 
 
 def text_fingerprint(prompts: Iterable[str], embeddings: Mapping[str, Tensor]) -> str:
@@ -39,6 +51,8 @@ def text_fingerprint(prompts: Iterable[str], embeddings: Mapping[str, Tensor]) -
 def _weights(model: comfy.model_patcher.ModelPatcher) -> Iterator[bytes]:
     inner = model.model
     yield str(inner.get_dtype_inference()).encode()
+    if attention_format(model) != "usual":
+        yield attention_format(model).encode()
     tensors = {**dict(inner.diffusion_model.named_parameters()), **dict(inner.diffusion_model.named_buffers())}
     for name in sorted(tensors):
         key = f"diffusion_model.{name}"

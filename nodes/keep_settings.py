@@ -14,7 +14,7 @@ from ..longlive_core.units import GB
 
 KEEP, LIMIT = "LongLive.Takes.Keep", "LongLive.Takes.Limit"
 DEFAULT_LIMIT_GB = 10.0
-# Without --multi-user the host has this one user; a node does not know which of several users queued it.
+# The host's only user without --multi-user.
 USER, FILE = "default", "comfy.settings.json"
 
 
@@ -33,9 +33,9 @@ class KeepSettings:
         return cls(keep is not False, int((limit if known else DEFAULT_LIMIT_GB) * GB))
 
     @classmethod
-    def load(cls) -> KeepSettings:
-        """Reads the settings of the host's default user."""
-        path = Path(folder_paths.get_user_directory()) / USER / FILE
+    def load(cls, user: str = USER) -> KeepSettings:
+        """Reads the settings of a user of the host, by the id that the host gives."""
+        path = Path(folder_paths.get_user_directory()) / user / FILE
         try:
             stored = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError):

@@ -14,13 +14,16 @@ import folder_paths
 
 from ..longlive_core.film.block_store import MemoryStore
 from ..longlive_core.film.kept_store import KeptStore
+from ..longlive_core.film.take_store import TakeStore
 from ..longlive_core.script import ShotScript
-from ..longlive_core.take import Take, follow, preview_changes
+from ..longlive_core.take import Take, follow
+from ..longlive_core.take.candidates import Candidates
 from ..longlive_core.take.carry_over import carry_over
-from ..longlive_core.take.changes import Changes
 from ..longlive_core.take.follow import LockedShotError
 from ..longlive_core.take.lock import TakeLock
 from ..longlive_core.take.settings import Settings, changes_bits, with_unrecorded
+from ..longlive_core.take.sources import save_sources
+from ..longlive_core.take.storyboard import carry_storyboard, with_storyboard
 from ..longlive_core.take.take import FILE, SUFFIX
 from .fingerprint import text_fingerprint
 from .keep_settings import KeepSettings
@@ -34,14 +37,16 @@ FOLDER = "takes/auto"
 COMPARED = 20
 
 
-def keep(stream: Stream, workflow: str) -> list[str]:
+def keep(stream: Stream, workflow: str, user: str) -> list[str]:
     """Stores the blocks of a stream's film in a take: that of an earlier run if the film is the same or edited.
 
     workflow: the id of the workflow, or an empty text for a prompt that has none, which is not made on a canvas: its
-    film keeps no take. A stream that has a take of its own, continues another one or is only a storyboard stays as it
-    is. Returns notes, also if no take can be written. Raises LockedShotError.
+    film keeps no take. user: of the host, whose settings hold. A stream that has a take of its own, continues one or a
+    given video, or is only a storyboard stays as it is, and so does a chain that has storyboards. Returns notes, also
+    if no take can be written. Raises LockedShotError.
     """
-    if not workflow or not _can_be_kept(stream) or not KeepSettings.load().keep:
+    chain_boards = stream.earlier is not None and any(member.film.storyboard for member in stream.chain)
+    if not workflow or chain_boards or not _can_be_kept(stream) or not KeepSettings.load(user).keep:
         return []
     film, held = stream.film, stream.film.store
     try:
@@ -59,8 +64,25 @@ def keep(stream: Stream, workflow: str) -> list[str]:
         return [f"made without a take, so that it cannot go on after a restart: {error}"]
     film.store = store
     if film.storyboard is not None:
+        film.storyboard.store.is_locked = True  # by the film, which has the storyboard in its take
         film.adopt(store.finished_blocks())
     return []
+
+
+def keep_storyboard(stream: Stream, workflow: str, user: str) -> TakeStore | None:
+    """Returns a store for the storyboard of a stream in the take that `keep` would store its film in.
+
+    The take's shots without a first block become storyboard versions, with which the film then begins. None if such a
+    film keeps no take, and for a chain, whose earlier shots have no place on its storyboard. Raises LockedShotError,
+    and OSError or ValueError if no take can be written.
+    """
+    if not workflow or stream.earlier is not None or not _can_be_kept(stream) or not KeepSettings.load(user).keep:
+        return None
+    take = _open(stream, film_key(workflow, stream.node))
+    with TakeLock(take.folder):
+        take = with_storyboard(take)
+        take.save()
+    return TakeStore(take, on_note=lambda note: log.info("LongLive: %s", note), storyboard=True)
 
 
 def film_key(workflow: str, node: str) -> str:
@@ -82,18 +104,32 @@ def kept_takes(key: str) -> list[tuple[int, Path]]:
 
 
 def _can_be_kept(stream: Stream) -> bool:
-    film, recorded = stream.film, stream.recorded or {"storyboard": "only"}
-    alone = stream.earlier is None and film.earlier is None and film.start_generation is not None
-    return alone and recorded.get("storyboard") != "only" and isinstance(film.store, MemoryStore | KeptStore)
+    """Whether every node of a film samples it, into memory, and the last one nowhere but into a take of its own."""
+    *before, last = (member.film.store for member in stream.chain)
+    in_memory = all(isinstance(store, MemoryStore) for store in before) and isinstance(last, MemoryStore | KeptStore)
+    return in_memory and all(_samples(member) for member in stream.chain)
+
+
+def _samples(stream: Stream) -> bool:
+    recorded = stream.recorded or {"storyboard": "only"}
+    return stream.film.start_generation is not None and recorded.get("storyboard") != "only"
 
 
 def _open(stream: Stream, key: str) -> Take:
+    """The saved take of this film, which remembers what the film is made from."""
+    take = _find(stream, key)
+    if stream.sources is not None:
+        save_sources(take.folder, stream.sources)
+    return take
+
+
+def _find(stream: Stream, key: str) -> Take:
     """The saved take of this film: one that has it, else one of which it is an edit, else a new one."""
-    settings, script = recorded_settings(stream), script_of_stream(stream)
+    settings, script = _settings(stream), script_of_stream(stream)
     takes = kept_takes(key)
-    found = _Candidates(stream, script, settings)
+    film, found = _Film(stream, script, settings), Candidates()
     for _, folder in takes[:COMPARED]:
-        found.add(folder)
+        film.compare(folder, found)
     for take in found.same_film:
         try:
             with TakeLock(take.folder):
@@ -120,51 +156,36 @@ def _begin(stream: Stream, script: ShotScript, settings: Settings, earlier: Take
         if (folder / FILE).exists():
             raise FileExistsError(f"another process created {folder} at the same time: queue again")
         take.save()
-        if earlier is not None and carry_over(earlier, take) and earlier.machine != machine:
-            take = replace(take, machine=earlier.machine)
-            take.save()
+        if earlier is not None:
+            carry_over(earlier, take)
+            take = carry_storyboard(earlier, take)
+            if earlier.machine != machine and take.block_count():
+                take = replace(take, machine=earlier.machine)
+                take.save()
     return take
 
 
-class _Candidates:
-    """The takes of a node that have something in common with a film."""
+def _settings(stream: Stream) -> Settings:
+    """The settings that the take records; a storyboard that is in the take is no setting but versions of its shots."""
+    recorded, storyboard = recorded_settings(stream), stream.film.storyboard
+    in_take = storyboard is not None and isinstance(storyboard.store, TakeStore)
+    return {**recorded, "storyboard": "off"} if in_take else recorded
+
+
+class _Film:
+    """What a take is compared with."""
 
     def __init__(self, stream: Stream, script: ShotScript, settings: Settings) -> None:
         self._stream, self._script, self._settings = stream, script, with_unrecorded(settings)
-        self._exact, self._edited = list[Take](), list[Take]()
-        self.locked: LockedShotError | None = None
-        self.most_shared: Take | None = None
-        self._shared = 0
 
-    @property
-    def same_film(self) -> list[Take]:
-        """The takes that have every version of the film, then those of which it is an edit."""
-        return [*self._exact, *self._edited]
-
-    def add(self, folder: Path) -> None:
-        """Compares a take with the film."""
+    def compare(self, folder: Path, found: Candidates) -> None:
+        """Adds a take to the candidates if it was made with the film's settings and text encoder."""
         try:
             take = Take.load(folder)
         except (OSError, ValueError):
             return  # of another version of LongLive, or being removed
-        if changes_bits(take.settings, self._settings) or not self._has_encoder(take):
-            return
-        try:
-            changes = preview_changes(take, self._script, {**self._settings, "text": take.settings.get("text")})
-        except LockedShotError as error:
-            if _has_shot_of(take, self._script) and self.locked is None:
-                self.locked = error
-            return
-        self._sort(take, changes)
-
-    def _sort(self, take: Take, changes: Changes) -> None:
-        if changes.another_film or not _has_shot_of(take, self._script):
-            if changes.count("kept") > self._shared:
-                self.most_shared, self._shared = take, changes.count("kept")
-        elif changes.needs_versions:
-            self._edited.append(take)
-        else:
-            self._exact.append(take)
+        if not changes_bits(take.settings, self._settings) and self._has_encoder(take):
+            found.add(take, self._script, {**self._settings, "text": take.settings.get("text")})
 
     def _has_encoder(self, take: Take) -> bool:
         """Whether the film's text encoder made the take: it encodes the prompts with which the take began."""
@@ -176,9 +197,3 @@ class _Candidates:
         return all(prompt in embeddings for prompt in prompts) and (
             text_fingerprint(prompts, embeddings) == take.settings.get("text")
         )
-
-
-def _has_shot_of(take: Take, script: ShotScript) -> bool:
-    """Whether a shot of the script has a text that the same shot of the take has had: it is not just any other film."""
-    shots = zip(take.shots, script.shots, strict=False)
-    return any(written.text in {version.text for version in shot.versions} for shot, written in shots)

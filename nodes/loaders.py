@@ -11,14 +11,19 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
+from ..kernels.warm_up import warm_up
 from ..longlive_core.mini import MINI_DIT, load_mini
+from ..longlive_core.model.fp8_gate import ATTENTION_FORMATS, AttentionFormat
+from ..longlive_core.pipeline.warm_up import warm_workers
 from ..longlive_core.weights import Checkpoint, inspect_checkpoint
 from ..longlive_core.weights.metadata import causal_note
 from ..longlive_core.weights.names import strip_prefixes
 from ..longlive_core.weights.packing import COMFY_FP8_FORMATS, encode_settings, unpack
+from .attention import set_attention_format
 from .checks import check_file
 from .mini import MiniVAE, mini_clip, mini_model
 from .model import make_patcher, remember_checkpoint
+from .routes.workers import workers
 from .types import CATEGORY
 from .vae import MiniLatents
 
@@ -53,6 +58,14 @@ class ModelLoader(io.ComfyNode):
                     tooltip="Precision of unquantised weights in memory. auto: as in the file, if the card can "
                     "compute in it. Quantised files (fp8, NVFP4) stay quantised.",
                 ),
+                io.Combo.Input(
+                    "attention",
+                    options=list(ATTENTION_FORMATS),
+                    default="usual",
+                    optional=True,
+                    tooltip="Number format of self-attention. fp8: in the layers that it changes little, by cuDNN, "
+                    "FlashAttention-3 or SageAttention if one is installed and fits the card; the log names them.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model, for LongLive Streaming Sampler and every LoRA loader.")],
         )
@@ -62,13 +75,17 @@ class ModelLoader(io.ComfyNode):
         return check_file("diffusion_models", model_name, inspect_checkpoint)
 
     @classmethod
-    def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
+    def execute(cls, model_name: str, precision: str, attention: AttentionFormat = "usual") -> io.NodeOutput:
         checkpoint = inspect_checkpoint(folder_paths.get_full_path_or_raise("diffusion_models", model_name))
         # A converted LongLive Mini: its latents are its own.
         latents = MiniLatents(load_mini().vae) if checkpoint.config == MINI_DIT else None
         dtype, (tensors, notes) = PRECISIONS[precision], _tensors(checkpoint)
         model = make_patcher(checkpoint.config, tensors, dtype=dtype, latent_format=latents)
+        warm_up(model.load_device)
+        if (threads := workers()) is not None:
+            warm_workers(threads, model.load_device)
         remember_checkpoint(model, checkpoint)
+        set_attention_format(model, attention)
         if not checkpoint.causal:
             notes.append(causal_note(checkpoint.source))
         for note in notes:

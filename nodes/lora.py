@@ -63,24 +63,33 @@ class DMDLora(io.ComfyNode):
     def execute(
         cls, model: comfy.model_patcher.ModelPatcher, lora_name: str, strength: float, mode: str
     ) -> io.NodeOutput:
-        model = as_causal(model)
         path = folder_paths.get_full_path_or_raise("loras", lora_name)
-        modules = model.model.diffusion_model.named_modules()
-        layers = {name: module for name, module in modules if hasattr(module, "in_features")}
-        linears = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
-        tensors = {n: t.shape for n, t in model.model.diffusion_model.state_dict().items()}
-        quantised = {name for name, layer in layers.items() if isinstance(layer.weight, QuantizedTensor)}
-        bypass = mode == "bypass" or (mode == "auto" and bool(quantised))
-        try:
-            lora = read_lora(path)
-            if strength and (known := checkpoint_of(model)) is not None:
-                check_not_merged(*known, lora.path)
-            report = lora.coverage(linears, tensors)
-            changed = apply_lora(model, lora, strength, bypass=bypass)
-        except CheckpointError as error:  # the host shows our own classes with the folder they were loaded from
-            raise ValueError(str(error)) from error
-        text = f"{'bypass' if bypass else 'merge'}: {report.text()}"
+        changed, text = with_lora(as_causal(model), path, strength, mode)
         return io.NodeOutput(changed, text, ui=ui.PreviewText(text))
+
+
+def with_lora(
+    model: comfy.model_patcher.ModelPatcher, path: str, strength: float, mode: str = "auto"
+) -> tuple[comfy.model_patcher.ModelPatcher, str]:
+    """Returns our MODEL with a LoRA file applied, and the report of its layers; mode as in the node.
+
+    Raises ValueError for a LoRA that does not fit the model, or that is merged into it already.
+    """
+    modules = model.model.diffusion_model.named_modules()
+    layers = {name: module for name, module in modules if hasattr(module, "in_features")}
+    linears = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    tensors = {n: t.shape for n, t in model.model.diffusion_model.state_dict().items()}
+    quantised = {name for name, layer in layers.items() if isinstance(layer.weight, QuantizedTensor)}
+    bypass = mode == "bypass" or (mode == "auto" and bool(quantised))
+    try:
+        lora = read_lora(path)
+        if strength and (known := checkpoint_of(model)) is not None:
+            check_not_merged(*known, lora.path)
+        report = lora.coverage(linears, tensors)
+        changed = apply_lora(model, lora, strength, bypass=bypass)
+    except CheckpointError as error:  # the host shows our own classes with the folder they were loaded from
+        raise ValueError(str(error)) from error
+    return changed, f"{'bypass' if bypass else 'merge'}: {report.text()}"
 
 
 def apply_lora(

@@ -14,15 +14,16 @@ import comfy.ops
 import comfy.supported_models_base
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from comfy.ldm.wan.model import WanModel
 from comfy.patcher_extension import merge_nested_dicts
 from torch import Tensor
 
 from ..longlive_core.model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
-from ..longlive_core.model.attention import Attention, torch_attention
+from ..longlive_core.model.attention import Attention
+from ..longlive_core.model.fp8_gate import choose_attention
 from ..longlive_core.weights import Checkpoint, CheckpointError, inspect_checkpoint
 from ..longlive_core.weights.metadata import merged_loras
+from .attention import attention_format, usual_attention
 from .device_lock import DeviceLock
 from .lora_beside import add_beside, loras_beside, moved_beside
 
@@ -83,31 +84,22 @@ class HostedModel:
 
     def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         inputs = {"text": text, "kv": kv, "positions": positions}
-        with self._device_lock:
+        with self._device_lock.work():
             return self._model.apply_model(x, t, transformer_options=self._options, **inputs)
 
     def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
-        with self._device_lock:
+        with self._device_lock.work():
             self._model.diffusion_model.write_kv(x, t, text, kv, positions)
 
     def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
-        with self._device_lock:
+        with self._device_lock.work():
             return self._model.diffusion_model.text_kv(text)
 
     @property
     def attention(self) -> Attention:
-        """The attention function of the host or of a node that overrides it; q, k, v and output `[B, L, heads, D]`."""
-        if self.device.type == "cpu" and "optimized_attention_override" not in self._options:
-            return torch_attention
-
-        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            heads = q.shape[2]
-            merged = optimized_attention(
-                q.flatten(2), k.flatten(2), v.flatten(2), heads, transformer_options=self._options
-            )
-            return merged.unflatten(2, (heads, -1))
-
-        return attend
+        """The attention function of the MODEL. In FP8 each layer is compared first, with the loaded weights."""
+        usual = usual_attention(self.device, self._options)
+        return choose_attention(self, usual, attention_format(self._patcher)).function
 
 
 def make_patcher(

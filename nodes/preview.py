@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from time import perf_counter
 
-import torch
-from comfy.latent_formats import LatentFormat
 from comfy_execution.progress import get_progress_state
 from PIL import Image
 from server import PromptServer
@@ -21,29 +18,14 @@ from ..longlive_core.sampling.generation import Step
 from ..longlive_core.types import SPACE_FACTOR, TIME_FACTOR, Block, BlockSpec
 from ..longlive_core.units import plural
 from .films import RunningFilm
+from .latent_colours import LatentColours, Preview
 from .types import Stream
 
 log = logging.getLogger(__name__)
 
 PREVIEW_PIXELS = 512
-
-Preview = Callable[[Block], Tensor]
-
-
-class LatentColours:
-    """A preview by the host's linear map from latents to colours, with one frame for every latent frame."""
-
-    def __init__(self, latent_format: LatentFormat) -> None:
-        self._factors = torch.tensor(latent_format.latent_rgb_factors)
-        self._bias = torch.tensor(latent_format.latent_rgb_factors_bias)
-
-    def __call__(self, block: Block) -> Tensor:
-        return self.colours(block.latents)
-
-    def colours(self, latents: Tensor) -> Tensor:
-        """Maps normalised latents `[1, C, F, h, w]` to frames `[F, h, w, 3]` uint8."""
-        x = latents[0].float().cpu().permute(1, 2, 3, 0) @ self._factors + self._bias
-        return x.add(1).mul(127.5).clamp(0, 255).to(torch.uint8)
+# A page shows previews one by one, and on a busy machine or a slow line those that wait delay its other events.
+PREVIEW_FPS = 8
 
 
 def send_text(text: str, node: str) -> None:
@@ -68,7 +50,9 @@ class StreamPreview:
         self._playing = stream
         self._shown_at = 0.0
         self._next_frame = 0
+        self._per_second = float(stream.film.plan.fps)  # of all preview frames, those that are not shown among them
         self._decoded: BlockSpec | None = None
+        self._decoded_frames = 0
         self.film: RunningFilm | None = None
 
     def __enter__(self) -> StreamPreview:
@@ -110,7 +94,9 @@ class StreamPreview:
             self._pace.begin()
         self._finished = max(self._finished, float(block.index + 1))
         if self._decoded is None:
-            self._frames, self._next_frame = [self._picture(frame) for frame in self._preview_frames(block)], 0
+            frames = self._preview_frames(block)
+            self._per_second = stream.film.plan.fps * max(1, len(frames) // stream.spec.shape.frames) / TIME_FACTOR
+            self._frames, self._next_frame = [self._picture(frame) for frame in frames[:: self._stride]], 0
         self._has_preview.add(stream.node)
         self._progress(stream, None)
         last = block.index + 1 == len(stream.film.plan.blocks)
@@ -121,16 +107,15 @@ class StreamPreview:
     def decoded(self, block: BlockSpec, frames: Tensor) -> None:
         """Shows frames of a block from now on that were decoded for the film; no preview is computed any more."""
         if self._decoded != block:
-            self._frames, self._next_frame, self._decoded = [], 0, block
-            self._playing = self._stream.owner(block.index)
-        self._frames += [self._picture(frame) for frame in frames]
+            self._frames, self._next_frame, self._decoded, self._decoded_frames = [], 0, block, 0
+            self._playing, self._per_second = self._stream.owner(block.index), self._stream.film.plan.fps
+        stride = self._stride
+        self._frames += [self._picture(frame) for frame in frames[-self._decoded_frames % stride :: stride]]
+        self._decoded_frames += len(frames)
 
     def tick(self) -> None:
-        """Shows the next preview frame when it is due at the film's frame rate."""
-        per_second = self._stream.film.plan.fps
-        if self._decoded is None:
-            per_second *= max(1, len(self._frames) // self._stream.spec.shape.frames) / TIME_FACTOR
-        if not self._frames or perf_counter() - self._shown_at < 1 / per_second:
+        """Shows the next preview frame when it is due, at the film's speed."""
+        if not self._frames or perf_counter() - self._shown_at < self._stride / self._per_second:
             return
         self._shown_at = perf_counter()
         self._progress(self._playing, self._frames[self._next_frame % len(self._frames)])
@@ -147,6 +132,11 @@ class StreamPreview:
         """How long sampling a block took in this run; None if nothing was sampled."""
         pace = self._pace.blocks_per_second
         return 1 / pace if pace else None
+
+    @property
+    def _stride(self) -> int:
+        """One preview frame of so many is shown, so that a second has about PREVIEW_FPS."""
+        return max(1, round(self._per_second / PREVIEW_FPS))
 
     @property
     def _left(self) -> float | None:
@@ -180,7 +170,7 @@ class StreamPreview:
         blocks = len(stream.film.plan.blocks) - stream.first
         done = round(min(max(self._finished - stream.first, 0), blocks) * stream.spec.settings.steps)
         self._shown.add(stream.node)
-        preview = None if image is None else ("JPEG", image, PREVIEW_PIXELS)
+        preview = None if image is None else ("JPEG", image, None)
         get_progress_state().update_progress(stream.node, done, blocks * stream.spec.settings.steps, preview)
 
     def _status(self, stream: Stream, text: str) -> None:

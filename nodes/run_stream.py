@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from math import ceil
 from queue import SimpleQueue
 from threading import Event
 from types import TracebackType
@@ -20,8 +21,10 @@ from ..longlive_core.sampling.generation import Step
 from ..longlive_core.types import Block, BlockSpec
 from ..longlive_core.vae import ChunkDecoder, DecodeStream
 from .films import RunningFilm
-from .preview import LatentColours, Preview, StreamPreview
+from .latent_colours import LatentColours, Preview
+from .preview import StreamPreview
 from .routes import films
+from .routes.workers import workers
 from .types import Stream
 
 # The interval in seconds between checks for an interrupt and updates of the preview.
@@ -34,7 +37,7 @@ T = TypeVar("T")
 class StreamRun:
     """One run of a stream's film.
 
-        with StreamRun(stream, beside=[vae.patcher], memory=bytes) as run:
+        with StreamRun(stream, beside=[decoder_patcher(vae)], memory=bytes) as run:
             decoded = run.stage("decoding", run.decoded(chunk_decoder))
             for frame in run.shown(decoded):
                 ...
@@ -71,7 +74,7 @@ class StreamRun:
         for member in unfinished:
             if not any(member.spec.model is model for model in self._models):
                 self._models.append(member.spec.model)
-        self._pipeline = Pipeline()
+        self._pipeline = Pipeline(workers())
         self._stopping = Event()
         self._events: SimpleQueue[Step | Block] = SimpleQueue()
         self._exit = ExitStack()
@@ -129,19 +132,29 @@ class StreamRun:
             self._pipeline.finish()
             raise
 
-    def decoded(self, chunk_decoder: ChunkDecoder) -> Iterator[DecodedFrame]:
+    def decoded(
+        self,
+        chunk_decoder: ChunkDecoder,
+        is_written: Callable[[Block], bool] = lambda _: False,
+        reach: int = 0,
+        *,
+        pieces: Callable[[Iterator[Block]], Iterator[Block]] = iter,
+    ) -> Iterator[DecodedFrame]:
         """Returns the decoded frames of the blocks, as the input of one stage. `beside` has the decoder's models.
 
-        If no weights move, decoding has its own CUDA stream. Otherwise sampling and decoding alternate under the device
-        lock. Encoding the text of a live script moves weights, so a film with a live script needs the lock too.
+        is_written: whether the film's file has a block that need not be decoded. reach: how many earlier latent frames
+        the pixels of a frame depend on. pieces: takes all blocks and yields what is decoded of them.
+
+        If all weights stay on the device, decoding has its own CUDA stream. Otherwise sampling and decoding alternate.
+        Encoding the text of a live script moves weights: both wait for it.
         """
-        models = [*self._models, *self._beside]
-        resident = self._mode == "async" and not any(m.is_dynamic() or m.model.model_lowvram for m in models)
-        cuda_stream = decoder_cuda_stream(self._beside[0].load_device) if resident else None
         device_lock = self._stream.spec.device_lock
+        own = self._mode == "async" and device_lock.stays
+        cuda_stream = decoder_cuda_stream(self._beside[0].load_device) if own else None
         stream = DecodeStream(chunk_decoder, cuda_stream=cuda_stream, free=device_lock.free_vram)
-        device_lock = None if resident and not self._scripts else device_lock
-        return decode(self.blocks(), stream, self._stopping.is_set, device_lock)
+        blocks = ceil(reach / self._stream.film.plan.block_frames)
+        stopped, decoded = self._stopping.is_set, pieces(self.blocks())
+        return decode(decoded, stream, stopped, device_lock.work, is_written=is_written, reach=blocks)
 
     def show(self, block: BlockSpec, frames: Tensor) -> None:
         """Shows frames `[T, H, W, 3]` uint8 that were decoded for the film in place of a preview of their block."""

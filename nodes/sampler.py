@@ -28,6 +28,7 @@ from .film_spec import FilmSpec, Storyboard, make_film
 from .inputs import SeamChoice, guidance_input, seam_input, seed_input, side_input, steps_input
 from .model import as_causal
 from .skipped import muted_note
+from .sources import sources_of
 from .types import CATEGORY, FILM_TYPES, ConditioningType, MemoryType, ShotConditioning, StateType, Stream, StreamType
 from .vae import MiniLatents, check_pair
 
@@ -124,8 +125,9 @@ class StreamingSampler(io.ComfyNode):
             storyboard=storyboard,
             seam=seam,
         )
-        notes = [] if state is not None else muted_note(cls.hidden.extra_pnginfo, str(cls.hidden.unique_id))
-        stream = replace(stream, notes=tuple(notes))
+        workflow, node = (cls.hidden.extra_pnginfo or {}).get("workflow"), str(cls.hidden.unique_id)
+        notes = [] if state is not None else muted_note(cls.hidden.extra_pnginfo, node)
+        stream = replace(stream, notes=tuple(notes), sources=sources_of(workflow, node) if workflow else None)
         return io.NodeOutput(stream, stream, ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..longlive_core.pipeline.decode import QUEUE_DEPTH
 from ..longlive_core.units import format_bytes, plural
 from . import tooltips
+from .native_vae import decoder_patcher
 from .run_stream import StreamRun
 from .types import CATEGORY, FILM_TYPES, Stream
 from .vae import decoder, slice_bytes
@@ -80,7 +81,7 @@ class StreamToImages(io.ComfyNode):
         check_memory(4 * 3 * len(requested) * pixels.height * pixels.width, plural(len(requested), "frame"))
         images = torch.empty(len(requested), pixels.height, pixels.width, 3)
         chunk_decoder = decoder(vae, stream.latent_format)
-        with StreamRun(stream, beside=[vae.patcher], memory=slice_bytes(vae, stream.spec.shape)) as run:
+        with StreamRun(stream, beside=[decoder_patcher(vae)], memory=slice_bytes(vae, stream.spec.shape)) as run:
             start = 0
             for decoded in run.shown(run.stage("decoding", run.decoded(chunk_decoder), QUEUE_DEPTH)):
                 frames = decoded.frames.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from ..longlive_core.take.changes import Changes
 from ..longlive_core.take.pace import load_pace
 from ..longlive_core.take.take import FILE, FILM_FILE, GIVEN_VIDEO, WORKFLOW, bytes_in
 from ..longlive_core.types import BlockSpec
+from ..longlive_core.units import percent_encoded
 from .kept_take import FOLDER
 
 PATH = "/longlive/takes"
 TITLE_CHARACTERS = 60
-UNRESERVED = f"{string.ascii_letters}{string.digits}-_.~"
 
 
 class TakeView:
@@ -88,6 +87,7 @@ class TakeView:
             "text": version.text,
             "seed": version.seed,
             "made": version.made,
+            "accepted": self.take.shots[shot].accepted == number,
             "blocks": sum(self.take.path(spec, number).is_file() for spec in specs),
             "bytes": bytes_in(self.take.shot_folder(shot, number)),
             "still": self._still(shot, number),
@@ -99,17 +99,23 @@ class TakeView:
             time = self.take.still(shot, version).stat().st_mtime_ns
         except OSError:
             return None
-        return f"{PATH}/{_encoded(self.name)}/shots/{shot + 1}/versions/{version}/still?t={time // 10**6}"
+        return f"{PATH}/{percent_encoded(self.name)}/shots/{shot + 1}/versions/{version}/still?t={time // 10**6}"
 
-    def _film(self) -> dict[str, str] | None:
-        """The film's file as the host's /view takes it, if it is in the output folder."""
+    @property
+    def film(self) -> Path | None:
+        """The film's file, if it is in the output folder."""
         try:
             film = json.loads((self.take.folder / FILM_FILE).read_text("utf-8"))
             path = self._output / str(film["subfolder"]) / str(film["filename"])
         except (OSError, ValueError, KeyError, TypeError):
             path = self.take.film
         path = path.resolve()
-        if not path.is_file() or not path.is_relative_to(self._output):
+        return path if path.is_file() and path.is_relative_to(self._output) else None
+
+    def _film(self) -> dict[str, str] | None:
+        """The film's file as the host's /view takes it."""
+        path = self.film
+        if path is None:
             return None
         subfolder = path.parent.relative_to(self._output).as_posix()
         return {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": "output"}
@@ -145,15 +151,12 @@ def changes_json(changes: Changes) -> dict[str, Any]:
                 "first": shot.first,
                 "blocks": list(shot.blocks),
                 "version": shot.version,
+                "source": None if shot.source is None else shot.source + 1,
+                "board": shot.board,
             }
             for shot in changes.shots
         ],
     }
-
-
-def _encoded(name: str) -> str:
-    """The name as one part of an address, as encodeURIComponent writes it."""
-    return "".join(chr(byte) if chr(byte) in UNRESERVED else f"%{byte:02X}" for byte in name.encode())
 
 
 def _title(take: Take) -> str:

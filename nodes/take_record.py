@@ -11,23 +11,20 @@ from typing import Any
 
 import folder_paths
 from comfy.cli_args import args
-from PIL import Image
 
 from ..longlive_core.film.kept_store import KeptStore
 from ..longlive_core.film.take_store import TakeStore
+from ..longlive_core.pipeline.stills import still_at
 from ..longlive_core.pipeline.write import Written
 from ..longlive_core.take import Take
-from ..longlive_core.take.block_file import write_atomically, write_text
+from ..longlive_core.take.block_file import write_text
 from ..longlive_core.take.pace import save_pace
+from ..longlive_core.take.stills import save_still
 from ..longlive_core.take.take import FILM_FILE, WORKFLOW
 from .run_stream import StreamRun
 from .types import Stream
 
 log = logging.getLogger(__name__)
-
-STILL_PIXELS, STILL_QUALITY = 256, 85
-# The latent frame of a shot's first block that the still shows.
-STILL_AT = 3
 
 
 class TakeRecord:
@@ -56,39 +53,37 @@ class TakeRecord:
         return [] if error is None else [f"the film is whole, but its take is not: {error}"]
 
     @contextmanager
-    def of_run(self, run: StreamRun, film: Mapping[str, str], extra: Mapping[str, Any] | None) -> Iterator[None]:
-        """Records file and workflow at the beginning, and the pace however the run ends.
+    def of_run(
+        self, run: StreamRun, film: Mapping[str, str], workflow: Callable[[], Mapping[str, Any] | None]
+    ) -> Iterator[None]:
+        """Records file and workflow at the beginning, and workflow and pace however the run ends.
 
-        film: the fields of the host's /view. extra: the prompt's extra_pnginfo.
+        film: the fields of the host's /view. workflow: returns the workflow with the script that the film follows.
         """
-        workflow = None if args.disable_metadata else (extra or {}).get("workflow")
         self._write_json(FILM_FILE, {"filename": film["name"], "subfolder": film["subfolder"], "type": film["type"]})
-        if workflow is not None:
-            self._write_json(WORKFLOW, workflow)
+        begun = workflow()
+        self._write_workflow(begun)
         try:
             yield
         finally:
+            if (followed := workflow()) != begun:
+                self._write_workflow(followed)
             if self.take is not None and (seconds := run.seconds_per_block) is not None:
                 self._try(lambda take: save_pace(take.folder, seconds))
 
     def add(self, written: Written) -> None:
-        """Stores a frame of a shot's first block beside the blocks of its version.
-
-        It is one of latent frame STILL_AT: the decoder blends the very first ones with the shot before.
-        """
+        """Stores the still of a shot beside the blocks of its version."""
         self._piece = self._piece + 1 if written.block.index == self._block else 0
         self._block = written.block.index
-        at = min(STILL_AT, written.block.frames - 1)
+        at = still_at(written.block)
         if written.frames is None or self._piece != at or not self._film.plan.begins_shot(written.block):
             return
-        image = Image.fromarray(written.frames[-1].numpy())
-        image.thumbnail((STILL_PIXELS, STILL_PIXELS))
-        shot = written.block.shot
+        shot, frame = written.block.shot, written.frames[-1]
+        self._try(lambda take: save_still(take, shot, take.shots[shot].chosen, frame))
 
-        def save(take: Take) -> None:
-            write_atomically(take.still(shot, take.shots[shot].chosen), lambda path: _save(image, path))
-
-        self._try(save)
+    def _write_workflow(self, workflow: Mapping[str, Any] | None) -> None:
+        if workflow is not None and not args.disable_metadata:
+            self._write_json(WORKFLOW, workflow)
 
     def _write_json(self, name: str, content: object) -> None:
         text = json.dumps(content) + "\n"
@@ -101,7 +96,3 @@ class TakeRecord:
             write(self.take)
         except OSError as error:
             log.info("LongLive: %s", error)
-
-
-def _save(image: Image.Image, path: Path) -> None:
-    image.save(path, "JPEG", quality=STILL_QUALITY)

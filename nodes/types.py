@@ -14,6 +14,7 @@ from ..longlive_core.film.live_script import LiveScript
 from ..longlive_core.script import BlockPlan, ShotScript
 from ..longlive_core.take.settings import Settings
 from .film_spec import FilmSpec
+from .sources import Sources
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Stream:
     spec: what samples the film. node, title: id and name of the node that samples it and shows its progress. earlier:
     the stream that this one continues. recorded: the node's settings that change a block's bits, None for a stream that
     samples nothing. script: the script of the whole film, if the user wrote one. live: the script of this node's shots,
-    which may change while the film is sampled. notes: what the node says beside its progress.
+    which may change while the film is sampled. notes: what the node says beside its progress. sources: the nodes that
+    lead to this one, None if it is not known.
     """
 
     film: Film
@@ -57,6 +59,7 @@ class Stream:
     script: ShotScript | None = None
     live: LiveScript | None = None
     notes: tuple[str, ...] = ()
+    sources: Sources | None = None
 
     @property
     def chain(self) -> list[Stream]:
@@ -69,6 +72,12 @@ class Stream:
         if not self.film.needs_model:
             return []
         return [*([] if self.earlier is None else self.earlier.unfinished), self]
+
+    @property
+    def changed_scripts(self) -> dict[str, str]:
+        """The scripts that were changed while the film was made, by the node that samples their shots."""
+        lives = {member.node: member.live for member in self.chain if member.live is not None}
+        return {node: live.text for node, live in lives.items() if live.text is not None}
 
     @property
     def first(self) -> int:

@@ -12,11 +12,12 @@ from comfy.taesd.taehv import TAEHV
 from torch import Tensor
 
 from ..longlive_core.mini.preview import RGB_BIAS, RGB_FACTORS
+from ..longlive_core.transfer import to_device
 from ..longlive_core.types import LATENT_CHANNELS, LatentShape
-from ..longlive_core.vae import ChunkDecoder, WanVAE
-
-# The most earlier latent frames that a tiny decoder's frame depends on: six of its blocks look back one, three a half.
-TINY_CONTEXT = 8
+from ..longlive_core.vae import WanVAE
+from ..longlive_core.vae.config import VAEConfig
+from .native_vae import decoder_patcher
+from .tiny_decoder import TINY_REACH, decode_tiny
 
 
 class HostedVAE:
@@ -25,17 +26,19 @@ class HostedVAE:
     def __init__(self, vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat) -> None:
         self._format = latent_format
         self._model = vae.first_stage_model
+        self._decoder = decoder_patcher(vae).model
         self._device: torch.device = vae.device
         self._dtype: torch.dtype = vae.vae_dtype
 
     def to_vae_space(self, latents: Tensor) -> Tensor:
-        return self._format.process_out(latents.to(self._device, torch.float32)).to(self._dtype)
+        # Before the copy, because the host's formats copy their statistics to the device of the latents in every call.
+        return to_device(self._format.process_out(latents.float()).to(self._dtype), self._device)
 
     def decode_chunk(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (each VAE's own)
-        if isinstance(self._model, WanVAE):
-            return self._model.decode_chunk(latents, state)
+        if isinstance(self._decoder, WanVAE):
+            return self._decoder.decode_chunk(latents, state)
         if isinstance(self._model, TAEHV):
-            return self._tiny(latents, state)
+            return decode_tiny(self._model, latents, state)
         return self._wan(latents, state)
 
     def encode_chunk(self, video: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (each VAE's own)
@@ -57,6 +60,13 @@ class HostedVAE:
     def normalise(self, latents: Tensor) -> Tensor:
         return self._format.process_in(latents)
 
+    @property
+    def reach(self) -> int:
+        """How many earlier latent frames the pixels of a frame depend on."""
+        if isinstance(self._model, WanVAE):
+            return self._model.config.decoder_reach
+        return TINY_REACH if isinstance(self._model, TAEHV) else VAEConfig().decoder_reach
+
     def _wan(self, latents: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
         """Decodes like the host's `WanVAE.decode`, but returns the feature cache between pieces."""
         first = state is None
@@ -67,14 +77,6 @@ class HostedVAE:
             pieces.append(self._model.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=first))
             first = False
         return wan22.unpatchify(torch.cat(pieces, dim=2), patch_size=2), cache
-
-    def _tiny(self, latents: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Decodes with a tiny decoder, which has no state: the earlier latent frames are decoded again."""
-        seen = latents if state is None else torch.cat((state, latents), dim=2)
-        video = self._model.decode(seen)
-        if state is not None:
-            video = video[:, :, -latents.shape[2] * self._model.t_upscale :]
-        return video.mul(2).sub(1), seen[:, :, -TINY_CONTEXT:]
 
 
 def check_vae(vae: comfy.sd.VAE, what: str = "VAE") -> None:
@@ -107,7 +109,7 @@ def slice_bytes(vae: comfy.sd.VAE, shape: LatentShape) -> int:
     return 0 if isinstance(vae.first_stage_model, WanVAE) else int(vae.memory_used_decode(frame, vae.vae_dtype))
 
 
-def decoder(vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat) -> ChunkDecoder:
+def decoder(vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat) -> HostedVAE:
     """Returns the VAE as a `ChunkDecoder`. Raises ValueError as `check_pair` does."""
     check_pair(vae, latent_format)
     return HostedVAE(vae, latent_format)

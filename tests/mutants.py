@@ -52,6 +52,10 @@ MUTANTS = (
     Mutant("a block's digest is of its first frame", "latents.contiguous().numpy().tobytes()", "latents[:, :, :1].contiguous().numpy().tobytes()", TAKE),
     Mutant("append leaves a shot with a time on the clock", "shot.duration is None or shot.start is not None", "shot.duration is None", TAKE),
     Mutant("a copied take writes the original's film", "if Path(name).with_suffix(SUFFIX).name != folder.name:", "if False:", "own_film"),
+    Mutant("a still stays where its text changed", "return spec.prompt, spec.seed, spec.cut, spec.frames", "return spec.seed, spec.cut, spec.frames", "board"),
+    Mutant("a live script passes a stored beginning by", "if not self._storyboard and stored != spec:", "if False:", "board"),
+    Mutant("blocks are kept behind another beginning", "elif not torch.equal(stored.latents, block.latents):", "elif False:", "board"),
+    Mutant("another version is accepted too", "return self.accepted == self.chosen", "return self.accepted is not None", "board"),
     # video/
     Mutant("HLG has no system gamma", "scene * luminance.pow(0.2)[..., None]", "scene", "clip"),
     Mutant("light stays in the primaries of the video", " @ _to_bt709(colours.primaries).T", "", "clip"),

@@ -34,6 +34,7 @@ CORE = (
     "model",
     "script",
     "video",
+    "parallel",
 )
 HOST = (
     "comfy",

@@ -1,8 +1,10 @@
-"""NVFP4 slots of the KV cache of one layer: blocks of tokens are quantised into slots and dequantised from them.
+"""Quantised slots of the KV cache of one layer: blocks of tokens are quantised into slots and dequantised from them.
 
 Scales are in row order, not in the 128x4 layout of the tensor cores; even columns of a matrix are in the low nibble.
 Both functions write in place and never wait for the device.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 
@@ -26,11 +28,20 @@ def append_nvfp4(x: Tensor, values: Tensor, scales: Tensor, amax: Tensor, slot: 
         amax[element, slot] = packed.amax
 
 
-def read_nvfp4(values: Tensor, scales: Tensor, amax: Tensor, rule: str, slots: Sequence[int], out: Tensor) -> None:
-    """Dequantises `slots` into their places in `out`, rounding once, to the dtype of `out`. Other tokens stay.
+def read_nvfp4(
+    values: Tensor,
+    scales: Tensor,
+    amax: Tensor,
+    rule: str,
+    slots: Sequence[int],
+    out: Tensor,
+    mean: Tensor | None = None,
+) -> None:
+    """Dequantises `slots` into their places in `out`, rounding to the dtype of `out`. Other tokens stay.
 
     values, scales, amax: as in `append_nvfp4`. rule: the one that the slots were written with. out: `[B, S · T, H, D]`,
-    where slot s holds tokens s · T to (s + 1) · T − 1. Raises ValueError for an unknown rule.
+    where slot s holds tokens s · T to (s + 1) · T − 1. mean: float32 `[B, S, 1, H, D]`, added to every token of a slot
+    after the first rounding, and the sum is rounded again. Raises ValueError for an unknown rule.
     """
     denominator = denominator_of(rule)
     channels = out.shape[-1]
@@ -44,3 +55,15 @@ def read_nvfp4(values: Tensor, scales: Tensor, amax: Tensor, rule: str, slots: S
             )
             matrix = blocks[slot].view(-1, channels)
             dequantize_nvfp4(packed, (len(matrix), channels), out.dtype, swizzled=False, out=matrix)
+            if mean is not None:
+                blocks[slot].add_(mean[element, slot])
+
+
+def read_fp8(values: Tensor, scales: Tensor, slots: Sequence[int], out: Tensor) -> None:
+    """Multiplies the E4M3 numbers of `slots` with their scales, into their places in `out`, rounding once.
+
+    values `[B, S, T, H, D]` float8_e4m3fn, scales `[B, S, T, H, 1]` float32. out: as in `read_nvfp4`.
+    """
+    tokens = out.unflatten(1, (values.shape[1], -1))
+    for slot in slots:
+        tokens[:, slot].copy_(values[:, slot]).mul_(scales[:, slot])

@@ -11,13 +11,24 @@ from torch.nn import functional as F
 
 from ..nvfp4_format import (
     BLOCK,
-    MIN_AMAX,
     NVFP4,
     check_packed,
+    check_uniforms,
     denominator_of,
     padded_shape,
     swizzle_scales,
     unswizzle_scales,
+)
+from .nvfp4_rounding import (
+    add_magic,
+    block_errors,
+    candidate_scales,
+    choose_scales,
+    codes_of,
+    encode_factor,
+    magic_of,
+    round_stochastic,
+    unsaturated,
 )
 
 _STRIP = 1 << 21
@@ -47,6 +58,36 @@ def quantize_nvfp4(
         codes, chosen = _quantize(part.reshape(-1, rest, width // BLOCK, BLOCK), amax, rule, denominator)
         values[strip] = _pack(codes.view(-1, width), high_first)[:count]
         scales[strip] = chosen.expand(-1, rest, -1, 1).reshape(-1, width // BLOCK)[:count]
+    return NVFP4(values, swizzle_scales(scales) if swizzled else scales, amax, denominator)
+
+
+def quantize_nvfp4_stochastic(
+    x: Tensor, uniforms: Tensor, rule: str = "mse", *, unbiased: bool = True, swizzled: bool = True
+) -> NVFP4:
+    """Quantises a matrix to NVFP4 with stochastic rounding: up or down, with a probability that keeps the mean.
+
+    x: `[M, K]`, any float dtype. uniforms: random numbers in [0, 1), float32 `[M, K]`. swizzled: as in
+    `quantize_nvfp4`. unbiased: choose the scale of a block by the errors of nearest rounding, and take the next larger
+    one where its largest value would saturate; then the mean over many uniforms is x. Otherwise, as LongLive 2.0 does,
+    scales may saturate, and a 4-over-6 rule compares the errors of values that are rounded stochastically already,
+    which favours small ones; it rounds for each candidate, with uniforms `[2, M, K]`, first those of the scale of 6.
+
+    Raises ValueError for an unknown rule and for uniforms of another shape.
+    """
+    rows, columns = x.shape
+    denominator = denominator_of(rule)
+    check_uniforms(uniforms, x, rule, unbiased)
+    height, width = padded_shape(rows, columns, swizzled)
+    amax = torch.stack(torch.aminmax(x.detach())).float().abs().amax()
+    values = x.new_zeros(height, width // 2, dtype=torch.uint8)
+    scales = x.new_zeros(height, width // BLOCK, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    for strip in _strips(values[:rows]):
+        pad = (0, width - columns)
+        part = F.pad(x.detach()[strip].float(), pad).view(-1, 1, width // BLOCK, BLOCK)
+        random = F.pad(uniforms.view(-1, rows, columns)[:, strip] - 0.5, pad).view(-1, *part.shape)
+        codes, chosen = _quantize_stochastic(part, random, amax, rule, denominator, unbiased)
+        values[strip] = _pack(codes.view(-1, width), False)
+        scales[strip] = chosen.view(-1, width // BLOCK)
     return NVFP4(values, swizzle_scales(scales) if swizzled else scales, amax, denominator)
 
 
@@ -87,48 +128,34 @@ def _strips(values: Tensor, height: int = 1) -> list[slice]:
 
 def _quantize(blocks: Tensor, amax: Tensor, rule: str, denominator: float) -> tuple[Tensor, Tensor]:
     """float32 `[G, H, C, 16]` → codes uint8 of the same shape, and scales float8 `[G, 1, C, 1]`."""
-    # Zero makes all scales and all codes zero.
-    encode = torch.where(amax >= MIN_AMAX, amax.new_full((), denominator) / amax, 0.0)
-    magnitudes = blocks.abs()
-    peaks = magnitudes.amax((1, 3), keepdim=True)
-    base = peaks / amax.new_full((), 4.0 if rule == "static_4" else 6.0) * encode
-    scales = _e4m3(base)
-    if rule not in ("static_6", "static_4"):
-        smaller = _e4m3(1.5 * base)
-        errors = [_error(magnitudes, s, encode, amax, rule, denominator) for s in (smaller, scales)]
-        scales = torch.where(errors[0] < errors[1], smaller, scales)
-    shifted, _ = _add_magic(magnitudes, scales, encode)
-    bits = shifted.view(torch.int32)
-    # The biased exponent is 149 + e (see `_add_magic`), and the low mantissa bits count steps of the grid from zero.
-    codes = (bits >> 22).sub_(298).add_(bits & 15)
-    codes.bitwise_or_((blocks.view(torch.int32) >> 28).bitwise_and_(8)).mul_(scales > 0)
-    return codes.to(torch.uint8), scales.to(torch.float8_e4m3fn)
+    encode, magnitudes = encode_factor(amax, denominator), blocks.abs()
+    scales = choose_scales(magnitudes, encode, amax, rule, denominator)
+    shifted, _ = add_magic(magnitudes, scales, encode)
+    return codes_of(shifted, blocks.view(torch.int32), scales), scales.to(torch.float8_e4m3fn)
 
 
-def _e4m3(x: Tensor) -> Tensor:
-    return x.clamp(max=448.0).to(torch.float8_e4m3fn).float()
-
-
-def _error(magnitudes: Tensor, scales: Tensor, encode: Tensor, amax: Tensor, rule: str, denominator: float) -> Tensor:
-    """Quantisation error by the rule, `[G, 1, C, 1]`, over the values of each scale; magnitudes `[G, H, C, 16]`."""
-    shifted, magic = _add_magic(magnitudes, scales, encode)
-    error = shifted.sub_(magic).mul_(scales).mul_(amax).div_(amax.new_full((), denominator)).sub_(magnitudes)
-    if rule == "mse":
-        return error.square_().sum((1, 3), keepdim=True)
-    return error.abs_().sum((1, 3), keepdim=True) if rule == "mae" else error.abs_().amax((1, 3), keepdim=True)
-
-
-def _add_magic(magnitudes: Tensor, scales: Tensor, encode: Tensor) -> tuple[Tensor, Tensor]:
-    """Scaled magnitudes plus a magic number that rounds them to the E2M1 grid, and the magic number.
-
-    The grid at a magnitude m has the step 2^e / 2, where 2^e is 1, 2 or 4, the power of two at or below m (at least 1).
-    The magic number is 2^(e + 22), where float32 has just this spacing, so the sum rounds m to nearest, ties to even.
-    """
-    reciprocal = torch.where(scales > 0, (encode.reciprocal() * scales).reciprocal(), 0.0)
-    scaled = (magnitudes * reciprocal).clamp_(max=6.0)
-    powers = (scaled.view(torch.int32) & 0x7F800000).clamp_(min=0x3F800000).add_(22 << 23)
-    magic = powers.view(torch.float32)
-    return scaled.add_(magic), magic
+def _quantize_stochastic(
+    blocks: Tensor, random: Tensor, amax: Tensor, rule: str, denominator: float, unbiased: bool
+) -> tuple[Tensor, Tensor]:
+    """As `_quantize`; random: numbers in [−½, ½), `[N, G, H, C, 16]`, for each of N candidates."""
+    encode, magnitudes = encode_factor(amax, denominator), blocks.abs()
+    if unbiased:
+        scales = unsaturated(choose_scales(magnitudes, encode, amax, rule, denominator), magnitudes, encode)
+        rounded = round_stochastic(magnitudes, scales, encode, random[0])
+    else:
+        scales, *smaller = candidate_scales(magnitudes, encode, rule)
+        rounded = round_stochastic(magnitudes, scales, encode, random[0])
+        if smaller:
+            other = round_stochastic(magnitudes, smaller[0], encode, random[1])
+            errors = [
+                block_errors(values.clone(), s, magnitudes, amax, rule, denominator)
+                for values, s in ((other, smaller[0]), (rounded, scales))
+            ]
+            better = errors[0] < errors[1]
+            scales, rounded = torch.where(better, smaller[0], scales), torch.where(better, other, rounded)
+    signs = blocks.view(torch.int32) ^ rounded.view(torch.int32)
+    shifted = rounded.abs_().add_(magic_of(rounded))
+    return codes_of(shifted, signs, scales), scales.to(torch.float8_e4m3fn)
 
 
 def _pack(codes: Tensor, high_first: bool) -> Tensor:

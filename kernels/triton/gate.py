@@ -2,11 +2,11 @@
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-from .norm import layer_normed, modulated
-from .rows import check_shape, launch, load_row, per_run, round_as, run_offset, store_as, this_row
+from .fp8 import empty_fp8
+from .gate_kernels import gate_residual_kernel, gate_residual_modulate_kernel, gate_residual_norm_kernel
+from .rows import check_shape, launch, per_run
 
 
 def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def gate_residual(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     gate = per_run("gate", gate, x)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     launch(
-        *(_gate_residual, batch * length, x.contiguous(), y.contiguous(), gate, out),
+        *(gate_residual_kernel, batch * length, x.contiguous(), y.contiguous(), gate, out),
         *(width, length, *_layout(gate)),
         BLOCK=triton.next_power_of_2(width),
     )
@@ -35,18 +35,41 @@ def gate_residual_norm(
     x and y `[B, L, C]`, gate `[B, F, C]` with L a multiple of F, weight and bias `[C]`; returns two `[B, L, C]` in x's
     dtype. The sum is that of `gate_residual`; the norm is rounded once, after the bias.
     """
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return _launch_norm(x, y, gate, weight, bias, out, None, eps), out
+
+
+def gate_residual_norm_fp8(
+    x: Tensor, y: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`gate_residual_norm` with its norm by `quantize_fp8_rows`: the sum, codes `[B, L, C]` and scales `[B, L, 1]`."""
+    codes, scales = empty_fp8(x)
+    return _launch_norm(x, y, gate, weight, bias, codes, scales, eps), codes.view(torch.float8_e4m3fn), scales
+
+
+def _launch_norm(
+    x: Tensor,
+    y: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    out: Tensor,
+    out_scales: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """Writes the norm to `out` and returns the sum."""
     batch, length, width = x.shape
     check_shape("y", y, tuple(x.shape))
     check_shape("weight", weight, (width,))
     check_shape("bias", bias, (width,))
     gate = None if gate is None else per_run("gate", gate, x)
-    total, out = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
+    total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     launch(
-        *(_gate_residual_norm, batch * length, x.contiguous(), y.contiguous(), gate),
-        *(weight.contiguous(), bias.contiguous(), total, out, width, length, *_layout(gate), eps),
+        *(gate_residual_norm_kernel, batch * length, x.contiguous(), y.contiguous(), gate),
+        *(weight.contiguous(), bias.contiguous(), total, out, out_scales, width, length, *_layout(gate), eps),
         BLOCK=triton.next_power_of_2(width),
     )
-    return total, out
+    return total
 
 
 def gate_residual_modulate(
@@ -57,115 +80,52 @@ def gate_residual_modulate(
     x and y `[B, L, C]`, gate, scale and shift `[B, F, C]` with L a multiple of F; returns two `[B, L, C]` in x's dtype,
     rounded like `gate_residual` and `layer_norm_modulate`.
     """
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    return _launch_modulate(x, y, gate, scale, shift, out, None, eps), out
+
+
+def gate_residual_modulate_fp8(
+    x: Tensor, y: Tensor, gate: Tensor | None, scale: Tensor, shift: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`gate_residual_modulate` with its norm by `quantize_fp8_rows`: the sum, codes `[B, L, C]`, scales `[B, L, 1]`."""
+    codes, scales = empty_fp8(x)
+    return _launch_modulate(x, y, gate, scale, shift, codes, scales, eps), codes.view(torch.float8_e4m3fn), scales
+
+
+def _launch_modulate(
+    x: Tensor,
+    y: Tensor,
+    gate: Tensor | None,
+    scale: Tensor,
+    shift: Tensor,
+    out: Tensor,
+    out_scales: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """Writes the modulated norm to `out` and returns the sum."""
     batch, length, width = x.shape
     check_shape("y", y, tuple(x.shape))
     gate = None if gate is None else per_run("gate", gate, x)
     scale, shift = per_run("scale", scale, x), per_run("shift", shift, x)
-    total, out = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2))
+    total = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     launch(
-        *(_gate_residual_modulate, batch * length, x.contiguous(), y.contiguous(), gate, scale, shift, total, out),
-        *(width, length, *_layout(gate), *_layout(scale), *_layout(shift), eps),
+        *(
+            gate_residual_modulate_kernel,
+            batch * length,
+            x.contiguous(),
+            y.contiguous(),
+            gate,
+            scale,
+            shift,
+            total,
+            out,
+        ),
+        *(out_scales, width, length, *_layout(gate), *_layout(scale), *_layout(shift), eps),
         BLOCK=triton.next_power_of_2(width),
     )
-    return total, out
+    return total
 
 
 def _layout(value: Tensor | None) -> tuple[int, int, int]:
     """F, and the strides of B and F, of a value `[B, F, C]`; for no gate, values that are not used."""
     return (1, 0, 0) if value is None else (value.shape[1], value.stride(0), value.stride(1))
-
-
-@triton.jit
-def gated(
-    x: tl.tensor,
-    y: tl.tensor,
-    gate: tl.tensor | None,
-    row: tl.tensor,
-    offsets: tl.tensor,
-    mask: tl.tensor,
-    width: tl.tensor,
-    length: tl.tensor,
-    runs: tl.tensor,
-    gate_batch: tl.tensor,
-    gate_run: tl.tensor,
-) -> tl.tensor:
-    """Row `row` of x + gate · y, rounded to x's dtype after the product and the sum."""
-    value = load_row(y + row * width, offsets, mask)
-    if gate is not None:
-        factor = load_row(gate + run_offset(row, length, runs, gate_batch, gate_run), offsets, mask)
-        value = round_as(value * round_as(factor, x), x)
-    return round_as(load_row(x + row * width, offsets, mask) + value, x)
-
-
-@triton.jit
-def _gate_residual(
-    x: tl.tensor,
-    y: tl.tensor,
-    gate: tl.tensor,
-    out: tl.tensor,
-    width: tl.tensor,
-    length: tl.tensor,
-    runs: tl.tensor,
-    gate_batch: tl.tensor,
-    gate_run: tl.tensor,
-    BLOCK: tl.constexpr,
-) -> None:
-    row, offsets, mask = this_row(width, BLOCK)
-    value = gated(x, y, gate, row, offsets, mask, width, length, runs, gate_batch, gate_run)
-    store_as(out + row * width + offsets, value, mask)
-
-
-@triton.jit
-def _gate_residual_norm(
-    x: tl.tensor,
-    y: tl.tensor,
-    gate: tl.tensor | None,
-    weight: tl.tensor,
-    bias: tl.tensor,
-    total: tl.tensor,
-    out: tl.tensor,
-    width: tl.tensor,
-    length: tl.tensor,
-    runs: tl.tensor,
-    gate_batch: tl.tensor,
-    gate_run: tl.tensor,
-    eps: tl.tensor,
-    BLOCK: tl.constexpr,
-) -> None:
-    row, offsets, mask = this_row(width, BLOCK)
-    value = gated(x, y, gate, row, offsets, mask, width, length, runs, gate_batch, gate_run)
-    store_as(total + row * width + offsets, value, mask)
-    w, b = round_as(load_row(weight, offsets, mask), x), round_as(load_row(bias, offsets, mask), x)
-    store_as(out + row * width + offsets, layer_normed(value, mask, width, eps) * w + b, mask)
-
-
-@triton.jit
-def _gate_residual_modulate(
-    x: tl.tensor,
-    y: tl.tensor,
-    gate: tl.tensor,
-    scale: tl.tensor,
-    shift: tl.tensor,
-    total: tl.tensor,
-    out: tl.tensor,
-    width: tl.tensor,
-    length: tl.tensor,
-    gate_runs: tl.tensor,
-    gate_batch: tl.tensor,
-    gate_run: tl.tensor,
-    scale_runs: tl.tensor,
-    scale_batch: tl.tensor,
-    scale_run: tl.tensor,
-    shift_runs: tl.tensor,
-    shift_batch: tl.tensor,
-    shift_run: tl.tensor,
-    eps: tl.tensor,
-    BLOCK: tl.constexpr,
-) -> None:
-    row, offsets, mask = this_row(width, BLOCK)
-    scale += run_offset(row, length, scale_runs, scale_batch, scale_run)
-    shift += run_offset(row, length, shift_runs, shift_batch, shift_run)
-    value = gated(x, y, gate, row, offsets, mask, width, length, gate_runs, gate_batch, gate_run)
-    store_as(total + row * width + offsets, value, mask)
-    normed = layer_normed(value, mask, width, eps)
-    store_as(out + row * width + offsets, modulated(normed, scale, shift, offsets, mask, out), mask)

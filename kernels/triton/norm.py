@@ -5,8 +5,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .fp8 import empty_fp8, store_fp8_row
 from .rope import angles, rotated
-from .rows import check_shape, launch, load_row, per_run, round_as, run_offset, store_as, this_row
+from .rows import check_shape, launch, load_row, per_run, round_as, run_offset, spaced_rows, store_as, this_row
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -17,10 +18,10 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     width = x.shape[-1]
     check_shape("weight", weight, (width,))
-    x = x.contiguous()
-    out = torch.empty_like(x)
+    x, stride = spaced_rows(x)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     launch(
-        *(_rms_norm, x.numel() // width, x, weight.contiguous(), out, width, eps),
+        *(_rms_norm, x.numel() // width, x, weight.contiguous(), out, width, stride, eps),
         BLOCK=triton.next_power_of_2(width),
     )
     return out
@@ -48,9 +49,10 @@ def rms_norm_rope(
     check_shape("out", out, shape)
     rotation = None if cos is None or sin is None else angles(cos, sin, batch, length, shape[-1] // 2)
     target = out.view(torch.uint8) if out.dtype == torch.float8_e4m3fn else out
+    x, stride = spaced_rows(x)
     launch(
-        *(_rms_norm_rope, batch * length, x.contiguous(), weight.contiguous(), *(rotation or (None, None)), target),
-        *(width, length, rotation[0].shape[0] if rotation else 1, shape[-1], *out.stride(), eps),
+        *(_rms_norm_rope, batch * length, x, weight.contiguous(), *(rotation or (None, None)), target),
+        *(width, stride, length, rotation[0].shape[0] if rotation else 1, shape[-1], *out.stride(), eps),
         BLOCK=triton.next_power_of_2(width),
     )
     return out
@@ -62,16 +64,28 @@ def layer_norm_modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> 
     x `[B, L, C]`, scale and shift `[B, F, C]` with L a multiple of F; returns `[B, L, C]` in x's dtype. Rounded to x's
     dtype after the norm and after each operation of the modulation.
     """
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    _launch_modulate(x, scale, shift, out, None, eps)
+    return out
+
+
+def layer_norm_modulate_fp8(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`quantize_fp8_rows` of `layer_norm_modulate`: codes float8_e4m3fn `[B, L, C]` and scales float32 `[B, L, 1]`."""
+    codes, scales = empty_fp8(x)
+    _launch_modulate(x, scale, shift, codes, scales, eps)
+    return codes.view(torch.float8_e4m3fn), scales
+
+
+def _launch_modulate(
+    x: Tensor, scale: Tensor, shift: Tensor, out: Tensor, out_scales: Tensor | None, eps: float
+) -> None:
     batch, length, width = x.shape
     scale, shift = per_run("scale", scale, x), per_run("shift", shift, x)
-    x = x.contiguous()
-    out = torch.empty_like(x)
     launch(
-        *(_layer_norm_modulate, batch * length, x, scale, shift, out, width, length, scale.shape[1], shift.shape[1]),
-        *(*scale.stride()[:2], *shift.stride()[:2], eps),
+        *(_layer_norm_modulate, batch * length, x.contiguous(), scale, shift, out, out_scales, width, length),
+        *(scale.shape[1], shift.shape[1], *scale.stride()[:2], *shift.stride()[:2], eps),
         BLOCK=triton.next_power_of_2(width),
     )
-    return out
 
 
 @triton.jit
@@ -93,19 +107,43 @@ def layer_normed(row: tl.tensor, mask: tl.tensor, width: tl.tensor, eps: tl.tens
 
 @triton.jit
 def modulated(
-    row: tl.tensor, scale: tl.tensor, shift: tl.tensor, offsets: tl.tensor, mask: tl.tensor, out: tl.tensor
+    row: tl.tensor, scale: tl.tensor, shift: tl.tensor, offsets: tl.tensor, mask: tl.tensor, x: tl.tensor
 ) -> tl.tensor:
-    """row · (1 + scale) + shift for pointers to one scale and shift, rounded to out's dtype after every operation."""
-    factor = round_as(1.0 + round_as(load_row(scale, offsets, mask), out), out)
-    return round_as(round_as(row, out) * factor, out) + round_as(load_row(shift, offsets, mask), out)
+    """row · (1 + scale) + shift for pointers to one scale and shift, rounded to x's dtype but after the sum."""
+    factor = round_as(1.0 + round_as(load_row(scale, offsets, mask), x), x)
+    return round_as(round_as(row, x) * factor, x) + round_as(load_row(shift, offsets, mask), x)
+
+
+@triton.jit
+def store_row(
+    out: tl.tensor,
+    scales: tl.tensor | None,
+    row: tl.tensor,
+    width: tl.tensor,
+    value: tl.tensor,
+    offsets: tl.tensor,
+    mask: tl.tensor,
+    x: tl.tensor,
+) -> None:
+    """Stores a row rounded to x's dtype, and then in E4M3 with its scale if there are `scales`."""
+    if scales is None:
+        store_as(out + row * width + offsets, value, mask)
+    else:
+        store_fp8_row(out, scales, row, width, round_as(value, x), offsets, mask)
 
 
 @triton.jit
 def _rms_norm(
-    x: tl.tensor, weight: tl.tensor, out: tl.tensor, width: tl.tensor, eps: tl.tensor, BLOCK: tl.constexpr
+    x: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    width: tl.tensor,
+    stride: tl.tensor,
+    eps: tl.tensor,
+    BLOCK: tl.constexpr,
 ) -> None:
     row, offsets, mask = this_row(width, BLOCK)
-    store_as(out + row * width + offsets, rms_normed(x + row * width, weight, offsets, mask, width, eps), mask)
+    store_as(out + row * width + offsets, rms_normed(x + row * stride, weight, offsets, mask, width, eps), mask)
 
 
 @triton.jit
@@ -116,6 +154,7 @@ def _rms_norm_rope(
     sin: tl.tensor | None,
     out: tl.tensor,
     width: tl.tensor,
+    stride: tl.tensor,
     length: tl.tensor,
     angle_batch: tl.tensor,
     head_width: tl.tensor,
@@ -127,7 +166,7 @@ def _rms_norm_rope(
     BLOCK: tl.constexpr,
 ) -> None:
     token, offsets, mask = this_row(width, BLOCK)
-    row = rms_normed(x + token * width, weight, offsets, mask, width, eps)
+    row = rms_normed(x + token * stride, weight, offsets, mask, width, eps)
     if cos is not None and sin is not None:
         row = round_as(rotated(row, cos, sin, token, angle_batch * length, head_width // 2, BLOCK), x)
     out += token // length * batch_stride + token % length * token_stride
@@ -141,6 +180,7 @@ def _layer_norm_modulate(
     scale: tl.tensor,
     shift: tl.tensor,
     out: tl.tensor,
+    out_scales: tl.tensor | None,
     width: tl.tensor,
     length: tl.tensor,
     scale_runs: tl.tensor,
@@ -156,4 +196,5 @@ def _layer_norm_modulate(
     scale += run_offset(row, length, scale_runs, scale_batch, scale_run)
     shift += run_offset(row, length, shift_runs, shift_batch, shift_run)
     normed = layer_normed(load_row(x + row * width, offsets, mask), mask, width, eps)
-    store_as(out + row * width + offsets, modulated(normed, scale, shift, offsets, mask, out), mask)
+    value = modulated(normed, scale, shift, offsets, mask, x)
+    store_row(out, out_scales, row, width, value, offsets, mask, x)

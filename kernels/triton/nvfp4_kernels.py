@@ -3,11 +3,12 @@
 import triton
 import triton.language as tl
 
-from .bits import decode_e2m1, decode_e4m3, encode_e2m1, encode_e4m3, round_e2m1
+from .bits import decode_e2m1, decode_e4m3, divide_by, encode_e2m1, encode_e4m3, round_e2m1, round_e2m1_stochastic
 from .rows import part_indices, round_as
 
 
-@triton.jit
+# A slot's amax lies 4 bytes behind the one before it, so that all but some would be compiled a second time.
+@triton.jit(do_not_specialize_on_alignment=["bits"])
 def find_amax(
     x: tl.tensor,
     bits: tl.tensor,
@@ -28,12 +29,13 @@ def find_amax(
     tl.atomic_max(bits + batch * bits_batch, tl.max(tl.max(magnitudes, 1), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["amax"])
 def quantize(
     x: tl.tensor,
     values: tl.tensor,
     scales: tl.tensor,
     amax: tl.tensor,
+    uniforms: tl.tensor,
     rows: tl.tensor,
     columns: tl.tensor,
     height: tl.tensor,
@@ -50,18 +52,26 @@ def quantize(
     GROUP: tl.constexpr,
     SWIZZLED: tl.constexpr,
     HIGH_FIRST: tl.constexpr,
+    ROUNDING: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
-    """Quantises with the amax of `find_amax`; GROUP rows share a scale."""
+    """Quantises with the amax of `find_amax`; GROUP rows share a scale. ROUNDING: see `quantize_batch`."""
     batch = tl.program_id(2).to(tl.int64)
     value = _load(x + batch * x_batch, rows, columns, x_row, x_column, ROWS, COLUMNS)
     largest = tl.load(amax + batch * amax_batch)
     encode = tl.where(largest >= MIN_AMAX, tl.div_rn(DENOMINATOR, tl.maximum(largest, MIN_AMAX)), 0.0)
     blocks = tl.reshape(value, (ROWS // GROUP, GROUP, COLUMNS // 16, 16))
-    code = _choose(tl.abs(blocks), encode, largest, RULE, DENOMINATOR)
-    scale = decode_e4m3(code)
-    codes = encode_e2m1(blocks * _per_value(_reciprocal(scale, encode)))
+    magnitudes = tl.abs(blocks)
+    if ROUNDING == "nearest":
+        code = _choose(magnitudes, encode, largest, RULE, DENOMINATOR)
+        scale = decode_e4m3(code)
+        codes = encode_e2m1(blocks * _per_value(_reciprocal(scale, encode)))
+    else:
+        code, scale, rounded = _round_stochastic(
+            magnitudes, uniforms, rows, columns, encode, largest, RULE, DENOMINATOR, ROUNDING, ROWS, COLUMNS, GROUP
+        )
+        codes = encode_e2m1(rounded) ^ ((blocks.to(tl.uint32, bitcast=True) >> 28) & 8).to(tl.uint8)
     codes = tl.where(_per_value(scale) > 0, codes, 0)
     even, odd = tl.split(tl.reshape(codes, (ROWS, COLUMNS // 2, 2)))
     packed = (even << 4) | odd if HIGH_FIRST else (odd << 4) | even
@@ -79,6 +89,7 @@ def dequantize(
     scales: tl.tensor,
     amax: tl.tensor,
     out: tl.tensor,
+    mean: tl.tensor | None,
     slot_mask: tl.tensor,
     rows: tl.tensor,
     columns: tl.tensor,
@@ -100,7 +111,7 @@ def dequantize(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
-    """Dequantises the slots whose bit is set in `slot_mask`."""
+    """Dequantises the slots whose bit is set in `slot_mask`, and adds the means of their columns if there are any."""
     batch = (tl.program_id(2) // slots).to(tl.int64)
     slot = (tl.program_id(2) % slots).to(tl.int64)
     if (slot_mask.to(tl.int64) >> slot) & 1 == 0:
@@ -116,8 +127,11 @@ def dequantize(
     scale = decode_e4m3(tl.load(scales + batch * scales_batch + slot * scales_slot + position, mask=mask, other=0))
     largest = tl.load(amax + batch * amax_batch + slot * amax_slot)
     value = tl.reshape(value, (ROWS, COLUMNS // 16, 16)) * scale[:, :, None]
-    value = tl.reshape(tl.div_rn(value * largest, DENOMINATOR), (ROWS, COLUMNS))
+    value = tl.reshape(divide_by(value * largest, tl.full((), DENOMINATOR, tl.float32)), (ROWS, COLUMNS))
     row, column, mask = part_indices(rows, columns, ROWS, COLUMNS)
+    if mean is not None:
+        average = tl.load(mean + (batch * slots + slot) * columns + column, mask=column < columns, other=0.0)
+        value = round_as(value, out) + average
     target = out + batch * out_batch + slot * out_slot + row * out_row + column * out_column
     tl.store(target, round_as(value, out), mask=mask)
 
@@ -160,34 +174,117 @@ def _reciprocal(scale: tl.tensor, encode: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
+def _round_stochastic(
+    magnitudes: tl.tensor,
+    uniforms: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
+    encode: tl.tensor,
+    amax: tl.tensor,
+    RULE: tl.constexpr,
+    DENOMINATOR: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    GROUP: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Codes of the scales, the scales, and magnitudes `[G, H, C, 16]` rounded stochastically to the E2M1 grid."""
+    random = _load_random(uniforms, rows, columns, ROWS, COLUMNS, GROUP)
+    if ROUNDING == "unbiased":
+        code = _unsaturated(magnitudes, _choose(magnitudes, encode, amax, RULE, DENOMINATOR), encode)
+    else:
+        code = encode_e4m3(_base_scale(magnitudes, encode, RULE))
+    scale = decode_e4m3(code)
+    rounded = round_e2m1_stochastic(magnitudes * _per_value(_reciprocal(scale, encode)), random)
+    if ROUNDING == "biased" and RULE != "static_6" and RULE != "static_4":
+        random = _load_random(uniforms + rows.to(tl.int64) * columns, rows, columns, ROWS, COLUMNS, GROUP)
+        other_code = encode_e4m3(_base_scale(magnitudes, encode, RULE) * 1.5)
+        other_scale = decode_e4m3(other_code)
+        other = round_e2m1_stochastic(magnitudes * _per_value(_reciprocal(other_scale, encode)), random)
+        better = _error(other, magnitudes, other_scale, amax, RULE, DENOMINATOR) < _error(
+            rounded, magnitudes, scale, amax, RULE, DENOMINATOR
+        )
+        code = tl.where(better, other_code, code)
+        scale = tl.where(better, other_scale, scale)
+        rounded = tl.where(_per_value(better), other, rounded)
+    return code, scale, rounded
+
+
+@triton.jit
+def _load_random(
+    uniforms: tl.tensor,
+    rows: tl.tensor,
+    columns: tl.tensor,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    GROUP: tl.constexpr,
+) -> tl.tensor:
+    """Random numbers in [−½, ½) for this program's values, `[G, H, C, 16]`, with zeros outside the matrix."""
+    row, column, mask = part_indices(rows, columns, ROWS, COLUMNS)
+    random = tl.load(uniforms + row * columns + column, mask=mask, other=0.5)
+    return tl.reshape(random - 0.5, (ROWS // GROUP, GROUP, COLUMNS // 16, 16))
+
+
+@triton.jit
+def _base_scale(magnitudes: tl.tensor, encode: tl.tensor, RULE: tl.constexpr) -> tl.tensor:
+    """Scales of magnitudes `[G, H, C, 16]` before rounding, `[G, C]`: the largest one becomes 6, or 4 for static_4."""
+    peaks = tl.max(tl.max(magnitudes, 3), 1)
+    return tl.div_rn(peaks, 4.0 if RULE == "static_4" else 6.0) * encode
+
+
+@triton.jit
+def _unsaturated(magnitudes: tl.tensor, code: tl.tensor, encode: tl.tensor) -> tl.tensor:
+    """Scales of which those that cannot hold the largest magnitude are replaced by the next larger one of E4M3."""
+    peaks = tl.max(tl.max(magnitudes, 3), 1)
+    scale = decode_e4m3(code)
+    # The limit is SATURATION of `nvfp4_format`.
+    scaled = peaks * _reciprocal(scale, encode)
+    short = (scaled > 6.0 * (1 + 2.0**-20)) | ((scale == 0) & (peaks > 0))  # pyright: ignore[reportOperatorIssue]
+    return tl.where(short, tl.minimum(code + 1, 0x7E), code).to(tl.uint8)
+
+
+@triton.jit
 def _choose(
     magnitudes: tl.tensor, encode: tl.tensor, amax: tl.tensor, RULE: tl.constexpr, DENOMINATOR: tl.constexpr
 ) -> tl.tensor:
     """The scales of magnitudes `[G, H, C, 16]` by the rule, `[G, C]`, as bits of float8_e4m3fn in uint8."""
-    peaks = tl.max(tl.max(magnitudes, 3), 1)
-    base = tl.div_rn(peaks, 4.0 if RULE == "static_4" else 6.0) * encode
+    base = _base_scale(magnitudes, encode, RULE)
     code = encode_e4m3(base)
     if RULE != "static_6" and RULE != "static_4":
         smaller = encode_e4m3(base * 1.5)
-        better = _error(magnitudes, decode_e4m3(smaller), encode, amax, RULE, DENOMINATOR) < _error(
-            magnitudes, decode_e4m3(code), encode, amax, RULE, DENOMINATOR
+        better = _nearest_error(magnitudes, smaller, encode, amax, RULE, DENOMINATOR) < _nearest_error(
+            magnitudes, code, encode, amax, RULE, DENOMINATOR
         )
         code = tl.where(better, smaller, code)
     return code
 
 
 @triton.jit
-def _error(
+def _nearest_error(
     magnitudes: tl.tensor,
-    scale: tl.tensor,
+    code: tl.tensor,
     encode: tl.tensor,
     amax: tl.tensor,
     RULE: tl.constexpr,
     DENOMINATOR: tl.constexpr,
 ) -> tl.tensor:
-    """Quantisation error by the rule, `[G, C]`, over the values that share a scale; magnitudes `[G, H, C, 16]`."""
+    """`_error` of rounding to nearest."""
+    scale = decode_e4m3(code)
     rounded = round_e2m1(magnitudes * _per_value(_reciprocal(scale, encode)))
-    error = tl.div_rn(rounded * _per_value(scale) * amax, DENOMINATOR) - magnitudes
+    return _error(rounded, magnitudes, scale, amax, RULE, DENOMINATOR)
+
+
+@triton.jit
+def _error(
+    rounded: tl.tensor,
+    magnitudes: tl.tensor,
+    scale: tl.tensor,
+    amax: tl.tensor,
+    RULE: tl.constexpr,
+    DENOMINATOR: tl.constexpr,
+) -> tl.tensor:
+    """Quantisation error by the rule, `[G, C]`, over the values that share a scale; magnitudes `[G, H, C, 16]`."""
+    error = divide_by(rounded * _per_value(scale) * amax, tl.full((), DENOMINATOR, tl.float32)) - magnitudes
     if RULE == "mse":
         total = tl.sum(tl.sum(error * error, 3), 1)
     elif RULE == "mae":

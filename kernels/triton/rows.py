@@ -1,7 +1,7 @@
 """Shared parts of the kernels that work on rows: launch, checks of shapes, loads and rounded stores.
 
 Triton's interpreter computes bfloat16 wrongly and truncates in conversions. Every kernel therefore computes in float32
-and rounds with `round_as` where the eager op rounds.
+and rounds with `round_as` where the eager op rounds; `bits` has one rounding for it and one for hardware.
 """
 
 from math import prod
@@ -45,6 +45,15 @@ def per_run(name: str, value: Tensor, x: Tensor) -> Tensor:
     check_shape(name, value, (batch if value.shape[0] == batch else 1, runs, channels))
     value = value if value.stride(-1) == 1 else value.contiguous()
     return value.expand(batch, -1, -1)
+
+
+def spaced_rows(x: Tensor) -> tuple[Tensor, int]:
+    """x `[..., C]` and the stride of its rows, as a part of the columns of a larger matrix has it; otherwise a copy."""
+    steps = [x.stride(-2) * prod(x.shape[dim + 1 : -1]) for dim in range(x.ndim - 1)] if x.ndim > 1 else []
+    even = all(x.shape[dim] == 1 or x.stride(dim) == step for dim, step in enumerate(steps))
+    if x.stride(-1) != 1 or not even:
+        x = x.contiguous()
+    return x, x.stride(-2) if x.ndim > 1 else x.shape[-1]
 
 
 @triton.jit

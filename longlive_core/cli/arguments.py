@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..memory import KV_FORMATS
+from ..model.fp8_gate import ATTENTION_FORMATS
 from ..pipeline.stages import MODES
 from ..render.settings import FILE_SETTINGS, MEMORY_SETTINGS, OUTPUT_SETTINGS
 from ..sampling import SEAMS
 from ..video import CODECS, QUALITIES
 from ..video.codecs import codec_named
 
-SAMPLING_SETTINGS = ("strength", "fp8", "seed", "steps", "size", "guidance", "negative", "seam")
+SAMPLING_SETTINGS = ("strength", "fp8", "attention", "seed", "steps", "size", "guidance", "negative", "seam")
 SETTINGS = (*FILE_SETTINGS, *SAMPLING_SETTINGS, *MEMORY_SETTINGS, *OUTPUT_SETTINGS)
 
 
@@ -33,6 +34,10 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     add("--lora", lora, action="append", metavar="FILE[:STRENGTH]")
     add("--strength", "strength of LoRAs that are given without one (1)", type=float)
     add("--fp8", "run linear layers in FP8 (W8A8), with one scale per weight row and per token", action="store_true")
+    attention = (
+        "usual, or fp8: self-attention in E4M3 in the layers where a probe finds little change; a CPU emulates it"
+    )
+    add("--attention", f"{attention} (usual)", choices=ATTENTION_FORMATS)
     add("--seed", "seed of the film (0)", type=int)
     add("--steps", "denoising steps per block, default 4; distilled models use 2, 3 or 4", type=int)
     add("--size", "height and width in pixels, multiples of 32 (the model's largest)", metavar="HxW")

@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     groups = "make films of these groups only: short, minute, gap, shot, long"
     parser.add_argument("--groups", metavar="NAME,NAME", help=groups)
     parser.add_argument("--seed", type=int, default=0, help="added to the seeds of the noise (0)")
+    against = "a model in bf16 with whose short films PSNR compares all arms, such as the one a model was trained from"
+    parser.add_argument("--against", metavar="MODEL", help=against)
     extra = "leave out cuts and SSIM, which need the optional packages longlive-video[eval]"
     parser.add_argument("--no-extra", action="store_false", dest="extra", help=extra)
     threads = "number of CPU threads (torch's default); 1 is faster where other programs use the cores"
@@ -53,11 +55,13 @@ def _evaluate_model(args: argparse.Namespace) -> int:
     if args.extra:
         require_extra()
     mini, began = load_model(args.model), time.monotonic()
+    against = None if args.against is None else load_model(args.against)
     loras = read_loras(args.model, [LoraFile.parse(text, None) for text in args.lora])
     notes = change_linears(mini.model, False, loras)
     cases = [case for case in make_cases(args.films, args.seed) if groups is None or case.group in groups]
-    results = evaluate_arms(mini, cases, arms, extra=args.extra, log=partial(print, flush=True))
-    tables, seconds = make_tables(results, mini), time.monotonic() - began
+    results = evaluate_arms(mini, cases, arms, extra=args.extra, log=partial(print, flush=True), against=against)
+    tables = make_tables(results, mini, "the first arm" if args.against is None else args.against)
+    seconds = time.monotonic() - began
     counts = f"{args.films} held-out short films in each arm, in {seconds / 60:.1f} min."
     text = markdown(f"LongLive Mini ({model})", tables, (*notes, counts, HOW, seeds_text(args.seed)))
     print(text)

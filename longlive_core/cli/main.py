@@ -25,7 +25,7 @@ COMMANDS = (
     ("script", "show how a shot script is read, with notes and warnings", script),
     ("retake", "make one shot of a film again", retake),
     ("extend", "add shots to the end of a film or of any video", extend),
-    ("takes", "list, show, edit and prune takes: the stored settings and shot versions of films", takes),
+    ("takes", "list, show, edit, export and prune takes: the stored settings and shot versions of films", takes),
     ("plan", "estimate the VRAM that a film needs, and suggest changes if it does not fit", plan),
     ("convert", "convert a checkpoint to bf16, fp8 or nvfp4", convert),
     ("verify", "replay recorded runs of the official implementation and compare the results", verify),

@@ -1,4 +1,4 @@
-"""`longlive plan`: estimates the VRAM that a film needs on a graphics card."""
+"""`longlive plan`: estimates the VRAM that a film, or the training of a LoRA, needs on a graphics card."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ..script.reading import COMMENT
 from ..units import GIB
 from ..vram.budget import VAES, WEIGHT_BYTES
 from ..vram.planner import plan_vram
+from ..vram.training_budget import TrainingBudget
+from ..vram.training_planner import plan_training
 from .script import SCRIPT_HELP
 
 
@@ -28,6 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequential", action="store_true", help="decode after sampling, with the model unloaded")
     parser.add_argument("--guidance", action="store_true", help="plan for a guidance other than 1")
     parser.add_argument("--seam", choices=SEAMS, default="plain", help="plain, or align: 9/8 of the tokens (plain)")
+    variants = "say how many of N films with other seeds are sampled at once, see `render --variants` (1)"
+    parser.add_argument("--variants", type=int, default=1, metavar="N", help=variants)
+    group = parser.add_argument_group("training of a LoRA for LongLive 5B, instead of a film")
+    group.add_argument("--train", action="store_true", help="plan `train lora` on one's own clips")
+    group.add_argument("--rank", type=int, default=32, help="rank of the LoRA (32)")
+    group.add_argument("--frames", type=int, default=65, help="video frames of a clip, rounded up to blocks (65)")
+    group.add_argument("--shots", type=int, default=1, help="shots of a clip, each at least a block (1)")
+    group.add_argument("--clips", type=int, default=1, help="clips in a part of a batch (1)")
+    offload = "keep the optimiser's moments in host memory (if needed)"
+    group.add_argument("--offload", action=argparse.BooleanOptionalAction, help=offload)
+    keep = "keep all activations, which is faster"
+    group.add_argument("--no-checkpointing", action="store_false", dest="checkpointing", help=keep)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,6 +56,18 @@ def run(args: argparse.Namespace) -> int:
 
 def plan_text(args: argparse.Namespace) -> str:
     """Returns the plan of the parsed arguments as text. Raises ValueError for an invalid card or size."""
+    if args.train:
+        budget = TrainingBudget(
+            parse_vram(args.vram),
+            parse_size(args.size),
+            args.frames,
+            args.shots,
+            args.rank,
+            checkpointing=args.checkpointing,
+            clips=args.clips,
+            window=args.window,
+        )
+        return plan_training(budget, weights=args.weights, offload=args.offload).text()
     plan = plan_vram(
         parse_vram(args.vram),
         parse_size(args.size),
@@ -52,6 +78,7 @@ def plan_text(args: argparse.Namespace) -> str:
         sequential=args.sequential,
         guidance=args.guidance,
         align=args.seam == "align",
+        films=args.variants,
     )
     return plan.text()
 

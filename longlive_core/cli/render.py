@@ -10,6 +10,7 @@ from typing import Any
 
 from ..render.prepare_take import take_folder
 from ..render.settings import RenderSettings
+from ..render.variant_settings import numbered_films
 from ..script import ShotScript
 from ..script.prompt_folder import read_films, read_script
 from ..take import Take, follow, preview_changes
@@ -18,6 +19,7 @@ from ..types import BLOCK_FRAMES, FPS
 from ..units import plural
 from .arguments import add_output_arguments, add_setting_arguments, given_settings, unrecorded_settings
 from .console import job_hooks
+from .render_variants import run_variants, variants_settings
 from .run_job import run_job, set_threads
 from .script import LINES_HELP, SCRIPT_HELP
 
@@ -26,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("script", type=Path, nargs="?", help=f"{SCRIPT_HELP}; with --resume: an edited one")
     parser.add_argument("--one-film-a-line", action="store_true", help=f"{LINES_HELP}: FILM-1.mp4, FILM-2.mp4, …")
+    variants = (
+        "make N films of the script, FILM-1.mp4, FILM-2.mp4, …, with the seed and the next ones, as many at once "
+    )
+    variants += "as the memory holds; with --resume: the N takes that begin with FILM-1.take"
+    parser.add_argument("--variants", type=int, metavar="N", help=variants)
     add_output_arguments(parser)
     parser.add_argument("--resume", type=Path, metavar="TAKE", help="continue a film from the FILM.take of its render")
     dry = "sample nothing: print the blocks that the film, or an edited script of it, would sample"
@@ -45,14 +52,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     set_threads(args)
     settings = render_settings(args)
-    if args.resume and args.script:
+    if args.variants is None and args.resume and args.script:
         settings, edited = edited_film(args, settings)
         with job_hooks() as (bar, hooks):
             return run_job(Job(settings, storyboard=args.preview, **edited, **hooks), bar, args)
+    if args.variants is not None:
+        return run_variants(args, variants_settings(args, settings))
     films: list[tuple[RenderSettings, ShotScript | None]] = [(settings, None)]
     if args.one_film_a_line:
         scripts = read_films(args.script)
-        outputs = _numbered(settings.output, len(scripts))
+        outputs = numbered_films(settings.output, len(scripts))
         films = [(replace(settings, output=output), script) for output, script in zip(outputs, scripts, strict=True)]
         _check_films(films)
     for number, (film, script) in enumerate(films, 1):
@@ -72,12 +81,6 @@ def _check_films(films: Sequence[tuple[RenderSettings, ShotScript | None]]) -> N
             script.plan(FPS, BLOCK_FRAMES)
         if settings.take:
             check_no_retakes(take_folder(settings))
-
-
-def _numbered(output: Path, count: int) -> list[Path]:
-    """The files of several films: FILM-1.mp4, FILM-2.mp4, …"""
-    digits = len(str(count))
-    return [output.with_name(f"{output.stem}-{number:0{digits}}{output.suffix}") for number in range(1, count + 1)]
 
 
 def render_settings(args: argparse.Namespace) -> RenderSettings:
@@ -116,6 +119,8 @@ def edited_film(args: argparse.Namespace, settings: RenderSettings) -> tuple[Ren
 
 def dry_run_lines(args: argparse.Namespace) -> Iterator[str]:
     """Yields what a render would sample. Raises as the render would, before it loads the model."""
+    if args.variants is not None:
+        raise ValueError("--dry-run describes one film, of which --variants makes several; leave one of them out")
     settings = render_settings(args)
     if args.resume is not None:
         take = Take.load(args.resume)

@@ -1,4 +1,4 @@
-"""`longlive takes`: lists and shows takes, chooses and locks versions of shots, and removes unused blocks."""
+"""`longlive takes`: lists, shows and exports takes, chooses and locks versions, and removes unused blocks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..take import Take, choose, lock_shot, prune, takes_in
+from ..take.block_file import write_text
 from ..take.lock import TakeLock
 from ..take.take import bytes_in
 from ..units import format_bytes, plural
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("choose", "use another version of a shot in the film"),
         ("lock", "leave a shot unchanged when an earlier shot is retaken"),
         ("unlock", "undo lock"),
+        ("export", "write the edit as an OpenTimelineIO file for editing programs, with versions as alternates"),
         ("prune", "remove the blocks of versions that are not in the film, and partial files"),
     ):
         subcommand = subcommands.add_parser(name, help=text)
@@ -30,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             subcommand.add_argument("--shot", type=int, required=True, metavar="N", help="number of the shot, from 1")
         if name == "choose":
             subcommand.add_argument("--version", type=int, required=True, metavar="N", help="number, from 0")
+        if name == "export":
+            file = "the file to write (FILM.otio beside the film); paths in it are relative to it"
+            subcommand.add_argument("--otio", type=Path, metavar="FILM.otio", help=file)
+            subcommand.add_argument("--film", type=Path, metavar="FILM.mp4", help="the film's file, if it is elsewhere")
         if name == "prune":
             subcommand.add_argument("--memory", action="store_true", help="also remove the snapshots of the KV cache")
 
@@ -50,6 +56,9 @@ def takes_lines(args: argparse.Namespace) -> Iterator[str]:
     if args.what == "show":
         yield from _show(take)
         return
+    if args.what == "export":
+        yield from _export(take, args)
+        return
     with TakeLock(args.take):
         yield from _change(Take.load(args.take), args)
 
@@ -67,6 +76,19 @@ def _change(take: Take, args: argparse.Namespace) -> Iterator[str]:
         yield f"shot {args.shot} is version {args.version}"
         yield from notes
         yield f"`longlive render --resume {args.take}` writes the film"
+
+
+def _export(take: Take, args: argparse.Namespace) -> Iterator[str]:
+    from ..render.timeline import timeline_of
+
+    film: Path = args.film or take.film
+    target: Path = args.otio or film.with_suffix(".otio")
+    if target.suffix != ".otio":
+        raise ValueError(f"{target} does not end with .otio, by which editing programs recognise a timeline")
+    text = timeline_of(take, film, target.parent)
+    write_text(target, text)
+    others = sum(len(shot.versions) - 1 for shot in take.shots)
+    yield f"{target}: {plural(len(take.shots), 'clip')} of {film}, {plural(others, 'alternate')}"
 
 
 def _list(folder: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from . import train_mini, train_run
+from . import train_lora, train_mini, train_run
 from .train_run import HELP, KINDS
 from .training_line import format_training
 
@@ -16,7 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subcommands = parser.add_subparsers(required=True, metavar="WHAT", dest="what")
     train_mini.add_arguments(subcommands.add_parser("mini", help="train LongLive Mini from scratch"))
     for kind in KINDS:
-        train_run.add_arguments(subcommands.add_parser(kind, help=HELP[kind]), kind)
+        subparser = subcommands.add_parser(kind, help=HELP[kind])
+        if kind == "lora":
+            train_lora.add_arguments(subparser)
+        else:
+            train_run.add_arguments(subparser, kind)
     init = subcommands.add_parser("init", help="print the settings of a run as a commented TOML file")
     init.add_argument("kind", choices=KINDS)
     init.add_argument("--schema", action="store_true", help="print the JSON schema of the file instead, for editors")
@@ -28,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the subcommand; returns the exit code."""
     if args.what == "mini":
         return train_mini.run(args)
+    if args.what == "lora":
+        return train_lora.run(args)
     if args.what in KINDS:
         return train_run.run(args.what, args)
     if args.what == "init":

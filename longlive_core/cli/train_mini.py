@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--films", type=int, default=2000, help="number of films to train on")
     parser.add_argument("--data", type=Path, help="folder of the encoded films (default: films in --out)")
     parser.add_argument("--steps", type=int, default=30_000, help="training steps of the transformer")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of the transformer (0.001)")
+    parser.add_argument("--nvfp4", action="store_true", help="train weights, activations and memory for NVFP4")
     parser.add_argument("--processes", type=int, default=1, help="processes that train together, each on one CPU core")
     parser.add_argument("--device", default="cpu", help="device of the transformer, such as cuda")
     parser.add_argument("--batch", type=int, default=1, help="factor of the size of batches; 8 suits a large GPU")
@@ -44,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         films=args.films,
         data=args.data,
         steps=args.steps,
+        lr=args.lr,
+        nvfp4=args.nvfp4,
         processes=args.processes,
         device=args.device,
         batch=args.batch,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +16,19 @@ from .training_line import TrainingLine
 if TYPE_CHECKING:
     import torch
 
+    from ..training.dmd_stage import DMDStage
     from ..training.log import TrainingProgress
+    from ..training.lora_stage import LoraStage
     from ..training.stage import Stage
     from ..training.trainer import Trainer
     from ..training.trainer_settings import TrainerSettings
 
 # The kinds of runs, RUNS in training/settings.py, which is not imported before it is needed: it imports torch.
-KINDS = ("ar", "dmd", "vae")
+KINDS = ("ar", "dmd", "lora", "vae")
 HELP = {
     "ar": "train all weights of a model by teacher forcing on encoded films",
     "dmd": "distil a model into a LoRA for few sampling steps",
+    "lora": "train a LoRA on videos of your own",
     "vae": "train a VAE like that of LongLive Mini from scratch",
 }
 # The same LoRA in the official key names, and in those of ComfyUI's core.
@@ -50,7 +53,7 @@ def run(kind: str, args: argparse.Namespace) -> int:
 
     Raises ValueError for settings, data and models that do not fit, before work starts.
     """
-    device = _device(args.device)
+    device = find_device(args.device)
     return {"ar": _train_ar, "dmd": _train_dmd, "vae": _train_vae}[kind](args.config, args.out, device)
 
 
@@ -97,13 +100,12 @@ def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
     from ..training.clips import PlanClips, WorldClips, read_plans
     from ..training.dmd import GENERATOR
     from ..training.dmd_stage import DMDStage
-    from ..training.lora import CORE_PREFIX, PREFIX
+    from ..training.lora_run import check_peft
     from ..training.settings import DMDRun
     from ..training.stage import Origin
     from ..training.toml_settings import read_settings
 
-    if find_spec("peft") is None:
-        raise ValueError("distillation needs the package peft: pip install peft, or install the extra 'train'")
+    check_peft()
     run = read_settings(DMDRun, config)
     mini = load_model(run.base)
     base, data = Path(run.base).name, Path(run.data).name
@@ -118,13 +120,21 @@ def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
     source = PlanClips(plans, encode, run.negative, clips) if plans else WorldClips(encode, run.negative, clips)
     stage = DMDStage(mini.model, source, run.dmd, run.trainer.seed, start=run.lora, origins=origins)
 
-    def write(trainer: Trainer) -> None:
-        average = trainer.averages.get(GENERATOR)
-        weights = None if average is None else average.weights
-        for name, prefix in ((LORA_FILE, PREFIX), (CORE_LORA_FILE, CORE_PREFIX)):
-            stage.save_lora(out / name, trainer.step, base=base, data=data, weights=weights, prefix=prefix)
+    return run_stage(stage, run.trainer, out, device, partial(write_loras, stage, GENERATOR, out, base, data))
 
-    return run_stage(stage, run.trainer, out, device, write)
+
+def write_loras(stage: DMDStage | LoraStage, part: str, folder: Path, base: str, data: str, trainer: Trainer) -> None:
+    """Writes the LoRA of a run, or the average of its weights, in the official key names and in those of core.
+
+    part: its name among what the stage trains. base, data: names for its card.
+    """
+    from ..training.lora import CORE_PREFIX, PREFIX, save_lora
+
+    average = trainer.averages.get(part)
+    weights = stage.weights if average is None else average.weights
+    card = stage.card(trainer.step, base, data)
+    for name, prefix in ((LORA_FILE, PREFIX), (CORE_LORA_FILE, CORE_PREFIX)):
+        save_lora(folder / name, weights, stage.lora, card, prefix)
 
 
 def _train_vae(config: Path, out: Path, device: torch.device) -> int:
@@ -187,7 +197,7 @@ def run_stage(
     return STOPPED
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
     """The device of a name. Raises ValueError if this machine has none of its kind."""
     import torch
 

@@ -112,8 +112,8 @@ def ten_minutes(results: Sequence[ArmResult]) -> Table:
     return Table("ten minutes", "colour drift over ten minutes, by minute", columns, tuple(rows), note)
 
 
-def storage(results: Sequence[ArmResult], mini: Mini) -> Table:
-    """Sizes of weights and KV cache, and the difference that their formats make."""
+def storage(results: Sequence[ArmResult], mini: Mini, compared: str) -> Table:
+    """Sizes of weights and KV cache, and the difference that their formats make. compared: what PSNR compares with."""
     rows = [
         (
             result.arm.name,
@@ -127,5 +127,5 @@ def storage(results: Sequence[ArmResult], mini: Mini) -> Table:
         if result.arm.name in (MAIN, TRUTH) or result.arm.storage != BF16
     ]
     columns = (Column("weights", "MB"), Column("KV cache", "MB"), Column("PSNR", "dB"))
-    note = f"PSNR compares with the films of the first arm; {TRUTH}: with the rendered films."
+    note = f"PSNR compares with the films of {compared}; {TRUTH}: with the rendered films."
     return Table("formats", "formats: sizes and difference", columns, tuple(rows), note)

@@ -44,7 +44,7 @@ class ComparedModel:
         index, call = self.calls, f"call.{self.calls}"
         compared = index in self.recorded.metadata.get("kept_calls", range(len(self.timesteps)))
         self.calls += 1
-        if index >= len(self.timesteps) or not torch.equal(t, self.timesteps[index].expand(t.shape).to(t.dtype)):
+        if index >= len(self.timesteps) or not (t == self.timesteps[index].to(t.dtype)).all():
             raise ValueError(f"{call} at timesteps {t.tolist()} was not recorded: the runs have different steps")
         if self.replay and not compared:
             raise ValueError(f"{call} is not in this thinned file, but a replay needs every call")

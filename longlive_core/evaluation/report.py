@@ -12,8 +12,8 @@ from .scores import PARTS, Table
 from .targets import target_table
 
 
-def make_tables(results: Sequence[ArmResult], mini: Mini) -> tuple[Table, ...]:
-    """The tables of an evaluation; those without a figure are left out."""
+def make_tables(results: Sequence[ArmResult], mini: Mini, compared: str = "the first arm") -> tuple[Table, ...]:
+    """The tables of an evaluation; those without a figure are left out. compared: what PSNR compares films with."""
     tables = [
         target_table(results),
         *(adherence(results, *part) for part in PARTS),
@@ -25,6 +25,6 @@ def make_tables(results: Sequence[ArmResult], mini: Mini) -> tuple[Table, ...]:
         cuts(results),
         one_shot(results),
         ten_minutes(results),
-        storage(results, mini),
+        storage(results, mini, compared),
     ]
     return tuple(table for table in tables if table.rows)

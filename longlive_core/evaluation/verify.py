@@ -17,6 +17,7 @@ from .replay import DTYPES, load_model, regenerate
 from .result import TOLERANCE, Result, compared, skipped
 from .vectors import vector_differences
 from .verify_dmd import verify_dmd
+from .verify_nvfp4_training import verify_nvfp4_linear
 from .verify_training import verify_ar_step, verify_balanced_sp
 from .verify_training_tables import verify_tables
 
@@ -185,6 +186,7 @@ _KINDS: dict[str, dict[str, Callable[[RecordedRun], Result]]] = {
         "ar_step": verify_ar_step,
         "balanced_sp": verify_balanced_sp,
         "dmd": verify_dmd,
+        "nvfp4_linear": verify_nvfp4_linear,
         "tables": verify_tables,
     },
 }

@@ -52,6 +52,31 @@ class Comparison:
         if not same:
             self.faults.append(f"{name} differs")
 
+    def add_bits(self, name: str, value: Tensor, expected: Tensor) -> None:
+        """Compares a tensor to the bit, and says how many numbers differ; −0 is 0."""
+        self.errors[name] = 0.0 if value.shape == expected.shape and torch.equal(value, expected) else float("inf")
+        if value.shape != expected.shape:
+            self.faults.append(f"{name}: {list(value.shape)} instead of {list(expected.shape)}")
+        elif self.errors[name]:
+            self.faults.append(f"{name}: {int((value != expected).sum())} of {expected.numel()} differ")
+
+    def add_steps(self, name: str, value: Tensor, expected: Tensor, terms: Tensor, sum_error: float) -> None:
+        """Compares bf16 results of float32 sums: they may differ by a step of bf16, and by rounding in the sums.
+
+        terms: the sum of the magnitudes of the terms of each number. sum_error: what may change, relative to it.
+        """
+        self.errors[name] = relative_error(value, expected)
+        if value.shape != expected.shape:
+            self.faults.append(f"{name}: {list(value.shape)} instead of {list(expected.shape)}")
+            return
+        largest = torch.maximum(value.float().abs(), expected.float().abs())
+        step = torch.frexp(largest)[1].sub(8).float().exp2()
+        allowed = torch.maximum(step, sum_error * terms)
+        # A NaN is within no limit.
+        outside = int((~((value.float() - expected.float()).abs() <= allowed)).sum())
+        if outside:
+            self.faults.append(f"{name}: {outside} of {expected.numel()} differ by more than a step of bf16")
+
     def worst(self, prefix: str) -> tuple[str, float]:
         """The name without `prefix` and the error of the worst of the tensors whose names begin with `prefix`."""
         found = {name: error for name, error in self.errors.items() if name.startswith(prefix)}

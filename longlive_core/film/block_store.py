@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
-from ..sampling import Generation
+from ..sampling import Generation, Snapshot
 from ..script import BlockPlan
+from ..take.block_file import History
 from ..types import Block, BlockSpec
 
 
@@ -61,8 +62,15 @@ class BlockStore:
     def restore(self, generation: Generation, spec: BlockSpec) -> None:
         """Restores the last stored snapshot of the KV cache at or before the block, if there is one."""
 
-    def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None:
-        """Stores a snapshot of the KV cache before a block, if the store wants one. replayed: the block is stored."""
+    def save_snapshot(self, snapshot: Callable[[], Snapshot], spec: BlockSpec, *, replayed: bool) -> None:
+        """Stores a snapshot of the KV cache before a block, if the store wants one.
+
+        snapshot: makes it. replayed: the block is stored.
+        """
+
+    @property
+    def history(self) -> History | None:
+        """The blocks that this run has found or saved, if the store knows: equal histories have equal KV caches."""
 
     def locked(self) -> AbstractContextManager[object]:
         """Returns a lock to hold while blocks are sampled. Raises BlockingIOError if another process makes the film."""

@@ -12,6 +12,7 @@ from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
 from ..types import Block
 from .block_store import BlockStore, MemoryStore
+from .film_batch import FilmBatch
 from .film_run import FilmRun, Run, RunReport
 from .live_script import LiveScript
 from .sampler_settings import OnStep, ShouldStop, StartGeneration
@@ -28,7 +29,7 @@ class Film:
 
     The KV cache exists only while a run samples. A run that is stopped, cancelled or fails leaves its finished blocks
     in the store, and the next run continues after them: repeated clean passes rebuild the same K/V, so that the film is
-    the same bit for bit. Only one run may be active at a time.
+    the same bit for bit. Only one run may be active at a time. batch: films that may be sampled with this one.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Film:
         self.start_generation, self.start = start_generation, start
         self.earlier, self.storyboard, self.live = earlier, storyboard, live
         self.report = RunReport()
+        self.batch: FilmBatch | None = None
         self._plan = plan
         self._pass_blocks_to_earlier()
 

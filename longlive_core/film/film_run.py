@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..sampling import Generation, Step
+from ..oom import is_out_of_memory
+from ..sampling import Generation, Snapshot, Step
 from ..types import Block, BlockSpec
+from .batch_run import BatchRun
 from .sampler_settings import OnStep, ShouldStop
 
 if TYPE_CHECKING:
@@ -34,20 +36,26 @@ class RunReport:
         return (len(self.sampled) * (steps + 1) + self.replayed) / max(1, blocks * (steps + 1))
 
 
+class StoppedError(Exception):
+    """The run was stopped while the KV cache was rebuilt."""
+
+
 class FilmRun:
     """One run of a film; see `Film.run`."""
 
     def __init__(self, film: Film, on_step: OnStep | None, should_stop: ShouldStop | None) -> None:
         """Prepares a run; nothing happens before `blocks` is iterated."""
         self.report = RunReport()
-        self._film, self._on_step, self._should_stop = film, on_step, should_stop
+        self.film, self._on_step, self._should_stop = film, on_step, should_stop
+        # The films for which `_generation` samples, too.
+        self._beside: BatchRun | None = None
         self._generation: Generation | None = None
         self._inherited: Generation | None = None
         self._first_of_shots: dict[int, Tensor] = {}
 
     def blocks(self) -> Run:
         """Yields the film's blocks in order; returns the generation that a film that continues this one can use."""
-        film, only_stored = self._film, not self._run_storyboard()
+        film, only_stored = self.film, not self._run_storyboard()
         film.store.begin_run()
         index = 0
         if film.earlier is not None and (film.mirrors_earlier or film.store.finished < film.first_index):
@@ -56,20 +64,20 @@ class FilmRun:
                 return self._inherited
             index = film.first_index
         while index < len(film.plan.blocks):
-            block = film.store.find(film.plan.blocks[index])
-            if block is not None:
-                self.report.stored.append(index)
-            elif only_stored or (block := self._sample(index)) is None:
+            if not only_stored:
+                self._follow_live(index)
+            block = self.find(index)
+            if self._beside is not None and self._beside.parts_at(index, block):
+                self._beside, self._generation = None, None
+            if block is None and (only_stored or (block := self._sample(index)) is None):
                 break
-            else:
-                self.report.sampled.append(index)
             yield block
             index += 1
         return self._generation or self._inherited
 
     def _run_storyboard(self) -> bool:
         """Samples the storyboard if the film needs its blocks; returns false if it was stopped on the way."""
-        film = self._film
+        film = self.film
         if film.storyboard is None or not film.needs_model:
             return True
         indices = film.storyboard_indices
@@ -87,64 +95,123 @@ class FilmRun:
                 except StopIteration as end:
                     self._inherited = end.value
                     return
-                self._film.store.save(block, self._film.plan)
+                self.film.store.save(block, self.film.plan)
                 self.report.stored.append(block.index)
                 yield block
         finally:
             run.close()
 
+    def beside(self, film: Film) -> FilmRun:
+        """A run of another film that stops with this one."""
+        return FilmRun(film, None, self._should_stop)
+
+    def find(self, index: int) -> Block | None:
+        """Reads a block from the store."""
+        block = self.film.store.find(self.film.plan.blocks[index])
+        if block is not None:
+            self.report.stored.append(index)
+        return block
+
+    def save(self, index: int, latents: Tensor) -> Block:
+        """Stores a sampled block, latents `[1, C, F, H, W]` float32 on the CPU."""
+        block = Block(self.film.plan.blocks[index], latents)
+        self.film.store.save(block, self.film.plan)
+        self.report.sampled.append(index)
+        return block
+
+    def state_before(self, index: int) -> Snapshot:
+        """The state of this film alone before a block, of which all earlier ones were found. Raises StoppedError."""
+        generation = self._start(index)
+        self._replay(generation, index)
+        state = generation.snapshot()
+        self.film.store.save_snapshot(lambda: state, self.film.plan.blocks[index], replayed=False)
+        return state
+
     def _sample(self, index: int) -> Block | None:
-        """Samples and stores a block; returns None after a stop."""
-        film = self._film
-        generation = self._generation = self._generation or self._start(index)
-        while generation.position < index:
-            # A clean pass over a stored block rebuilds its K/V.
-            film.store.save_snapshot(generation, film.plan.blocks[generation.position], replayed=True)
-            if next(generation, None) is None:
-                return None
-            self.report.replayed += 1
-        generation = self._generation = self._follow_live(generation)
-        film.store.save_snapshot(generation, film.plan.blocks[index], replayed=False)
-        sampled = next(generation, None)
+        """Samples and stores a block, and that of the films beside this one; returns None after a stop."""
+        batch, film = self._beside, self.film
+        if self._generation is None and film.batch is not None:
+            self._beside = batch = BatchRun(self, film.batch, index, self._should_stop)
+        sampled = self._next(index)
         if sampled is None:
             return None
-        block = Block(sampled.spec, sampled.latents.to("cpu", torch.float32))
-        film.store.save(block, film.plan)
-        return block
+        latents = sampled.latents.to("cpu", torch.float32)
+        return self.save(index, latents) if batch is None else batch.save(index, latents)
+
+    def _next(self, index: int) -> Block | None:
+        """Samples a block, of fewer films at once if the device runs out of memory; returns None after a stop."""
+        while True:
+            try:
+                return next(self._generation_before(index), None)
+            except StoppedError:
+                return None
+            except (RuntimeError, MemoryError) as error:
+                if self._beside is None or self._beside.films == 1 or not is_out_of_memory(error):
+                    raise
+            # Outside the `except` block, because the traceback keeps every tensor alive inside it.
+            self._generation = None
+            self._beside.shrink()
+
+    def _generation_before(self, index: int) -> Generation:
+        """The generation before a block, whose snapshot is offered to the store. Raises StoppedError."""
+        batch = None if self._beside is None or self._beside.films == 1 else self._beside
+        if self._generation is None:
+            self._generation = self._start(index) if batch is None else batch.start(index, self._on_step)
+        generation, store = self._generation, self.film.store
+        if batch is None:
+            self._replay(generation, index)
+            store.save_snapshot(generation.snapshot, self.film.plan.blocks[index], replayed=False)
+        else:
+            batch.save_snapshots(generation, index)
+        return generation
+
+    def _replay(self, generation: Generation, index: int) -> None:
+        """Rebuilds the K/V before a block by clean passes over stored blocks. Raises StoppedError."""
+        store, blocks = self.film.store, self.film.plan.blocks
+        while generation.position < index:
+            store.save_snapshot(generation.snapshot, blocks[generation.position], replayed=True)
+            if next(generation, None) is None:
+                raise StoppedError
+            self.report.replayed += 1
 
     def _start(self, index: int) -> Generation:
         """Starts a generation before a block, with the K/V of the earlier film or of the last stored snapshot."""
-        film, inherited = self._film, self._inherited
+        film, inherited = self.film, self._inherited
         self._inherited = None  # its K/V must not stay alive beside those of the new generation
-        if film.start is None:
-            film.start = film.store.start_image()
+        self.read_start()
         generation = self._new_generation()
         if inherited is None or not generation.continue_from(inherited):
             film.store.restore(generation, film.plan.blocks[index])
         return generation
 
-    def _follow_live(self, generation: Generation) -> Generation:
-        """At the first block of a shot, returns a generation that follows the newest live script."""
-        film, index = self._film, generation.position
+    def read_start(self) -> None:
+        """Reads the start image of the film, if its store has one."""
+        if self.film.start is None:
+            self.film.start = self.film.store.start_image()
+
+    def _follow_live(self, index: int) -> None:
+        """At the first block of a shot, stored or not, lets film and generation follow the newest live script."""
+        film = self.film
         if film.live is None or not film.plan.begins_shot(film.plan.blocks[index]):
-            return generation
+            return
         plan = film.live.begin(film.plan.blocks[index].shot).with_first_blocks(film.plan.blocks[:index])
         if plan.blocks == film.plan.blocks:
-            return generation
+            return
         film.follow(plan)
-        changed = self._new_generation()
-        changed.continue_from(generation)
-        return changed
+        if self._generation is not None:
+            changed = self._new_generation()
+            changed.continue_from(self._generation)
+            self._generation = changed
 
     def _new_generation(self) -> Generation:
-        film = self._film
+        film = self.film
         if film.start_generation is None:
             raise RuntimeError("this film was made without start_generation and cannot sample its missing blocks")
-        return film.start_generation(film.plan, self._known, self._on_step, self._should_stop)
+        return film.start_generation(film.plan, self.known, self._on_step, self._should_stop)
 
-    def _known(self, spec: BlockSpec) -> Tensor | None:
+    def known(self, spec: BlockSpec) -> Tensor | None:
         """The latents of a block that this run already has, or those frames of it that `start` gives."""
-        film = self._film
+        film = self.film
         if spec.index in self.report.stored or spec.index in self.report.sampled:
             return film.store.read(spec)
         if spec.index in self._first_of_shots:
@@ -153,7 +220,7 @@ class FilmRun:
 
     def _storyboard_steps(self) -> OnStep | None:
         """Wraps `on_step` so that the storyboard's steps name the blocks of this film."""
-        on_step, film = self._on_step, self._film
+        on_step, film = self._on_step, self.film
         if on_step is None:
             return None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import takewhile
 
+import torch
 from torch import Tensor
 
 from ..script import BlockPlan
@@ -57,8 +58,11 @@ class KeptStore(TakeStore):
     def adopt(self, blocks: Sequence[Block]) -> None:
         self.begin_run()
         for block in blocks:
-            if self.find(block.spec) is None:
+            stored = self.find(block.spec)
+            if stored is None:
                 self.save(block, self.take.plan)
+            elif not torch.equal(stored.latents, block.latents):
+                break  # the take begins the shot with its storyboard, so the later blocks do not follow
         self.begin_run()
 
     @property

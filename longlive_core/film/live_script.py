@@ -23,7 +23,8 @@ class LiveScript:
         plan = live.begin(shot)             # from the thread that samples, before a shot's first block
 
     A change takes effect when the next shot begins. Lengths cannot change, because the film's file already has its
-    audio. script: the newest script. version: the number of changes so far.
+    audio. script: the newest script. text: how it was written, None before the first change. version: the number of
+    changes so far.
     """
 
     def __init__(self, script: ShotScript, plan: BlockPlan) -> None:
@@ -31,6 +32,7 @@ class LiveScript:
         self._lock = Lock()
         self.script, self._plan = script, plan
         self._before = plan.shots - len(script.shots)
+        self.text: str | None = None
         self.version, self._begun = 0, 0
 
     @property
@@ -56,7 +58,7 @@ class LiveScript:
                 raise TooLateError(f"the script is at version {self.version}, not {version}: read it again")
             self._check_begun(script)
             self._plan = self._planned(script)
-            self.script, self.version = script, self.version + 1
+            self.script, self.text, self.version = script, text, self.version + 1
             return self.version
 
     def _check_begun(self, script: ShotScript) -> None:

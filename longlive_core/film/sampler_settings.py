@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from ..memory import DEFAULT_MEMORY, MemoryConfig, TextEncoder
 from ..model import FlowModel
 from ..model.attention import Attention
-from ..sampling import Generation, KnownLatents, NoiseSource, Seam, Step, generate
+from ..sampling import Generation, KnownLatents, NoiseSource, Seam, Step, block_noise, generate
 from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
 from ..take.settings import Settings
@@ -41,6 +41,11 @@ class SamplerSettings:
         names = ("seed", "steps", "guidance", "negative", "seam")
         return {**{name: getattr(self, name) for name in names}, **asdict(self.memory)}
 
+    @property
+    def noise_source(self) -> NoiseSource:
+        """The noise of the film, from its seeds unless `noise` replaces it."""
+        return self.noise or block_noise(self.seed)
+
     def start(
         self,
         model: FlowModel,
@@ -50,10 +55,16 @@ class SamplerSettings:
         on_step: OnStep | None = None,
         should_stop: ShouldStop | None = None,
         *,
+        batch: int = 1,
+        noise: NoiseSource | None = None,
         attention: Attention | None = None,
         free: Callable[[], None] | None = None,
     ) -> Generation:
-        """Starts a generation of the plan; parameters and errors are those of `generate`."""
+        """Starts a generation of the plan; parameters and errors are those of `generate`.
+
+        noise: replaces the noise of the settings.
+        """
+        noise = noise or self.noise
         return generate(
             model,
             plan,
@@ -61,12 +72,13 @@ class SamplerSettings:
             self.memory,
             size=self.size,
             steps=self.steps,
-            seed=self.seed if self.noise is None else None,
+            seed=self.seed if noise is None else None,
             guidance=self.guidance,
             negative=self.negative,
+            batch=batch,
             seam=self.seam,
             known=known,
-            noise=self.noise,
+            noise=noise,
             attention=attention,
             on_step=on_step,
             should_stop=should_stop,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import takewhile
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..take.history import read_blocks, stored_blocks
 from ..take.live_versions import with_live_script, with_versions_of
 from ..take.lock import TakeLock
 from ..take.start_image import load_start_image
+from ..take.storyboard import read_storyboard
 from ..types import Block, BlockSpec
 from ..units import plural
 from .block_store import BlockStore
@@ -67,6 +68,8 @@ class TakeStore(BlockStore):
     def find(self, spec: BlockSpec) -> Block | None:
         self._histories[spec.index] = self._history
         stored = self._stored[spec.index]
+        if not self._storyboard and stored != spec:
+            return None  # the live script has changed the shot
         path = self.take.path(stored)
         try:
             block, record = load_block(path, stored, self.take.settings)
@@ -105,15 +108,15 @@ class TakeStore(BlockStore):
     def finished(self) -> int:
         if self._storyboard:
             return sum(1 for _ in takewhile(self.take.record, self._stored))
-        return len(stored_blocks(self.take))
+        return min(len(self._stored), len(stored_blocks(self.take)))
 
     def finished_blocks(self) -> tuple[Block, ...]:
-        read = tuple(read_blocks(self.take))
+        read = tuple(self._read_blocks())
         self._checked |= {block.index: record for block, record in read}
         return tuple(block for block, _ in read)
 
     def is_intact(self) -> bool:
-        self._intact = self._intact or sum(1 for _ in read_blocks(self.take)) == len(self._stored)
+        self._intact = self._intact or sum(1 for _ in self._read_blocks()) == len(self._stored)
         return self._intact
 
     def start_image(self) -> Tensor | None:
@@ -138,7 +141,11 @@ class TakeStore(BlockStore):
                 f"the KV cache is rebuilt, exactly, from the {plural(count, 'block')} before block {spec.index}"
             )
 
-    def save_snapshot(self, generation: Generation, spec: BlockSpec, *, replayed: bool) -> None:
+    @property
+    def history(self) -> History:
+        return self._history
+
+    def save_snapshot(self, snapshot: Callable[[], Snapshot], spec: BlockSpec, *, replayed: bool) -> None:
         if not (self._snapshots and spec.index and self.take.plan.begins_shot(spec)):
             return
         path = self.take.snapshot_path(spec, self._histories[spec.index])
@@ -146,7 +153,7 @@ class TakeStore(BlockStore):
         if (path.is_file() or (replayed and not self.take.is_preview(spec))) and not is_damaged:
             return
         try:
-            write_atomically(path, generation.snapshot().save)
+            write_atomically(path, snapshot().save)
         except OSError as error:
             # The film does not need the snapshot: without it, a retake rebuilds the KV cache.
             self._notify(f"no snapshot is stored before shot {spec.shot + 1}: {error}")
@@ -157,6 +164,10 @@ class TakeStore(BlockStore):
     def _notify(self, note: str) -> None:
         if self._on_note is not None:
             self._on_note(note)
+
+    def _read_blocks(self) -> Iterator[tuple[Block, BlockRecord]]:
+        """Reads the blocks that `finished` counts with their records, up to the first damaged one."""
+        return read_storyboard(self.take) if self._storyboard else read_blocks(self.take)
 
     def _was_removed(self, spec: BlockSpec) -> bool:
         """Whether a missing block was removed: later blocks of the film are stored, and this run did not stop here."""

@@ -3,12 +3,13 @@
 from .block_cache import BlockKVCache
 from .config import DEFAULT_MEMORY, MemoryConfig
 from .film_cache import FilmKVCache
-from .formats import KV_FORMATS, make_pools
+from .formats import ALL, KV_FORMATS, make_pools
 from .pool import PoolShape
 from .prompts import TextEncoder
 from .window import Window, WindowState
 
 __all__ = [
+    "ALL",
     "DEFAULT_MEMORY",
     "KV_FORMATS",
     "BlockKVCache",

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..model import FlowModel, Projected, Rope, rope_angles
-from ..model.attention import Attention
+from ..model.attention import Attention, attention_of
+from ..transfer import to_device
 from ..types import LatentShape
 from .formats import Pool
 from .window import Window
@@ -37,7 +38,7 @@ class RelativeRope:
         frames = [rank[block] * shape.frames + frame for block in window.blocks for frame in range(shape.frames)]
         start = rank[window.blocks[window.slot]] * shape.frames
         frames += range(start - overlap, start)
-        times = torch.tensor(frames, dtype=torch.float64, device=model.device) * t_scale
+        times = to_device(torch.tensor(frames, dtype=torch.float64), model.device) * t_scale
         grid = model.config.grid(shape.height, shape.width)
         keys = rope_angles(times, grid, model.config.head_dim)
         tokens = shape.frames * grid[0] * grid[1]
@@ -82,9 +83,10 @@ class BlockKVCache:
         if front.stop:
             again = k.tokens(front).rotated(rope.tokens(front) if self.relative is None else None)
             keys, values = torch.cat((keys, again), dim=1), torch.cat((values, v[:, front]), dim=1)
+        attention = attention_of(self.attention, layer)
         if self.relative is None:
-            return self.attention(q.rotated(rope), keys, values)
-        return self.attention(q.rotated(self.relative.queries), self.relative.keys.rotate(keys), values)
+            return attention(q.rotated(rope), keys, values)
+        return attention(q.rotated(self.relative.queries), self.relative.keys.rotate(keys), values)
 
     def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
         """See `KVCache.store`."""

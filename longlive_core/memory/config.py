@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..model import WanConfig
 from ..types import LatentShape
@@ -86,6 +87,11 @@ class MemoryConfig:
     def position(self, frame: int, cuts: int) -> float:
         """RoPE time of a latent frame of the film after `cuts` cuts: (frame + rope_offset · cuts) · t_scale."""
         return (frame + self.rope_offset * cuts) * self.t_scale
+
+    def positions(self, frames: range, cuts: int, device: torch.device) -> Tensor:
+        """`position` of consecutive frames, `[F]` float64, computed on the device, which needs no copy."""
+        times = torch.arange(frames.start, frames.stop, dtype=torch.float64, device=device)
+        return times.add_(self.rope_offset * cuts).mul_(self.t_scale)
 
 
 DEFAULT_MEMORY = MemoryConfig()

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..model import FlowModel, KeyValue
 from ..model.attention import Attention
+from ..transfer import to_device
 from ..types import BlockSpec, LatentShape
 from .block_cache import BlockKVCache, RelativeRope
 from .config import MemoryConfig
-from .formats import Pool, make_pools, restore_pool
+from .formats import ALL, Pool, make_pools, restore_pool
 from .prompts import PromptCache, PromptKV, TextEncoder
 from .window import Window, WindowState
 
@@ -59,7 +60,7 @@ class FilmKVCache:
 
         # A closure over `model`, not a method: a reference cycle would keep gigabytes until a garbage collection.
         def text_kv(text: Tensor) -> tuple[KeyValue, ...]:
-            return model.text_kv(text.to(model.device, model.dtype))
+            return model.text_kv(to_device(text, model.device).to(model.dtype))
 
         # The prompts of the previous and of the current shot, and the negative prompt.
         self._prompts = PromptCache(encode, text_kv, attention, capacity=2 if negative is None else 3)
@@ -85,9 +86,13 @@ class FilmKVCache:
         """Assigns a slot to the next block. Does nothing if the block began before and was interrupted."""
         self.window.begin(block.index)
 
+    def recaches(self, block: BlockSpec) -> bool:
+        """Whether all but the global sink are evicted before the clean pass of this block (`shot_clean_recache`)."""
+        return block.cut and self.config.shot_clean_recache and self.config.pins_shots
+
     def recache_at_cut(self, block: BlockSpec) -> None:
-        """With `shot_clean_recache`, evicts all but the global sink before the clean pass of a block that is a cut."""
-        if block.cut and self.config.shot_clean_recache and self.config.pins_shots:
+        """Evicts what `recaches` says."""
+        if self.recaches(block):
             self.window.recache()
 
     def end(self, block: BlockSpec) -> None:
@@ -115,24 +120,27 @@ class FilmKVCache:
         cuts: the number of cuts up to and including this block. overlap: the number of frames in front of the block.
         """
         frames = range(block.start - overlap, block.start + block.frames)
-        times = [self.config.position(frame, cuts) for frame in frames]
-        return torch.tensor(times, dtype=torch.float64, device=self._model.device)
+        return self.config.positions(frames, cuts, self._model.device)
 
-    def tensors(self) -> tuple[tuple[Tensor, ...], ...]:
-        """Copies of all occupied slots on the CPU, for each branch of guidance; see `Pool.tensors`."""
+    def tensors(self, films: slice = ALL) -> tuple[tuple[Tensor, ...], ...]:
+        """Copies of all occupied slots on the CPU, for each branch of guidance; see `Pool.tensors`.
+
+        films: those of a batch.
+        """
         filled = len(self.window.blocks)
         return tuple(
-            tuple(tensor.to("cpu", copy=True).contiguous() for tensor in pool.tensors(filled)) for pool in self._pools
+            tuple(tensor[films].to("cpu", copy=True).contiguous() for tensor in pool.tensors(filled))
+            for pool in self._pools
         )
 
-    def restore(self, window: WindowState, pools: tuple[tuple[Tensor, ...], ...]) -> None:
+    def restore(self, window: WindowState, pools: tuple[tuple[Tensor, ...], ...], films: slice = ALL) -> None:
         """Restores the window's `state` and the copies that `tensors` gave. Raises ValueError if they do not fit."""
         if len(pools) != len(self._pools):
             raise ValueError(
                 f"the saved KV cache has {len(pools)} branches of guidance, but this run has {len(self._pools)}"
             )
         for pool, tensors in zip(self._pools, pools, strict=True):
-            restore_pool(pool, tensors, len(window.blocks))
+            restore_pool(pool, tensors, len(window.blocks), films)
         self.window.restore(window)
 
     def continue_from(self, other: FilmKVCache) -> bool:

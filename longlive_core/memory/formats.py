@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from ..model import KeyValue
 from .pool import DensePool, PoolShape
 from .quantized_pool import FP8Store, NVFP4Store, QuantizedPool, Smoothing, Store
 
@@ -23,6 +24,8 @@ KV_FORMATS: dict[str, torch.dtype | type[Store]] = {
 """Name → the dtype of a `DensePool`, or the store of a `QuantizedPool`."""
 
 META = torch.device("meta")
+ALL = slice(None)
+"""Every film of a batch."""
 
 
 def make_pools(
@@ -52,6 +55,24 @@ def make_pools(
     return tuple(QuantizedPool(shape, storage, smoothing, scratch) for _ in range(count))
 
 
+def as_stored(kv_format: str, kv: KeyValue, smoothing: Smoothing) -> KeyValue:
+    """K/V of a block, `[B, L, H, D]`, as a cache of a format returns them, in their dtype and without a gradient.
+
+    Raises ValueError as `make_pools` does.
+    """
+    batch, tokens, heads, width = kv.k.shape
+    # A quantised pool returns its newest block as it is, so that the block is stored beside another one.
+    shape = PoolShape(layers=1, batch=batch, slots=2, block_tokens=tokens, heads=heads, head_dim=width)
+    (pool,) = make_pools(kv_format, shape, kv.k.device, kv.k.dtype, smoothing=smoothing)
+    with torch.no_grad():
+        for own, given in zip(pool.new_block(0, 0), kv, strict=True):
+            own.copy_(given)
+        pool.commit(0, 0, clean=True)
+        pool.new_block(0, 1)
+        stored = pool.read(0, 1, kv.k.dtype)
+    return KeyValue(stored.k, stored.v)
+
+
 def pool_bytes(kv_format: str, shape: PoolShape) -> int:
     """Bytes of one pool without its scratch buffer. Raises ValueError as `make_pools` does."""
     (pool,) = make_pools(kv_format, shape, META, torch.bfloat16)
@@ -63,12 +84,13 @@ def scratch_bytes(kv_format: str, shape: PoolShape, dtype: torch.dtype) -> int:
     return 0 if isinstance(KV_FORMATS.get(kv_format), torch.dtype) else _bytes(shape.empty(dtype, META))
 
 
-def restore_pool(pool: Pool, tensors: Iterable[Tensor], filled: int) -> None:
-    """Copies `tensors`, which the `tensors(filled)` of another pool gave, into a pool.
+def restore_pool(pool: Pool, tensors: Iterable[Tensor], filled: int, films: slice = ALL) -> None:
+    """Copies `tensors`, which the `tensors(filled)` of another pool gave, into these films of a pool.
 
     Raises ValueError if their number, a shape or a dtype differs.
     """
-    for i, (target, source) in enumerate(zip(pool.tensors(filled), tensors, strict=True)):
+    targets = (tensor[films] for tensor in pool.tensors(filled))
+    for i, (target, source) in enumerate(zip(targets, tensors, strict=True)):
         if target.shape != source.shape or target.dtype != source.dtype:
             raise ValueError(
                 f"tensor {i} of the saved KV cache is {tuple(source.shape)} {source.dtype}, but this run has "

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...kernels import append_nvfp4, quantize_fp8_rows, read_nvfp4
+from ...kernels import append_nvfp4, quantize_fp8_rows, read_fp8, read_nvfp4
 from ..model import KeyValue
 from .pool import PoolShape
 
@@ -44,9 +44,7 @@ class FP8Store:
 
     def read(self, slots: list[int], out: Tensor) -> None:
         """Dequantises `slots` into their rows of `out`, `[B, slots · block_tokens, H, D]`; other rows are unchanged."""
-        rows = out.unflatten(1, (self._shape.slots, self._shape.block_tokens))
-        for slot in slots:
-            rows[:, slot].copy_(self._values[:, slot]).mul_(self._scales[:, slot])
+        read_fp8(self._values, self._scales, slots, out)
 
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
         """See `DensePool.tensors`."""
@@ -82,11 +80,8 @@ class NVFP4Store:
 
     def read(self, slots: list[int], out: Tensor) -> None:
         """See `FP8Store.read`."""
-        read_nvfp4(self._values, self._scales, self._amax, RULE, slots, out)
-        if self._mean.numel():
-            rows = out.unflatten(1, (self._shape.slots, self._shape.block_tokens))
-            for slot in slots:
-                rows[:, slot].add_(self._mean[:, slot])
+        mean = self._mean if self._mean.numel() else None
+        read_nvfp4(self._values, self._scales, self._amax, RULE, slots, out, mean)
 
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
         """See `DensePool.tensors`."""

@@ -2,7 +2,7 @@
 
 from .config import WAN22_TI2V_5B, WanConfig
 from .flow import FlowModel
-from .layers import KeyValue, KVCache, Projected, TextKVCache
+from .kv_cache import KeyValue, KVCache, Projected, TextKVCache
 from .rope import Rope, rope_angles
 from .transformer import CausalWan
 

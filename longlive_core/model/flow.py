@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .config import WanConfig
-from .layers import KeyValue, KVCache, TextKVCache
+from .kv_cache import KeyValue, KVCache, TextKVCache
 
 
 class FlowModel(Protocol):

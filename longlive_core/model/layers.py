@@ -6,22 +6,19 @@ Shapes: B batch, L tokens in the order (f, y, x), F latent frames, C model width
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ...kernels import (
-    gate_residual,
-    gate_residual_modulate,
-    gate_residual_norm,
-    layer_norm_modulate,
-    rms_norm,
-    rms_norm_rope,
-)
+from ...kernels import gate_residual, layer_norm_modulate
 from .config import WanConfig
+from .fp8 import Rows
+from .kv_cache import KeyValue, KVCache, Projected, TextKVCache
+from .linears import products
+from .norms import LayerNorm, RMSNorm
+from .producers import feed_forward, modulated_norm, residual_modulate, residual_norm
 from .rope import Rope
 
 
@@ -32,75 +29,6 @@ class Ops(Protocol):
     def Linear(self) -> Callable[..., nn.Module]: ...
     @property
     def Conv3d(self) -> Callable[..., nn.Module]: ...
-
-
-class KeyValue(NamedTuple):
-    """Keys and values, `[B, L, H, D]` each."""
-
-    k: Tensor
-    v: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Projected:
-    """q or k of new tokens after the projection, `[B, L, C]`, not yet normalised or rotated.
-
-    Norm and RoPE are left to the KV cache, which writes keys to their slot in the same op.
-    """
-
-    x: Tensor
-    norm: RMSNorm
-    heads: int
-
-    def rotated(self, rope: Rope | None, out: Tensor | None = None) -> Tensor:
-        """Normalises over the full width and rotates unless `rope` is None, → `[B, L, H, D]`, in `out` if given."""
-        cos, sin = (None, None) if rope is None else (rope.cos, rope.sin)
-        return rms_norm_rope(self.x, self.norm.weight, cos, sin, self.heads, self.norm.eps, out)
-
-    def tokens(self, rows: slice) -> Projected:
-        """Some of the tokens."""
-        return Projected(self.x[:, rows], self.norm, self.heads)
-
-
-class KVCache(Protocol):
-    """The KV cache of self-attention: which frames are attended, where K/V are stored and how keys are rotated."""
-
-    def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
-        """Stores the new tokens' K/V and returns their attention over the cache, `[B, L, H, D]`; v `[B, L, H, D]`."""
-        ...
-
-    def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
-        """Stores the new tokens' K/V, v `[B, L, H, D]`, without attention."""
-        ...
-
-
-class TextKVCache(Protocol):
-    """The K/V of cross-attention: those of a prompt, which `CausalWan.text_kv` computes once."""
-
-    def attend(self, layer: int, q: Tensor) -> Tensor:
-        """Attention of normalised q `[B, L, H, D]` over the prompt; returns the same shape."""
-        ...
-
-
-class RMSNorm(nn.Module):
-    """RMS norm over the full model width, `[..., C]`, as Wan normalises q and k over all heads together."""
-
-    def __init__(self, dim: int, eps: float, factory: dict[str, Any]) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim, **factory))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
-class LayerNorm(nn.Module):
-    """Parameters of the affine layer norm before cross-attention, which `gate_residual_norm` computes."""
-
-    def __init__(self, dim: int, factory: dict[str, Any]) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim, **factory))
-        self.bias = nn.Parameter(torch.zeros(dim, **factory))
 
 
 class Projections(nn.Module):
@@ -117,26 +45,34 @@ class Projections(nn.Module):
 class SelfAttention(Projections):
     """Attention of the new tokens over the KV cache, which they are added to."""
 
-    def forward(self, x: Tensor, kv: KVCache, rope: Rope) -> Tensor:
+    def forward(self, x: Rows, kv: KVCache, rope: Rope) -> Tensor:
         """x `[B, L, C]` → `[B, L, C]`."""
-        q = Projected(self.q(x), self.norm_q, self.heads)
-        return self.o(kv.attend(self.layer, q, *self.keys_values(x), rope).flatten(2))
+        q, k, v = products(x, self.q, self.k, self.v)
+        attended = kv.attend(self.layer, self._projected(q, self.norm_q), *self._heads(k, v), rope)
+        return self.o(attended.flatten(2))
 
-    def keys_values(self, x: Tensor) -> tuple[Projected, Tensor]:
+    def keys_values(self, x: Rows) -> tuple[Projected, Tensor]:
         """x `[B, L, C]` → k after its projection, and v `[B, L, H, D]`."""
-        return Projected(self.k(x), self.norm_k, self.heads), _split(self.v(x), self.heads)
+        return self._heads(*products(x, self.k, self.v))
+
+    def _heads(self, k: Tensor, v: Tensor) -> tuple[Projected, Tensor]:
+        return self._projected(k, self.norm_k), _split(v, self.heads)
+
+    def _projected(self, x: Tensor, norm: RMSNorm) -> Projected:
+        return Projected(x, norm, self.heads)
 
 
 class CrossAttention(Projections):
     """Attention over the prompt, padding included, as the model was trained."""
 
-    def forward(self, x: Tensor, text: TextKVCache) -> Tensor:
+    def forward(self, x: Rows, text: TextKVCache) -> Tensor:
         """x `[B, L, C]` → `[B, L, C]`."""
         return self.o(text.attend(self.layer, _split(self.norm_q(self.q(x)), self.heads)).flatten(2))
 
     def keys_values(self, context: Tensor) -> KeyValue:
         """Embedded prompts `[P, text_len, C]` → normalised k, and v, `[P, text_len, H, D]` each."""
-        return KeyValue(_split(self.norm_k(self.k(context)), self.heads), _split(self.v(context), self.heads))
+        k, v = products(context, self.k, self.v)
+        return KeyValue(_split(self.norm_k(k), self.heads), _split(v, self.heads))
 
 
 class Layer(nn.Module):
@@ -154,16 +90,19 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:
         """x `[B, L, C]`, e `[B, F, 6, C]`, the projected timestep embedding of each latent frame → `[B, L, C]`."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self._modulation(e)
-        y = self.self_attn(layer_norm_modulate(x, scale1, shift1, self.eps), kv, rope)
-        x, h = gate_residual_norm(x, y, gate1, self.norm3.weight, self.norm3.bias, self.eps)
-        x, h = gate_residual_modulate(x, self.cross_attn(h, text), None, scale2, shift2, self.eps)
-        return gate_residual(x, self.ffn(h), gate2)
+        attn, norm3 = self.self_attn, self.norm3
+        y = attn(modulated_norm((attn.q, attn.k, attn.v), x, scale1, shift1, self.eps), kv, rope)
+        x, h = residual_norm(self.cross_attn.q, x, y, gate1, norm3.weight, norm3.bias, self.eps)
+        y = self.cross_attn(h, text)
+        x, h = residual_modulate(self.ffn[0], x, y, None, scale2, shift2, self.eps)
+        return gate_residual(x, feed_forward(self.ffn, h), gate2)
 
     def store(self, x: Tensor, e: Tensor, kv: KVCache, rope: Rope) -> None:
         """Stores this layer's K/V and computes nothing else, which is enough for the last layer in a clean pass."""
         shift, scale, *_ = self._modulation(e)
-        k, v = self.self_attn.keys_values(layer_norm_modulate(x, scale, shift, self.eps))
-        kv.store(self.self_attn.layer, k, v, rope)
+        attn = self.self_attn
+        k, v = attn.keys_values(modulated_norm((attn.k, attn.v), x, scale, shift, self.eps))
+        kv.store(attn.layer, k, v, rope)
 
     def _modulation(self, e: Tensor) -> tuple[Tensor, ...]:
         """Shift, scale and gate of self-attention, then of the feed-forward, `[B, F, C]` each."""

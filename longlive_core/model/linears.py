@@ -1,4 +1,4 @@
-"""Linear layers with quantised weights, and a linear layer with a LoRA beside it."""
+"""Linear layers with weights in NVFP4, a linear layer with a LoRA beside it, and how to find and replace layers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...kernels import NVFP4, dequantize_nvfp4, quantize_fp8_rows, quantize_nvfp4
+from .fp8 import FP8Linear, FP8Rows, Rows, stacked_product
+from .scratch import Scratch
 
 Activations = Literal["float", "nvfp4"]
 
-
-class Scratch:
-    """A buffer for one dequantised weight, which the layers of a model share because they run one after another."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
-
-    def take(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """An uninitialised tensor of `shape`. It overwrites the one that was taken before."""
-        size = shape[0] * shape[1]
-        buffer = self._buffers.get((device, dtype))
-        if buffer is None or buffer.numel() < size:
-            buffer = self._buffers[device, dtype] = torch.empty(size, dtype=dtype, device=device)
-        return buffer[:size].view(shape)
+__all__ = [
+    "Activations",
+    "BypassLinear",
+    "FP8Linear",
+    "NVFP4Linear",
+    "Scratch",
+    "base_of",
+    "linear_layers",
+    "products",
+    "quantize_linears",
+    "replace_linears",
+    "shared_rows",
+    "takes_fp8",
+]
 
 
 class NVFP4Linear(nn.Module):
@@ -72,58 +74,6 @@ class NVFP4Linear(nn.Module):
         return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features)
 
 
-class FP8Linear(nn.Module):
-    """x Wᵀ + b, `[..., K]` → `[..., N]`, with W in E4M3, `[N, K]`, and a float32 scale for each row, `[N, 1]`.
-
-    activations: `fp8` quantises x too, with a scale for each row (W8A8, for cards with FP8 units); `float` dequantises
-    W into the scratch buffer in each call.
-    """
-
-    def __init__(
-        self,
-        values: Tensor,
-        scales: Tensor,
-        bias: Tensor | None,
-        scratch: Scratch,
-        *,
-        activations: Literal["float", "fp8"] = "float",
-    ) -> None:
-        super().__init__()
-        self.out_features, self.in_features = values.shape
-        self.register_buffer("values", values)
-        self.register_buffer("scales", scales)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        self.activations = activations
-        self._scratch = scratch
-
-    def dequantized_weight(self, dtype: torch.dtype) -> Tensor:
-        """The weight `[N, K]` in `dtype`, in the scratch buffer."""
-        values = self.get_buffer("values")
-        out = self._scratch.take((self.out_features, self.in_features), dtype, values.device)
-        return out.copy_(values).mul_(self.get_buffer("scales"))
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.activations == "float":
-            return F.linear(x, self.dequantized_weight(x.dtype), self.bias)
-        rows, scales = quantize_fp8_rows(x.reshape(-1, self.in_features))
-        y = fp8_matmul(rows, scales, self.get_buffer("values"), self.get_buffer("scales"), x.dtype)
-        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out_features)
-
-
-def fp8_matmul(x: Tensor, x_scales: Tensor, w: Tensor, w_scales: Tensor, dtype: torch.dtype) -> Tensor:
-    """(x · x_scales) (w · w_scales)ᵀ, `[M, N]` in `dtype`; x `[M, K]` and w `[N, K]` E4M3, scales `[M, 1]`, `[N, 1]`.
-
-    On cards with FP8 units it is PyTorch's row-wise scaled product, which returns bf16; elsewhere it is in float32.
-    """
-    if x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9):
-        # PyTorch has no public function for it before 2.10.
-        y = torch._scaled_mm(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-            x, w.t(), scale_a=x_scales, scale_b=w_scales.t(), out_dtype=torch.bfloat16, use_fast_accum=True
-        )
-        return y.to(dtype)
-    return ((x.float() @ w.float().t()) * x_scales * w_scales.t()).to(dtype)
-
-
 class BypassLinear(nn.Module):
     """A linear layer with a LoRA beside it: base(x) + strength · scale · up(down(x)), `[..., K]` → `[..., N]`.
 
@@ -140,13 +90,38 @@ class BypassLinear(nn.Module):
         self.register_buffer("up", up)
         self.scale, self.strength = scale, strength
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Rows) -> Tensor:
         y: Tensor = self.base(x)
         if self.strength == 0:
             return y
+        x = x.values if isinstance(x, FP8Rows) else x
         down: Tensor | None = self._buffers["down"]
-        inner = x if down is None else F.linear(x, down.to(x.dtype))
-        return y + self.strength * self.scale * F.linear(inner, self.get_buffer("up").to(x.dtype))
+        inner = (x if down is None else F.linear(x, down.to(x.dtype))).to(y.dtype)
+        # In place and scaled by the product itself, so that the output is read and written once more, and no more.
+        up = self.get_buffer("up").to(y.dtype)
+        y.view(-1, self.out_features).addmm_(inner.reshape(-1, up.shape[1]), up.t(), alpha=self.strength * self.scale)
+        return y
+
+
+def takes_fp8(layer: nn.Module) -> bool:
+    """Whether a layer multiplies in FP8 and has no LoRA beside it, which would need its input unrounded."""
+    return isinstance(layer, FP8Linear) and layer.activations == "fp8"
+
+
+def shared_rows(x: Rows, *layers: nn.Module) -> Rows:
+    """The input of several layers, quantised once if all of them multiply in FP8, with or without LoRAs beside them."""
+    if isinstance(x, Tensor) and all(takes_fp8(base_of(layer)) for layer in layers):
+        return FP8Rows.of(x)
+    return x
+
+
+def products(x: Rows, *layers: nn.Module) -> tuple[Tensor, ...]:
+    """The outputs of several layers for one input; those of layers in FP8 are parts of one product's columns."""
+    rows = shared_rows(x, *layers)
+    plain = [layer for layer in layers if isinstance(layer, FP8Linear)]
+    if isinstance(rows, FP8Rows) and len(plain) == len(layers):
+        return stacked_product(rows, plain)
+    return tuple(layer(rows) for layer in layers)
 
 
 def base_of(layer: nn.Module) -> nn.Module:
@@ -173,10 +148,11 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Module], nn.Module
     return len(replaced)
 
 
-def quantize_linears(model: nn.Module, format: Literal["nvfp4", "fp8"]) -> int:
+def quantize_linears(model: nn.Module, format: Literal["nvfp4", "fp8"], *, activations: Activations = "float") -> int:
     """Quantises the linear layers of the blocks in place. Returns their number.
 
-    format: `nvfp4` is dequantised in each call, `fp8` is multiplied with FP8 activations (W8A8).
+    format: `nvfp4` is dequantised in each call, `fp8` is multiplied with FP8 activations (W8A8). activations: of the
+    layers in nvfp4, see `NVFP4Linear`.
     """
     scratch = Scratch()
 
@@ -186,6 +162,7 @@ def quantize_linears(model: nn.Module, format: Literal["nvfp4", "fp8"]) -> int:
         weight, bias = layer.weight.detach(), layer.bias.detach()  # every linear layer of Wan has a bias
         if format == "fp8":
             return FP8Linear(*quantize_fp8_rows(weight), bias, scratch, activations="fp8")
-        return NVFP4Linear(quantize_nvfp4(weight), (layer.out_features, layer.in_features), bias, scratch)
+        shape = (layer.out_features, layer.in_features)
+        return NVFP4Linear(quantize_nvfp4(weight), shape, bias, scratch, activations=activations)
 
     return replace_linears(model, make)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import WanConfig
-from .layers import Head, KeyValue, KVCache, Layer, Ops, TextKVCache, two_linears
+from .kv_cache import KeyValue, KVCache, TextKVCache
+from .layers import Head, Layer, Ops, two_linears
 from .rope import Rope, frequencies, rope_angles
 
 
@@ -78,21 +79,22 @@ class CausalWan(nn.Module):
     ) -> Tensor:
         """Predicts the flow of the latent frames x and stores their K/V.
 
-        x: `[B, C, F, H, W]`. t: `[B, F]`, the timestep 0 … 999 of each latent frame. positions: `[F]` or `[B, F]`,
-        real-valued RoPE times in latent frames. run_layer: how to run each layer; training may recompute activations.
+        x: `[B, C, F, H, W]`. t: `[B, F]`, or `[1, F]` for all films, the timestep 0 … 999 of each latent frame.
+        positions: `[F]` or `[B, F]`, real-valued RoPE times in latent frames. run_layer: how to run each layer;
+        training may recompute activations.
         Returns `[B, C, F, H, W]` in x's dtype. Raises ValueError if height or width is not a multiple of the patch.
         """
         grid = self.config.grid(*x.shape[-2:])
         tokens, e, rope = self._embed(x, t, positions)
-        projected = self._project(e)
+        projected = self._project(e, len(x))
         for layer in self.blocks:
             tokens = run_layer(layer, tokens, projected, text, kv, rope)
-        return self._unpatchify(self.head(tokens, e), grid)
+        return self._unpatchify(self.head(tokens, e.expand(len(x), -1, -1)), grid)
 
     def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         """Stores the K/V that `forward` stores, without the rest of the last layer. Shapes as in `forward`."""
         tokens, e, rope = self._embed(x, t, positions)
-        projected = self._project(e)
+        projected = self._project(e, len(x))
         for layer in list(self.blocks)[:-1]:
             tokens = layer(tokens, projected, text, kv, rope)
         last = self.blocks[-1]
@@ -100,7 +102,18 @@ class CausalWan(nn.Module):
         last.store(tokens, projected, kv, rope)
 
     def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
-        """Cross-attention K/V of P prompts for each layer, `[P, text_len, H, D]`.
+        """Cross-attention K/V of P prompts for each layer, `[P, text_len, H, D]`. text, errors: see `embed_text`."""
+        context = self.embed_text(text)
+        return tuple(self.layer_text_kv(index, context) for index in range(len(self.blocks)))
+
+    def layer_text_kv(self, layer: int, context: Tensor) -> KeyValue:
+        """Cross-attention K/V of one layer, `[P, text_len, H, D]`, for embedded prompts `[P, text_len, C]`."""
+        block = self.blocks[layer]
+        assert isinstance(block, Layer)
+        return block.cross_attn.keys_values(context)
+
+    def embed_text(self, text: Tensor) -> Tensor:
+        """Embeds P prompts for the keys and values of all layers, `[P, text_len, C]`.
 
         text: `[P, L, text_dim]` with L ≤ text_len, on the model's device and in its dtype. It is zero-padded to
         text_len and the padding is attended, as the model was trained. Raises ValueError for other shapes.
@@ -111,9 +124,7 @@ class CausalWan(nn.Module):
                 f"the text embedding has shape {tuple(text.shape)}, expected [prompts, up to {self.config.text_len} "
                 f"tokens, {self.config.text_dim}]; use the text encoder of this model, or a shorter prompt"
             )
-        padded = F.pad(text, (0, 0, 0, self.config.text_len - length))
-        context = self.text_embedding(padded)
-        return tuple(layer.cross_attn.keys_values(context) for layer in self.blocks if isinstance(layer, Layer))
+        return self.text_embedding(F.pad(text, (0, 0, 0, self.config.text_len - length)))
 
     def init_weights(self) -> None:
         """Initialises the weights for training: Xavier linears, small embeddings, a head that predicts zero flow."""
@@ -131,16 +142,19 @@ class CausalWan(nn.Module):
                 nn.init.zeros_(value)
 
     def _embed(self, x: Tensor, t: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Rope]:
-        """Tokens `[B, L, C]`, timestep embedding `[B, F, C]` and RoPE angles of the inputs of `forward`."""
+        """Tokens `[B, L, C]`, timestep embedding `[1 or B, F, C]` and RoPE angles of the inputs of `forward`."""
         grid = self.config.grid(*x.shape[-2:])
+        # PyTorch's convolution sums a batch in another order than one film. Training needs no equal bits.
+        films = (x,) if len(x) == 1 or torch.is_grad_enabled() else x.split(1)
+        patches = [self.patch_embedding(film) for film in films]
         # Contiguous, because every later sum would keep the strides of a transposed view, and each norm would copy it.
-        tokens = rearrange(self.patch_embedding(x), "b c f y x -> b (f y x) c").contiguous()
+        tokens = torch.cat([rearrange(patch, "b c f y x -> b (f y x) c") for patch in patches]).contiguous()
         e = self.time_embedding(timestep_embedding(t, self.config.freq_dim).to(x.dtype))
         return tokens, e, rope_angles(positions.to(x.device), grid, self.config.head_dim)
 
-    def _project(self, e: Tensor) -> Tensor:
-        """`[B, F, C]` → `[B, F, 6, C]`."""
-        return self.time_projection(e).unflatten(-1, (6, -1))
+    def _project(self, e: Tensor, batch: int) -> Tensor:
+        """`[1 or B, F, C]` → `[B, F, 6, C]`."""
+        return self.time_projection(e).unflatten(-1, (6, -1)).expand(batch, -1, -1, -1)
 
     def _unpatchify(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """`[B, L, features]` → `[B, C, F, H, W]`."""

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..transfer import HostCopy
 from ..types import Block, BlockSpec
-from ..vae import DecodeStream, HostCopy
+from ..vae import DecodeStream
 
 # The number of decoded latent frames that may wait to be written: half a block.
 QUEUE_DEPTH = 4
@@ -33,17 +34,17 @@ def decode(
     blocks: Iterable[Block],
     stream: DecodeStream,
     should_stop: Callable[[], bool] = lambda: False,
-    device_lock: AbstractContextManager[Any] | None = None,
+    holding: Callable[[], AbstractContextManager[Any]] = nullcontext,
     *,
     is_written: Callable[[Block], bool] = lambda _: False,
     reach: int = 0,
 ) -> Iterator[DecodedFrame]:
     """Decodes blocks (latents `[1, C, F, H, W]`) one latent frame at a time; raises what the stream raises.
 
-    device_lock: held while a frame is decoded. is_written: whether the file already has the block's frames; called once
-    for every block, in order. reach: the number of preceding blocks that the pixels of a block depend on. After a
-    written block, the stream first decodes that many blocks again, so that the frames equal those of decoding every
-    block, bit for bit.
+    holding: makes a context to submit the work of a latent frame in, such as a lock. is_written: whether the file
+    already has the block's frames; called once for every block, in order. reach: the number of preceding blocks that
+    the pixels of a block depend on. After a written block, the stream first decodes that many blocks again, so that the
+    frames equal those of decoding every block, bit for bit.
     """
     recent: deque[Tensor] = deque(maxlen=reach)
     is_warm = True
@@ -59,14 +60,15 @@ def decode(
                 for latent in (frame for latents in recent for frame in latents.split(1, dim=2)):
                     if should_stop():
                         return
-                    stream.feed(latent)
+                    with holding():
+                        stream.feed(latent)
                     stream.copies()
                 is_warm = True
             frames = block.latents.split(1, dim=2)
             for index, latent in enumerate(frames):
                 if should_stop():
                     return
-                with device_lock or nullcontext():
+                with holding():
                     stream.feed(latent)
                 for copy in stream.copies():
                     yield DecodedFrame(block.spec, index == 0, index + 1 == len(frames), copy)
@@ -74,9 +76,12 @@ def decode(
 
 
 def decoder_cuda_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """Makes a CUDA stream for decoding, which waits for the work queued so far; None on other devices."""
+    """Makes a CUDA stream for decoding, which waits for the work queued so far; None on other devices.
+
+    Its kernels go before those of sampling: a frame is needed now, a block only after all its steps.
+    """
     if device.type != "cuda":
         return None
-    cuda_stream = torch.cuda.Stream(device)
+    cuda_stream = torch.cuda.Stream(device, priority=-1)
     cuda_stream.wait_stream(torch.cuda.current_stream(device))
     return cuda_stream

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
-from threading import Condition, Thread
+from functools import partial
+from threading import Condition, Event
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 import torch
 
 from ..types import Block
+from .workers import POLL_SECONDS, Workers
 
 T = TypeVar("T")
 
@@ -19,9 +21,6 @@ T = TypeVar("T")
 # between. off: the whole film is sampled before the first block is decoded, so that the models are swapped once.
 Mode = Literal["async", "sequential", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-
-# The longest wait on a lock: on some systems Ctrl-C cannot interrupt a wait without a timeout.
-POLL_SECONDS = 0.05
 
 MakeItems = Callable[[Callable[[T], None], Callable[[], bool]], Iterator[T]]
 """`make(notify, should_stop)` returns the iterator of a stage's items."""
@@ -187,13 +186,15 @@ class Pipeline:
 
     At most `depth` finished items of each stage wait, which bounds the memory whichever stage is slower. A stage that
     ends early or by an error stops the stages before it; the stages after it finish their items. Leaving the `with`
-    block, also by an exception, stops all stages and waits until every thread has ended.
+    block, also by an exception, stops all stages and waits until every one has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: Workers | None = None) -> None:
+        """workers: the threads to run in, which live on; by default threads of its own, which end with it."""
         self._changed = Condition()
         self._stages: list[Stage[Any]] = []
-        self._threads: list[Thread] = []
+        self._ended: list[Event] = []
+        self._workers, self._own = (Workers(), True) if workers is None else (workers, False)
 
     def stage(self, name: str, items: Iterable[T], depth: int = 1) -> Stage[T]:
         """Starts a thread that iterates `items`, after the stages that were started before."""
@@ -205,10 +206,8 @@ class Pipeline:
         Items passed to `notify` come out between the others, in order, and do not count against `depth`.
         """
         stage = Stage[T](name, depth, self._changed, tuple(self._stages))
-        thread = Thread(target=stage.work, args=(make, torch.get_num_threads()), name=f"longlive-{name}", daemon=True)
         self._stages.append(stage)
-        self._threads.append(thread)
-        thread.start()
+        self._ended.append(self._workers.start(name, partial(stage.work, make, torch.get_num_threads())))
         return stage
 
     def finish(self) -> None:
@@ -228,9 +227,11 @@ class Pipeline:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for stage in self._stages:
             stage.stop()
-        for thread in self._threads:
-            while thread.is_alive():
-                thread.join(POLL_SECONDS)
+        for ended in self._ended:
+            while not ended.wait(POLL_SECONDS):
+                pass
+        if self._own:
+            self._workers.close()
         for stage in self._stages:
             stage.clear()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -45,6 +47,15 @@ class NewFile:
     def close(self, video_frames: int) -> None:  # noqa: ARG002
         """Closes the file, which has `video_frames` frames. Raises OSError."""
         self.writer.close()
+
+    def discard(self, path: Path) -> None:
+        """Closes the file at `path`, to which nothing was written, and removes it."""
+        self.close(0)
+        with suppress(OSError):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
 
 
 def write(decoded: Iterable[DecodedFrame], file: NewFile) -> Iterator[Written]:

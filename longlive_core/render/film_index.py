@@ -11,22 +11,30 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..take.take import FILM_INDEX, Take
+from ..take.take import FILM_INDEX, PREVIOUS, Take
 from ..types import BlockSpec
 from ..video import PacketSource
 from ..video.checksum import Checksum, checksums, is_ours
 
 FORMAT = "longlive-footage-1"
-PREVIOUS = "before"
 END = "end"
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """The codec and quality of a film's file. Packets of different encodings cannot be in one file."""
+    """The codec and quality of a film's file. Packets of different encodings cannot be in one file.
+
+    decoder: a fingerprint of the VAE; empty if the take's model decides which one decodes its film.
+    """
 
     codec: str
     quality: str
+    decoder: str = ""
+
+    @property
+    def head(self) -> dict[str, str]:
+        """The first line of an index."""
+        return {"format": FORMAT, **{name: value for name, value in asdict(self).items() if value}}
 
 
 class FilmIndexWriter:
@@ -38,7 +46,7 @@ class FilmIndexWriter:
     def __init__(self, path: Path, film: Path, encoding: Encoding) -> None:
         """Starts an empty index at `path` for the file `film`. Raises OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._head = json.dumps({"format": FORMAT, **asdict(encoding)})
+        self._head = json.dumps(encoding.head)
         self._film, self._checksum = film, Checksum(film)
         self._records: list[tuple[str, int]] = []
         self._file = path.open("w", encoding="ascii", newline="\n")
@@ -75,8 +83,8 @@ def read_index(path: Path, film: Path, encoding: Encoding) -> tuple[str, ...]:
     Raises OSError, and ValueError if the film has another encoding or the file is not an index.
     """
     head, *lines = path.read_text("ascii").splitlines() or [""]
-    if json.loads(head) != {"format": FORMAT, **asdict(encoding)}:
-        raise ValueError(f"{film} has another codec or quality")
+    if json.loads(head) != encoding.head:
+        raise ValueError(f"{film} has another codec or quality, or another VAE decoded it")
     records = [line.split() for line in lines if len(line.split()) == 3]  # the last line may be incomplete
     sums = checksums(film, [int(size) for _, size, _ in records])
     matches = [crc == int(record[2]) for crc, record in zip(sums, records, strict=True)]
@@ -105,11 +113,42 @@ class FilmIndex:
         return self.packets.can_cut(start) and self.packets.can_cut(stop)
 
 
+def open_index(path: Path, film: Path, encoding: Encoding, reach: int) -> FilmIndex | None:
+    """Opens a film with its index; returns None if one of them cannot be read or the film has another encoding."""
+    try:
+        digests = read_index(path, film, encoding)
+        return FilmIndex(PacketSource(film), digests, reach)
+    except (OSError, ValueError):
+        return None
+
+
+def index_suffix(take: Take, film: Path) -> str:
+    """What the name of a film's index has behind the film's name: a digest of its folder if it is not beside the take.
+
+    The indexes are in the folder FILM_INDEX of the take.
+    """
+    folder = film.resolve().parent
+    if folder in (take.folder.resolve().parent, (take.folder / FILM_INDEX).resolve()):
+        return ".txt"
+    return f".{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}.txt"
+
+
+def recorded_digests(take: Take, film: Path) -> tuple[str, ...]:
+    """Returns the digests of a film's first blocks that its file has; empty if the take has no index of the file."""
+    path = take.folder / FILM_INDEX / f"{film.name}{index_suffix(take, film)}"
+    try:
+        head: dict[str, str] = json.loads(path.read_text("ascii").partition("\n")[0])
+        head.pop("format")
+        return read_index(path, film, Encoding(**head))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
 class PreviousFilm:
     """The previous file of a take's film, before and while a new file is written.
 
         previous = PreviousFilm(take, film, encoding)
-        index = previous.open(reach)            # None if no previous file can be used
+        indexes = previous.open(reach)          # one, or none if no previous file can be used
         writer = previous.write_index()         # records the new file
         ...
         previous.close(frames)                  # the new file has this many frames
@@ -125,11 +164,11 @@ class PreviousFilm:
         self._index: FilmIndex | None = None
         self._frames = 0
 
-    def open(self, reach: int) -> FilmIndex | None:
+    def open(self, reach: int) -> list[FilmIndex]:
         """Opens the index of the previous file, after moving that file from the new film's path into the take's folder.
 
         Opens the take's own film instead if it has another path, or the film of the take that this one was copied
-        from; returns None if none can be read.
+        from; returns an empty list if none can be read.
         """
         self._set_aside()
         self._frames = _frames_in(self._before)
@@ -137,13 +176,10 @@ class PreviousFilm:
         indexed = (beside / index.stem for index in sorted(self._folder.glob("*.txt")))
         elsewhere = [film for film in (self._take.film, *indexed) if film.resolve() != self._film.resolve()]
         for film in (self._before, *elsewhere):
-            try:
-                digests = read_index(self._index_path(film), film, self._encoding)
-                self._index = FilmIndex(PacketSource(film), digests, reach)
-                return self._index
-            except (OSError, ValueError):
-                continue
-        return None
+            self._index = open_index(self._index_path(film), film, self._encoding, reach)
+            if self._index is not None:
+                return [self._index]
+        return []
 
     def write_index(self) -> FilmIndexWriter:
         """Starts the index of the new file. Raises OSError."""
@@ -170,11 +206,8 @@ class PreviousFilm:
             self._index.packets.close()
 
     def _index_path(self, film: Path) -> Path:
-        """The path of a film's index; its name has a digest of the film's folder if the film is not beside the take."""
-        folder = film.resolve().parent
-        if folder in (self._take.folder.resolve().parent, self._folder.resolve()):
-            return self._folder / f"{film.name}.txt"
-        return self._folder / f"{film.name}.{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}.txt"
+        """The path of a film's index."""
+        return self._folder / f"{film.name}{index_suffix(self._take, film)}"
 
     def _set_aside(self) -> None:
         """Moves the film into the take's folder if we wrote it and the file there has no more frames."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from ..film.block_store import BlockStore
 from ..film.film import Film
 from ..film.pace import Pace
-from ..film.sampler_settings import SamplerSettings, storyboard_noise
+from ..film.sampler_settings import storyboard_noise
 from ..film.take_store import TakeStore
 from ..mini import Mini
 from ..mini.text_encoder import split_words
-from ..sampling import block_noise
+from ..sampling import NoiseSource, block_noise
 from ..script import ShotScript
 from ..script.prompt_folder import read_script
 from ..script.reading import COMMENT
@@ -31,9 +30,9 @@ from ..video.contact_sheet import ContactSheet
 from ..video.wave_file import read_wave
 from .film_index import Encoding, PreviousFilm
 from .given_video import GivenVideo
-from .load_model import change_linears, load_model, model_notes, read_loras, weights_fingerprint
+from .load_film import LoadedFilm, load_film
 from .prepare_take import begin_take, check_film_is_free, lock_take, new_take, resume_take, take_folder
-from .settings import RenderSettings, latent_size
+from .settings import RenderSettings
 from .write_film import Progress, Render
 
 __all__ = ["Job", "RenderSettings"]
@@ -43,7 +42,8 @@ class Job:
     """Renders one film from its settings into a file.
 
     `notes` are messages to show before `run`. `film` yields the blocks, `render` writes them, `mini` is the model, and
-    `output_settings` are the settings of the written file, which for a storyboard is a preview.
+    `output_settings` are the settings of the written file, which for a storyboard is a preview. `loaded` is what
+    samples the film.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Job:
         take: Take | None = None,
         earlier: Take | None = None,
         video: GivenVideo | None = None,
+        like: Job | None = None,
         storyboard: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         on_note: Callable[[str], None] | None = None,
@@ -64,9 +65,10 @@ class Job:
 
         mini: replaces the model of the settings. script: replaces its script. take: an edited take to continue instead
         of `settings.resume`; it is saved after all checks. earlier: the take of another film, whose first blocks a
-        new take takes over where they are the same. video: begins the film and is encoded here. storyboard:
-        makes only the first block of every shot and writes FILM.preview.mp4 and .png; a film that is resumed from the
-        take begins its shots with these blocks, bit for bit. on_note: receives notes while the film is made.
+        new take takes over where they are the same. video: begins the film and is encoded here. like: a job whose
+        settings differ in seed and files only; its model is used. storyboard: makes only the first block of every shot
+        and writes FILM.preview.mp4 and .png; a film that is resumed from the take begins its shots with these blocks,
+        bit for bit. on_note: receives notes while the film is made.
 
         Raises ValueError (including ScriptError and CheckpointError) and OSError for invalid settings and files, and
         ClipStopped after a stop while the video is encoded; nothing is left on disk then.
@@ -74,7 +76,7 @@ class Job:
         if storyboard and not settings.take:
             raise ValueError("a preview is stored in a take, so that the film can begin with it; leave --no-take out")
         self.settings, self._storyboard, self._should_stop, self._earlier = settings, storyboard, should_stop, earlier
-        self._on_progress, self._on_note = on_progress, on_note
+        self._on_progress, self._on_note, self._like = on_progress, on_note, like
         self.output_settings = _preview(settings) if storyboard else settings
         if take is None and settings.resume is not None:
             take = Take.load(settings.resume)
@@ -82,7 +84,9 @@ class Job:
         if script is None:
             script = known.script if known is not None else _read_script(settings.script)
         self._film_plan = script.plan(FPS, BLOCK_FRAMES)
-        remarks = [] if known is not None else script.reading.lines((*self._film_plan.notes, COMMENT))
+        remarks = (
+            [] if known is not None or like is not None else script.reading.lines((*self._film_plan.notes, COMMENT))
+        )
         self._remarks = [remark.partition(": ")[2] for remark in remarks]  # without "note" or "warning"
         self.plan = storyboard_plan(self._film_plan) if storyboard else self._film_plan
         _check_output(settings.output, settings.codec)
@@ -96,6 +100,7 @@ class Job:
                 stack.enter_context(lock or nullcontext())
             self._open(script, take, video, mini)
             self._exit_stack = stack.pop_all()
+        self._has_run = False
 
     @property
     def take(self) -> Take | None:
@@ -121,7 +126,7 @@ class Job:
         Raises StageError, whose cause is a NotFiniteError that names the block, an OSError such as a full disk, or an
         OutOfMemoryError.
         """
-        pace = Pace()
+        pace, self._has_run = Pace(), True
         try:
             return self.render.run(self.film.run(pace.step, self._should_stop))
         finally:
@@ -130,22 +135,24 @@ class Job:
             if self.sheet is not None and self.render.video_frames:
                 self.sheet.save(self.sheet_path)
 
+    def close(self) -> None:
+        """Ends a job that was not run: its blocks stay in the take, and its file is as it was before."""
+        if not self._has_run:
+            with self._exit_stack:
+                self.render.discard()
+
     def _open(self, script: ShotScript, take: Take | None, video: GivenVideo | None, mini: Mini | None) -> None:
         """Does the part of the constructor that needs the take to be locked."""
         settings = self.settings
-        self.mini = mini or load_model(settings.model)
-        loras = read_loras(settings.model, settings.loras)
-        weights = weights_fingerprint(self.mini, loras) if self._has_take else ""
-        notes = (*model_notes(settings.model), *change_linears(self.mini.model, settings.fp8, loras))
-        self._size = latent_size(settings.size, self.mini.pixel_size)
-        self.notes = (*self._remarks, *self.plan.notes, *notes, *_unknown_word_notes(script, self.mini))
-        sampler = self._sampler(self._size)
-        start = partial(sampler.start, self.mini.model, self.mini.encode_text)
-        start(self.plan)  # raises for invalid settings even if every block is stored
+        loaded = self.loaded = self._load(mini)
+        self.mini, self._size = loaded.mini, loaded.sampler.size
+        self.notes = (*self._remarks, *self.plan.notes, *loaded.notes, *_unknown_word_notes(script, self.mini))
+        if self._like is not None:
+            self.notes = ()
+        loaded.start(self.plan)  # raises for invalid settings even if every block is stored
         self._store = BlockStore()
         if self._has_take:
-            recorded = settings.recorded(sampler, weights)
-            take, notes = self._prepare_take(take, video, script, recorded)
+            take, notes = self._prepare_take(take, video, script, loaded.recorded)
             self.notes = (*self.notes, *notes)
             self._store = TakeStore(
                 take,
@@ -154,7 +161,7 @@ class Job:
                 storyboard=self._storyboard,
                 is_locked=True,
             )
-        self.film = Film(self.plan, start, self._store)
+        self.film = Film(self.plan, loaded.start, self._store)
         captions = [shot.prompt for shot in script.shots]
         self.sheet = ContactSheet(self.plan.blocks, captions) if self.output_settings.contact_sheet else None
         self.render = Render(
@@ -172,25 +179,21 @@ class Job:
             should_stop=self._should_stop,
         )
 
+    def _load(self, mini: Mini | None) -> LoadedFilm:
+        """Loads the model, unless the job that this one is like has done so."""
+        if self._like is not None:
+            return self._like.loaded.with_seed(self.settings.seed, self._noise())
+        return load_film(self.settings, mini, fingerprint=self._has_take, noise=self._noise())
+
     def _save_pace(self, pace: Pace) -> None:
-        """Stores the pace of this run for estimates, if it sampled anything."""
-        if self.take is not None and pace.blocks_per_second:
+        """Stores the pace of this run for estimates, if it sampled anything, and for this film only."""
+        if self.take is not None and self.film.batch is None and pace.blocks_per_second:
             with suppress(OSError):  # an estimate is not worth an error of its own
                 save_pace(self.take.folder, 1 / pace.blocks_per_second)
 
-    def _sampler(self, size: tuple[int, int]) -> SamplerSettings:
-        settings = self.settings
-        noise = storyboard_noise(self._film_plan, block_noise(settings.seed)) if self._storyboard else None
-        return SamplerSettings(
-            size,
-            settings.memory,
-            settings.seed,
-            settings.steps,
-            settings.guidance,
-            settings.negative,
-            noise,
-            settings.sampled_seam,
-        )
+    def _noise(self) -> NoiseSource | None:
+        """The noise of a storyboard, which is that of its film; None for a film."""
+        return storyboard_noise(self._film_plan, block_noise(self.settings.seed)) if self._storyboard else None
 
     def _prepare_take(
         self, take: Take | None, video: GivenVideo | None, script: ShotScript, recorded: Settings

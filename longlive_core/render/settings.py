@@ -10,6 +10,7 @@ from typing import Any
 
 from ..film.sampler_settings import SamplerSettings
 from ..memory import DEFAULT_MEMORY, MemoryConfig
+from ..model.fp8_gate import AttentionFormat
 from ..pipeline.stages import Mode
 from ..sampling import Seam
 from ..take import Take
@@ -34,11 +35,11 @@ class RenderSettings:
     script: the path of a new film's script; None with `resume`. resume: the take of a film to continue, which has
     its own script. model: "mini", a folder that `longlive train mini` made, or a checkpoint of its shape. loras:
     LoRAs that run beside the layers. strength: that of LoRAs which have none of their own. fp8: run linear layers
-    with FP8 weights and activations. size: "HxW" in pixels; None for the model's largest. seam: see `generate`;
-    None is `align` for an embedded model and `plain` for a checkpoint. codec, quality: of the film's file, names in
-    `video.CODECS` and `video.QUALITIES`. decode: when blocks are decoded, see `Mode`. take: store every block in a
-    take beside the film. snapshots: also store the KV cache at the beginning of every shot, so that a retake starts
-    without rebuilding it.
+    with FP8 weights and activations. attention: see `choose_attention`. size: "HxW" in pixels; None for the model's
+    largest. seam: see `generate`; None is `align` for an embedded model and `plain` for a checkpoint. codec, quality:
+    of the film's file, names in `video.CODECS` and `video.QUALITIES`. decode: when blocks are decoded, see `Mode`.
+    take: store every block in a take beside the film. snapshots: also store the KV cache at the beginning of every
+    shot, so that a retake starts without rebuilding it.
     """
 
     script: Path | None
@@ -47,6 +48,7 @@ class RenderSettings:
     loras: tuple[LoraFile, ...] = ()
     strength: float = 1.0
     fp8: bool = False
+    attention: AttentionFormat = "usual"
     seed: int = 0
     steps: int = 4
     size: str | None = None
@@ -122,6 +124,7 @@ class RenderSettings:
             "weights": weights,
             "strength": self.loras[0].strength if len(self.loras) == 1 else self.strength,
             "fp8": self.fp8,
+            "attention": self.attention,
             **sampler.recorded,
             "size": "x".join(str(SPACE_FACTOR * side) for side in sampler.size),
             "fps": FPS,

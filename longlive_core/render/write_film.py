@@ -19,8 +19,7 @@ from ..types import SPACE_FACTOR, Block, BlockSpec
 from ..vae import DecodeStream, WanVAE
 from ..video import Audio, open_film
 from ..video.contact_sheet import ContactSheet
-from .film_index import PreviousFilm
-from .reuse import ReusingFile
+from .reuse import EarlierFiles, ReusingFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class Render:
         codec: str = "h264",
         quality: str = "high",
         audio: Audio | None = None,
-        previous: PreviousFilm | None = None,
+        previous: EarlierFiles | None = None,
         sheet: ContactSheet | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -82,11 +81,12 @@ class Render:
         """Opens the file. size: (height, width) in latent cells. should_stop: called before every latent frame, in the
         decoding thread. sheet and on_progress are called in the thread of `run`.
 
-        audio: the sound of the film. previous: the previous file of this film, whose equal blocks are copied unless a
+        audio: the sound of the film. previous: the earlier files of this film, whose equal blocks are copied unless a
         sheet needs their frames. Raises ValueError if the path does not fit the codec, and OSError that names the path
         if it cannot be written.
         """
         self.plan, self.sheet, self.video_frames = plan, sheet, 0
+        self._path = Path(path)
         self.mode: Mode = mode
         height, width = (SPACE_FACTOR * side for side in size)
         device = vae.conv2.weight.device
@@ -131,6 +131,11 @@ class Render:
                 pipeline.finish()
                 raise
         return self.complete
+
+    def discard(self) -> None:
+        """Removes the file of a render that does not run; the film's previous file comes back. Raises StageError."""
+        with in_stage("writing"):
+            self._file.discard(self._path)
 
     def _written(self, pipeline: Pipeline, blocks: Iterable[Block]) -> Iterator[Written]:
         decoded = decode(

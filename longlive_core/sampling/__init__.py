@@ -2,7 +2,7 @@
 
 from .generate import generate
 from .generation import Generation, KnownLatents, Step
-from .noise import MAX_SEED, NoiseSource, block_noise
+from .noise import MAX_SEED, NoiseSource, batch_noise, block_noise
 from .seam import SEAMS, Seam
 from .snapshot import Snapshot
 
@@ -15,6 +15,7 @@ __all__ = [
     "Seam",
     "Snapshot",
     "Step",
+    "batch_noise",
     "block_noise",
     "generate",
 ]

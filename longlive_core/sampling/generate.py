@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..memory import DEFAULT_MEMORY, FilmKVCache, MemoryConfig, TextEncoder
 from ..model import FlowModel
 from ..model.attention import Attention, default_attention
+from ..model.linears import NVFP4Linear, base_of, linear_layers
 from ..types import BlockSpec, LatentShape
 from .generation import Generation, KnownLatents, NotFiniteError, Plan, Step
 from .noise import MAX_SEED, NoiseSource, block_noise
@@ -47,8 +48,9 @@ def generate(
 
     text: prompt → `[L, text_dim]`, called once per distinct prompt. size: (height, width) of the latents, 1/16 of the
     pixels. guidance: 1 runs the model once per step; other values run it for `negative` too, with a second KV cache.
-    batch: number of films, each with its own noise. shift: of the timestep schedule, see `unipc`. seam: how a block
-    joins the one that it continues, see `seam.py`; aligned blocks take 9/8 of the tokens.
+    batch: number of films, each with its own noise; see `batch_noise` for films of several seeds. shift: of the
+    timestep schedule, see `unipc`. seam: how a block joins the one that it continues, see `seam.py`; aligned blocks
+    take 9/8 of the tokens.
     prefix: given latents at the start of the film, `[B, C, F, H, W]` normalised: one frame for image to video, whole
     blocks to extend a film; they are returned as blocks too. known: called for every block after the prefix; see
     `KnownLatents`. seed: of the film, 0 by default. noise: the source of noise in place of a seed.
@@ -66,6 +68,11 @@ def generate(
         raise ValueError(f"seed {seed} is outside 0 … {MAX_SEED}")
     if batch < 1:
         raise ValueError(f"batch {batch} is below 1")
+    if batch > 1 and _rounds_together(model):
+        raise ValueError(
+            f"batch {batch}: this model rounds activations to NVFP4 with one amax over all films (W4A4), so that each "
+            "film would depend on the others; make the films one by one"
+        )
     if seam not in SEAMS:
         raise ValueError(f"seam '{seam}' is not known; choose one of {', '.join(SEAMS)}")
     _check_plan(plan)
@@ -81,6 +88,13 @@ def generate(
     if resume is not None:
         generation.restore(resume)
     return generation
+
+
+def _rounds_together(model: FlowModel) -> bool:
+    """Whether a layer of the model computes a number over all films of a batch."""
+    layers = linear_layers(model).values() if isinstance(model, nn.Module) else ()
+    bases = (base_of(layer) for layer in layers)
+    return any(isinstance(layer, NVFP4Linear) and layer.activations == "nvfp4" for layer in bases)
 
 
 def _check_plan(plan: Plan) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -10,9 +11,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..memory import FilmKVCache
+from ..memory import ALL, FilmKVCache, WindowState
 from ..model import FlowModel
-from ..oom import retry_on_oom
+from ..oom import OutOfMemoryError, retry_on_oom
+from ..transfer import ASYNCHRONOUS, to_device, to_host
 from ..types import Block, BlockSpec, LatentShape
 from .noise import NoiseSource
 from .seam import Seam, align, overlap
@@ -70,10 +72,11 @@ class NotFiniteError(RuntimeError):
 class Generation(Iterator[Block]):
     """Iterator over the blocks of a film that can be interrupted and continued.
 
-    A block is returned as soon as it is denoised, so that decoding can start. Its clean pass runs when the next block
-    is requested; the clean pass of the last block runs when the iterator ends. After an exception, an interrupt or a
-    stop, the next call to `next` starts the unfinished block or clean pass again, and the film is the same to the bit.
-    If the device runs out of memory, memory is freed and the block or clean pass is run once more.
+    A block is returned on the host as soon as it is denoised, so that decoding can start. Its clean pass runs when the
+    next block is requested; the clean pass of the last block runs when the iterator ends. A GPU gets its clean pass
+    before the host waits for the block, so that it has work until the next block is requested. After an exception, an
+    interrupt or a stop, the next call to `next` starts the unfinished block or clean pass again, and the film is the
+    same to the bit. If the device runs out of memory, memory is freed and the block or clean pass is run once more.
     """
 
     def __init__(
@@ -106,8 +109,10 @@ class Generation(Iterator[Block]):
         self._seam: Seam = seam
         self._cuts = tuple(accumulate(int(block.cut) for block in plan.blocks))
         self._position = 0
-        # The block that was returned last, until its clean pass is done.
+        # The block that was returned last, on the device, until its clean pass is done.
         self._newest: Block | None = None
+        # Whether the device has the clean pass of the newest block already.
+        self._runs_ahead, self._is_ahead = model.device.type in ASYNCHRONOUS, False
         # The last latent frame of the block before `position`, `[B, C, 1, H, W]`, or None before the first block.
         self._last: Tensor | None = None
 
@@ -123,7 +128,10 @@ class Generation(Iterator[Block]):
 
     @torch.no_grad()
     def __next__(self) -> Block:
-        """Returns the next block. Raises NotFiniteError, and OutOfMemoryError if the second attempt fails too."""
+        """Returns the next block, latents `[B, C, F, H, W]` float32 on the host.
+
+        Raises NotFiniteError, and OutOfMemoryError if the second attempt fails too.
+        """
         if self._should_stop():
             raise StopIteration
         self.finish_clean_pass()
@@ -132,9 +140,13 @@ class Generation(Iterator[Block]):
         block = self.plan.blocks[self._position]
         self._cache.begin(block)
         latents = retry_on_oom(lambda: self._denoise(block), self._free, f"block {block.index} (shot {block.shot + 1})")
-        self._newest, self._last = Block(block, latents), latents[:, :, -1:].clone()
+        on_host, finite = to_host(latents), to_host(torch.isfinite(latents).all())
+        is_ahead = self._runs_ahead and self._run_ahead(block, latents)
+        if not bool(finite.wait()):
+            raise NotFiniteError(block)
+        self._newest, self._last, self._is_ahead = Block(block, latents), latents[:, :, -1:].clone(), is_ahead
         self._position += 1
-        return self._newest
+        return Block(block, on_host.wait_pageable())
 
     @torch.no_grad()
     def finish_clean_pass(self) -> None:
@@ -144,15 +156,33 @@ class Generation(Iterator[Block]):
         block, latents = self._newest.spec, self._newest.latents
         # `_newest` is kept until the pass is done, because a recache evicts the frames needed to denoise it again.
         self._cache.recache_at_cut(block)
-        retry_on_oom(lambda: self._write_kv(block, latents), self._free, f"the clean pass of block {block.index}")
+        if not self._is_ahead:
+            self._clean_pass(block, latents)
         self._cache.end(block)
-        self._newest = None
+        self._newest, self._is_ahead = None, False
 
-    def snapshot(self) -> Snapshot:
-        """Copies the state before the next block, after running the newest block's clean pass if it is pending."""
+    def _run_ahead(self, block: BlockSpec, latents: Tensor) -> bool:
+        """Queues the clean pass of a block that is not checked yet; returns whether it is done.
+
+        It writes to the block's slot only, so that the block can be denoised again. A recache could not be undone.
+        """
+        if self._cache.recaches(block):
+            return False
+        with suppress(OutOfMemoryError):  # then it is tried again when the next block is requested
+            self._clean_pass(block, latents)
+            return True
+        return False
+
+    def snapshot(self, film: int | None = None) -> Snapshot:
+        """Copies the state before the next block, after running the newest block's clean pass if it is pending.
+
+        film: of a batch, from 0; the snapshot is then one of this film alone.
+        """
         self.finish_clean_pass()
-        last = self._last.cpu() if self._seam == "align" and self._last is not None else None
-        return Snapshot(self._kind(), self._cache.window.state(), self._cache.tensors(), last)
+        films = ALL if film is None else slice(film, film + 1)
+        last = self._last[films].cpu() if self._seam == "align" and self._last is not None else None
+        kind = self._kind(None if film is None else 1)
+        return Snapshot(kind, self._cache.window.state(), self._cache.tensors(films), last)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continues from a snapshot. The next blocks equal those of the run that made it, to the bit.
@@ -161,7 +191,30 @@ class Generation(Iterator[Block]):
         differ, if the plan ends before the snapshot's block, if the next block needs a frame that a snapshot of plain
         seams does not have, or if the snapshot is damaged.
         """
-        snapshot.check_kind(self._kind())
+        self._restore(snapshot, self._kind(), ALL)
+        self._last = None if snapshot.last is None else to_device(snapshot.last, self._model.device)
+
+    def restore_films(self, snapshots: Iterable[Snapshot]) -> None:
+        """Continues each film of a batch from a snapshot of this film alone, which are taken one by one.
+
+        Raises ValueError as `restore`, and if the snapshots are not of one block, or as many as the films.
+        """
+        last, windows, films = list[Tensor](), set[WindowState](), 0
+        for snapshot in snapshots:
+            self._restore(snapshot, self._kind(1), slice(films, films + 1))
+            last += [] if snapshot.last is None else [to_device(snapshot.last, self._model.device)]
+            windows.add(snapshot.window)
+            films += 1
+        if films != self._shape.batch or len(windows) > 1 or len(last) not in (0, films):
+            raise ValueError(
+                f"the snapshots do not fit a batch: {films} of {self._shape.batch} films, before "
+                f"{len(windows)} different states"
+            )
+        self._last = torch.cat(last) if last else None
+
+    def _restore(self, snapshot: Snapshot, kind: dict[str, str], films: slice) -> None:
+        """Restores the K/V of some films of a batch, and the position."""
+        snapshot.check_kind(kind)
         if snapshot.next_block > len(self.plan.blocks):
             raise ValueError(
                 f"the snapshot continues at block {snapshot.next_block}, but the plan has {len(self.plan.blocks)} "
@@ -174,11 +227,10 @@ class Generation(Iterator[Block]):
                 "to; use seam plain, or a snapshot before a cut"
             )
         try:
-            self._cache.restore(snapshot.window, snapshot.pools)
+            self._cache.restore(snapshot.window, snapshot.pools, films)
         except RuntimeError as error:
             raise ValueError(f"the snapshot is damaged: {error}") from error
-        self._position, self._newest = snapshot.next_block, None
-        self._last = None if snapshot.last is None else snapshot.last.to(self._model.device)
+        self._position, self._newest, self._is_ahead = snapshot.next_block, None, False
 
     def continue_from(self, other: Generation) -> bool:
         """Continues at the position of `other` and takes its K/V without a copy, which ends `other`.
@@ -216,8 +268,6 @@ class Generation(Iterator[Block]):
         if front:
             assert self._last is not None  # a block before this one is finished
             x = align(x, self._last)
-        if not bool(torch.isfinite(x).all()):
-            raise NotFiniteError(block)
         return x
 
     def _flow(self, block: BlockSpec, x: Tensor, t: float, known: int) -> Tensor:
@@ -235,6 +285,9 @@ class Generation(Iterator[Block]):
         positive, negative = flows
         return negative + self._guidance * (positive - negative)
 
+    def _clean_pass(self, block: BlockSpec, latents: Tensor) -> None:
+        retry_on_oom(lambda: self._write_kv(block, latents), self._free, f"the clean pass of block {block.index}")
+
     def _write_kv(self, block: BlockSpec, latents: Tensor) -> None:
         """The clean pass: writes the block's K/V at t = 0, for each branch of guidance."""
         positions = self._cache.positions(block, self._cuts[block.index])
@@ -250,25 +303,25 @@ class Generation(Iterator[Block]):
         if front:
             before = self._noise(self.plan.blocks[block.index - 1], self._shape)
             noise = torch.cat((before[:, :, -front:], noise), dim=2)
-        return noise.to(self._model.device, torch.float32)
+        return to_device(noise.float(), self._model.device)
 
     def _timesteps(self, t: float, frames: int) -> Tensor:
-        """`[B, frames]` filled with t."""
-        return torch.full((self._shape.batch, frames), t, device=self._model.device)
+        """`[1, frames]` filled with t, for every film of a batch."""
+        return torch.full((1, frames), t, device=self._model.device)
 
     def _known(self, block: BlockSpec) -> Tensor:
         """The block's given leading frames, `[B, C, 0 … F, H, W]`, float32 on the model's device."""
         known = self._known_latents(block)
-        if known is None:
-            known = torch.empty(self._shape.with_frames(0).as_tuple())
+        if known is None or not known.shape[2]:
+            return torch.empty(self._shape.with_frames(0).as_tuple(), device=self._model.device)
         # Copied to the device one block at a time: all blocks of a long film would not fit there.
-        return known.to(self._model.device, torch.float32)
+        return to_device(known.float(), self._model.device)
 
-    def _kind(self) -> dict[str, str]:
-        """The settings that two runs must share to exchange K/V."""
+    def _kind(self, batch: int | None = None) -> dict[str, str]:
+        """The settings that two runs must share to exchange K/V. batch: of the other run, by default as this one's."""
         return {
             "model": str(self._model.config),
-            "block": str(self._shape),
+            "block": str(self._shape if batch is None else self._shape.with_batch(batch)),
             "memory": str(self._cache.config),
             "guided": str(self._guidance != 1.0),
         }

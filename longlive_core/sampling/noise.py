@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -53,5 +53,20 @@ def film_noise(film: Tensor) -> NoiseSource:
                 f"to {spec.start + spec.frames - 1} in shape {shape.as_tuple()}"
             )
         return noise
+
+    return block
+
+
+def batch_noise(films: Sequence[tuple[NoiseSource, Sequence[BlockSpec]]]) -> NoiseSource:
+    """A source for a batch, in which each film has the noise that it has alone: that of its source for its own blocks.
+
+    The source raises ValueError for a shape with another number of films.
+    """
+
+    def block(spec: BlockSpec, shape: LatentShape) -> Tensor:
+        if shape.batch != len(films):
+            raise ValueError(f"the noise is of {len(films)} films, but the shape {shape.as_tuple()} has {shape.batch}")
+        alone = shape.with_batch(1)
+        return torch.cat([source(blocks[spec.index], alone) for source, blocks in films])
 
     return block

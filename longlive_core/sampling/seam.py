@@ -45,11 +45,11 @@ def align(x: Tensor, last: Tensor) -> Tensor:
     `[B, C, 1, H, W]`.
     """
     again, new = x[:, :, :OVERLAP], x[:, :, OVERLAP:]
-    return new + fading(new.shape[2]).to(x).view(1, 1, -1, 1, 1) * (last - again)
+    return new + fading(new.shape[2], x.device).to(x.dtype).view(1, 1, -1, 1, 1) * (last - again)
 
 
-def fading(frames: int) -> Tensor:
-    """The weights of the correction for each of `frames` frames: 1, ¾, ½, ¼, 0, 0, …, `[frames]`."""
-    weights = torch.zeros(frames)
-    weights[:FADE] = torch.linspace(1, 0, FADE + 1)[: min(FADE, frames)]
+def fading(frames: int, device: torch.device | None = None) -> Tensor:
+    """The weights of the correction for each of `frames` frames: 1, ¾, ½, ¼, 0, 0, …, `[frames]` float32."""
+    weights = torch.zeros(frames, device=device)
+    weights[:FADE] = torch.linspace(1, 0, FADE + 1, device=device)[: min(FADE, frames)]
     return weights

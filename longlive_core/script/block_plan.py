@@ -163,7 +163,7 @@ def make_plan(
     grid = Grid(Fraction(fps), block_frames)
     notes = list(notes)
     blocks: list[BlockSpec] = []
-    for requested in _requested_shots(shots, grid, notes, Fraction(default_seconds)):
+    for requested in requested_shots(shots, grid, notes, Fraction(default_seconds)):
         first = len(blocks)
         last = first + _count(requested, grid, first, len(shots))
         if grid.seconds(0, last) > MAX_SECONDS:
@@ -176,7 +176,7 @@ def make_plan(
     return BlockPlan(tuple(blocks), fps, block_frames, tuple(notes))
 
 
-def _requested_shots(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction) -> Iterator[RequestedShot]:
+def requested_shots(shots: Sequence[Shot], grid: Grid, notes: list[str], default: Fraction) -> Iterator[RequestedShot]:
     """Yields the requested shots. A shot without a length lasts until the start time of the next shot, if that has one.
 
     Appends to `notes` each start time that is moved.

@@ -47,6 +47,11 @@ def with_lengths(script: ShotScript, plan: BlockPlan) -> ShotScript:
     return replace(script, shots=shots)
 
 
+def escaped(prompt: str) -> str:
+    """Returns a prompt as the text of a shot: signs of the grammar become plain signs."""
+    return SPECIAL_CHARACTERS.sub(r"\\\g<0>", prompt)
+
+
 def _shots(plan: BlockPlan) -> Iterator[Shot]:
     for blocks in plan.blocks_of_shots:
         shot = blocks[0].shot
@@ -54,7 +59,7 @@ def _shots(plan: BlockPlan) -> Iterator[Shot]:
         # Only the first block of a shot has the cut prefix: the last block has the prompt as written.
         prompt = last.prompt if last is not first or not first.cut else first.prompt.removeprefix(CUT_PREFIX)
         yield Shot(
-            SPECIAL_CHARACTERS.sub(r"\\\g<0>", prompt),
+            escaped(prompt),
             prompt,
             Length(Decimal(len(blocks)), "blocks"),
             seed=first.seed,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from .duration import Timing, parse_timing
 from .shot_text import closing_bracket
-from .source import Line
+from .source import CACHED_LINES, Line
 from .times import BARE, CLOSER, CONTINUE, Found, find_time, parse_bare, parse_group, timed_bracket
 from .words import FROM_IMAGE, HEADER_WORD, NEXT_WORD, SIGNS, SLUGLINE, TIME_LABELS, WORD_ALONE, fold
 
@@ -45,6 +46,8 @@ class Header:
     note: str = ""
 
 
+# A line is parsed twice in a script, and again at every key that is pressed in another line.
+@lru_cache(CACHED_LINES)
 def parse_header(line: Line, clocks: bool = False) -> Header | None:
     """Parses the header at the start of `line`; None if the line has no header.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import NamedTuple
 
 from .duration import shorten
-from .source import Fix, Line
+from .source import CACHED_LINES, Fix, Line
 from .times import BARE, DECADE, timed_bracket
 from .words import CHAT, HEADER_WORD, LABELS, NUMBERED, fold
 
@@ -52,11 +53,16 @@ class Hint(NamedTuple):
     fix: Fix | None = None
 
 
-def hints(line: Line, times: bool = True) -> Iterator[Hint]:
-    """Yields remarks on what looks like structure in a line that is read as prompt.
+@lru_cache(CACHED_LINES)
+def hints(line: Line, times: bool = True) -> tuple[Hint, ...]:
+    """Returns remarks on what looks like structure in a line that is read as prompt.
 
     times: whether times in the line are part of the prompt too.
     """
+    return tuple(_hints(line, times))
+
+
+def _hints(line: Line, times: bool) -> Iterator[Hint]:
     text = fold(line.text)
     yield from _headers(line, text)
     if mark := LIST_MARK.match(text):

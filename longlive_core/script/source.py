@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+# Lines whose reading is kept, because a page sends its script again at every key: those of two long scripts.
+CACHED_LINES = 2048
 MAX_FILE_BYTES = 16 * 1024 * 1024
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 

@@ -11,7 +11,7 @@ from ..script import BlockPlan
 from ..types import BlockSpec
 from .block_file import BadBlockError, BlockRecord, History, load_block, save_block, write_atomically
 from .settings import Settings, changes_bits
-from .take import Take
+from .take import FILM_INDEX, PREVIOUS, Take
 
 
 def shared_blocks(take: Take, plan: BlockPlan, settings: Settings) -> Iterator[tuple[BlockSpec, BlockRecord]]:
@@ -35,14 +35,15 @@ def carry_over(earlier: Take, take: Take) -> int:
     """Stores the `shared_blocks` of an earlier take in a take that is saved and locked; returns their number.
 
     Equal files are hard links where the disk has them: a block's file is replaced as a whole, never changed. Stills and
-    snapshots of these blocks come with them. Ends before a damaged block. Raises OSError.
+    snapshots of these blocks come with them, and copies of the indexes of the film's files, from which the new film
+    takes their packets. Ends before a damaged block. Raises OSError.
     """
     same, count, history = dict(earlier.settings) == dict(take.settings), 0, History()
     for spec, record in shared_blocks(earlier, take.plan, take.settings):
         source, target = earlier.path(spec), take.path(spec)
         if same:
-            _link(source, target)
-            _link(earlier.snapshot_path(spec, history), take.snapshot_path(spec, history))
+            link(source, target)
+            link(earlier.snapshot_path(spec, history), take.snapshot_path(spec, history))
         else:
             try:
                 block, _ = load_block(source, spec, earlier.settings)
@@ -50,13 +51,21 @@ def carry_over(earlier: Take, take: Take) -> int:
                 return count
             save_block(target, block, take.settings, history)
         if take.plan.begins_shot(spec):
-            _link(earlier.still(spec.shot, earlier.shots[spec.shot].chosen), take.still(spec.shot, 0))
+            link(earlier.still(spec.shot, earlier.shots[spec.shot].chosen), take.still(spec.shot, 0))
+        if not count:
+            _copy_indexes(earlier, take)
         history = history.then(record.digest)
         count += 1
     return count
 
 
-def _link(source: Path, target: Path) -> None:
+def _copy_indexes(earlier: Take, take: Take) -> None:
+    for index in sorted((earlier.folder / FILM_INDEX).glob("*.txt")):
+        if not index.name.startswith(f"{PREVIOUS}."):  # it is the index of a file inside the earlier take
+            _copy_whole(index, take.folder / FILM_INDEX / index.name)
+
+
+def link(source: Path, target: Path) -> None:
     """Links a file, or copies it if the disk has no links; does nothing if there is no such file. Raises OSError."""
     if not source.is_file() or target.exists():
         return
@@ -64,8 +73,11 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        write_atomically(target, lambda partial: _copy(source, partial))
+        _copy_whole(source, target)
 
 
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
+def _copy_whole(source: Path, target: Path) -> None:
+    def copy(partial: Path) -> None:
+        shutil.copyfile(source, partial)
+
+    write_atomically(target, copy)

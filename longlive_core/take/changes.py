@@ -12,6 +12,7 @@ from .carry_over import shared_blocks
 from .follow import fits_any, follow, is_another_film, plan_for
 from .pace import load_pace
 from .settings import Settings, changes_bits
+from .storyboard import PREVIEW, shared_storyboard
 from .take import Take
 
 BlockState = Literal["kept", "remade", "new"]
@@ -24,6 +25,8 @@ class ShotChange:
 
     first: index of its first block. blocks: kept is stored and stays; remade takes the place of a stored one; new has
     none in any version. version: the version that the film will use, None for a new one. restored: an earlier version.
+    source: the shot of the take (from 0) that has its first block, None if none has. board: that block is one of the
+    storyboard.
     """
 
     shot: int
@@ -31,6 +34,8 @@ class ShotChange:
     blocks: tuple[BlockState, ...]
     version: int | None
     restored: bool = False
+    source: int | None = None
+    board: bool = False
 
     @property
     def state(self) -> ShotState:
@@ -91,10 +96,18 @@ def preview_changes(take: Take, script: ShotScript, settings: Settings | None = 
 
 
 def _new_film(take: Take, plan: BlockPlan, settings: Settings) -> tuple[ShotChange, ...]:
-    kept = {spec.index for spec, _ in shared_blocks(take, plan, settings)}
+    board = shared_storyboard(take, plan, settings)
+    kept = {spec.index: spec for spec, _ in shared_blocks(take, plan, settings)} | board
     made = {spec.index for spec in take.plan.blocks if take.path(spec).is_file()}
     return tuple(
-        ShotChange(shot, specs[0].index, tuple(_state(spec.index in kept, spec.index in made) for spec in specs), 0)
+        ShotChange(
+            shot,
+            specs[0].index,
+            tuple(_state(spec.index in kept, spec.index in made) for spec in specs),
+            0,
+            source=kept[specs[0].index].shot if specs[0].index in kept else None,
+            board=specs[0].index in board,
+        )
         for shot, specs in enumerate(plan.blocks_of_shots)
     )
 
@@ -116,7 +129,10 @@ def _same_film(take: Take, followed: Take, plan: BlockPlan) -> tuple[ShotChange,
             before = record.history if record is not None and history is None else history
             history = before.then(record.digest) if kept and record is not None and before is not None else None
         version = now.chosen if now.chosen < len(was.versions) else None
-        changes.append(ShotChange(shot, specs[0].index, tuple(states), version, version not in (None, was.chosen)))
+        restored, begun = version not in (None, was.chosen), states[0] == "kept"
+        board = begun and now.versions[now.chosen].made == PREVIEW
+        source = shot if begun else None
+        changes.append(ShotChange(shot, specs[0].index, tuple(states), version, restored, source, board))
     return tuple(changes)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..script import BlockPlan, ShotScript
-from ..script.from_plan import script_of
-from .take import Shot, Take, Version
+from ..script.from_plan import escaped, script_of
+from .take import Shot, Take, Version, with_text
 
 
 def with_versions_of(take: Take, saved: Take) -> Take:
@@ -18,7 +18,7 @@ def with_versions_of(take: Take, saved: Take) -> Take:
     pairs = tuple(zip(take.shots, saved.shots, strict=same_count))
     if not same_count or any(disk.versions[: len(mine.versions)] != mine.versions for mine, disk in pairs):
         raise ValueError(f"{saved.folder} has become another film since it was loaded: load it again")
-    shots = (replace(mine, versions=disk.versions, locked=disk.locked) for mine, disk in pairs)
+    shots = (replace(mine, versions=disk.versions, locked=disk.locked, accepted=disk.accepted) for mine, disk in pairs)
     return replace(take, shots=tuple(shots))
 
 
@@ -32,12 +32,36 @@ def with_live_script(take: Take, plan: BlockPlan, written: ShotScript | None) ->
     first = next(i for i, shot in enumerate(script_of(take.plan).shots) if shot != planned.shots[i])
     changed = range(first, len(planned.shots))
     script = planned if written is None or len(written.shots) != len(planned.shots) else written
-    result = _with_live_shots(take, script, changed)
-    if result is not None and result.plan.blocks == plan.blocks:
-        return result
-    # The take's names and style cannot express these shots, so every shot is recorded in full.
-    shots = tuple(_with_live_version(shot, planned, i) if i in changed else shot for i, shot in enumerate(take.shots))
+    for base in (take, _with_names_of(take, script)):
+        result = None if base is None else _with_live_shots(base, script, changed)
+        if result is not None and result.plan.blocks == plan.blocks:
+            return result
+    # The take's names and style cannot express these shots, so every version of every shot is recorded in full.
+    shots = (_in_full(take, i) for i in range(len(take.shots)))
+    shots = tuple(_with_live_version(shot, planned, i) if i in changed else shot for i, shot in enumerate(shots))
     return replace(take, script=planned, shots=shots)
+
+
+def _with_names_of(take: Take, script: ShotScript) -> Take | None:
+    """The take with the names that a script defines in addition; None if that changes what the take's versions mean."""
+    known = {name.casefold(): text for name, text in take.script.names}
+    if script.style != take.script.style or any(
+        known.get(name.casefold(), text) != text for name, text in script.names
+    ):
+        return None
+    added = (named for named in script.names if named[0].casefold() not in known)
+    written = replace(take.script, names=(*take.script.names, *added))
+    return replace(take, script=ShotScript.parse(written.format()))
+
+
+def _in_full(take: Take, index: int) -> Shot:
+    """A shot whose versions need neither names nor style: their prompts, and so their blocks, stay the same."""
+    shot = take.shots[index]
+    prompts = (with_text(take.script, index, version).shots[index].prompt for version in shot.versions)
+    versions = tuple(
+        replace(version, text=escaped(prompt)) for version, prompt in zip(shot.versions, prompts, strict=True)
+    )
+    return replace(shot, versions=versions)
 
 
 def _with_live_shots(take: Take, script: ShotScript, changed: range) -> Take | None:

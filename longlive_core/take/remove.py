@@ -7,11 +7,11 @@ from contextlib import suppress
 
 from .lock import FILE as LOCK
 from .pace import FILE as PACE
-from .take import FILE, FILM_FILE, FILM_INDEX, SNAPSHOTS, SOUND, WORKFLOW, Take, bytes_in
+from .take import FILE, FILM_FILE, FILM_INDEX, SNAPSHOTS, SOUND, SOURCES, WORKFLOW, Take, bytes_in
 
 # What a take's folder holds.
 FOLDERS = ("shots", SNAPSHOTS, FILM_INDEX)
-FILES = (SOUND, PACE, FILM_FILE, WORKFLOW)
+FILES = (SOUND, PACE, FILM_FILE, WORKFLOW, SOURCES)
 
 
 def remove(take: Take) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Literal, NamedTuple
 
 from ..sampling import MAX_SEED
@@ -50,21 +52,29 @@ def retake(
     if seed is not None and not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed {seed} is outside 0 … {MAX_SEED}")
     if seed is None and prompt is None:
-        used = {version.seed for version in shot.versions}
-        seed = next(fresh for fresh in range(1, len(used) + 2) if fresh not in used)
-    version = _version(take, index, seed, prompt, "keep" if storyboard else mode)
+        seed = next(fresh_seeds(shot))
+    version = requested_version(take, index, seed, prompt, "keep" if storyboard else mode)
     if reuse:
         return _reuse(take, index, version, mode)
     if version.has_input_of(shot.versions[shot.chosen]):
         raise ValueError(f"shot {number} has this text and seed already; give another --seed or --prompt")
-    _check_unlocked(shot, number)
+    check_unlocked(shot, number)
     if storyboard:
         return _retake_storyboard(take, index, version)
     return Retake(_with_new_version(take, index, version, mode), index, len(shot.versions), take)
 
 
-def _version(take: Take, index: int, seed: int | None, prompt: str | None, mode: Mode) -> Version:
-    """The version as parsed from the script, because a prompt may set a seed."""
+def fresh_seeds(shot: Shot) -> Iterator[int]:
+    """Yields seeds that no version of the shot has, from 1 on."""
+    used = {version.seed for version in shot.versions}
+    return (seed for seed in count(1) if seed not in used)
+
+
+def requested_version(take: Take, index: int, seed: int | None, prompt: str | None, mode: Mode) -> Version:
+    """Returns the version as parsed from the script, because a prompt may set a seed.
+
+    seed, prompt: None for those that the shot (from 0) has. Raises ValueError and ScriptError for the prompt.
+    """
     shot = take.shots[index]
     now = shot.versions[shot.chosen]
     text = now.text if prompt is None else _without_header(take, index, prompt)
@@ -120,7 +130,7 @@ def _reuse(take: Take, index: int, version: Version, mode: Mode) -> Retake:
     if chosen != shot.chosen:
         if mode == "keep":
             _check_made(take, index + 1)
-        _check_unlocked(shot, index + 1)
+        check_unlocked(shot, index + 1)
     if chosen is None:
         return Retake(_with_new_version(take, index, version, mode), index, len(shot.versions), take)
     moved, result = chosen != shot.chosen, take
@@ -165,7 +175,8 @@ def _retake_storyboard(take: Take, index: int, version: Version) -> Retake:
     return Retake(changed, index, len(shot.versions), take)
 
 
-def _check_unlocked(shot: Shot, number: int) -> None:
+def check_unlocked(shot: Shot, number: int) -> None:
+    """Raises ValueError for a locked shot."""
     if shot.locked:
         raise ValueError(f"shot {number} is locked; `longlive takes unlock` first, or retake another shot")
 

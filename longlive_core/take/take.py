@@ -23,10 +23,12 @@ SUFFIX = ".take"
 FILE = "take.json"
 SNAPSHOTS = "memory"
 FILM_INDEX = "footage"
+# In this folder: the film's file before the one that is being written, with the ending of a film.
+PREVIOUS = "before"
 SOUND = "sound.wav"
 STILL = "still.jpg"
 # What ComfyUI's nodes record of the newest run: the film's file, and the workflow.
-FILM_FILE, WORKFLOW = "film.json", "workflow.json"
+FILM_FILE, WORKFLOW, SOURCES = "film.json", "workflow.json", "sources.json"
 GIVEN_VIDEO = "video"
 
 
@@ -53,13 +55,20 @@ class Shot:
     """The versions of a shot and which one is in the film.
 
     spliced: its blocks may follow other blocks than those they were sampled after, so that the shot need not continue
-    the one before it. locked: a retake of an earlier shot leaves it unchanged, spliced.
+    the one before it. locked: a retake of an earlier shot leaves it unchanged, spliced. accepted: the version whose
+    beginning the user has accepted on the storyboard.
     """
 
     versions: tuple[Version, ...]
     chosen: int = 0
     spliced: bool = False
     locked: bool = False
+    accepted: int | None = None
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the user has accepted the beginning of the chosen version."""
+        return self.accepted == self.chosen
 
     def newest_first(self) -> Iterator[int]:
         """Yields version numbers: the chosen one, then the others from the newest to the oldest."""
@@ -106,6 +115,7 @@ class Take:
                     shot["chosen"],
                     shot["spliced"],
                     shot.get("locked", False),
+                    shot.get("accepted"),
                 )
                 for shot in data["shots"]
             )
@@ -129,7 +139,8 @@ class Take:
             "machine": dict(self.machine),
             "output": dict(self.output),
             "plan": facts,
-            "shots": [asdict(shot) for shot in self.shots],
+            # Left out where nothing is accepted, so that a take of an earlier version stays as it was.
+            "shots": [{k: v for k, v in asdict(shot).items() if (k, v) != ("accepted", None)} for shot in self.shots],
         }
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
         write_atomically(self.folder / FILE, lambda partial: _write_through(partial, text))

@@ -15,9 +15,9 @@ from .take import STILL, Shot, Take, bytes_in
 def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]]:
     """Returns the take with another version of shot `number` (from 1), not saved, and notes on the later shots.
 
-    Later shots change to the version that was sampled after the chosen one, or stay spliced if they have no such
-    version. Raises ValueError if the result were neither a film that the model made nor a splice that the user asked
-    for.
+    Later shots change to the version that was sampled after the chosen one. Without one, a locked shot stays spliced,
+    and so do all after a version of mode keep; others get a new version, which the next render samples. Raises
+    ValueError for a version that was itself made after other blocks than those that precede the shot.
     """
     index = take.sampled_index(number)
     shot = take.shots[index]
@@ -35,7 +35,9 @@ def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]
     take = take.with_shot(index, replace(shot, chosen=version, spliced=not fits))
     for later in range(index + 1, len(take.shots)):
         fit = _fitting(take, later, history_before(take, later), shot.versions[version].made == "keep" or shot.spliced)
-        if fit.chosen != take.shots[later].chosen:
+        if fit.chosen >= len(take.shots[later].versions):
+            notes.append(f"shot {later + 1} gets a new version, which is sampled after this one")
+        elif fit.chosen != take.shots[later].chosen:
             notes.append(f"shot {later + 1} changes to version {fit.chosen}, which was made after this one")
         if fit.spliced:
             notes.append(f"shot {later + 1} stays unchanged, spliced: it was made after other blocks")
@@ -102,9 +104,7 @@ def _fitting(take: Take, index: int, history: History | None, may_splice: bool) 
             return replace(shot, chosen=version, spliced=False)
     if history_of_version[shot.chosen] is None:
         return replace(shot, spliced=False)
-    if shot.spliced or may_splice:
+    if shot.spliced or shot.locked or may_splice:
         return replace(shot, spliced=True)
-    raise ValueError(
-        f"shot {index + 1} has no version that was made after these blocks; `longlive retake` makes one, and "
-        f"--mode keep on an earlier shot splices shot {index + 1}"
-    )
+    version = replace(shot.versions[shot.chosen], made="ripple")
+    return replace(shot, versions=(*shot.versions, version), chosen=len(shot.versions))

@@ -51,6 +51,7 @@ def ar_step(model: CausalWan, batch: ARBatch, inputs: ARInputs, settings: ARSett
         settings.block_frames,
         history=settings.history(batch.cuts),
         clean_t=inputs.context_t,
+        kv_format=settings.kv_format,
         checkpointing=settings.checkpointing,
     ).squeeze(1)
     predicted = clean_from_flow(inputs.noisy, flow.detach(), per_frame(inputs.levels.sigmas))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from ..memory.formats import KV_FORMATS
+from ..model.nvfp4_products import NVFP4Settings
 from ..types import BLOCK_FRAMES
 from .error_recycling import ErrorRecyclingSettings
 from .teacher_forcing import History, window_history
@@ -18,9 +21,12 @@ class ARSettings:
     timestep of the table up to this one; 0 turns it off. window: latent frames that a block attends to, itself
     included, as the KV cache does when it serves; 0 is the whole film, as in the reference. sink: latent frames at the
     start of the film that stay in the window. shot_sink: whether the first block of a shot stays in the window until
-    the next cut. checkpointing: compute activations again in the backward pass instead of keeping them.
-    error_recycling: inputs carry errors of earlier steps; not set is none. Raises ValueError if window or sink are not
-    whole blocks.
+    the next cut. kv_format: round the K/V of earlier blocks as a KV cache of this format does, such as nvfp4; not set
+    is exact. nvfp4: train in NVFP4 what the blocks' linear layers multiply; not set is the trainer's precision.
+    checkpointing: compute activations again in the backward pass instead of keeping them. weighting: of the losses of
+    noise levels: bell, as in LongLive 2.0, which leaves out the noisiest, or uniform. error_recycling: inputs carry
+    errors of earlier steps; not set is none. Raises ValueError if window or sink are not whole blocks, and for an
+    unknown format.
     """
 
     block_frames: int = BLOCK_FRAMES
@@ -30,7 +36,10 @@ class ARSettings:
     window: int = 0
     sink: int = BLOCK_FRAMES
     shot_sink: bool = True
+    kv_format: str | None = None
     checkpointing: bool = False
+    nvfp4: NVFP4Settings | None = None
+    weighting: Literal["bell", "uniform"] = "bell"
     error_recycling: ErrorRecyclingSettings | None = None
 
     def __post_init__(self) -> None:
@@ -39,6 +48,8 @@ class ARSettings:
         for name, frames in (("window", self.window), ("sink", self.sink)):
             if self.window and (frames < 0 or frames % self.block_frames):
                 raise ValueError(f"{name} of {frames} latent frames is not whole blocks of {self.block_frames}")
+        if self.kv_format is not None and self.kv_format not in KV_FORMATS:
+            raise ValueError(f"kv_format '{self.kv_format}' is not available; choose one of {', '.join(KV_FORMATS)}")
         if not 0 <= self.context_noise <= 1000:
             raise ValueError(f"context_noise {self.context_noise} is outside 0 … 1000")
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..model import CausalWan
+from ..model.nvfp4_training import train_in_nvfp4
 from .ar import ar_step, step_errors
 from .ar_inputs import ARBatch, ar_inputs, random_draws
 from .ar_settings import ARSettings
@@ -20,7 +21,7 @@ from .schedule import TimestepTable
 from .stage import Loss, OptimiserSettings, Origin, Trained
 
 # Streams of random numbers, so that no two uses of a seed share their draws.
-_STEP, _STORE, _VALIDATION = 1, 2, 3
+_STEP, _STORE, _VALIDATION, _ROUNDING = 1, 2, 3, 4
 
 
 class ARSource(Protocol):
@@ -36,7 +37,8 @@ class ARStage:
 
     model: its parameters that require gradients are trained. train, validation: where batches come from; every
     validation uses the same `validation_batches` batches and noise, without errors. module: what is trained, if that is
-    more than the model, such as the model and its text encoder. origins: the base and the data.
+    more than the model, such as the model and its text encoder. origins: the base and the data. With `settings.nvfp4`
+    the linear layers of the model's blocks train in NVFP4; see `train_in_nvfp4` for the errors that this raises.
 
     The errors of a step are stored when the next step begins. So the parts of one step do not depend on each other, and
     a step that was interrupted between its parts can be repeated.
@@ -60,7 +62,10 @@ class ARStage:
         self.model, self.train, self.settings, self.seed = model, train, settings, seed
         self.validation, self.validation_batches = validation, validation_batches
         self.origins = {} if origins is None else origins
+        self._noise = None if settings.nvfp4 is None else train_in_nvfp4(model, settings.nvfp4)
         self.table = TimestepTable.shifted(settings.shift)
+        if settings.weighting == "uniform":
+            self.table = replace(self.table, weights=torch.ones_like(self.table.weights))
         self.trained = (Trained("model", model if module is None else module, optimiser),)
         recycling = settings.error_recycling
         self.buffers = None if recycling is None else ErrorBuffers(recycling)
@@ -70,6 +75,8 @@ class ARStage:
         """Returns the loss of one batch. See `Stage.loss`."""
         del name
         self._store_errors(before=step)
+        if self._noise is not None:
+            self._noise.restart(self._random(_ROUNDING, step, part)[2].initial_seed())
         numpy_rng, python_rng, generator = self._random(_STEP, step, part)
         batch = self.train.batch(numpy_rng)
         draws = random_draws(batch, self.settings, self.table, generator)

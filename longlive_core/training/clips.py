@@ -100,15 +100,15 @@ def _clips(plans: Sequence[Plan], encode: TextEncoder, negative: str, name: str)
     prompts = [[block.prompt for block in plan.blocks] for plan in plans]
     distinct = sorted({prompt for row in prompts for prompt in row})
     rows = torch.tensor([[distinct.index(prompt) for prompt in row] for row in prompts])
-    text = _stacked([encode(prompt) for prompt in distinct])
-    return Batch(ClipPrompts(text, rows, _cuts(plans[0])), _stacked([encode(negative)]), name=name)
+    text = stacked([encode(prompt) for prompt in distinct])
+    return Batch(ClipPrompts(text, rows, _cuts(plans[0])), stacked([encode(negative)]), name=name)
 
 
 def _cuts(plan: Plan) -> tuple[bool, ...]:
     return tuple(block.cut for block in plan.blocks)
 
 
-def _stacked(embeddings: Sequence[Tensor]) -> Tensor:
+def stacked(embeddings: Sequence[Tensor]) -> Tensor:
     """`[P, L, D]` of embeddings `[L, D]`, with zeros behind shorter ones, as the model pads them."""
     longest = max(len(embedding) for embedding in embeddings)
     return torch.stack([F.pad(embedding, (0, 0, 0, longest - len(embedding))) for embedding in embeddings])

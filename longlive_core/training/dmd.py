@@ -52,8 +52,9 @@ class Roles:
 
     @classmethod
     def of(cls, model: CausalWan) -> Roles:
-        """The roles on one base that has both adapters."""
-        return cls(AdaptedModel(model, GENERATOR), AdaptedModel(model, CRITIC), AdaptedModel(model, None))
+        """The roles on one base that has both adapters. A critic never rounds to NVFP4, as in LongLive 2.0."""
+        critic = AdaptedModel(model, CRITIC, nvfp4=False)
+        return cls(AdaptedModel(model, GENERATOR), critic, AdaptedModel(model, None))
 
 
 @dataclass(frozen=True, slots=True)

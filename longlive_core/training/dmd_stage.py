@@ -9,10 +9,11 @@ from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..memory import MemoryConfig
 from ..model import CausalWan
+from ..model.nvfp4_products import NVFP4Settings
+from ..model.nvfp4_training import train_in_nvfp4
 from ..types import LatentShape
 from .dmd import (
     CRITIC,
@@ -27,13 +28,13 @@ from .dmd import (
     generator_step,
 )
 from .dmd_losses import REAL_GUIDANCE
-from .lora import PREFIX, LoraCard, LoraSettings, add_adapter, load_adapter, save_lora
+from .lora import LoraCard, LoraSettings, add_adapter, load_adapter
 from .rollout import RolloutSettings
 from .stage import Loss, OptimiserSettings, Origin, Trained
 from .toml_settings import Setting, check_ranges
 
-# Streams of random numbers: clips, which both roles share, and the draws of each role.
-_CLIPS, _DRAWS = 0, {GENERATOR: 1, CRITIC: 2}
+# Streams of random numbers: clips, which both roles share, the draws of each role, and rounding. `dmd.py` has others.
+_CLIPS, _DRAWS, _ROUNDING = 0, {GENERATOR: 1, CRITIC: 2}, 5
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class DMDSettings:
     let gradients pass through the memory, as in LongLive 2.0; otherwise it is detached. checkpointing: compute
     activations again in the backward pass, which saves memory. score_form: how scores see earlier blocks: plain, at the
     same noise level, or teacher_forced, without noise. score_rope_offset: RoPE offset of cuts in the scores; 0 is off.
-    guidance: of the real score; 1 is off. generator: AdamW over the generator's LoRA. critic: AdamW over the critic's
-    LoRA.
+    guidance: of the real score; 1 is off. nvfp4: the base of the generator and of the real score in NVFP4; LongLive 2.0
+    distils with the rule mse for weights, too; not set is the trainer's precision. generator: AdamW over the
+    generator's LoRA. critic: AdamW over the critic's LoRA.
 
     Raises ValueError for a value out of range.
     """
@@ -70,6 +72,7 @@ class DMDSettings:
     score_form: ScoreForm = "plain"
     score_rope_offset: float = 0.0
     guidance: Annotated[float, Setting(at_least=0)] = REAL_GUIDANCE
+    nvfp4: NVFP4Settings | None = None
     generator: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(lr=1e-5, every=5))
     critic: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(lr=2e-6))
 
@@ -113,8 +116,8 @@ class DMDStage:
     model: the base, which is frozen and gets both adapters. start: a LoRA file to train further, for the generator.
     origins: the base and the data of the clips.
 
-    Raises ValueError for memory settings that do not fit, and CheckpointError for a LoRA of another rank, before
-    any work.
+    Raises ValueError for memory settings that do not fit and as `train_in_nvfp4`, and CheckpointError for a LoRA of
+    another rank, before any work.
     """
 
     name = "dmd"
@@ -134,6 +137,7 @@ class DMDStage:
         settings.rollout.memory.bytes(model.config, block)
         self.settings, self.seed, self._clips = settings, seed, clips
         self.origins = {} if origins is None else origins
+        self._noise = None if settings.nvfp4 is None else train_in_nvfp4(model, settings.nvfp4)
         self.weights = add_adapter(model, GENERATOR, settings.lora, seed)
         if start is not None:
             load_adapter(model, GENERATOR, start)
@@ -147,6 +151,8 @@ class DMDStage:
     def loss(self, name: str, step: int, part: int, /) -> Loss:
         """Returns the loss of the generator or of the critic on one batch. See `Stage.loss`."""
         settings = self.settings
+        if self._noise is not None:
+            self._noise.restart(int(self._random(_ROUNDING, step, part).integers(2**62)))
         batch = self._clips.batch(self._random(_CLIPS, step, part))
         exit_step = draw_exit_step(self.seed, step, settings.steps, name)
         shape = LatentShape(
@@ -179,25 +185,15 @@ class DMDStage:
         """Does nothing; see `state_dict`."""
         del state
 
-    def save_lora(
-        self,
-        path: Path,
-        steps: int,
-        *,
-        base: str,
-        data: str,
-        weights: Mapping[str, Tensor] | None = None,
-        prefix: str = PREFIX,
-    ) -> None:
-        """Writes the generator's LoRA with its card.
+    @property
+    def lora(self) -> LoraSettings:
+        """Rank and alpha of the generator's LoRA."""
+        return self.settings.lora
 
-        steps: finished steps of the trainer. base, data: names of the distilled model and of the prompts. weights: an
-        average of the generator's weights to write in their place. prefix: of the key names.
-        """
-        settings = self.settings
-        updates = -(-steps // settings.generator.every)
-        card = LoraCard(base, data, updates, settings.steps, settings.rope_offset)
-        save_lora(path, self.weights if weights is None else weights, settings.lora, card, prefix)
+    def card(self, steps: int, base: str, data: str) -> LoraCard:
+        """What the file of the generator's LoRA says after so many steps of the trainer. data: name of the prompts."""
+        updates = -(-steps // self.settings.generator.every)
+        return LoraCard(base, data, updates, self.settings.steps, self.settings.rope_offset)
 
     def _random(self, stream: int, step: int, part: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, stream, step, part))

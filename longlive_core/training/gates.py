@@ -68,7 +68,7 @@ def _sample(mini: Mini, script: str, steps: int, seed: int) -> NDArray[np.uint8]
     with torch.inference_mode():
         blocks = generate(mini.model, plan, mini.encode_text, size=LATENT_SIZE, steps=steps, seed=seed)
         latents = torch.cat([block.latents for block in blocks], dim=2)
-        video = mini.vae.reconstruct(mini.vae.denormalise(latents.float()))[0].clamp(-1, 1)
+        video = mini.vae.reconstruct(mini.vae.to_vae_space(latents))[0].clamp(-1, 1)
     return ((video + 1) * 127.5).round().byte().permute(1, 2, 3, 0).cpu().numpy()
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from ..model.linears import FP8Linear, NVFP4Linear, replace_linears
+from ..model.nvfp4_training import NVFP4TrainingLinear
 from ..model.transformer import RunLayer, call_layer
 from ..weights import CheckpointError, LoraLayer, read_lora
 from ..weights.names import summarize_names
@@ -53,9 +54,9 @@ class LoraSettings:
 class LoraCard:
     """What the file of a LoRA says of its training.
 
-    base: name of the model that it belongs to. data: name of the prompts and films. steps: updates of the generator.
-    sampler_steps: steps of the sampler that it was distilled to. rope_offset: latent frames that each cut added to the
-    RoPE time in training; 0 for none.
+    base: name of the model that it belongs to. data: name of the prompts and films. steps: updates of its weights.
+    sampler_steps: steps of the sampler that it was distilled to; 0 for a LoRA that changes no number of steps.
+    rope_offset: latent frames that each cut added to the RoPE time in training; 0 for none.
     """
 
     base: str
@@ -69,11 +70,13 @@ class LoraCard:
 class AdaptedModel:
     """A `FlowModel`: the shared base with one of its adapters, or without any (adapter None).
 
-    Each call switches the base to this adapter and leaves it there.
+    Each call switches the base to this adapter and leaves it there. nvfp4: whether the layers of a base that trains in
+    NVFP4 round what they multiply.
     """
 
     model: CausalWan
     adapter: str | None
+    nvfp4: bool = True
 
     @property
     def config(self) -> WanConfig:
@@ -114,6 +117,9 @@ class AdaptedModel:
     def activate(self) -> CausalWan:
         """Switches the base to the adapter and returns it."""
         for layer in _lora_layers(self.model).values():
+            base = layer.get_base_layer()
+            if isinstance(base, NVFP4TrainingLinear):
+                base.enabled = self.nvfp4
             layer.enable_adapters(self.adapter is not None)
             if self.adapter is not None:
                 layer.set_adapter(self.adapter)
@@ -199,7 +205,8 @@ def save_lora(
     """Writes the weights of an adapter as a LoRA file of its own, in the official key names or those of a prefix.
 
     weights: of `add_adapter`, or an average of them with its names. The metadata holds rank, alpha and the card. An
-    alpha that is not the rank is also saved as a tensor of each layer, because some loaders read no metadata.
+    alpha that is not the rank is also saved as a tensor of each layer, because some loaders read no metadata. A part of
+    the file that a killed run left is written over.
     """
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     tensors = {prefix + name: tensor.detach().float().cpu().contiguous() for name, tensor in state.items()}
@@ -209,7 +216,7 @@ def save_lora(
     about = {"kind": "lora", "rank": settings.rank, "lora_alpha": settings.alpha, **asdict(card)}
     peft = {"peft_type": "LORA", "r": settings.rank, "lora_alpha": settings.alpha, "target_modules": TARGETS}
     metadata = {"format": "pt", "longlive": json.dumps(about), "lora_adapter_metadata": json.dumps(peft)}
-    with replace_when_complete(path) as part:
+    with replace_when_complete(path, overwrite_part=True) as part:
         save_file(tensors, part, metadata)
 
 

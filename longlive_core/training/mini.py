@@ -10,7 +10,7 @@ OUT/transformer/                checkpoints, log and plot of the transformer
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..mini import FILES, VAE_FILE, Mini, load_mini, load_vae
+from ..model.nvfp4_products import NVFP4Settings
 from ..vae import WanVAE
 from .captions import vocabulary
 from .counterfactual import decoder_metric
@@ -43,8 +44,9 @@ class MiniRun:
     shipped_vae: take the VAE that comes with the program instead of training one. vae: folder of a VAE that
     `longlive train vae` made, to take instead. from_mini: start from the
     transformer and text encoder that come with the program instead of random weights; needs their VAE too. data:
-    folder of the encoded films. processes: each of one thread if there are two or more. batch: factor of the size of
-    batches. Raises ValueError for settings that contradict each other.
+    folder of the encoded films. lr: learning rate of the transformer after its warm-up. nvfp4: train weights,
+    activations and memory for NVFP4. processes: each of one thread if there are two or more. batch: factor of the size
+    of batches. Raises ValueError for settings that contradict each other.
     """
 
     folder: Path
@@ -55,6 +57,8 @@ class MiniRun:
     films: int = 2000
     data: Path | None = None
     steps: int = 30_000
+    lr: float = 1e-3
+    nvfp4: bool = False
     processes: int = 1
     device: str = "cpu"
     batch: int = 1
@@ -71,6 +75,8 @@ class MiniRun:
             raise ValueError(f"{self.processes} processes train on the CPU only; use one on {self.device}")
         if min(self.films, self.steps, self.processes, self.batch) < 1:
             raise ValueError("films, steps, processes and batch must be 1 or more")
+        if not 0 < self.lr <= 1:
+            raise ValueError(f"the learning rate {self.lr:g} must be above 0 and at most 1; 0.001 is a common value")
 
     @property
     def given_vae(self) -> bool:
@@ -170,8 +176,10 @@ def _train_transformer(workers: Workers, run: MiniRun, hooks: Hooks | None = Non
     """Trains the transformer and text encoder; returns the model with the averages of their weights, on the CPU."""
     mini = load_mini(run.folder / "start", run.device)
     films = load_films(load_mini(run.folder / "start").vae, run.data_folder, run.seed, run.films)
-    settings = MiniSettings(seed=run.seed)
-    settings = MiniSettings(settings.singles * run.batch, settings.film_blocks * run.batch, seed=run.seed)
+    settings = MiniSettings(lr=run.lr, seed=run.seed)
+    settings = replace(settings, singles=settings.singles * run.batch, film_blocks=settings.film_blocks * run.batch)
+    if run.nvfp4:
+        settings = replace(settings, nvfp4=NVFP4Settings(), kv_format="nvfp4")
     read = hooks and hooks.read
     gates = None if read is None else partial(shape_gates, read=read, films=run.gate_films)
     stage = MiniStage(mini, films, _metric(run, workers), settings, gates)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..mini import Mini
+from ..model.nvfp4_products import NVFP4Settings
+from ..model.nvfp4_training import train_in_nvfp4
 from ..sampling.unipc import unipc
 from ..types import BLOCK_FRAMES
 from .counterfactual import counterfactual_loss
@@ -35,7 +37,8 @@ Gates = Callable[[Mini], dict[str, float]]
 
 @dataclass(frozen=True)
 class MiniSettings:
-    """Settings of the stage. singles: single blocks in a batch. film_blocks: see `film_batch`.
+    """Settings of the stage. singles: single blocks in a batch. film_blocks: see `film_batch`. nvfp4, kv_format: train
+    for NVFP4, see `ARSettings`.
 
     The learning rate rises over `warmup` steps and falls along a cosine to almost 0 at the last step.
     """
@@ -46,6 +49,8 @@ class MiniSettings:
     warmup: int = 100
     ema_decay: float = 0.997
     seed: int = 0
+    nvfp4: NVFP4Settings | None = None
+    kv_format: str | None = None
 
     @property
     def optimiser(self) -> OptimiserSettings:
@@ -80,6 +85,7 @@ class MiniStage:
     ) -> None:
         self.mini, self.films, self.settings, self.gates = mini, films, settings, gates
         self.metric = metric.to(mini.model.device)
+        self._noise = None if settings.nvfp4 is None else train_in_nvfp4(mini.model, settings.nvfp4)
         module = nn.ModuleList([mini.model, mini.text]).requires_grad_(True)
         self.trained = (Trained("model", module, settings.optimiser),)
         self.origins: Mapping[str, Origin] = {}  # `train_mini` keeps the start, and films name their VAE
@@ -92,7 +98,10 @@ class MiniStage:
             kind, batch = "films", film_batch(self.films, self.settings.film_blocks, rng)
         else:
             kind, batch = "singles", single_batch(self.films, self.settings.singles, rng)
-        flow, other = mini_loss(self.mini, batch, self.metric, OPENINGS[part % PARTS], rng)
+        if self._noise is not None:
+            self._noise.restart(int(np.random.default_rng((self.settings.seed, 3, step, part)).integers(2**62)))
+        kv_format = self.settings.kv_format
+        flow, other = mini_loss(self.mini, batch, self.metric, OPENINGS[part % PARTS], rng, kv_format)
         # The log shows means over all parts, of which one in PARTS is of this kind.
         figures = {f"{kind} flow": PARTS * flow.item(), f"{kind} counterfactual": PARTS * other.item()}
         return Loss(flow + COUNTERFACTUAL_WEIGHT * other, figures, f"{kind}: {batch.captions[0][0]}")
@@ -111,12 +120,17 @@ class MiniStage:
 
 
 def mini_loss(
-    mini: Mini, batch: Batch, metric: Tensor, opening: float, rng: np.random.Generator
+    mini: Mini,
+    batch: Batch,
+    metric: Tensor,
+    opening: float,
+    rng: np.random.Generator,
+    kv_format: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weighted squared error of the flow, whose target is noise − clean, and the counterfactual loss.
 
     The cells of the hero count HERO_WEIGHT times. The counterfactual loss is that of the first frames of each shot.
-    metric: `[C, C]`. opening: see `noise_levels`.
+    metric: `[C, C]`. opening: see `noise_levels`. kv_format: see `teacher_forced_flow`.
     """
     device = mini.model.device
     clean, hero = batch.clean.to(device), batch.hero.to(device)
@@ -132,7 +146,7 @@ def mini_loss(
     prompts = torch.tensor([[distinct.index(text) for text in film] for film in batch.captions], device=device)
     flow = teacher_forced_flow(
         mini.model, context, noisy[:, None], (1000 * sigma).floor()[:, None], mini.text(distinct), prompts,
-        batch.positions.to(device), BLOCK_FRAMES, history=batch.history,
+        batch.positions.to(device), BLOCK_FRAMES, history=batch.history, kv_format=kv_format,
     )[:, 0]  # fmt: skip
     weight = 1 + (HERO_WEIGHT - 1) * (hero > 0.02)[:, None].float()
     error = (weight * (flow - (noise - clean)).square()).mean() / weight.mean()

@@ -28,10 +28,12 @@ class Optimiser:
         self._flat = [nn.Parameter(p.data.view(p.shape[0], -1)) for p in self._kernels]
         vectors = [p for p in parameters if not muon or p.squeeze().ndim <= 1]
         decay = settings.weight_decay
+        self._vectors = vectors if settings.offload else []
+        self._offloaded = [nn.Parameter(p.detach().to("cpu", copy=True)) for p in self._vectors]
         # Each with its learning rate. An optimiser of no parameters is an error in torch.
         self._optimisers: dict[str, tuple[torch.optim.Optimizer, float]] = {}
         if vectors:
-            adam = torch.optim.AdamW(vectors, settings.lr, settings.betas, settings.eps, decay)
+            adam = torch.optim.AdamW(self._offloaded or vectors, settings.lr, settings.betas, settings.eps, decay)
             self._optimisers["adam"] = adam, settings.lr
         if self._kernels and settings.muon_lr is not None:
             lr = settings.muon_lr
@@ -42,10 +44,18 @@ class Optimiser:
         """Updates the parameters with `scale` times the learning rates, then clears the gradients."""
         for flat, kernel in zip(self._flat, self._kernels, strict=True):
             flat.grad = None if kernel.grad is None else kernel.grad.view_as(flat)
+        with torch.no_grad():
+            for copy, vector in zip(self._offloaded, self._vectors, strict=True):
+                copy.copy_(vector)
+                copy.grad = None if vector.grad is None else vector.grad.cpu()
         for optimiser, lr in self._optimisers.values():
             for group in optimiser.param_groups:
                 group["lr"] = lr * scale
             optimiser.step()
+        with torch.no_grad():
+            for copy, vector in zip(self._offloaded, self._vectors, strict=True):
+                vector.copy_(copy)
+                copy.grad = None
         self._module.zero_grad()
 
     def state_dict(self) -> dict[Any, Any]:

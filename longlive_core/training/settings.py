@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from ..mini import LATENT_SIZE
+from ..types import BLOCK_FRAMES
 from .ar_settings import ARSettings
 from .dmd_stage import DMDSettings
+from .lora import LoraSettings
 from .stage import OptimiserSettings
 from .toml_settings import Setting, check_ranges
 from .trainer_settings import Precision, TrainerSettings
@@ -87,6 +89,55 @@ class DMDRun:
         check_ranges(self)
 
 
+@dataclass(frozen=True)
+class LoraRun:
+    """Training of a LoRA on videos of one's own, by teacher forcing.
+
+    base: model that the LoRA belongs to: "mini", a folder that `train mini` or `train ar` made, or a checkpoint of its
+    width, which may be quantised. data: a folder of videos with captions of the same names (.txt), or a JSONL file of
+    {"video_path", "caption"}, or a video with its caption; a caption may be a shot script, with the times of the video.
+    lora: LoRA file to train further, of the same rank and alpha. rank: of the LoRA. alpha: the LoRA is scaled by alpha
+    / rank; not set is the rank. size: height and width in pixels; a video of another shape gets one of about the same
+    area, in multiples of 32; not set is the model's. blocks: the longest training clip in blocks of 32 frames; longer
+    videos become several clips. clips: number of clips in each part of a batch. prior: more videos, as for `data`, that
+    every second step learns from: with the LoRA the model is to make of their prompts what the base makes; films that
+    the base has made serve best. prior_weight: of their loss. rope_offset: latent frames that each cut adds to the RoPE
+    time, as at inference. cache: folder of the encoded clips; not set is one in the run's folder. trainer: the loop.
+    optimiser: AdamW, over the LoRA. ar: noise levels, memory and errors of teacher forcing.
+
+    Raises ValueError for a value out of range.
+    """
+
+    base: str = "mini"
+    data: Annotated[Path, Setting(example="clips")] = Path("clips")
+    lora: Annotated[Path | None, Setting(example="output/lora/lora.safetensors")] = None
+    rank: Annotated[int, Setting(at_least=1)] = 32
+    alpha: Annotated[float | None, Setting(above=0, example=32.0)] = None
+    size: Annotated[tuple[int, int] | None, Setting(at_least=32, example=(512, 512))] = None
+    blocks: Annotated[int, Setting(at_least=1)] = 4
+    clips: Annotated[int, Setting(at_least=1)] = 1
+    prior: Annotated[Path | None, Setting(example="films")] = None
+    prior_weight: Annotated[float, Setting(above=0)] = 1.0
+    rope_offset: float = 8.0
+    cache: Annotated[Path | None, Setting(example="output/clips")] = None
+    trainer: TrainerSettings = field(default_factory=partial(TrainerSettings, steps=1000))
+    optimiser: OptimiserSettings = field(
+        default_factory=partial(OptimiserSettings, lr=1e-4, betas=(0.9, 0.99), clip=1.0, warmup=20, final_scale=0.1)
+    )
+    # Samplers of few steps decide colours and shapes at the noisiest level, which the bell leaves out.
+    ar: ARSettings = field(default_factory=partial(ARSettings, window=32, weighting="uniform"))
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.ar.block_frames != BLOCK_FRAMES:
+            raise ValueError(f"'ar.block_frames' must be {BLOCK_FRAMES}, as the clips are laid out")
+
+    @property
+    def settings(self) -> LoraSettings:
+        """Rank and alpha of the LoRA."""
+        return LoraSettings(self.rank, float(self.rank) if self.alpha is None else self.alpha)
+
+
 def _muon(muon_lr: float, lr: float, final_scale: float, horizon: int | None = None) -> OptimiserSettings:
     return OptimiserSettings(
         lr=lr, muon_lr=muon_lr, betas=(0.9, 0.99), clip=None, warmup=50, final_scale=final_scale, horizon=horizon
@@ -133,5 +184,5 @@ class VAERun:
         )
 
 
-Run = ARRun | DMDRun | VAERun
-RUNS: Final[dict[str, type[Run]]] = {"ar": ARRun, "dmd": DMDRun, "vae": VAERun}
+Run = ARRun | DMDRun | LoraRun | VAERun
+RUNS: Final[dict[str, type[Run]]] = {"ar": ARRun, "dmd": DMDRun, "lora": LoraRun, "vae": VAERun}

@@ -27,7 +27,8 @@ class OptimiserSettings:
     number, step 0 included. ema_decay: keeps an average of the weights, average = decay * average + (1 - decay) *
     weights; 0 or not set is none. ema_start: first step, from 0, that updates the average. warmup: steps in which
     the learning rates rise linearly. final_scale: the learning rates fall along a cosine to this share; 1 is constant.
-    horizon: steps of the cosine; not set is all steps of the run. Raises ValueError for a value out of range.
+    horizon: steps of the cosine; not set is all steps of the run. offload: AdamW's moments are in host memory and its
+    update runs there, which takes less of the card. Raises ValueError for a value out of range.
     """
 
     lr: Annotated[float, Setting(above=0, at_most=1, example=1e-5)]
@@ -42,6 +43,7 @@ class OptimiserSettings:
     warmup: Annotated[int, Setting(at_least=0)] = 0
     final_scale: Annotated[float, Setting(at_least=0, at_most=1)] = 1.0
     horizon: Annotated[int | None, Setting(at_least=1, example=1000)] = None
+    offload: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -80,12 +82,13 @@ class Loss:
     """The loss of one part of a batch.
 
     value: a scalar with a graph. figures: what the log shows beside the loss. batch: names the batch, for the error
-    that a NaN raises.
+    that a NaN raises. kind: the log's name for the value; it is the same for all parts of a step.
     """
 
     value: Tensor
     figures: Mapping[str, float] = field(default_factory=dict[str, float])
     batch: str = ""
+    kind: str = "loss"
 
 
 class Stage(Protocol):

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..memory import Window
+from ..memory import MemoryConfig, Window
+from ..memory.formats import as_stored
 from ..model import CausalWan, KeyValue, KVCache, Projected, Rope, TextKVCache
 from ..model.attention import Attention, torch_attention
 from ..model.transformer import call_layer
+from .graded_pool import straight_through
 
 History = Sequence[Sequence[int]]
 
@@ -38,6 +40,7 @@ def teacher_forced_flow(
     *,
     history: History | None = None,
     clean_t: Tensor | None = None,
+    kv_format: str | None = None,
     checkpointing: bool = False,
     attention: Attention = torch_attention,
 ) -> Tensor:
@@ -47,11 +50,13 @@ def teacher_forced_flow(
     text: embeddings of the distinct prompts, `[P, L, text_dim]`. prompts: row of `text` for each block,
     `[B, F / block_frames]`. positions: RoPE positions in latent frames, `[F]` or `[B, F]`. history: indices of the
     earlier blocks that each block attends to; all of them by default. clean_t: timesteps of the clean latents,
-    `[B, F]`; 0 by default. checkpointing: keep only the inputs of each transformer block for the backward pass, and
-    compute the rest again there. It saves memory, and changes neither the flow nor a gradient.
+    `[B, F]`; 0 by default. kv_format: round the K/V of earlier blocks as a KV cache of this format does when it serves;
+    the gradient passes straight through. By default they are exact. checkpointing: keep only the inputs of each
+    transformer block for the backward pass, and compute the rest again there. It saves memory, and changes neither the
+    flow nor a gradient.
 
     Returns `[B, M, C, F, H, W]`. Raises ValueError if F is not a multiple of `block_frames`, if `prompts` has another
-    shape, or if `history` contains a later block.
+    shape, if `history` contains a later block, and for an unknown `kv_format`.
     """
     copies, frames = noisy.shape[1], clean.shape[2]
     blocks = _block_count(frames, block_frames)
@@ -62,7 +67,7 @@ def teacher_forced_flow(
     times = torch.cat((clean_t[:, :history_frames], t.flatten(1)), dim=1)
     positions = positions.expand(clean.shape[0], frames)
     positions = torch.cat((positions[:, :history_frames], positions.repeat(1, copies)), dim=1)
-    flow = _forward(model, layout, x, times, text, prompts, positions, attention, checkpointing)
+    flow = _forward(model, layout, x, times, text, prompts, positions, attention, checkpointing, kv_format)
     return flow[:, :, history_frames:].unflatten(2, (copies, frames)).transpose(1, 2)
 
 
@@ -162,19 +167,21 @@ class _BlockCausal:
 
     layout: _Layout
     attention: Attention
+    kv_format: str | None
 
     def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
         """See `KVCache.attend`."""
         del layer
         # One unbind instead of many slices, because the gradient of a slice is a tensor as large as the whole sequence.
         queries, keys, values = (_segments(x, self.layout) for x in (q.rotated(rope), k.rotated(rope), v))
+        past_keys, past_values = self._stored(keys, values)
         outputs: list[tuple[Tensor, ...]] = []
         for block in range(self.layout.blocks):
             rows = self.layout.segments_of(block)
             out = self.attention(
                 torch.cat([queries[row] for row in rows]),
-                self._visible(keys, block, rows),
-                self._visible(values, block, rows),
+                self._visible(past_keys, keys, block, rows),
+                self._visible(past_values, values, block, rows),
             )
             outputs.append(out.chunk(len(rows)))
         return self.layout.join(outputs)
@@ -183,24 +190,41 @@ class _BlockCausal:
         """Raises NotImplementedError, because there is no later pass that could read the K/V."""
         raise NotImplementedError("teacher forcing stores no K/V between passes: call the model instead of `write_kv`")
 
-    def _visible(self, segments: tuple[Tensor, ...], block: int, rows: list[int]) -> Tensor:
-        past = [segments[earlier].repeat(len(rows), 1, 1, 1) for earlier in self.layout.history[block]]
+    def _stored(
+        self, keys: tuple[Tensor, ...], values: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The K/V of the segments that later blocks attend to, as the cache returns them."""
+        clean = self.layout.clean
+        if self.kv_format is None or not clean:
+            return keys, values
+        pairs = [KeyValue(*pair) for pair in zip(keys[:clean], values[:clean], strict=True)]
+        stored = [as_stored(self.kv_format, pair, MemoryConfig().smoothing) for pair in pairs]
+        past = ((straight_through(a.k, b.k), straight_through(a.v, b.v)) for a, b in zip(stored, pairs, strict=True))
+        past_keys, past_values = zip(*past, strict=True)
+        return past_keys, past_values
+
+    def _visible(self, stored: tuple[Tensor, ...], segments: tuple[Tensor, ...], block: int, rows: list[int]) -> Tensor:
+        past = [stored[earlier].repeat(len(rows), 1, 1, 1) for earlier in self.layout.history[block]]
         return torch.cat((*past, torch.cat([segments[row] for row in rows])), dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class _BlockText:
-    """Text K/V of one pass: cross-attention with one prompt per block; all segments of a block share its keys."""
+    """Text of one pass: cross-attention with one prompt per block; all segments of a block share its keys.
+
+    A layer computes its K/V when it runs, so that a layer that is computed again in the backward pass keeps none.
+    """
 
     layout: _Layout
-    keys: tuple[KeyValue, ...]
+    model: CausalWan
+    context: Tensor
     prompts: Tensor
     attention: Attention
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
         """See `TextKVCache.attend`."""
         queries = _segments(q, self.layout)
-        k, v = self.keys[layer]
+        k, v = self.model.layer_text_kv(layer, self.context)
         outputs: list[tuple[Tensor, ...]] = []
         for block in range(self.layout.blocks):
             rows = self.layout.segments_of(block)
@@ -220,15 +244,16 @@ def _forward(
     positions: Tensor,
     attention: Attention,
     checkpointing: bool,
+    kv_format: str | None = None,
 ) -> Tensor:
     if prompts.shape != (x.shape[0], layout.blocks):
         raise ValueError(
             f"prompts of shape {tuple(prompts.shape)} must have the shape {(x.shape[0], layout.blocks)}: "
             "a row of `text` for each film and block"
         )
-    text_kv = _BlockText(layout, model.text_kv(text), prompts, attention)
+    text_kv = _BlockText(layout, model, model.embed_text(text), prompts, attention)
     run_layer = recompute_layer if checkpointing else call_layer
-    return model(x, t, text_kv, _BlockCausal(layout, attention), positions, run_layer=run_layer)
+    return model(x, t, text_kv, _BlockCausal(layout, attention, kv_format), positions, run_layer=run_layer)
 
 
 def recompute_layer(layer: nn.Module, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:

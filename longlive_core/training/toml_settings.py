@@ -103,7 +103,7 @@ def read_settings(cls: type[T], path: Path) -> T:
         with path.open("rb") as file:
             data = tomllib.load(file)
     except FileNotFoundError as error:
-        name = path.stem if path.stem in ("ar", "dmd", "vae") else "ar"
+        name = path.stem if path.stem in ("ar", "dmd", "lora", "vae") else "ar"
         raise FileNotFoundError(f"{path} does not exist; `longlive train init {name}` prints a template") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from error

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .checkpoint import Checkpoints, Place, check_space, disk_errors
+from .layer_stops import StoppedInPart, stops_at_layers
 from .log import PACE_STEPS, PLOT_FILE, TrainingLog, TrainingProgress, save_plot
 from .optim import WeightAverage
 from .stage import Origin, Stage
@@ -48,8 +49,13 @@ class Trainer:
         on_progress: Callable[[TrainingProgress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         workers: Workers = ALONE,
+        *,
+        stop_in_parts: bool = False,
     ) -> None:
         """Makes the optimisers and loads the newest checkpoint of the folder.
+
+        should_stop: asked before each part of a batch. stop_in_parts: it is asked at each layer of what is trained too;
+        the part is repeated when the run is resumed. Such a stop is quick, and leaves the plot as it was.
 
         Raises ValueError for a checkpoint of another stage, seed, origin or model, BadCheckpointError if no checkpoint
         can be read, and DiskFullError if the disk has too little space for the checkpoints.
@@ -62,6 +68,12 @@ class Trainer:
                 f"{workers.count} processes cannot share {settings.accumulation} parts of a batch evenly; "
                 "use a number of processes that divides it"
             )
+        if stop_in_parts and (settings.accumulation > 1 or workers.count > 1):
+            raise ValueError(
+                f"with {settings.accumulation} parts of a batch in {workers.count} processes a run stops between parts "
+                "only, because the gradients of those that are done would be lost; use one of each"
+            )
+        self._stop_in_parts = stop_in_parts
         self.step = 0
         self._parts = {trained.name: TrainedPart(trained) for trained in stage.trained}
         self._position = _Position()
@@ -95,7 +107,8 @@ class Trainer:
         while self.step < self.settings.steps:
             if not self._finish_step():
                 self._save()
-                self._plot()
+                if not self._stop_in_parts:
+                    self._plot()
                 return False
             line = self.workers.sum_figures(self._position.line)
             self.step, self._position = self.step + 1, _Position()
@@ -127,7 +140,11 @@ class Trainer:
             while self._position.part < self.settings.accumulation:
                 if self._stopped():
                     return False
-                self._backward(trained)
+                try:
+                    with self._stops(trained):
+                        self._backward(trained)
+                except StoppedInPart:
+                    return False
             self._update(trained)
             self._position.trained, self._position.part = self._position.trained + 1, 0
         return True
@@ -138,6 +155,11 @@ class Trainer:
         if self.workers.count == 1:
             return stop
         return self._position.part == 0 and self.workers.any(stop)
+
+    def _stops(self, trained: TrainedPart) -> AbstractContextManager[Any]:
+        if self.should_stop is None or not self._stop_in_parts:
+            return nullcontext()
+        return stops_at_layers(trained.module, self.should_stop)
 
     def _backward(self, trained: TrainedPart) -> None:
         """Adds the gradient of one part."""
@@ -155,7 +177,7 @@ class Trainer:
             raise self._not_finite(trained, f"loss is {value}", loss.batch)
         (share * loss.value).backward()
         line = self._position.line
-        for key, figure in {"loss": value, **loss.figures}.items():
+        for key, figure in {loss.kind: value, **loss.figures}.items():
             line[f"{trained.name}.{key}"] = line.get(f"{trained.name}.{key}", 0.0) + share * float(figure)
         self._position.batches.append(loss.batch)
         self._position.part += 1

@@ -2,7 +2,7 @@
 
 from .config import VAEConfig
 from .layers import State
-from .stream import ChunkDecoder, DecodeStream, HostCopy
+from .stream import ChunkDecoder, DecodeStream
 from .wan import WanVAE
 
-__all__ = ["ChunkDecoder", "DecodeStream", "HostCopy", "State", "VAEConfig", "WanVAE"]
+__all__ = ["ChunkDecoder", "DecodeStream", "State", "VAEConfig", "WanVAE"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, cast
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,12 @@ class VAEConfig:
             for name, value in values.items()
         }
         return cls(**fields)
+
+    @classmethod
+    def of_decoder(cls, weights: Mapping[str, Tensor]) -> VAEConfig:
+        """The configuration of a decoder's weights by Wan's names. Raises KeyError if a name is missing."""
+        latent, width = weights["conv2.weight"].shape[0], weights["decoder.head.0.gamma"].shape[0]
+        return cls(dec_dim=width, latent_channels=latent)
 
     @property
     def decoder_reach(self) -> int:

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ...kernels import rms_silu_pad
+from .convolution import convolution
 
 State = tuple[Tensor, ...]
 """Past input frames of the temporal layers, `[B, T, H, W, C]` each, in the order in which the layers run."""
@@ -72,7 +73,7 @@ class CausalConv3d(nn.Module):
         taps, height, width = self.kernel
         if x.is_cuda:
             pad = (0, height // 2, width // 2)
-            y = F.conv3d(x.permute(0, 4, 1, 2, 3), self.weight, self.bias, (stride, 1, 1), pad)
+            y = convolution(x.permute(0, 4, 1, 2, 3), self.weight, self.bias, (stride, 1, 1), pad)
             return y.permute(0, 2, 3, 4, 1)
         if taps > 1:
             x = x.unfold(1, taps, stride).transpose(-1, -2).flatten(-2)
@@ -85,7 +86,7 @@ class CausalConv3d(nn.Module):
 def per_frame_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> Tensor:
     """2-D convolution of every frame, `[B, T, H, W, C_in]` → `[B, T, H', W', C_out]`; weight `[C_out, C_in, k, k]`."""
     B = x.shape[0]
-    y = F.conv2d(x.flatten(0, 1).permute(0, 3, 1, 2), weight, bias, stride, padding)
+    y = convolution(x.flatten(0, 1).permute(0, 3, 1, 2), weight, bias, (stride, stride), (padding, padding))
     return y.permute(0, 2, 3, 1).unflatten(0, (B, -1))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,35 +12,22 @@ from torch import Tensor
 
 from ...kernels import to_uint8
 from ..oom import retry_on_oom
+from ..transfer import HostCopy, to_host
 
 
 class ChunkDecoder(Protocol):
     """A VAE that decodes a film chunk by chunk. Its state is passed in and out, None at the start. See `WanVAE`."""
 
     def to_vae_space(self, latents: Tensor) -> Tensor:
-        """Latents of the transformer → those of VAE space, on the VAE's device and in its dtype; `[1, C, F, h, w]`."""
+        """Latents of the transformer → those of VAE space, on the VAE's device and in its dtype; `[1, C, F, h, w]`.
+
+        The host does not wait for the copy to the device.
+        """
         ...
 
     def decode_chunk(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (its type depends on the VAE)
         """Decodes the next latents `[1, C, t, h, w]` → (video `[1, 3, T, H, W]` in [−1, 1], state)."""
         ...
-
-
-@dataclass(frozen=True)
-class HostCopy:
-    """Frames `[T, H, W, 3]` uint8 in host memory, whose copy from the device ends at the event `ready`.
-
-    ready: None if the frames were decoded on the CPU.
-    """
-
-    frames: Tensor
-    ready: torch.cuda.Event | None
-
-    def wait(self) -> Tensor:
-        """Waits for the copy and returns the frames. Any thread may call it."""
-        if self.ready is not None:
-            self.ready.synchronize()
-        return self.frames
 
 
 class DecodeStream:
@@ -110,7 +96,7 @@ class DecodeStream:
     def _decode(self, frame: Tensor) -> tuple[HostCopy, Any]:
         """Decodes a latent frame `[1, C, 1, h, w]` → (video frames, next state) without changing the stream."""
         video, state = self.vae.decode_chunk(frame, self.state)
-        return _to_host(to_uint8(video)), state
+        return to_host(to_uint8(video)), state
 
     def take(self) -> Tensor | None:
         """Removes and returns the video frames of the oldest latent frame, or None if there are none.
@@ -128,14 +114,3 @@ class DecodeStream:
         copies = list(self._copies)
         self._copies.clear()
         return copies
-
-
-def _to_host(frames: Tensor) -> HostCopy:
-    """Starts the copy of frames `[T, H, W, 3]` to pinned host memory in the current CUDA stream."""
-    if not frames.is_cuda:
-        return HostCopy(frames, None)
-    host = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
-    host.copy_(frames, non_blocking=True)
-    ready = torch.cuda.Event()
-    ready.record(torch.cuda.current_stream(frames.device))
-    return HostCopy(host, ready)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from ..transfer import to_device
 from .config import VAEConfig
 from .decoder import Decoder
 from .encoder import Encoder
@@ -30,6 +31,27 @@ class WanVAE(nn.Module):
         self.conv1 = CausalConv3d(2 * config.latent_channels, 2 * config.latent_channels, (1, 1, 1))
         self.conv2 = CausalConv3d(config.latent_channels, config.latent_channels, (1, 1, 1))
         self.decoder = Decoder(config)
+        self._statistics_at: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    @classmethod
+    def of_decoder(cls, weights: Mapping[str, Tensor]) -> WanVAE:
+        """Makes a VAE that only decodes, of the weights of a whole one by Wan's names, which are not copied.
+
+        Raises KeyError or RuntimeError if names or shapes are not those of Wan2.2.
+        """
+        with torch.device("meta"):
+            vae = cls(VAEConfig.of_decoder(weights))
+        del vae.encoder, vae.conv1
+        vae.load_state_dict({name: weights[name] for name in vae.state_dict()}, assign=True)
+        return vae.requires_grad_(False).eval()
+
+    def to_channels_last(self) -> None:
+        """Stores the weights of convolutions as cuDNN reads them, which otherwise arranges them anew in every call."""
+        for module in self.modules():
+            if isinstance(module, CausalConv3d):
+                module.weight.data = module.weight.data.to(memory_format=torch.channels_last_3d)
+            elif isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
 
     def encode_chunk(self, video: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Encodes the next frames `[B, 3, T, H, W]` → (latents `[B, C, t, h, w]`, state).
@@ -103,13 +125,18 @@ class WanVAE(nn.Module):
     def to_vae_space(self, latents: Tensor) -> Tensor:
         """`denormalise` in float32, then a cast to the device and dtype of the weights; `[B, C, F, h, w]`."""
         weight = self.conv2.weight
-        return self.denormalise(latents.to(weight.device, torch.float32)).to(weight.dtype)
+        return self.denormalise(to_device(latents, weight.device).float()).to(weight.dtype)
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and std, `[1, C, 1, 1, 1]` each, with the dtype and device of `like`."""
-        shape = (1, -1, 1, 1, 1)
-        mean, std = like.new_tensor(self.config.mean), like.new_tensor(self.config.std)
-        return mean.view(shape), std.view(shape)
+        place = like.device, like.dtype
+        if place not in self._statistics_at:
+            # Kept, because a copy of Python numbers to a GPU blocks the host. Usable in training, see inference mode.
+            with torch.inference_mode(False):
+                mean, std = like.new_tensor(self.config.mean), like.new_tensor(self.config.std)
+            shape = (1, -1, 1, 1, 1)
+            self._statistics_at[place] = mean.view(shape), std.view(shape)
+        return self._statistics_at[place]
 
 
 def _in_chunks(step: Step, x: Tensor, frames: int, state: State | None) -> tuple[Tensor, State]:

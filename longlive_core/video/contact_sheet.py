@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from math import ceil, sqrt
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -43,7 +44,7 @@ class ContactSheet:
         """Adds frames `[T, H, W, 3]` uint8; `start` is the video frame number of the first."""
         for i in range(len(frames)):
             if (shot := self._wanted.get(start + i)) is not None:
-                self._stills[shot] = _thumbnail(frames[i])
+                self._stills[shot] = thumbnail(frames[i])
 
     def save(self, path: Path | str) -> None:
         """Saves the picture; the extension sets its format. Raises OSError, and ValueError before the first frame."""
@@ -53,23 +54,37 @@ class ContactSheet:
         """Returns the picture. Raises ValueError before the first frame."""
         if not self._stills:
             raise ValueError("a contact sheet needs at least one frame; the film has none yet")
-        font = ImageFont.load_default(13)
-        captions = {shot: _wrap(self._captions[shot], STILL_WIDTH, font) for shot in self._stills}
-        height = max(still.height for still in self._stills.values())
-        cell = (STILL_WIDTH + MARGIN, height + LINE * (1 + max(map(len, captions.values()))) + 2 * MARGIN)
-        columns = min(len(self._stills), max(1, ceil(sqrt(len(self._stills) * cell[1] / cell[0]))))
-        rows = ceil(len(self._stills) / columns)
-        sheet = Image.new("RGB", (columns * cell[0] + MARGIN, rows * cell[1] + MARGIN), PAPER)
-        pen = ImageDraw.Draw(sheet)
-        for i, shot in enumerate(sorted(self._stills)):
-            x, y = MARGIN + i % columns * cell[0], MARGIN + i // columns * cell[1]
-            sheet.paste(self._stills[shot], (x, y))
-            y += height + 4
-            pen.text((x, y), f"Shot {shot + 1}", fill=FAINT, font=font)
-            for line in captions[shot]:
-                y += LINE
-                pen.text((x, y), line, fill=INK, font=font)
-        return sheet
+        shots = sorted(self._stills)
+        return draw_sheet([Cell(self._stills[shot], f"Shot {shot + 1}", self._captions[shot]) for shot in shots])
+
+
+class Cell(NamedTuple):
+    """A still on a sheet, with a line above its caption."""
+
+    still: Image.Image
+    title: str
+    caption: str
+
+
+def draw_sheet(cells: Sequence[Cell]) -> Image.Image:
+    """Draws one or more stills of the same size as one picture, from left to right and from top to bottom."""
+    font = ImageFont.load_default(13)
+    captions = [_wrap(cell.caption, STILL_WIDTH, font) for cell in cells]
+    height = max(cell.still.height for cell in cells)
+    size = (STILL_WIDTH + MARGIN, height + LINE * (1 + max(map(len, captions))) + 2 * MARGIN)
+    columns = min(len(cells), max(1, ceil(sqrt(len(cells) * size[1] / size[0]))))
+    rows = ceil(len(cells) / columns)
+    sheet = Image.new("RGB", (columns * size[0] + MARGIN, rows * size[1] + MARGIN), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for i, (still, title, _) in enumerate(cells):
+        x, y = MARGIN + i % columns * size[0], MARGIN + i // columns * size[1]
+        sheet.paste(still, (x, y))
+        y += height + 4
+        pen.text((x, y), title, fill=FAINT, font=font)
+        for line in captions[i]:
+            y += LINE
+            pen.text((x, y), line, fill=INK, font=font)
+    return sheet
 
 
 def _ranges(blocks: Sequence[BlockSpec]) -> list[tuple[int, int, int]]:
@@ -78,7 +93,7 @@ def _ranges(blocks: Sequence[BlockSpec]) -> list[tuple[int, int, int]]:
     return [(shot, run[0].video_start, run[-1].video_start + run[-1].video_frames) for shot, run in shots]
 
 
-def _thumbnail(frame: Tensor) -> Image.Image:
+def thumbnail(frame: Tensor) -> Image.Image:
     """Scales a frame `[H, W, 3]` to STILL_WIDTH."""
     picture = Image.fromarray(frame.cpu().numpy())
     return picture.resize((STILL_WIDTH, round(picture.height * STILL_WIDTH / picture.width)), Image.Resampling.LANCZOS)

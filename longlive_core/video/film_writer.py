@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from types import TracebackType
 
 import numpy as np
@@ -60,6 +61,10 @@ class FilmWriter(ABC):
         if self.frames - first != stop - start:
             copied = f"{self.frames - first} of {stop - start} frames"
             raise OSError(f"only {copied} could be copied: {packets.path} changed meanwhile; render the film again")
+
+    def change_metadata(self, values: Mapping[str, str]) -> bool:  # noqa: ARG002
+        """Has `close` write other values for keys of the metadata; returns whether the file can have them."""
+        return False
 
     @abstractmethod
     def close(self) -> None:

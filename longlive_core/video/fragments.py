@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from os import SEEK_CUR, SEEK_SET
 from pathlib import Path
@@ -70,6 +71,15 @@ class FragmentFile:
             raise stopped_growing(error, self.path, f"{self.size:,} bytes") from error
         self.size = size
         self._pieces.clear()
+
+    def change(self, change: Callable[[bytes], bytes]) -> None:
+        """Replaces the buffered bytes that go to the end of the file by what `change` returns for them."""
+        new = bytearray()
+        for at, piece in self._pieces:
+            if at >= self.size:
+                new[at - self.size : at - self.size + len(piece)] = piece
+        self._pieces = [(at, piece) for at, piece in self._pieces if at < self.size]
+        self._pieces.append((self.size, change(bytes(new))))
 
     def close(self) -> None:
         """Closes the file; buffered bytes are dropped."""

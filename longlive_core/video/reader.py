@@ -29,6 +29,12 @@ from .image_folder import numbered_pictures
 WEBM, CLUSTER, AT_ZERO = bytes.fromhex("1a45dfa3"), bytes.fromhex("1f43b675"), bytes.fromhex("83 e78100")
 
 
+def has_sound(path: Path | str) -> bool:
+    """Returns whether a film's file has sound. Raises OSError."""
+    with av.open(str(path)) as container:
+        return bool(container.streams.audio)
+
+
 def read_video(path: Path | str) -> Tensor:
     """Returns all complete frames of a film, `[T, H, W, 3]` uint8; T is 0 if there is none.
 

@@ -23,6 +23,7 @@ from .audio import Audio, AudioTrack
 from .codecs import CODECS, Codec, choose_encoder, choose_quality, encoder_options
 from .film_writer import FilmWriter
 from .fragments import FragmentFile
+from .mp4_metadata import with_metadata
 from .packets import EncodedFrame, Format, film_format
 
 # Parts of a frame's duration in which times are counted in webm.
@@ -76,6 +77,7 @@ class VideoWriter(FilmWriter):
         encoder, quality_options = choose_encoder(codec), choose_quality(codec, quality, crf)
         self._codec = CODECS[codec]
         self._key = True
+        self._changed: dict[str, str] = {}
         # The exact fraction of the float 29.97 does not fit into a container; broadcast rates are n/1001.
         rate = Fraction(fps).limit_denominator(1001)
         self._tick = 1 / rate
@@ -108,6 +110,13 @@ class VideoWriter(FilmWriter):
         """Makes the next frame a key frame."""
         self._key = True
 
+    def change_metadata(self, values: Mapping[str, str]) -> bool:
+        """See `FilmWriter`. A webm has its metadata in front, where they cannot grow."""
+        if self._codec.container == "webm":
+            return False
+        self._changed.update(values)
+        return True
+
     def close(self) -> None:
         """Writes the last fragment and closes the file. Closing twice is harmless. Raises OSError as `write` does."""
         if self._file.closed:
@@ -117,6 +126,8 @@ class VideoWriter(FilmWriter):
                 self._finish_block()
             self._container.close()
             if not self._file.failed:
+                if self._changed:
+                    self._file.change(partial(with_metadata, values=self._changed))
                 self._file.commit()
         finally:
             self._file.close()

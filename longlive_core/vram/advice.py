@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from .budget import WEIGHT_BYTES, Budget
 
@@ -33,13 +33,32 @@ class Change:
     fields: dict[str, Any]
 
 
-def advise(budget: Budget) -> tuple[Advice, ...]:
-    """Advice for a film that does not fit: every setting by itself, changed no more than necessary.
+class Planned(Protocol):
+    """A frozen dataclass of settings with the peak of their bytes."""
 
-    If no single change is enough, the smallest sufficient combination is included. Advice that is enough comes first,
-    otherwise the order is from the least loss of quality to the largest.
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def fits(self) -> bool: ...
+
+
+PlannedT = TypeVar("PlannedT", bound=Planned)
+
+
+def advise(budget: Budget) -> tuple[Advice, ...]:
+    """Advice for a film that does not fit; see `choose`."""
+    return choose(budget, list(_options(budget)))
+
+
+def choose(budget: Planned, options: Sequence[Sequence[Change]]) -> tuple[Advice, ...]:
+    """Advice for what does not fit: every setting by itself, changed no more than necessary.
+
+    options: for each setting its changes from mild to strong; settings with little loss come first. If no single change
+    is enough, the smallest sufficient combination is included. Advice that is enough comes first, otherwise the order
+    is from the least loss of quality to the largest.
     """
-    options = list(_options(budget))
     advice = [_mildest(budget, steps) for steps in options]
     if not any(item.fits for item in advice):
         advice += _combine(budget, [steps[-1] for steps in options])
@@ -71,14 +90,14 @@ def _options(budget: Budget) -> Iterator[list[Change]]:
         yield [Change(f"{n} of {layers} layers in host memory (slower)", {"streamed": n}) for n in counts]
 
 
-def _mildest(budget: Budget, steps: Sequence[Change]) -> Advice:
+def _mildest(budget: Planned, steps: Sequence[Change]) -> Advice:
     """The first of the changes with which the film fits, otherwise the last one."""
     change = next((step for step in steps if _with(budget, [step]).fits), steps[-1])
     after = _with(budget, [change])
     return Advice(change.text, budget.total - after.total, after.fits)
 
 
-def _combine(budget: Budget, changes: Sequence[Change]) -> list[Advice]:
+def _combine(budget: Planned, changes: Sequence[Change]) -> list[Advice]:
     """The first changes that are enough together, without those that are not needed; empty if all are not enough."""
     enough = next((n for n in range(len(changes)) if _with(budget, changes[:n]).fits), None)
     if enough is None:
@@ -90,7 +109,7 @@ def _combine(budget: Budget, changes: Sequence[Change]) -> list[Advice]:
     return [Advice(", ".join(c.text for c in needed), budget.total - _with(budget, needed).total, True)]
 
 
-def _with(budget: Budget, changes: Sequence[Change]) -> Budget:
+def _with(budget: PlannedT, changes: Sequence[Change]) -> PlannedT:
     return replace(budget, **{name: value for change in changes for name, value in change.fields.items()})
 
 

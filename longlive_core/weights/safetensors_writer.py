@@ -24,18 +24,21 @@ MAX_NAME_BYTES = 255
 
 
 @contextmanager
-def replace_when_complete(target: Path) -> Generator[Path, None, None]:
+def replace_when_complete(target: Path, *, overwrite_part: bool = False) -> Generator[Path, None, None]:
     """Yields `<name>.part` beside `target` to write to, so that an incomplete file never has the name of `target`.
 
     The part is renamed to `target` at the end of the body, and removed if the body fails or is interrupted. A link
-    stays a link: what it points to is replaced. Raises FileExistsError if the part exists already.
+    stays a link: what it points to is replaced.
+
+    overwrite_part: write over a part that exists, which a process that was killed has left. It is for callers that know
+    that no other process writes the file; without it, FileExistsError is raised.
     """
     target = Path(os.path.realpath(target))
     part = target.with_name(target.name + ".part")
     if len(os.fsencode(part.name)) > MAX_NAME_BYTES:
         part = target.with_name(sha256(os.fsencode(target.name)).hexdigest()[:16] + ".part")
     try:
-        part.open("xb").close()
+        part.open("wb" if overwrite_part else "xb").close()
     except FileExistsError as error:
         raise FileExistsError(
             f"{part} exists: another conversion is writing it, or one was killed; delete it if no conversion is running"

@@ -22,7 +22,7 @@ from server import PromptServer
 from ...longlive_core.film.live_script import LiveScript, TooLateError
 from ...longlive_core.script.source import MAX_FILE_BYTES
 from ..films import Films, RunningFilm, script_state, send_film
-from .requests import json_body, refuse
+from .requests import json_body, refuse, user_of
 
 PATH = "/longlive/films"
 EXAMPLE = '{"script": "…", "version": 0}'
@@ -51,7 +51,10 @@ class FilmRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         """Lists films, of one client and workflow if the request names them."""
-        found = self._films.of(request.query.get("client"), request.query.get("workflow"))
+        client, user = request.query.get("client"), user_of(request)
+        if client and user:
+            self._films.page_of(client, user)
+        found = self._films.of(client, request.query.get("workflow"))
         return web.json_response([film.described() for film in found])
 
     async def film(self, request: web.Request) -> web.Response:

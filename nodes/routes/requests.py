@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from aiohttp import web
+from server import PromptServer
 
 JSON = "application/json"
 
@@ -26,6 +27,14 @@ def same_origin(request: web.Request) -> bool:
     if site is not None and site != "none":
         return site == "same-origin"
     return origin is None or origin.partition("://")[2].lower() == request.headers.get("Host", "").lower()
+
+
+def user_of(request: web.Request) -> str | None:
+    """Returns the id of the host's user who sends a request; None for a user that the host does not know."""
+    try:
+        return PromptServer.instance.user_manager.get_request_user_id(request)
+    except KeyError:
+        return None
 
 
 async def json_body(request: web.Request, limit: int, example: str) -> dict[str, Any]:

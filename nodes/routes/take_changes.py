@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from ...longlive_core.script import ShotScript
 from ...longlive_core.script.block_plan import DEFAULT_SECONDS
 from ...longlive_core.script.from_plan import with_lengths
 from ...longlive_core.take import Take, choose, lock_shot, preview_changes, prune
+from ...longlive_core.take.candidates import Candidates
+from ...longlive_core.take.changes import Changes
 from ...longlive_core.take.remove import remove
 from ...longlive_core.take.retake import Mode, retake
 from ...longlive_core.take.settings import Setting, with_unrecorded
+from ...longlive_core.take.sources import load_sources
+from ...longlive_core.take.storyboard import accept
 from ..take_json import changes_json
 
 Change = Callable[[Take, Mapping[str, Any]], dict[str, Any]]
@@ -22,6 +27,35 @@ MAX_SETTING = 10_000
 
 def preview(take: Take, body: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what a script would change. Raises ValueError."""
+    return changes_json(preview_changes(take, *_film(take, body)))
+
+
+def preview_newest(folders: Iterable[Path], body: Mapping[str, Any]) -> tuple[Take | None, dict[str, Any]]:
+    """Returns the take that a run would go on in, and what it would change there.
+
+    folders: of the takes of a film, newest first. If no take has anything of the film, it is the newest one. Raises
+    ValueError, also for a script that changes a locked shot.
+    """
+    found, changes, newest = Candidates(), dict[Path, Changes](), list[Take]()
+    for folder in folders:
+        try:
+            take = Take.load(folder)
+        except (OSError, ValueError):
+            continue  # of another version of LongLive, or being removed
+        newest.append(take)
+        if (seen := found.add(take, *_film(take, body))) is not None:
+            changes[folder] = seen
+    best = next((take for take in found.same_film), None)
+    if best is None and found.locked is not None:
+        raise found.locked
+    best = best or found.most_shared or next(iter(newest), None)
+    if best is None or best.folder not in changes:
+        return best, {}
+    return best, changes_json(changes[best.folder])
+
+
+def _film(take: Take, body: Mapping[str, Any]) -> tuple[ShotScript, dict[str, Setting]]:
+    """The script and the settings of a body, for a film that is compared with a take. Raises ValueError."""
     text, seconds, settings = body.get("script"), body.get("default_seconds", DEFAULT_SECONDS), body.get("settings", {})
     if not isinstance(text, str) or not _is_number(seconds) or not isinstance(settings, dict):
         raise ValueError("script must be a string, default_seconds a number and settings an object")
@@ -35,7 +69,11 @@ def preview(take: Take, body: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("fps must be a number")
     if seconds != DEFAULT_SECONDS:
         script = with_lengths(script, script.plan(float(fps), take.plan.block_frames, float(seconds)))
-    return changes_json(preview_changes(take, script, settings))
+    sources, made_from = body.get("sources"), load_sources(take.folder)
+    others: dict[str, Setting] = {}
+    if sources is not None and made_from is not None and sources != made_from:
+        others["weights"] = None  # not known, but other than those of the take
+    return script, {**settings, **others}
 
 
 def _choose(take: Take, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,6 +102,14 @@ def _retake(take: Take, body: Mapping[str, Any]) -> dict[str, Any]:
     return {"notes": [], "version": changed.version}
 
 
+def _accept(take: Take, body: Mapping[str, Any]) -> dict[str, Any]:
+    accepted, number = body.get("accepted"), None if body.get("shot") is None else _integer(body, "shot")
+    if not isinstance(accepted, bool):
+        raise ValueError("accepted must be true or false")
+    accept(take, number, accepted).save()
+    return {"notes": []}
+
+
 def _prune(take: Take, body: Mapping[str, Any]) -> dict[str, Any]:
     memory = body.get("memory", False)
     if not isinstance(memory, bool):
@@ -78,6 +124,7 @@ def _delete(take: Take, body: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG
 CHANGES: Mapping[str, tuple[Change, str]] = {
     "choose": (_choose, '{"shot": 1, "version": 0}'),
     "lock": (_lock, '{"shot": 1, "locked": true}'),
+    "accept": (_accept, '{"shot": 1, "accepted": true}'),
     "retake": (_retake, '{"shot": 1, "seed": 9}'),
     "prune": (_prune, "{}"),
     "delete": (_delete, "{}"),

@@ -3,13 +3,16 @@
     GET  /longlive/takes?workflow=…&node=…                    {"takes": […], "bytes", "limit", "keep", …}
     GET  /longlive/takes/<name>                               {"name", "script", "shots": [{"versions": […]}], …}
     GET  /longlive/takes/<name>/workflow                      {"workflow"}
+    GET  /longlive/takes/<name>/timeline                      the edit as an .otio file beside the film
     GET  /longlive/takes/<name>/shots/<n>/versions/<v>/still  a JPEG of at most 256 pixels
     POST /longlive/takes/<name>/choose                        {"shot", "version"} -> {"take", "notes"}
     POST /longlive/takes/<name>/lock                          {"shot", "locked"} -> {"take", "notes"}
+    POST /longlive/takes/<name>/accept                        {"shot" or null, "accepted"} -> {"take", "notes"}
     POST /longlive/takes/<name>/retake                        {"shot", "seed", "prompt", "mode"} -> {"take", "version"}
     POST /longlive/takes/<name>/prune                         {"memory"} -> {"take", "freed"}
     POST /longlive/takes/<name>/delete                        {} -> {"freed"}
     POST /longlive/takes/<name>/changes                       {"script", "default_seconds", "settings"} -> changes
+    POST /longlive/takes/changes                              see take_of_film.py
 
 The name is the path in the output folder as one part of the address, encoded. Shots count from 1, versions from 0.
 Nothing is sampled here. A take that is being made cannot be changed.
@@ -24,23 +27,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 from aiohttp import web
 from server import PromptServer
 
+from ...longlive_core.render.timeline import timeline_of
 from ...longlive_core.take import Take
 from ...longlive_core.take.lock import TakeLock
 from ...longlive_core.take.take import WORKFLOW
-from ..keep_settings import KeepSettings
+from ...longlive_core.units import percent_encoded
+from ..keep_settings import USER, KeepSettings
 from ..kept_take import film_key, kept_takes
 from ..take_folders import list_takes, take_folder
 from ..take_json import PATH, TakeView, removable
-from .films import films
-from .requests import json_body, refuse, same_origin
+from .requests import json_body, refuse, same_origin, user_of
 from .take_changes import CHANGES, Change, preview
+from .take_lookup import folder_of, load_take, name_of, requested_name, view_of
+from .take_of_film import take_of_film_route
 
 BODY_BYTES = 2**20
-MAX_NAME, MAX_TAKES = 1000, 1000
+MAX_TAKES = 1000
 
 
 def add_takes(server: PromptServer) -> None:
@@ -49,38 +54,47 @@ def add_takes(server: PromptServer) -> None:
     routes.get(PATH)(_guarded(list_route))
     routes.get(f"{PATH}/{{name}}")(_guarded(take_route))
     routes.get(f"{PATH}/{{name}}/workflow")(_guarded(workflow_route))
+    routes.get(f"{PATH}/{{name}}/timeline")(_guarded(timeline_route))
     still = rf"{PATH}/{{name}}/shots/{{shot:\d{{1,4}}}}/versions/{{version:\d{{1,6}}}}/still"
     routes.get(still)(_guarded(still_route))
     for action, (change, example) in CHANGES.items():
         routes.post(f"{PATH}/{{name}}/{action}")(partial(change_route, change, example))
     routes.post(f"{PATH}/{{name}}/changes")(preview_route)
+    routes.post(f"{PATH}/changes")(take_of_film_route)
 
 
 async def list_route(request: web.Request) -> web.Response:
     """Lists takes, newest first; with a workflow and a node those that their film saved by itself."""
     workflow, node = request.query.get("workflow"), request.query.get("node")
-    return web.json_response(await asyncio.to_thread(_list, workflow, node))
+    return web.json_response(await asyncio.to_thread(_list, workflow, node, user_of(request) or USER))
 
 
 async def take_route(request: web.Request) -> web.Response:
     """Returns one take with its shots and versions."""
-    return web.json_response(await asyncio.to_thread(_details, _name(request)))
+    return web.json_response(await asyncio.to_thread(_details, requested_name(request)))
 
 
 async def workflow_route(request: web.Request) -> web.Response:
     """Returns the workflow that made the newest film of a take."""
-    folder = _folder(_name(request))
+    folder = folder_of(requested_name(request))
     try:
         workflow = json.loads(await asyncio.to_thread((folder / WORKFLOW).read_text, "utf-8"))
     except (OSError, ValueError):
-        refuse(web.HTTPNotFound, f"{_name(request)} has no workflow: only films of the canvas store one")
+        refuse(web.HTTPNotFound, f"{requested_name(request)} has no workflow: only films of the canvas store one")
     return web.json_response({"workflow": workflow})
+
+
+async def timeline_route(request: web.Request) -> web.Response:
+    """Returns the edit of a take as an OpenTimelineIO file, to be put beside the film's file."""
+    text, film = await asyncio.to_thread(_timeline, requested_name(request))
+    headers = {"Content-Disposition": f'attachment; filename="{percent_encoded(film.stem)}.otio"'}
+    return web.Response(text=text, content_type="application/json", headers=headers)
 
 
 async def still_route(request: web.Request) -> web.StreamResponse:
     """Returns the still of a version."""
-    name, shot, version = _name(request), int(request.match_info["shot"]), int(request.match_info["version"])
-    take = await asyncio.to_thread(_load, name)
+    name, shot, version = requested_name(request), int(request.match_info["shot"]), int(request.match_info["version"])
+    take = await asyncio.to_thread(load_take, name)
     path = take.still(shot - 1, version) if 1 <= shot <= len(take.shots) else None
     if path is None or not path.is_file():
         refuse(web.HTTPNotFound, f"{name} has no still of shot {shot}, version {version}")
@@ -89,15 +103,15 @@ async def still_route(request: web.Request) -> web.StreamResponse:
 
 
 async def change_route(change: Change, example: str, request: web.Request) -> web.Response:
-    """Changes a take: choose, lock, retake, prune or delete."""
+    """Changes a take: choose, lock, accept, retake, prune or delete."""
     body = await json_body(request, BODY_BYTES, example)
-    return web.json_response(await asyncio.to_thread(_change, change, _name(request), body))
+    return web.json_response(await asyncio.to_thread(_change, change, requested_name(request), body))
 
 
 async def preview_route(request: web.Request) -> web.Response:
     """Returns what a script would change."""
     body = await json_body(request, BODY_BYTES, '{"script": "…"}')
-    return web.json_response(await asyncio.to_thread(_preview, _name(request), body))
+    return web.json_response(await asyncio.to_thread(_preview, requested_name(request), body))
 
 
 def _guarded(
@@ -113,18 +127,18 @@ def _guarded(
     return guarded
 
 
-def _list(workflow: str | None, node: str | None) -> dict[str, Any]:
+def _list(workflow: str | None, node: str | None, user: str) -> dict[str, Any]:
     if workflow is not None and node is not None:
-        names = [path.relative_to(_output()).as_posix() for _, path in kept_takes(film_key(workflow, node))]
+        names = [name_of(path) for _, path in kept_takes(film_key(workflow, node))]
     else:
         names = list_takes()
     views, unreadable = list[TakeView](), list[dict[str, str]]()
     for name in names[:MAX_TAKES]:
         try:
-            views.append(_view(name, Take.load(take_folder(name))))
+            views.append(view_of(name, Take.load(take_folder(name))))
         except (OSError, ValueError) as error:
             unreadable.append({"name": name, "error": str(error)})
-    settings = KeepSettings.load()
+    settings = KeepSettings.load(user)
     offered = removable(views, settings.limit)
     return {
         "takes": [view.summary(removable=view.name in offered) for view in views],
@@ -136,13 +150,25 @@ def _list(workflow: str | None, node: str | None) -> dict[str, Any]:
     }
 
 
+def _timeline(name: str) -> tuple[str, Path]:
+    """The text of a timeline, and the film's file."""
+    view = view_of(name, load_take(name))
+    film = view.film
+    if film is None:
+        refuse(web.HTTPConflict, f"the film of {name} is not in the output folder: make it first")
+    try:
+        return timeline_of(view.take, film), film
+    except (OSError, ValueError) as error:
+        refuse(web.HTTPConflict, str(error))
+
+
 def _details(name: str) -> dict[str, Any]:
-    return _view(name, _load(name)).details()
+    return view_of(name, load_take(name)).details()
 
 
 def _change(change: Change, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """Changes a take under its lock. Raises an HTTP error if it is being made or the change is refused."""
-    take = _load(name)
+    take = load_take(name)
     try:
         with TakeLock(take.folder):
             answer = change(Take.load(take.folder), body)
@@ -156,41 +182,8 @@ def _change(change: Change, name: str, body: Mapping[str, Any]) -> dict[str, Any
 
 
 def _preview(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    take = _load(name)
+    take = load_take(name)
     try:
         return preview(take, body)
     except ValueError as error:
         refuse(web.HTTPBadRequest, str(error))
-
-
-def _view(name: str, take: Take) -> TakeView:
-    making = {film.info.take for film in films().of() if film.running}
-    return TakeView(name, take, _output(), making=name in making)
-
-
-def _load(name: str) -> Take:
-    try:
-        return Take.load(_folder(name))
-    except FileNotFoundError:
-        refuse(web.HTTPNotFound, f"there is no take {name} in the output folder")
-    except (OSError, ValueError) as error:
-        refuse(web.HTTPBadRequest, str(error))
-
-
-def _folder(name: str) -> Path:
-    """The folder of a take. Refuses a name that leaves the output folder."""
-    try:
-        return take_folder(name)
-    except (OSError, ValueError) as error:
-        refuse(web.HTTPNotFound, str(error))
-
-
-def _name(request: web.Request) -> str:
-    name = request.match_info["name"]
-    if len(name) > MAX_NAME or "\0" in name:
-        refuse(web.HTTPNotFound, "there is no take of this name")
-    return name
-
-
-def _output() -> Path:
-    return Path(folder_paths.get_output_directory()).resolve()

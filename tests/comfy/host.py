@@ -88,15 +88,17 @@ class Host:
         timeout: float = 120,
         extra_data: Json | None = None,
         on_event: Callable[[Run, Event], None] | None = None,
+        client: str | None = None,
     ) -> Run:
         """Queue a prompt and listen until it is over: finished, failed or interrupted.
 
-        `on_event` is called after every event, to interrupt at a preview for instance. Raises Refused as `queue` does,
-        and TimeoutError with the end of the log after `timeout` seconds, having interrupted the prompt.
+        `on_event` is called after every event, to interrupt at a preview for instance. client: that of a page. Raises
+        Refused as `queue` does, and TimeoutError with the end of the log after `timeout` seconds, having interrupted
+        the prompt.
         """
         import websocket
 
-        client = uuid.uuid4().hex
+        client = client or uuid.uuid4().hex
         line = websocket.create_connection(f"ws://{self.address}/ws?clientId={client}", timeout=timeout)
         try:
             line.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))

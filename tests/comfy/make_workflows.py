@@ -166,7 +166,8 @@ def stand_in(base: Path, folder: Path) -> None:
     take = base / "output" / "takes" / "LongLive_00001.take" / FILE
     take.parent.mkdir(parents=True)
     take.touch()
-    (base / "input").mkdir()
+    (base / "input" / "my_clips").mkdir(parents=True)
+    (base / "input" / "my_clips" / "clip.mp4").touch()
     shutil.copy(folder / "input" / "example.png", base / "input")
 
 

@@ -58,6 +58,11 @@ def loader(key: str, kind: str, file: str, widget: str, **widgets: str) -> Json:
     return node(key, kind, **{widget: model["name"]}, **widgets) | {"models": [model]}
 
 
+def model_loader(file: str) -> Json:
+    """LongLive Model Loader, with room for Nodes 2.0, which draws it taller."""
+    return loader("model", "LongLiveModelLoader", file, "model_name") | {"size": [300, 150]}
+
+
 def note(text: str, height: int = 420) -> Json:
     """The note, on the left of everything."""
     column = [node("note", "MarkdownNote", title="Note", size=(380, height), text=text)]
@@ -217,16 +222,14 @@ later shots are rendered too, so that they follow from it. In another workflow, 
 STORYBOARD_NOTE = """\
 ## LongLive Mini: a storyboard, then the film
 
-Press **Run**. No download, no GPU.
+No download, no GPU.
 
-In the upper group, *storyboard* is *only*: the first block of each of the four shots, a third of the work. In the \
-lower group it is *first*: the same storyboard, then the film, whose shots begin with its blocks. Script, *seed* and \
-all other inputs must be the same.
+1. Press **Storyboard** below the script: a still of each of the four shots, on its card, a third of the work.
+2. Accept a still (A), reroll it (D) or edit its text (Enter) and press **Storyboard** again: only that still is made.
+3. Press **Make the film**, or **Run**: a film of 16 s, whose shots begin with exactly these stills.
 
-**Expect** a storyboard of 5 s and a film of 16 s.
-
-For your own film, bypass the group *Film* (Ctrl+B), then change the script or the *seed* and run again until the \
-storyboard is right. Then enable the group, with the same *seed*.
+Without the strip, **Run** makes both: *LongLive Storyboard* shows the stills before the film begins. With the \
+button, a film needs no such node.
 """
 
 EXTEND_NOTE = """\
@@ -290,6 +293,29 @@ Shot 3 (4s): Close-up. {hero} looks up in wonder as a huge orange balloon drifts
 her nose. The camera tilts up.
 Shot 4 (5.3s): Wide shot. {hero} floats over crayon rooftops and a winding blue river, holding the balloon with one \
 hand. The camera drifts with her through the clouds.
+"""
+
+TRAIN_SCRIPT = """\
+Shot 1 (2.7s): a big lime cross sways on the left in front of a striped navy wall
+Shot 2 (2.7s): the hero circles at the top in front of a checked forest background
+"""
+
+TRAIN_NOTE = """\
+## Train a LoRA on your own videos
+
+1. Make the folder *my_clips* in ComfyUI's *input* folder. Put videos of 2 to 10 seconds into it, and beside each a \
+text file of the same name that says what it shows: *fox.mp4*, *fox.txt*. Press **R**, and pick the folder in *data*.
+2. `pip install peft` in ComfyUI's Python, once.
+3. Press **Run**.
+
+**Expect** the loss, its curve and every 50 steps a sample film on *LongLive Train LoRA*, then a film with the LoRA. \
+You can cancel at any time; **Run** goes on from the last step.
+
+This is LongLive Mini, which learns in minutes without a GPU, but only what fits 128x128 pixels and its small world. \
+For LongLive 5B connect *LongLive Model Loader*, *Load CLIP* (umt5-xxl, type wan) and *Load VAE* (wan2.2_vae), and set \
+*learning_rate* to 0.0001.
+
+The help page of *LongLive Train LoRA* says what videos and captions work.
 """
 
 MEMORY_NOTE = """\
@@ -360,14 +386,14 @@ def five_b_links(model: str = "model") -> list[list[str]]:
     ]
 
 
-# What app mode shows of a film of one script.
+# What app mode shows of a film of one script: the film where it is seen without scrolling.
 APP = (
     ("script", "script"),
     ("script", "longlive_strip"),
+    ("decode", "longlive_film"),
     ("sampler", "seed"),
     ("sampler", "width"),
     ("sampler", "height"),
-    ("decode", "longlive_film"),
 )
 
 MINI_TEXT_TO_FILM = Template(
@@ -495,28 +521,22 @@ MINI_STORYBOARD = Template(
         group(
             "Storyboard",
             3,
-            [sampler("sampler1", 128, 128, 2, "Sampler, storyboard only", storyboard="only")],
-            [decode("decode1", "LongLive_mini_storyboard", "Storyboard")],
+            [sampler("sampler", 128, 128, 2)],
+            [node("board", "LongLiveStoryboard", size=(400, 460))],
         ),
-        group(
-            "Film",
-            3,
-            [sampler("sampler2", 128, 128, 2, "Sampler, storyboard first", storyboard="first")],
-            [decode("decode2", "LongLive_mini_from_storyboard", "Film")],
-            row=1,
-        ),
+        group("Film", 4, [decode("decode", "LongLive_mini_from_storyboard", "Film")]),
     ],
     [
-        *from_mini("encode", "sampler1", "sampler2", "decode1", "decode2"),
+        *from_mini("encode", "sampler", "board", "decode"),
         ["script", "SHOTS", "encode", "shots"],
-        *(["encode", "SHOT_CONDITIONING", f"sampler{i}", "conditioning"] for i in (1, 2)),
-        *([f"sampler{i}", "STREAM", f"decode{i}", "stream"] for i in (1, 2)),
+        ["encode", "SHOT_CONDITIONING", "sampler", "conditioning"],
+        ["sampler", "STREAM", "board", "stream"],
+        ["board", "STREAM", "decode", "stream"],
     ],
-    [
-        *(("Storyboard", frame) for frame in (20, 50, 82, 114)),
-        *(("Film", frame) for frame in (60, 156, 250, 345)),
-    ],
+    [("Film", frame) for frame in (13, 106, 202, 298, 60, 156, 250, 345)],
     across=4,
+    app=APP,
+    app_output="decode",
 )
 
 MINI_TAKE = Template(
@@ -594,7 +614,7 @@ NVFP4 = Template(
             "Models",
             1,
             [
-                loader("model", "LongLiveModelLoader", "nvfp4", "model_name"),
+                model_loader("nvfp4"),
                 text_encoder(),
                 vae(),
                 loader("tiny", "VAELoader", "tiny", "vae_name") | {"title": "Preview VAE (optional)"},
@@ -615,7 +635,7 @@ DMD_LORA = Template(
             "Models",
             1,
             [
-                loader("model", "LongLiveModelLoader", "bf16", "model_name"),
+                model_loader("bf16"),
                 loader("lora", "LongLiveDMDLora", "lora", "lora_name"),
                 text_encoder(),
                 vae(),
@@ -632,7 +652,7 @@ IMAGE_TO_FILM = Template(
     "LongLive 10 Image to film (5B)",
     [
         note(IMAGE_NOTE),
-        group("Models", 1, [loader("model", "LongLiveModelLoader", "nvfp4", "model_name"), text_encoder(), vae()]),
+        group("Models", 1, [model_loader("nvfp4"), text_encoder(), vae()]),
         group(
             "Picture and script",
             2,
@@ -643,6 +663,38 @@ IMAGE_TO_FILM = Template(
         group("File", 4, [decode("decode", "LongLive_5b_image", size=(560, 620))]),
     ],
     [*five_b_links(), ["picture", "IMAGE", "sampler", "start_image"], ["vae", "VAE", "sampler", "vae"]],
+)
+
+TRAIN_WIDGETS = {"learning_rate": 1e-3, "sample_every": 50}
+
+TRAIN = Template(
+    "LongLive 11 Train a LoRA",
+    [
+        note(TRAIN_NOTE, 560),
+        group("Model", 1, [node("mini", "LongLiveMini")]),
+        group(
+            "Training",
+            2,
+            [node("train", "LongLiveTrainLora", size=(440, 1000), data="my_clips", **TRAIN_WIDGETS)],
+        ),
+        group("Result", 3, [node("lora", "LongLiveDMDLora", lora_name="my_lora")]),
+        group("Script", 4, [shot_script("script", TRAIN_SCRIPT), encode("encode")]),
+        group("Film", 5, [node("memory", "LongLiveSinkMemory"), sampler("sampler", 128, 128, 2)]),
+        group("File", 6, [decode("decode", "LongLive_taught", "Film")]),
+    ],
+    [
+        *from_mini("encode", "decode"),
+        ["mini", "MODEL", "train", "model"],
+        ["mini", "CLIP", "train", "clip"],
+        ["mini", "VAE", "train", "vae"],
+        ["mini", "MODEL", "lora", "model"],
+        ["train", "lora_name", "lora", "lora_name"],
+        ["lora", "MODEL", "sampler", "model"],
+        ["script", "SHOTS", "encode", "shots"],
+        ["encode", "SHOT_CONDITIONING", "sampler", "conditioning"],
+        ["memory", "MEMORY", "sampler", "memory"],
+        ["sampler", "STREAM", "decode", "stream"],
+    ],
 )
 
 TEMPLATES = (
@@ -656,6 +708,7 @@ TEMPLATES = (
     NVFP4,
     DMD_LORA,
     IMAGE_TO_FILM,
+    TRAIN,
 )
 
 

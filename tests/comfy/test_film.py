@@ -56,6 +56,9 @@ NODES = {
     "LongLiveSaveTake",
     "LongLiveLoadTake",
     "LongLiveRetake",
+    "LongLiveShotVersions",
+    "LongLiveStoryboard",
+    "LongLiveTrainLora",
 }
 LINE = re.compile(r"shot (\d+)/2 · block (\d+)/6 · \d+ fps · \d+:\d\d left")
 SEED = 21
@@ -320,10 +323,15 @@ def test_a_film_begins_with_a_picture(comfy: Host, tmp_path: Path) -> None:
 
 
 def test_a_film_is_made_without_the_web_folder(start: Start, tmp_path: Path) -> None:
-    """With the pack's JavaScript and help removed, the nodes load and a film is made over the API."""
+    """With the pack's JavaScript and help removed, the nodes load; storyboard and film are made over the API."""
     pack = tmp_path / "longlive"
     shutil.copytree(ROOT, pack, ignore=shutil.ignore_patterns("web", "tests", ".*", "workflows", "output"))
     with start(pack=pack) as host:
-        run = host.run(film(SHORT, width=64, height=64))
+        prompt = film(TWO, width=64, height=64)
+        board = {"30": node("LongLiveStoryboard", stream=[SAMPLER, 0], vae=[MINI, 2])}
+        run = host.run({**stream(TWO, width=64, height=64), **board})
         assert run.ok, run.error
-        assert len(film_frames(host, run)) == 29
+        assert len(run.outputs["30"]["images"]) == 2
+        run = host.run({**prompt, **board, FILM: decoded(["30", 0])})
+        assert run.ok, run.error
+        assert len(film_frames(host, run)) == 61

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 import torch
 from longlive.longlive_core.take import Take
 from PIL import Image
 
-from .graphs import FILM, SAMPLER, Prompt, decoded, film, film_frames, film_path, kept_latent, latents, stream
+from .graphs import FILM, SAMPLER, Prompt, decoded, film, film_frames, film_path, kept_latent, latent, latents, stream
 from .host import Host, serve
 from .run import Run
+from .test_chain import OTHER, SECONDS, SHOTS, chain
 from .test_takes import BLOCKS, SCRIPT, Killed, sampled, saved, when
 
 pytestmark = pytest.mark.comfy
@@ -62,6 +66,11 @@ def takes(host: Host) -> list[Take]:
     return [Take.load(path) for path in sorted((host.base / "output" / AUTO).glob("*.take"))]
 
 
+def line(run: Run) -> str:
+    """What the node says of its film."""
+    return run.outputs[FILM]["text"][0]
+
+
 def straight(host: Host, script: str, **sampler: object) -> torch.Tensor:
     """The frames of a film that keeps no take."""
     count = len(takes(host))
@@ -88,14 +97,17 @@ def test_a_killed_server_goes_on_without_a_save_take_node(survivor: Host) -> Non
 
 
 def test_an_edit_samples_what_it_changed(survivor: Host) -> None:
-    """Other blocks come from the take, whose edited shot has two versions; the edit undone samples nothing."""
+    """Other blocks come from the take, whose edited shot has two versions, and their packets from the film before; the
+    edit undone samples and decodes nothing."""
     made(survivor, film(SCRIPT))
     run = made(survivor, film(CHANGED))
-    assert sampled(run) == {BLOCKS[2]}
+    assert sampled(run) == {BLOCKS[2]} and "(2 of 3 blocks copied from earlier files)" in line(run)
     assert torch.equal(film_frames(survivor, run), straight(survivor, CHANGED))
     (take,) = takes(survivor)
     assert [len(shot.versions) for shot in take.shots] == [1, 1, 2] and take.still(2, 1).is_file()
     back = made(survivor, film(SCRIPT.replace("\n\n", "\n")))
+    assert "(3 of 3 blocks copied from earlier files)" in line(back)
+    assert torch.equal(film_frames(survivor, back), straight(survivor, SCRIPT))
     assert sampled(back) == set() and [len(shot.versions) for shot in takes(survivor)[0].shots] == [1, 1, 2]
 
 
@@ -106,6 +118,7 @@ def test_another_film_takes_over_the_blocks_that_stay(survivor: Host) -> None:
     longer = SCRIPT.replace("Shot 3 (1 block)", "Shot 3 (2 blocks)")
     run = made(survivor, film(longer))
     assert sampled(run) == {"shot 3/3 · block 4/4"} and len(takes(survivor)) == count + 1
+    assert "(3 of 4 blocks copied from earlier files)" in line(run)
     assert torch.equal(film_frames(survivor, run), straight(survivor, longer))
     run = made(survivor, film(SCRIPT, seed=4))
     assert sampled(run) == set(BLOCKS) and len(takes(survivor)) == count + 2
@@ -123,6 +136,24 @@ def test_two_readers_of_a_kept_stream_sample_it_once(survivor: Host) -> None:
     assert torch.equal(latents(survivor, run), latents(survivor, whole))
 
 
+def test_a_chain_keeps_its_film(survivor: Host) -> None:
+    """Its nodes' cache emptied, Run samples nothing; a changed shot is a version of the same take."""
+    before = {take.folder for take in takes(survivor)}
+    first = made(survivor, chain(SHOTS[:3]))
+    assert len(sampled(first)) == 3 and len(takes(survivor)) == len(before) + 1
+    survivor.post("/free", {"unload_models": True, "free_memory": True})
+    sleep(2)  # the host empties its cache when it is idle
+    again = made(survivor, chain(SHOTS[:3]))
+    assert sampled(again) == set() and torch.equal(latents(survivor, again), latents(survivor, first))
+    changed = made(survivor, chain((*SHOTS[:2], OTHER)))
+    assert sampled(changed) == {"shot 3/3 · block 3/3"} and len(takes(survivor)) == len(before) + 1
+    (take,) = [take for take in takes(survivor) if take.folder not in before]
+    assert take.complete and [len(shot.versions) for shot in take.shots] == [1, 1, 2]
+    lines = [f"Shot {at} ({SECONDS}s): {text} @seed={seed}" for at, (text, seed) in enumerate((*SHOTS[:2], OTHER), 1)]
+    whole = made(survivor, latent("\n".join(lines), 0), None)
+    assert torch.equal(latents(survivor, changed), latents(survivor, whole))
+
+
 def test_what_keeps_no_take(survivor: Host) -> None:
     """A stream with Save Take, a storyboard alone, and every film after the setting is switched off."""
     count = len(takes(survivor))
@@ -137,6 +168,28 @@ def test_what_keeps_no_take(survivor: Host) -> None:
     made(survivor, film(SCRIPT, seed=9))  # that of seed 8 is cached and does not run again
     (take,) = [take for take in takes(survivor) if take.settings["seed"] == 9]
     assert take.complete
+
+
+def test_the_settings_of_a_films_user_hold(comfy_path: Path, tmp_path: Path) -> None:
+    """With --multi-user, whose page asked for its films decides; the list of takes has its reader's limit."""
+    with serve(comfy_path, tmp_path, "--multi-user", keep=True) as host:
+
+        def ask(user: str, path: str, content: object = None) -> Any:  # noqa: ANN401
+            data = None if content is None else json.dumps(content).encode()
+            headers = {"Content-Type": "application/json", "Comfy-User": user}
+            with urlopen(Request(host.url + path, data, headers), timeout=60) as answer:
+                return json.loads(answer.read() or "null")
+
+        keeps, drops = (host.post("/users", {"username": name}) for name in ("keeps", "drops"))
+        ask(drops, "/settings", {"LongLive.Takes.Keep": False, "LongLive.Takes.Limit": 3})
+        short = SCRIPT.splitlines()[2].replace("{hero}", "a big red ring")
+        for seed, (user, count) in enumerate([(drops, 0), (keeps, 1), (drops, 1)]):
+            ask(user, f"/longlive/films?client=page-of-{user}")
+            run = host.run(film(short, seed=seed), TIMEOUT_SECONDS, canvas(), client=f"page-of-{user}")
+            assert run.ok, run.error
+            assert len(takes(host)) == count
+        limits = [ask(user, "/longlive/takes")["limit"] for user in (keeps, drops)]
+        assert limits == [10_000_000_000, 3_000_000_000]
 
 
 def test_a_folder_that_cannot_be_written_ends_no_film(comfy_path: Path, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import av
 import pytest
 import torch
 from longlive.longlive_core.take import Take
 
 from .browser import Front
-from .graphs import MINI, SAMPLER, kept_latent, latent, latents, node, stream
+from .graphs import MINI, SAMPLER, film, film_path, kept_latent, latent, latents, node, stream
 from .host import ROOT, Host
 from .run import Event, Run
 
@@ -83,6 +84,26 @@ def test_a_film_follows_its_script_from_the_next_shot_on(comfy: Host) -> None:
     assert torch.equal(latents(comfy, live), latents(comfy, whole))
     assert running(comfy) == (200, [])
     assert ask(comfy, PATH)[0] == 404
+
+
+def test_the_film_holds_the_script_that_it_followed(comfy: Host) -> None:
+    """Its prompt and its workflow are those of the changed script, as a canvas opens them from the file."""
+
+    def change(run: Run, _: Event) -> None:
+        states = run.progress[SAMPLER]
+        if states and states[-1]["max"] > 1 and 1 <= states[-1]["value"] < states[-1]["max"]:
+            ask(comfy, PATH, {"script": CHANGED, "version": 0})
+
+    prompt = film(SCRIPT, 42)
+    script = next(id for id, one in prompt.items() if one["class_type"] == "LongLiveShotScript")
+    workflow = {"id": "live", "nodes": [{"id": int(script), "widgets_values": [SCRIPT, 24.0]}]}
+    extra = {"extra_pnginfo": {"workflow": workflow}}
+    run = comfy.run(prompt, TIMEOUT_SECONDS, extra_data=extra, on_event=change)
+    assert run.ok, run.error
+    with av.open(str(film_path(comfy, run))) as container:
+        saved = {name: json.loads(container.metadata[name]) for name in ("prompt", "workflow")}
+    assert saved["prompt"][script]["inputs"]["script"] == CHANGED
+    assert saved["workflow"]["nodes"][0]["widgets_values"] == [CHANGED, 24.0]
 
 
 def assert_kept(host: Host, live: Run) -> None:

@@ -123,6 +123,26 @@ print(json.dumps([made, tried, notes]))
     assert notes == ["LongLive: the preview VAE ran out of memory; the preview shows colours computed from the latents"]
 
 
+def test_a_preview_shows_eight_frames_of_a_second() -> None:
+    """Of a block's 32 frames every third one is shown, in whatever pieces they are decoded; of latent frames all."""
+    code = """
+run = stream()
+shows = previews.StreamPreview(run, previews.LatentColours(run.latent_format))
+numbered = [torch.full((1, 4, 4, 3), number, dtype=torch.uint8) for number in range(32)]
+shown = []
+for size in (32, 4, 5):
+    for start in range(0, 32, size):
+        shows.decoded(plan.blocks[size % 4], torch.cat(numbered[start : start + size]))
+    shown.append([picture.getpixel((0, 0))[0] for picture in shows._frames])
+    shows._decoded = None
+shows.block(next(iter(film.run())))
+print(json.dumps([*shown, len(shows._frames)]))
+"""
+    whole, fours, fives, latents = shown(code)
+    assert whole == fours == fives == list(range(0, 32, 3))
+    assert latents == 8
+
+
 def test_what_is_left_to_make_is_asked_once() -> None:
     """A film on disk reads its blocks for the answer: a drawing of four blocks asks once."""
     code = """
@@ -139,15 +159,21 @@ print(json.dumps(made))
 def test_models_that_were_pushed_out_come_back() -> None:
     """A text encoded while the film is made: nobody else is given the device, and all that was loaded is loaded again.
 
-    The decoder takes turns where such a text may come, and only there. Where memory runs out, models go that the
-    drawing has no use for.
+    Sampling and decoding share the device where all weights stay there, and take turns where they move. Where memory
+    runs out, models go that the drawing has no use for.
     """
     code = """
 calls, freed, kept = [], [], {}
 names = lambda models: [one.name for one in models]
 management.load_models_gpu = lambda models, memory_required: calls.append([names(models), memory_required])
 management.free_memory = lambda memory, device, keep_loaded: freed.append(names(one.model for one in keep_loaded))
-dit, vae, clip = (Some(name=name, model_patches_models=lambda: []) for name in ("dit", "vae", "clip"))
+management.get_free_memory = lambda _: 100
+
+def patcher(name, **more):
+    still = Some(model_lowvram=False)
+    return Some(**{"name": name, "model_patches_models": list, "is_dynamic": lambda: False, "model": still, **more})
+
+dit, vae, clip = (patcher(name) for name in ("dit", "vae", "clip"))
 management.current_loaded_models = [Some(model=one) for one in (clip, dit, vae)]
 lock = DeviceLock(torch.device("meta"))
 lock.load([dit, vae], 9)
@@ -155,8 +181,7 @@ spec = film_specs.FilmSpec(model, {"a": 1}, plan, LatentShape(1, 48, 8, 4, 4), S
 
 def encode(prompt):
     def other():
-        if lock._lock.acquire(blocking=False):
-            lock._lock.release()
+        if lock._lock.is_free():
             free.append(True)
     free = []
     thread = threading.Thread(target=other)
@@ -172,18 +197,39 @@ kept["free"]()
 lock.end_run()
 lock.reload()
 
+def beside(*models):
+    # Whether weights stay, whether another thread works at the same time, and the same once all weights are there.
+    lock.load(models, 9)
+    def shared():
+        with lock.work():
+            other = threading.Thread(target=lambda: worked.append(lock.work().__enter__()), daemon=True)
+            other.start()
+            other.join(0.3)
+            return not other.is_alive()
+    worked = []
+    found = [lock.stays, shared()]
+    for one in models:
+        one.loaded_size = one.model_size
+    return [*found, shared()]
+
+def streamed(size):
+    return patcher("streamed", is_dynamic=lambda: True, model_size=lambda: size, loaded_size=lambda: 0)
+
+dit.model_size = dit.loaded_size = lambda: 50
+low = patcher("low", model=Some(model_lowvram=True), model_size=lambda: 1)
 taken = []
-run_stream.decode = lambda blocks, stream, stop, lock: taken.append(lock is not None)
-for script in (None, Some()):
-    one = stream(unsure(), script)
-    run_stream.StreamRun(one, beside=[model]).decoded(None)
-print(json.dumps([text, calls, freed, taken]))
+for models in ([dit], [dit, streamed(80)], [streamed(99)], [low]):
+    lock = DeviceLock(torch.device("meta"))
+    taken.append(beside(*models))
+print(json.dumps([text, calls[:2], freed, taken]))
 """
     text, calls, freed, taken = shown(code)
     assert text == [1, "b[]"]
     assert calls == [[["dit", "vae"], 9]] * 2
     assert freed == [["dit", "vae"]]
-    assert taken == [False, True]
+    resident, fits, moving, low = taken
+    assert resident == [True, True, True] and fits == [True, False, True]
+    assert moving == low == [False, False, False]
 
 
 def test_a_film_that_cannot_be_drawn_leaves_no_file(tmp_path: Path) -> None:
@@ -196,7 +242,7 @@ def refuse(*_, **__):
     raise ValueError("no take")
 
 async_decode.StreamRun = refuse
-async_decode.decoder = async_decode.slice_bytes = lambda *_: None
+async_decode.decoder = async_decode.slice_bytes = async_decode.decoder_patcher = lambda *_: None
 with suppress(ValueError):
     async_decode.AsyncDecode.hidden = Some(unique_id="1")
     async_decode.AsyncDecode.execute(stream(), Some(patcher=model), "film", "h264", "high")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+import opentimelineio as otio
 import pytest
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, lock_shot
 from longlive.longlive_core.take.lock import TakeLock
+from longlive.longlive_core.take.sources import save_sources
 from PIL import Image
 
+from .graphs import in_host
 from .host import Host, Start
 
 pytestmark = pytest.mark.comfy
@@ -104,6 +108,26 @@ def test_the_list_tells_of_every_take(host: Host, take: Take) -> None:
         assert picture.headers["Content-Type"] == "image/jpeg" and still.size == (64, 36)
 
 
+def test_the_edit_is_exported(host: Host, take: Take, rendered: Take) -> None:
+    """As a file to put beside the film, or with a remedy where ComfyUI's Python has no OpenTimelineIO."""
+    path = f"{ROUTES}/{quote(name_of(take), safe='')}/timeline"
+    code, answer = ask(host, path)
+    assert code == 409 and "the film of takes/auto/" in answer["error"] and "make it first" in answer["error"]
+    film = host.base / "output" / "video" / "a film.mp4"
+    film.parent.mkdir(exist_ok=True)
+    shutil.copyfile(rendered.film, film)
+    (take.folder / "film.json").write_text(json.dumps({"filename": film.name, "subfolder": "video", "type": "output"}))
+    if in_host("import importlib.util as u; print(u.find_spec('opentimelineio') is not None)") == "False\n":
+        code, answer = ask(host, path)
+        assert code == 409 and "pip install opentimelineio" in answer["error"]
+        return
+    with urlopen(host.url + path) as found:
+        assert found.headers["Content-Disposition"] == 'attachment; filename="a%20film.otio"'
+        timeline = otio.adapters.read_from_string(found.read().decode())
+    assert [clip.name for clip in timeline.tracks[0]] == ["Shot 1", "Shot 2"]
+    assert timeline.tracks[0][0].media_reference.target_url == "a%20film.mp4"
+
+
 def test_the_oldest_takes_are_offered_for_removal(host: Host, take: Take) -> None:
     """Above the limit, only those that saved themselves and have no locked shot; nothing is removed."""
     kept = host.base / "output" / "mine.take"
@@ -179,7 +203,8 @@ def test_what_a_script_would_change(host: Host, take: Take) -> None:
     answer = post(host, take, "changes", {"script": edited})
     assert answer["line"].startswith("shot 2, 1 of 2 blocks, about ") and answer["seconds"] > 0
     assert (answer["kept"], answer["remade"], answer["new"], answer["another_film"]) == (1, 1, 0, False)
-    assert answer["shots"][1] == {"shot": 2, "state": "remade", "first": 1, "blocks": ["remade"], "version": None}
+    shot = {"shot": 2, "state": "remade", "first": 1, "blocks": ["remade"], "version": None}
+    assert answer["shots"][1] == {**shot, "board": False, "source": None}
     longer = SCRIPT + "a blue square sways"
     assert post(host, take, "changes", {"script": longer, "default_seconds": 1.4})["new"] == 1
     assert post(host, take, "changes", {"script": longer, "default_seconds": 8})["new"] == 6
@@ -191,6 +216,27 @@ def test_what_a_script_would_change(host: Host, take: Take) -> None:
     for settings in ({"colour": 1}, {"seed": [1]}, {"fps": 0}, {"negative": "x" * 20_000}, []):
         assert refused(host, take, "changes", {"script": SCRIPT, "settings": settings})
     assert refused(host, take, "changes", {"script": 3}) and refused(host, take, "changes", {})
+
+
+def test_the_take_that_a_run_goes_on_in(host: Host, take: Take) -> None:
+    """That of the node with the film's settings and sources; without one the newest, of which nothing is kept."""
+    path, asked = f"{ROUTES}/changes", {"workflow": "w", "node": "3", "script": SCRIPT}
+    assert ask(host, path, asked) == (200, {"take": None, "changes": None, "refused": ""})
+    key = sha256(json.dumps(["w", "3"]).encode()).hexdigest()[:8]
+    own = take.folder.rename(take.folder.with_name(f"2026-11-29 {key}_00001.take"))
+    save_sources(own, [["LongLiveMini", 0, []]])
+    asked["sources"] = [["LongLiveMini", 0, []]]
+    for more, kept in (({}, 2), ({"settings": {"seed": 99}}, 0), ({"sources": [["LongLiveModelLoader", 0, []]]}, 0)):
+        status, answer = ask(host, path, {**asked, **more})
+        assert (status, answer["take"]["name"]) == (200, f"takes/auto/{own.name}")
+        assert (answer["changes"]["kept"], answer["changes"]["another_film"]) == (kept, kept == 0)
+    lock_shot(Take.load(own), 2, True).save()
+    answer = ask(host, path, {**asked, "script": SCRIPT.replace("circles", "rests")})[1]
+    assert "shot 2 is locked" in answer["refused"] and answer["changes"] is None
+    for wrong in ({"script": "Shot 1: {nobody}"}, {"workflow": 1}, {"settings": {"colour": 1}}):
+        assert ask(host, path, {**asked, **wrong})[0] == 400
+    assert ask(host, path, asked, Origin="https://example.com")[0] == 403
+    assert ask(host, path, {**asked, "script": "x" * 2**21})[0] == 413
 
 
 @pytest.mark.parametrize(

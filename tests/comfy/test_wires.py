@@ -49,6 +49,10 @@ def host(start: Start) -> Iterator[Host]:
         save_model(own, "mini.safetensors", load_mini().model.state_dict(), say_mini())
         save_lora(own, "small.safetensors", {"blocks.0.self_attn.q": (192, 192)})
         save_clip(own, 29)
+        folder = own.base / "input" / "wires"
+        folder.mkdir()
+        (own.base / "input" / save_clip(own, 30)).rename(folder / "clip.mp4")
+        (folder / "clip.txt").write_text("a big red ring", "utf-8")
         run = own.run({**film(SHORT, **SMALL), "20": take_of([SAMPLER, 0]), **kept_latent(["20", 0])})
         assert run.ok, run.error
         yield own
@@ -93,6 +97,21 @@ def graphs() -> dict[str, tuple[str, Prompt]]:
             fps=24.0,
         ),
     }
+    train = node(
+        "LongLiveTrainLora",
+        **links,
+        vae=[MINI, 2],
+        data="wires",
+        output_name="wires",
+        rank=2,
+        steps=1,
+        learning_rate=1e-4,
+        sample_every=0,
+        sample_script="",
+        seed=1,
+        resolution=32,
+        blocks=1,
+    )
     lora = {"lora_name": "small.safetensors", "strength": 1.0}
     mini = {MINI: whole[MINI]}
     ends = kept_latent(["40", 0])
@@ -111,6 +130,7 @@ def graphs() -> dict[str, tuple[str, Prompt]]:
                 "9": node("LongLiveDMDLora", model=[MINI, 0], mode="auto", **lora),
             },
         ),
+        "LongLiveTrainLora": ("40", {**mini, "40": train}),
         "LongLiveShotScript": (SHOTS, whole),
         "LongLiveEncodeShots": ("3", whole),
         "LongLiveSinkMemory": (MEMORY, whole),
@@ -148,6 +168,14 @@ def graphs() -> dict[str, tuple[str, Prompt]]:
                 "20": loaded(),
                 "40": node("LongLiveRetake", take=["20", 2], **links, shot=1, seed=5, prompt="", mode="ripple"),
                 **ends,
+            },
+        ),
+        "LongLiveShotVersions": (
+            "40",
+            {
+                **whole,
+                "20": take_of([SAMPLER, 0]),
+                "40": node("LongLiveShotVersions", stream=["20", 0], vae=[MINI, 2], shot=1, versions=1),
             },
         ),
     }
@@ -219,7 +247,11 @@ def test_every_widget_can_be_wired(host: Host, kind: str) -> None:
         ("LongLiveSaveTake", "name_prefix", "../out", ["name_prefix", "../out", "output folder"]),
         ("LongLiveShot", "seconds", 0.0, ["seconds", "0", "1"]),
         ("LongLiveRetake", "shot", 0, ["shot", "0", "1"]),
+        ("LongLiveShotVersions", "versions", 17, ["versions", "17", "16"]),
         ("LongLiveLoadTake", "take", "takes/none.take", ["takes/none.take"]),
+        ("LongLiveTrainLora", "rank", 0, ["rank", "0", "1", "512"]),
+        ("LongLiveTrainLora", "data", "../x", ["../x", "input folder"]),
+        ("LongLiveTrainLora", "output_name", "a/b", ["output_name", "a/b", "without folders"]),
         ("LongLiveModelLoader", "precision", "int4", ["precision", "int4", "bf16"]),
     ],
 )

@@ -35,7 +35,7 @@ TITLE_BAR = 30
 # Saved workflows keep widget values by position: a widget may be added at the end only. The front-end puts
 # `control_after_generate` behind the seed by itself.
 WIDGETS = {
-    "LongLiveModelLoader": ["model_name", "precision"],
+    "LongLiveModelLoader": ["model_name", "precision", "attention"],
     "LongLiveMini": [],
     "LongLiveDMDLora": ["lora_name", "strength", "mode"],
     "LongLiveShotScript": ["script", "default_seconds", "fps"],
@@ -54,6 +54,20 @@ WIDGETS = {
     "LongLiveAsyncDecode": ["filename_prefix", "codec", "quality", "decode"],
     "LongLiveStreamToLatent": [],
     "LongLiveStreamToImages": ["first_frame", "frame_count"],
+    "LongLiveTrainLora": [
+        "data",
+        "output_name",
+        "rank",
+        "steps",
+        "learning_rate",
+        "sample_every",
+        "sample_script",
+        "seed",
+        "control_after_generate",
+        "resolution",
+        "blocks",
+        "prior",
+    ],
     "LongLiveConvertCheckpoint": ["model_name", "format", "lora_name", "strength", "output_name"],
     "LongLiveShot": [
         "prompt",
@@ -71,7 +85,9 @@ WIDGETS = {
     "LongLiveExtendVideo": ["prompt", "width", "height", "fps"],
     "LongLiveSaveTake": ["name_prefix"],
     "LongLiveLoadTake": ["take"],
+    "LongLiveStoryboard": [],
     "LongLiveRetake": ["shot", "seed", "control_after_generate", "prompt", "mode"],
+    "LongLiveShotVersions": ["shot", "versions"],
 }
 # What Nodes 2.0 draws: of every node its left, top, right and bottom on the page.
 BOXES = """() => [...document.querySelectorAll("[data-node-id]")].map((node) => {
@@ -148,8 +164,8 @@ def film_of(prompt: dict[str, Json], node: str) -> BlockPlan:
 
 
 def test_what_is_shipped() -> None:
-    """Seven templates of Mini and three of 5B, each with a picture of its name, and nothing else."""
-    assert [len(MINI), len(LARGE)] == [7, 3]
+    """Seven templates of Mini, three of 5B and one that trains, each with a picture of its name, and nothing else."""
+    assert [len(MINI), len(LARGE), len(WORKFLOWS)] == [7, 3, 11]
     names = {file.name for path in WORKFLOWS for file in (path, path.with_suffix(".jpg"))}
     assert {path.name for path in (ROOT / "workflows").iterdir()} == names
 

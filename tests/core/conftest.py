@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from longlive.longlive_core.memory import MemoryConfig
+from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import CausalWan, WanConfig
+from longlive.longlive_core.render.job import RenderSettings
 from longlive.longlive_core.sampling.generate import Generation, generate
 from longlive.longlive_core.script import BlockPlan
+from longlive.longlive_core.take import Take
 from longlive.longlive_core.types import BlockSpec
 from torch import Tensor
+
+from .takes import make_mini, make_settings, make_take
 
 
 @dataclass(frozen=True)
@@ -59,3 +65,21 @@ def tiny() -> Tiny:
     torch.manual_seed(0)
     config = WanConfig(dim=48, ffn_dim=64, num_heads=2, num_layers=2, freq_dim=32, text_dim=16, text_len=5, channels=4)
     return Tiny(CausalWan(config).requires_grad_(False))
+
+
+@pytest.fixture(scope="module")
+def mini() -> Mini:
+    """A random model for `takes.SCRIPT`."""
+    return make_mini()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> RenderSettings:
+    """Those of the film of `takes.SCRIPT`, in a folder of its own."""
+    return make_settings(tmp_path)
+
+
+@pytest.fixture
+def take(mini: Mini, settings: RenderSettings) -> Take:
+    """A whole film's."""
+    return make_take(mini, settings)

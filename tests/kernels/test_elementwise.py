@@ -12,7 +12,8 @@ from torch import Tensor, nn
 pytest.importorskip("triton")
 
 from longlive.kernels import eager
-from longlive.kernels.triton import activation, fp8, gate, norm, rope, vae
+from longlive.kernels import triton as triton_ops
+from longlive.kernels.triton import activation, fp8, gate, norm, rope, rows, vae
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EPS = 1e-6
@@ -197,6 +198,99 @@ def test_fp8_codes_and_scales_are_exact(dtype: torch.dtype) -> None:
     assert bool(codes[5].float().isnan().all()) and bool(expected[5].float().isnan().all())
     assert float(scales[3]) == 1 and not bool(codes[3].float().any())
     assert codes[6, :9].tolist() == [448, 16, 18, 20, -16, 0.015625, 0, 0.00390625, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("tokens", "heads", "width"), [(3, 24, 128), (37, 2, 20), (1, 1, 1)])
+def test_heads_in_fp8_are_exact(dtype: torch.dtype, tokens: int, heads: int, width: int) -> None:
+    """Each head of each film has the scale of its own largest number; a NaN spoils its own head only."""
+    x = normal(dtype, 2, tokens, heads + 1, width)[:, :, 1:]
+    x = x * torch.linspace(-9, 9, heads, device=DEVICE).exp2().to(dtype).unsqueeze(1)
+    x[1, 0, -1] = 0 if tokens == 1 else math.nan
+    (codes, scales), (expected, wanted_scales) = fp8.quantize_fp8_heads(x), eager.quantize_fp8_heads(x)
+    assert (codes.dtype, codes.shape, scales.dtype, scales.shape) == (E4M3, x.shape, torch.float32, (2, 1, heads, 1))
+    torch.testing.assert_close(scales, wanted_scales, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(codes.float(), expected.float(), rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(scales[0, 0, :, 0], x[0].float().abs().amax((0, 2)) / 448)
+    assert bool(codes[0].float().isfinite().all()) and bool(codes[1, :, : heads - 1].float().isfinite().all())
+
+
+def assert_quantised(value: tuple[Tensor, ...], expected: tuple[Tensor, ...], dtype: torch.dtype) -> None:
+    """Codes and scales of eager, but where the norm before them rounded to the other side."""
+    (codes, scales), (wanted, wanted_scales) = value[-2:], expected[-2:]
+    assert (codes.dtype, codes.shape, scales.shape) == (E4M3, wanted.shape, wanted_scales.shape)
+    torch.testing.assert_close(scales, wanted_scales, rtol=2 * torch.finfo(dtype).eps, atol=0)
+    assert float((codes.view(torch.uint8) == wanted.view(torch.uint8)).double().mean()) >= 0.99
+    torch.testing.assert_close(codes.float() * scales, wanted.float() * wanted_scales, rtol=0.07, atol=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [201, 3072])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("op", ["layer_norm_modulate", "gate_residual_norm", "gate_residual_modulate"])
+def test_norms_write_fp8(op: str, dtype: torch.dtype, width: int) -> None:
+    """A norm in FP8 is the norm, rounded to its dtype, then quantised by rows; the sum before it is exact."""
+    x, y = 3 * normal(dtype, 1, 4, width) + 1, normal(dtype, 1, 4, width)
+    shift, scale, factor = modulation(dtype, 1, 2, width)
+    arguments = {
+        "layer_norm_modulate": (x, scale, shift, EPS),
+        "gate_residual_norm": (x, y, factor, scale[0, 0], shift[0, 0], EPS),
+        "gate_residual_modulate": (x, y, None, scale, shift, EPS),
+    }[op]
+    value, expected = (getattr(ops, f"{op}_fp8")(*arguments) for ops in (triton_ops, eager))
+    assert all(torch.equal(total, wanted) for total, wanted in zip(value[:-2], expected[:-2], strict=True))
+    assert_quantised(value, expected, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [201, 9216, 14336])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gelu_writes_fp8(dtype: torch.dtype, width: int) -> None:
+    """GELU in FP8 is GELU, rounded to its dtype, then quantised by rows, for any number of dimensions."""
+    x = 4 * normal(dtype, 1, 3, width)
+    assert_quantised(triton_ops.gelu_tanh_fp8(x), eager.gelu_tanh_fp8(x), dtype)
+
+
+@pytest.mark.parametrize("width", [3072, 9216, 14336])
+def test_fp8_rows_of_production_are_exact(width: int) -> None:
+    """Codes and scales are those of eager at the widths of the 5B model."""
+    x = normal(torch.bfloat16, 2, width)
+    for value, expected in zip(fp8.quantize_fp8_rows(x), eager.quantize_fp8_rows(x), strict=True):
+        assert torch.equal(value.view(torch.uint8), expected.view(torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norms_read_columns_of_a_larger_matrix(dtype: torch.dtype) -> None:
+    """q and k are parts of one product's columns: their norms read the rows where they lie, without a copy."""
+    columns, weight, (cos, sin) = normal(dtype, 2, 5, 3 * 48), normal(dtype, 48), angles(1, 5, 4)
+    x = columns[..., 48:96]
+    assert rows.spaced_rows(x) == (x, 3 * 48) and rows.spaced_rows(x)[0].data_ptr() == x.data_ptr()
+    assert_normed(norm.rms_norm(x, weight, EPS), eager.rms_norm(x, weight, EPS))
+    assert_normed(*(op.rms_norm_rope(x, weight, cos, sin, 6, EPS) for op in (norm, eager)))
+    crossed = normal(dtype, 5, 2, 48).transpose(0, 1)
+    assert rows.spaced_rows(crossed)[1] == 48
+    assert_normed(norm.rms_norm(crossed, weight, EPS), eager.rms_norm(crossed, weight, EPS))
+
+
+def divisions(x: Tensor, divisor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The quotient to nearest, that of `bits.divide_by`, and the product with the reciprocal."""
+    reciprocal = 1 / divisor
+    quotient = x * reciprocal
+    remainder = (x.double() - quotient.double() * divisor.double()).float()
+    return x / divisor, (quotient.double() + remainder.double() * reciprocal.double()).float(), quotient
+
+
+def test_a_division_by_one_number_is_exact() -> None:
+    """A product with the reciprocal and a correction by the exact remainder gives the quotient to nearest.
+
+    Float64 stands in for the fused multiply-add that the interpreter lacks; it holds products of float32 exactly.
+    """
+    mantissas = torch.arange(1 << 23, 1 << 24, dtype=torch.float32)
+    for divisor in (6.0 * 256, 6.0 * 448, 4.0 * 448):  # those of NVFP4
+        exact, corrected, plain = divisions(mantissas, torch.tensor(divisor))
+        assert torch.equal(corrected, exact) and not torch.equal(plain, exact)
+    exact, corrected, _ = divisions(torch.randn(100, 1000), torch.randn(100, 1).exp() / 448)
+    assert torch.equal(corrected, exact)
 
 
 @pytest.mark.parametrize("past", [False, True])

@@ -123,6 +123,38 @@ def test_listed_slots_are_read_and_no_others(
             assert error < 0.1 * matrix.norm()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_mean_is_added_while_a_slot_is_read(
+    kv: ModuleType, device: str, memory: Memory, block: Tensor, dtype: torch.dtype
+) -> None:
+    """The mean of a slot's tokens is added to what was read and rounded, to the bit of a sum of its own."""
+    for slot in (0, 2):
+        kv.append_nvfp4((slot + 1) * block, *memory, slot)
+    mean = torch.randn(BATCH, SLOTS, 1, HEADS, CHANNELS, generator=torch.Generator().manual_seed(1)).to(device)
+    plain, centred = scratch(device, dtype), scratch(device, dtype)
+    kv.read_nvfp4(*memory, "mse", [0, 2], plain)
+    kv.read_nvfp4(*memory, "mse", [0, 2], centred, mean)
+    plain, centred = (out.unflatten(1, (SLOTS, TOKENS)) for out in (plain, centred))
+    assert torch.equal(centred[:, [0, 2]], (plain[:, [0, 2]].float() + mean[:, [0, 2]]).to(dtype))
+    assert centred[:, [1, 3]].isnan().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [CHANNELS, 48])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_fp8_slots_are_read_in_one_rounding(kv: ModuleType, device: str, dtype: torch.dtype, channels: int) -> None:
+    """Listed slots hold codes times scales, rounded once; other tokens stay, also in a part of a longer buffer."""
+    size, generator = (BATCH, SLOTS, TOKENS, HEADS), torch.Generator().manual_seed(2)
+    values = (100 * torch.randn(*size, channels, generator=generator)).to(torch.float8_e4m3fn)
+    scales = torch.rand(*size, 1, generator=generator)
+    buffer = torch.full((BATCH, 99, HEADS, channels), math.nan, dtype=dtype, device=device)
+    kv.read_fp8(values.to(device), scales.to(device), [3, 1], buffer[:, : SLOTS * TOKENS])
+    tokens = buffer[:, : SLOTS * TOKENS].unflatten(1, (SLOTS, TOKENS)).cpu()
+    assert torch.equal(tokens[:, [1, 3]], (values.float() * scales).to(dtype)[:, [1, 3]])
+    assert tokens[:, [0, 2]].isnan().all() and buffer[:, SLOTS * TOKENS :].isnan().all()
+
+
 def test_no_slots_read_nothing(kv: ModuleType, device: str, memory: Memory, block: Tensor) -> None:
     """Tokens stay as they are if no slot is listed."""
     for slot in range(SLOTS):

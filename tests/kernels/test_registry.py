@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from longlive import kernels
-from longlive.kernels import OPS, registry, use_backend
-from longlive.kernels.registry import NoBackendError, Op, triton_backend
+from longlive.kernels import OPS, registry, use_backend, warm_up
+from longlive.kernels.registry import NoBackendError, Op, TritonBackend, triton_backend
 from torch import Tensor
 
 CPU = torch.device("cpu")
@@ -37,6 +38,27 @@ def test_every_op_passes_its_self_test(op: Op[..., Any]) -> None:
     """Triton's implementation of every op agrees with the eager one on the sample."""
     pytest.importorskip("triton")
     assert op.passes_self_test(CPU)
+
+
+def test_warming_up_tests_every_op_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """On a GPU all ops are tested, which compiles them, and one line says how long it took; later calls do nothing."""
+    tested: list[str] = []
+    monkeypatch.setattr(Op, "passes_self_test", lambda op, device: bool(tested.append(f"{op.name} {device}")) or True)
+    monkeypatch.setattr(warm_up, "triton_backend", lambda: TritonBackend(ModuleType("triton")))
+    warm_up.compile_all.cache_clear()
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _device: None)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            warm_up.warm_up(torch.device("cuda:0"))
+    warm_up.compile_all.cache_clear()
+    assert tested == [f"{op.name} cuda:0" for op in OPS]
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith(f"kernels: {len(OPS)} of {len(OPS)} compiled and tested on cuda:0 in ")
+
+
+def test_a_cpu_needs_no_warming_up() -> None:
+    """Nothing is compiled for a CPU."""
+    assert warm_up.warm_up(CPU) == 0
 
 
 def test_a_cpu_tensor_runs_eager(monkeypatch: pytest.MonkeyPatch) -> None:

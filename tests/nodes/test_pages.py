@@ -24,6 +24,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCALES = ("en", "ja", "zh")
+Parts = dict[str, ast.expr]  # a function's name and the list that it returns
 CONTROL = "control_after_generate"  # a widget that the front-end adds to an input
 
 
@@ -60,15 +61,44 @@ def _text(call: ast.Call, keyword: str) -> str | None:
     return None if value is None else str(ast.literal_eval(value))
 
 
-def _calls(schema: ast.Call, keyword: str) -> list[ast.Call]:
-    """The calls in a keyword's list; anything else in it fails, because it could not be read."""
-    listed = next(k.value for k in schema.keywords if k.arg == keyword)
-    assert isinstance(listed, ast.List) and all(isinstance(item, ast.Call) for item in listed.elts), ast.dump(listed)
-    return [item for item in listed.elts if isinstance(item, ast.Call)]
+def _calls(schema: ast.Call, keyword: str, parts: Parts) -> list[ast.Call]:
+    """The calls in a keyword's list, those of `*_part()` among them; anything else fails: it could not be read."""
+    return list(_items(next(k.value for k in schema.keywords if k.arg == keyword), parts))
 
 
-def _inputs(schema: ast.Call) -> Iterator[str]:
-    for call in _calls(schema, "inputs"):
+def _items(listed: ast.expr, parts: Parts) -> Iterator[ast.Call]:
+    assert isinstance(listed, ast.List), ast.dump(listed)
+    for item in listed.elts:
+        if isinstance(item, ast.Starred):
+            assert isinstance(item.value, ast.Call) and not item.value.args, ast.dump(item)
+            yield from _items(parts[ast.unparse(item.value.func)], parts)
+        else:
+            assert isinstance(item, ast.Call), ast.dump(item)
+            yield item
+
+
+def _parts(module: ast.Module) -> Parts:
+    """What each function of a module, or of a module of nodes that it imports from, returns where it returns at once.
+
+    Functions with arguments are left out.
+    """
+    parts: Parts = {}
+    for part in module.body:
+        if isinstance(part, ast.ImportFrom) and part.level == 1 and part.module is not None:
+            beside = ROOT / "nodes" / f"{part.module}.py"
+            names = {name.name for name in part.names}
+            if beside.exists():
+                found = _parts(ast.parse(beside.read_text("utf-8")))
+                parts |= {name: value for name, value in found.items() if name in names}
+        elif isinstance(part, ast.FunctionDef) and not part.args.args:
+            last = part.body[-1]
+            if isinstance(last, ast.Return) and last.value is not None:
+                parts[part.name] = last.value
+    return parts
+
+
+def _inputs(schema: ast.Call, parts: Parts) -> Iterator[str]:
+    for call in _calls(schema, "inputs", parts):
         name = next((argument for argument in call.args), None) or next(k.value for k in call.keywords if k.arg == "id")
         yield str(ast.literal_eval(name))
         if ast.unparse(call.func) == "seed_input":
@@ -87,23 +117,27 @@ def _tooltip(call: ast.Call) -> str | None:
     return _text(call, "tooltip") or (str(last.value) if isinstance(last, ast.Constant) else None)
 
 
-def _tooltips(schema: ast.Call) -> Iterator[tuple[tuple[str, str], str]]:
-    for call in _calls(schema, "inputs"):
+def _tooltips(schema: ast.Call, parts: Parts) -> Iterator[tuple[tuple[str, str], str]]:
+    for call in _calls(schema, "inputs", parts):
         if text := _tooltip(call):
             yield ("inputs", str(ast.literal_eval(call.args[0]))), text
-    for index, call in enumerate(_calls(schema, "outputs")):
+    for index, call in enumerate(_calls(schema, "outputs", parts)):
         if text := _tooltip(call):
             yield ("outputs", str(index)), text
 
 
 def _schemas() -> Iterator[Node]:
     for path in sorted((ROOT / "nodes").glob("*.py")):
-        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+        module = ast.parse(path.read_text("utf-8"))
+        parts = _parts(module)
+        for call in ast.walk(module):
             if isinstance(call, ast.Call) and (node_id := _text(call, "node_id")):
                 name, description = _text(call, "display_name"), _text(call, "description")
                 assert name and description, f"{node_id} has no display name or description"
-                outputs = tuple(map(_output, _calls(call, "outputs")))
-                yield Node(node_id, name, description, tuple(_inputs(call)), outputs, dict(_tooltips(call)))
+                outputs = tuple(map(_output, _calls(call, "outputs", parts)))
+                yield Node(
+                    node_id, name, description, tuple(_inputs(call, parts)), outputs, dict(_tooltips(call, parts))
+                )
 
 
 NODES = {node.id: node for node in _schemas()}

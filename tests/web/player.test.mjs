@@ -63,6 +63,15 @@ test("an answer that an event has overtaken changes nothing; a node's next film 
   assert.deepEqual(seen, [["1", "making", 200], ["1", "done", 300], ["2", "waiting", 0]]);
 });
 
+test("a film ends also with fewer bytes, and then none is running", () => {
+  const store = new FilmStore();
+  store.put({ ...FILM, bytes: 300 });
+  assert.equal(store.running, true);
+  store.put({ ...FILM, bytes: 250, state: "stopped" });
+  assert.equal(store.get("a").state, "stopped");
+  assert.equal(store.running, false);
+});
+
 test("a film that the server no longer knows was stopped", () => {
   const store = new FilmStore();
   store.put(FILM);

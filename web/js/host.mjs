@@ -123,3 +123,20 @@ export function loadStyle(name) {
   if (document.querySelector(`link[href="${href}"]`)) return;
   document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
 }
+
+// Events after which a prompt is over.
+const ENDS = ["execution_success", "execution_interrupted", "execution_error", "reconnected"];
+
+/**
+ * Calls `told` whenever a prompt ends, with its id; without one after a lost connection. Returns how to stop that.
+ *
+ * @param {(prompt: string | undefined) => void} told
+ */
+export function onPromptEnd(told) {
+  /** @param {CustomEvent<any>} event */
+  const ended = ({ detail }) => told(detail?.prompt_id);
+  for (const type of ENDS) api.addEventListener(type, ended);
+  return () => {
+    for (const type of ENDS) api.removeEventListener(type, ended);
+  };
+}

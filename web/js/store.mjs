@@ -19,7 +19,7 @@ export class FilmStore {
   put(film) {
     const known = this.#films.get(film.key);
     if (known?.prompt_id === film.prompt_id) {
-      if (known.bytes > film.bytes || (!isRunning(known) && isRunning(film))) return;
+      if (isRunning(film) && (known.bytes > film.bytes || !isRunning(known))) return;
     } else {
       this.#films.delete(film.key);
     }
@@ -42,6 +42,11 @@ export class FilmStore {
   /** @param {string} key */
   get(key) {
     return this.#films.get(key);
+  }
+
+  /** Whether a film is being made. */
+  get running() {
+    return [...this.#films.values()].some(isRunning);
   }
 
   /**

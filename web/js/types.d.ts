@@ -51,6 +51,7 @@ export interface Node {
   onAdded?: (graph: Graph) => void;
   onConfigure?: (data: object) => void;
   onConnectionsChange?: (...change: any[]) => void;
+  serialize(): { widgets_values?: unknown };
   addDOMWidget(name: string, type: string, element: HTMLElement, options: object): Widget;
 }
 
@@ -81,8 +82,15 @@ export interface App {
   };
   registerExtension(extension: object): void;
   queuePrompt(number: number, count?: number): Promise<boolean>;
+  graphToPrompt(): Promise<Prompt>;
   loadGraphData(data: object, clean?: boolean): Promise<void>;
   handleFile(file: File): Promise<void>;
+}
+
+/** A prompt as the front-end sends it: `output` is the graph in API form. */
+export interface Prompt {
+  output: Record<string, { class_type: string; inputs: Record<string, any> }>;
+  workflow: object;
 }
 
 export interface Api {
@@ -92,6 +100,8 @@ export interface Api {
   apiURL(path: string): string;
   fetchApi(path: string, options?: RequestInit): Promise<Response>;
   interrupt(prompt: string): Promise<void>;
+  deleteItem(type: string, id: string): Promise<void>;
+  queuePrompt(number: number, prompt: Prompt, options: { partialExecutionTargets: string[] }): Promise<{ prompt_id: string }>;
   dispatchCustomEvent(type: string, detail: unknown): void;
   getCustomNodesI18n(): Promise<Record<string, { longlive?: Record<string, string> }>>;
 }
@@ -120,6 +130,8 @@ export interface Film {
   state: "waiting" | "making" | "done" | "stopped" | "failed";
   line: string;
   take: string | null;
+  /** Of several versions of a shot, which are made in the take in place of a film. */
+  versions?: { shot: number; wanted: number; made: number[] } | null;
   /** In answers of the server only. */
   scripts?: { node: string; version: number; begun: number; shots: number }[];
   blocks?: [number, number][];

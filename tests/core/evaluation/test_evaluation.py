@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import pairwise
@@ -25,6 +26,7 @@ from longlive.longlive_core.evaluation.arms import (
     make_film,
 )
 from longlive.longlive_core.evaluation.bootstrap import Estimate, estimate
+from longlive.longlive_core.evaluation.formats import quantize_weights
 from longlive.longlive_core.evaluation.measures import ATTRIBUTES, IDENTITY, Look, look_at, measure_flicker, psnr
 from longlive.longlive_core.evaluation.pixels import (
     EXTRA,
@@ -54,6 +56,7 @@ from longlive.longlive_core.evaluation.targets import Target
 from longlive.longlive_core.evaluation.windows import WARM_UP, Window, decode_film, decode_windows, plan_windows
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import WanConfig
+from longlive.longlive_core.model.linears import NVFP4Linear
 from longlive.longlive_core.training.captions import SHAPE_WORDS, SIZE_WORDS, vocabulary
 from longlive.longlive_core.training.films import training_film
 from longlive.longlive_core.training.world import COLOURS, SHAPES, Hero, WorldFilm, background, render
@@ -478,6 +481,20 @@ def test_psnr_compares_with_the_first_arm_and_the_truth_with_itself(small_mini: 
     assert (make_film(small_mini, case, truth, False, reference).psnr or 0) < 30
 
 
+@pytest.mark.slow
+def test_psnr_compares_with_another_model(small_mini: Mini) -> None:
+    """Against a model, the first arm has a PSNR, too: infinite for the same model, and finite for another one."""
+    other = replace(small_mini, model=deepcopy(small_mini.model))
+    with torch.no_grad():
+        other.model.head.head.bias.add_(1.0)
+    films, arms = cases("short", 1), [Arm(MAIN)]
+    found = [
+        evaluate_arms(small_mini, films, arms, extra=False, against=model)[0].films[0].psnr
+        for model in (small_mini, other)
+    ]
+    assert found[0] == float("inf") and found[1] is not None and found[1] < 100
+
+
 def test_an_arm_and_a_group_are_chosen_by_name() -> None:
     """Arms and groups have the order of the report; an unknown name is named with the known ones."""
     assert [arm.name for arm in choose_arms([MEMORY_OFF, MAIN])] == [MAIN, MEMORY_OFF]
@@ -486,6 +503,16 @@ def test_an_arm_and_a_group_are_chosen_by_name() -> None:
         choose_arms(["memory"])
     with pytest.raises(ValueError, match="there is no group 'films' of films; the groups are short, minute"):
         choose_groups(["films"])
+
+
+def test_four_bits_everywhere_are_an_arm() -> None:
+    """One arm has weights, what they are multiplied with and memory in NVFP4; the model that is given stays float."""
+    (arm,) = choose_arms(["NVFP4 W4A4 and KV"])
+    assert arm.memory is not None and arm.memory.kv_format == "nvfp4"
+    mini = random_mini()
+    layers = [part for part in quantize_weights(mini, arm.storage).model.modules() if isinstance(part, NVFP4Linear)]
+    assert layers and {layer.activations for layer in layers} == {"nvfp4"}
+    assert not any(isinstance(part, NVFP4Linear) for part in mini.model.modules())
 
 
 def test_plain_seams_are_an_arm() -> None:

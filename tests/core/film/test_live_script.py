@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,30 @@ def test_names_of_the_new_script_are_kept_in_full(tmp_path: Path) -> None:
     plan = changing.begin(0)
     changed = with_live_script(take, plan, changing.script)
     assert changed.plan.blocks == plan.blocks and changed.script.shots[1].prompt == "a red fox, in ink"
+
+
+NAMED = "hero: a red ring\nShot 1 (1 block): {hero}\nShot 2 (1 block): {hero} runs\nShot 3 (1 block): it waits\n"
+
+
+@pytest.mark.parametrize(
+    ("edit", "names"),
+    [
+        (lambda text: "fox: a red fox\n" + text.replace("it waits", "{fox}"), ["hero", "fox"]),
+        (lambda text: text.replace("a red ring", "a blue ring").replace("{hero}\n", "a red ring\n"), []),
+        (lambda text: "style: in ink\n" + text, []),
+    ],
+    ids=["a new name", "another definition", "a style"],
+)
+def test_earlier_versions_keep_their_names(tmp_path: Path, edit: Callable[[str], str], names: list[str]) -> None:
+    """A live change that needs other names or another style leaves the text of every earlier version as it was read."""
+    script = ShotScript.parse(NAMED)
+    take = Take.new(tmp_path / "film.take", script, {"fps": 24.0, "block_frames": 8}, {})
+    before = [block.prompt for block in take.plan.blocks]
+    changing = LiveScript(script, script.plan())
+    changing.change(edit(NAMED))
+    plan = changing.begin(0)
+    changed = with_live_script(take, plan, changing.script)
+    changed.save()
+    loaded = Take.load(take.folder)
+    assert loaded.plan.blocks == plan.blocks and [name for name, _ in loaded.script.names] == names
+    assert [block.prompt for block in loaded.as_begun.plan.blocks] == before

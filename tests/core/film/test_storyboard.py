@@ -24,7 +24,7 @@ from longlive.longlive_core.video import read_video
 from safetensors.torch import load_file
 
 from ..conftest import Tiny
-from ..takes import SCRIPT, after, latents, make_mini, make_settings, make_take, remade, resume, same
+from ..takes import SCRIPT, after, latents, make_settings, make_take, remade, resume, same
 from .test_film import STEPS, CountingModel
 
 # Films are rendered by nearly every test here.
@@ -171,11 +171,6 @@ def test_a_film_that_is_kept_elsewhere_brings_its_storyboard(tiny: Tiny, kept: i
 
 
 # Takes.
-
-
-@pytest.fixture(scope="module")
-def mini() -> Mini:
-    return make_mini()
 
 
 @pytest.fixture

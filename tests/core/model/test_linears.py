@@ -47,6 +47,14 @@ def test_nvfp4_activations_are_rounded_like_weights() -> None:
     close(packed(x), (F.linear(rows, weight) + base.bias).view(2, 64, 96))
 
 
+def test_a_model_may_round_activations_too() -> None:
+    """Quantised in W4A4, every linear layer of the blocks rounds its inputs; by default none does."""
+    for options, activations in (({}, "float"), ({"activations": "nvfp4"}, "nvfp4")):
+        model = CausalWan(SMALL)
+        quantize_linears(model, "nvfp4", **options)  # pyright: ignore[reportArgumentType]
+        assert {part.activations for part in model.modules() if isinstance(part, NVFP4Linear)} == {activations}
+
+
 def test_layers_share_one_scratch_and_store_4_bits() -> None:
     """Every linear layer of the blocks is replaced, with one scratch buffer and 0.5625 bytes per weight."""
     model = CausalWan(SMALL)
@@ -86,3 +94,19 @@ def test_a_bypass_adds_exactly_the_lora(weights: str) -> None:
         beside.strength = strength
         wanted = inner(x) + strength * 0.5 * (x @ down.T @ up.T)
         assert torch.allclose(beside(x), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(64,), (3, 64), (2, 3, 64)], ids=str)
+def test_a_bypass_is_one_pass_over_the_output(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """It adds to the output in place, within rounding of the formula in float64, for any number of dimensions."""
+    base = layer().to(dtype)
+    down, up, x = torch.randn(4, 64).to(dtype), torch.randn(96, 4).to(dtype), torch.randn(shape).to(dtype)
+    outputs: list[torch.Tensor] = []
+    base.register_forward_hook(lambda _layer, _x, y: outputs.append(y))
+    y = BypassLinear(base, down, up, scale=0.25, strength=-2.0)(x)
+    assert y.data_ptr() == outputs[0].data_ptr()
+    wanted = F.linear(x.double(), base.weight.double(), base.bias.double())
+    wanted += -0.5 * F.linear(F.linear(x, down).double(), up.double())
+    # The output of the layer is rounded before the sum, so its rounding shows where the sum cancels.
+    torch.testing.assert_close(y.double(), wanted, rtol=2 * torch.finfo(dtype).eps, atol=16 * torch.finfo(dtype).eps)

@@ -23,13 +23,14 @@ from longlive.longlive_core.pipeline.stages import MODES, Mode, Pipeline, Stage,
 from longlive.longlive_core.render.write_film import Progress, Render
 from longlive.longlive_core.sampling.generate import NotFiniteError, generate
 from longlive.longlive_core.script import ShotScript
+from longlive.longlive_core.transfer import HostCopy
 from longlive.longlive_core.types import Block
-from longlive.longlive_core.vae import DecodeStream, HostCopy, State, WanVAE
+from longlive.longlive_core.vae import DecodeStream, State, WanVAE
 from longlive.longlive_core.video import VideoWriter, read_video
 from torch import Tensor
 
 from ..full_disk import files_no_larger_than
-from ..takes import BLOCKS, MODEL, SCRIPT, VAE, after, make_mini
+from ..takes import BLOCKS, MODEL, SCRIPT, VAE, after
 
 FRAMES = 29 + (BLOCKS - 1) * 32
 SIZE = (4, 4)
@@ -186,7 +187,7 @@ def test_a_stage_computes_as_who_begins_it(threads: int) -> None:
 
 
 def test_leaving_at_random_moments_never_hangs() -> None:
-    """A pipeline that is left at any moment ends its stages and closes the source."""
+    """A pipeline that is left at any moment ends its stages and closes the source, if it was begun."""
     rng = random.Random(7)
     for _ in range(40):
         numbers, moment = Numbers(), rng.random() * 0.01
@@ -198,7 +199,7 @@ def test_leaving_at_random_moments_never_hangs() -> None:
                     third.take(0.001)
 
         bounded(leave, 10)
-        assert numbers.closed, moment
+        assert numbers.closed or numbers.made == 0, moment
 
 
 def test_nothing_holds_what_passed_through() -> None:
@@ -299,11 +300,6 @@ def test_twice_without_room_is_told_with_remedies() -> None:
 
 
 # A film.
-
-
-@pytest.fixture(scope="module")
-def mini() -> Mini:
-    return make_mini()
 
 
 @pytest.fixture(scope="module")
@@ -512,7 +508,7 @@ def test_a_consumer_that_is_gone(
 
     def count(self: DecodeStream) -> list[HostCopy]:
         made = copies(self)
-        decoded.extend(len(copy.frames) for copy in made)
+        decoded.extend(len(copy.tensor) for copy in made)
         return made
 
     monkeypatch.setattr(DecodeStream, "copies", count)

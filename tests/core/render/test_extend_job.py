@@ -23,7 +23,7 @@ from longlive.longlive_core.video import VideoWriter, read_video
 from longlive.longlive_core.video.clip import Clip, ClipStopped
 
 from ..full_disk import files_no_larger_than
-from ..takes import after, latents, make_mini, resume, same
+from ..takes import after, latents, resume, same
 
 # Films are rendered by nearly every test here.
 pytestmark = pytest.mark.slow
@@ -108,11 +108,6 @@ def test_a_film_goes_on_without_a_cut_where_it_is_asked_to() -> None:
     with_cut, without = first.then(second).blocks[-1], first.then(second, cut=False).blocks[-1]
     assert (with_cut.cut, with_cut.prompt, with_cut.shot) == (True, "The scene transitions. a hare", 1)
     assert (without.cut, without.prompt, without.shot) == (False, "a hare", 1)
-
-
-@pytest.fixture(scope="module")
-def mini() -> Mini:
-    return make_mini()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import torch
 from longlive.longlive_core.cli.arguments import add_output_arguments, add_setting_arguments, given_settings
 from longlive.longlive_core.cli.main import main
+from longlive.longlive_core.film.sampler_settings import SamplerSettings
 from longlive.longlive_core.mini import load_mini
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.render.load_model import (
@@ -97,16 +98,10 @@ def test_one_lora_is_recorded_as_ever(tmp_path: Path) -> None:
     """Takes of one LoRA keep their two settings, the path and the strength."""
     given = parsed("--lora", f"{tmp_path / 'a.pt'}:0.25")
     settings = RenderSettings.of(None, Path("film.mp4"), given)
-    recorded = settings.recorded(Job._sampler(_bare(settings), (2, 2)), "")
+    recorded = settings.recorded(SamplerSettings((2, 2)), "")
     assert (recorded["lora"], recorded["strength"]) == (str(tmp_path / "a.pt"), 0.25)
     again = RenderSettings.of(None, Path("film.mp4"), recorded)
     assert again.loras == settings.loras
-
-
-def _bare(settings: RenderSettings) -> Job:
-    job = object.__new__(Job)
-    job.settings, job._storyboard = settings, False
-    return job
 
 
 def test_a_model_that_may_be_the_ordinary_wan_is_noted(tmp_path: Path) -> None:

@@ -15,17 +15,12 @@ from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, retake
 from longlive.longlive_core.video import read_video
 
-from ..takes import latents, make_mini, make_settings, make_take, resume, same
+from ..takes import latents, make_settings, make_take, resume, same
 from ..video.clips import beep, greys, onset, write_frames
 from ..video.films import hear
 
 # Films are rendered by nearly every test here.
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def mini() -> Mini:
-    return make_mini()
 
 
 @pytest.fixture

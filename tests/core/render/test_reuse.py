@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.mini import Mini
+from longlive.longlive_core.render.film_index import Encoding
 from longlive.longlive_core.render.job import Job, RenderSettings
+from longlive.longlive_core.render.numbered_films import NumberedFilms
+from longlive.longlive_core.render.write_film import Render
 from longlive.longlive_core.take import Take, choose, retake
+from longlive.longlive_core.take.history import read_blocks
 from longlive.longlive_core.take.retake import Mode
 from longlive.longlive_core.types import video_frames
 from longlive.longlive_core.vae import DecodeStream
@@ -223,3 +227,48 @@ def test_pictures_are_cut_too_and_a_folder_with_other_files_is_left_alone(mini: 
     with pytest.raises(FileExistsError, match=r"holds notes\.txt"):
         run(take, mini, **given)
     assert torch.equal(read_video(folder), played) and (folder / "notes.txt").read_text() == "mine"
+
+
+def numbered(take: Take, mini: Mini, name: str, decoder: str = "vae") -> Render:
+    """The take's film as chosen, written into a new file beside its earlier ones."""
+    film = take.folder.parent / "films" / name
+    film.parent.mkdir(exist_ok=True)
+    earlier = NumberedFilms(take, film, Encoding("h264", "high", decoder))
+    render = Render(take.plan, mini.vae, film, size=(2, 2), previous=earlier)
+    assert render.run(block for block, _ in read_blocks(take))
+    return render
+
+
+def test_numbered_films_are_made_of_each_other(mini: Mini, take: Take, tmp_path: Path) -> None:
+    """Each is whole and stays; one that goes back copies every block, each from the film that has it."""
+    films = tmp_path / "films"
+    assert numbered(take, mini, "film_1.mp4").copied == 0
+    assert run(retake(take, 3, seed=9).take, mini).render.copied == 8
+    assert numbered(Take.load(take.folder), mini, "film_2.mp4").copied == 8
+    assert numbered(take, mini, "film_3.mp4").copied == BLOCKS
+    assert torch.equal(read_video(films / "film_3.mp4"), read_video(films / "film_1.mp4"))
+    assert torch.equal(read_video(films / "film_2.mp4"), read_video(take.film))
+    assert numbered(take, mini, "film_4.mp4", "another VAE").copied == 0
+
+
+def test_a_numbered_film_that_is_gone_is_forgotten(mini: Mini, take: Take, tmp_path: Path) -> None:
+    """Nothing is copied from it, and its index does not stay behind."""
+    numbered(take, mini, "film_1.mp4")
+    (tmp_path / "films" / "film_1.mp4").unlink()
+    assert numbered(take, mini, "film_2.mp4").copied == 0
+    assert sum(name.startswith("film_1.mp4.") for name in footage(take)) == 0
+
+
+def test_a_full_disk_ends_the_index_and_not_the_film(
+    mini: Mini, take: Take, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The film is whole; the next one decodes what is not indexed."""
+
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("longlive.longlive_core.render.film_index.Checksum.update", full)
+        assert numbered(take, mini, "film_1.mp4").complete
+    assert numbered(take, mini, "film_2.mp4").copied == 0
+    assert torch.equal(read_video(tmp_path / "films" / "film_1.mp4"), read_video(take.film))

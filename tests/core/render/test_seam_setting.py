@@ -13,19 +13,9 @@ from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take, retake
 
-from ..takes import latents, make_mini, make_settings, make_take, remade, resume, same
+from ..takes import latents, make_take, remade, resume, same
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def mini() -> Mini:
-    return make_mini()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> RenderSettings:
-    return make_settings(tmp_path)
 
 
 def test_embedded_models_are_aligned_and_checkpoints_are_plain(tmp_path: Path) -> None:

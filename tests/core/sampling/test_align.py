@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 from longlive.longlive_core.memory import BlockKVCache, MemoryConfig
-from longlive.longlive_core.model import CausalWan, KVCache, Rope, TextKVCache, WanConfig
+from longlive.longlive_core.model import CausalWan, KVCache, Projected, Rope, TextKVCache, WanConfig
 from longlive.longlive_core.model.attention import torch_attention
-from longlive.longlive_core.model.layers import Projected
 from longlive.longlive_core.sampling import Snapshot, Step, block_noise
 from longlive.longlive_core.sampling.noise import film_noise
 from longlive.longlive_core.sampling.seam import align, fading, overlap

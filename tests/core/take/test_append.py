@@ -15,17 +15,12 @@ from longlive.longlive_core.script import ScriptError, ShotScript
 from longlive.longlive_core.take import Take, lock_shot
 from longlive.longlive_core.take.append import append
 
-from ..takes import BLOCKS, SCRIPT, latents, make_mini, make_settings, make_take, remade, resume, same
+from ..takes import BLOCKS, SCRIPT, latents, make_settings, make_take, remade, resume, same
 
 # Films are rendered by nearly every test here.
 pytestmark = pytest.mark.slow
 
 MORE = "Shot 1 (1 block) continue: the other {thing}\nShot 2 (2 blocks): the hero @seed=5\n"
-
-
-@pytest.fixture(scope="module")
-def mini() -> Mini:
-    return make_mini()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from longlive.longlive_core.take.pace import load_pace, save_pace
 from longlive.longlive_core.take.remove import remove
 from longlive.longlive_core.take.take import bytes_in
 
-from ..takes import SCRIPT, after, latents, make_mini, make_settings, make_take, resume, same
+from ..takes import SCRIPT, after, latents, make_settings, make_take, resume, same
 
 # Films are rendered by nearly every test here.
 pytestmark = pytest.mark.slow
@@ -28,11 +28,6 @@ pytestmark = pytest.mark.slow
 # Blocks 0 and 1 are shot 1; every later shot has one block.
 EDITED = SCRIPT.replace("@seed=4", "@seed=9")
 RETOLD = SCRIPT.replace("Shot 4 (1 block): the other", "Shot 4 (1 block): {thing}")
-
-
-@pytest.fixture(scope="module")
-def mini() -> Mini:
-    return make_mini()
 
 
 @pytest.fixture

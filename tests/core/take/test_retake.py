@@ -13,25 +13,10 @@ from longlive.longlive_core.take import Take, choose, lock_shot, prune, retake
 from longlive.longlive_core.take.retake import Mode
 from longlive.longlive_core.take.take import bytes_in
 
-from ..takes import SCRIPT, after, latents, make_mini, make_settings, make_take, remade, resume, same
+from ..takes import SCRIPT, after, latents, remade, resume, same
 
 # Films are rendered by nearly every test here.
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def mini() -> Mini:
-    return make_mini()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> RenderSettings:
-    return make_settings(tmp_path)
-
-
-@pytest.fixture
-def take(mini: Mini, settings: RenderSettings) -> Take:
-    return make_take(mini, settings)
 
 
 def test_a_ripple_changes_its_shot_and_those_after(mini: Mini, take: Take) -> None:
@@ -114,7 +99,7 @@ def test_a_stopped_retake_goes_on_or_back(mini: Mini, take: Take, mode: Mode) ->
 
 
 def test_an_earlier_version_brings_those_that_follow_it(mini: Mini, take: Take) -> None:
-    """A chosen version brings those that were made after it, and is refused without them or after other blocks."""
+    """A chosen version brings those that were made after it, or new ones, and is refused after other blocks."""
     remade(take, mini, 3, "ripple")
     changed = Take.load(take.folder)
     assert [shot.chosen for shot in changed.shots] == [0, 0, 1, 1, 1]
@@ -129,8 +114,11 @@ def test_an_earlier_version_brings_those_that_follow_it(mini: Mini, take: Take) 
     for number in (4, 5):
         for path in take.shot_folder(number - 1, 0).iterdir():
             path.unlink()
-    with pytest.raises(ValueError, match="shot 4 has no version that was made after these"):
-        choose(changed, 3, 0)
+    renewed, notes = choose(changed, 3, 0)
+    assert [shot.chosen for shot in renewed.shots] == [0, 0, 0, 2, 2] and not any(
+        shot.spliced for shot in renewed.shots
+    )
+    assert notes[0] == "shot 4 gets a new version, which is sampled after this one"
 
 
 def test_a_spliced_shot_stays_where_versions_are_chosen(mini: Mini, take: Take) -> None:

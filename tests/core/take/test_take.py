@@ -29,8 +29,6 @@ from ..takes import (
     after,
     latents,
     make_mini,
-    make_settings,
-    make_take,
     remade,
     resume,
     same,
@@ -45,21 +43,6 @@ NO_SETTINGS = json.dumps(
         "shots": [{"versions": [{"text": "the hero"}], "chosen": 0, "spliced": False}],
     }
 )
-
-
-@pytest.fixture(scope="module")
-def mini() -> Mini:
-    return make_mini()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> RenderSettings:
-    return make_settings(tmp_path)
-
-
-@pytest.fixture
-def take(mini: Mini, settings: RenderSettings) -> Take:
-    return make_take(mini, settings)
 
 
 def test_a_take_says_what_the_film_is(take: Take) -> None:

@@ -266,6 +266,15 @@ def run(each: ARStage, steps: range, parts: int = 2) -> list[float]:
     return [float(each.loss("model", step, part).value.detach()) for step in steps for part in range(parts)]
 
 
+def test_uniform_weights_count_every_noise_level_alike(tiny: Tiny) -> None:
+    """The loss is the mean of the squared errors of the flow, also at the noisiest level, where the bell is zero."""
+    uniform = ARStage(tiny.model, Films(), replace(SETTINGS, weighting="uniform"), OptimiserSettings(1e-3), 11)
+    assert bool((uniform.table.weights == 1).all()) and float(stage(tiny.model).table.weights[0]) < 1e-3
+    step = ar_step(tiny.model, BATCH, ar_inputs(BATCH, DRAWS, SETTINGS, uniform.table), SETTINGS)
+    errors = (step.flow - step.inputs.target).square().mean()
+    assert float(step.loss) == pytest.approx(float(errors), rel=1e-5)
+
+
 def test_a_loss_depends_on_seed_step_and_part_only(tiny: Tiny) -> None:
     """Without stored errors, losses can be computed in any order; other seeds, steps and parts have others."""
     forward, backward = stage(tiny.model, None), stage(tiny.model, None)

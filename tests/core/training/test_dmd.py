@@ -207,7 +207,7 @@ def test_a_run_resumes_to_the_bit(tiny: Tiny, tmp_path: Path, monkeypatch: pytes
 def test_the_lora_of_a_run_has_its_card(tiny: Tiny, tmp_path: Path) -> None:
     """The saved LoRA is read by our loader, and says its base, data, updates, sampler steps and RoPE offset."""
     dmd, path = stage(tiny, replace(SETTINGS, rope_offset=4.0)), tmp_path / "lora.safetensors"
-    dmd.save_lora(path, steps=5, base="tiny", data="words")
+    save_lora(path, dmd.weights, dmd.lora, dmd.card(5, "tiny", "words"))
     assert read_card(open_source(path).metadata) == LoraCard("tiny", "words", 3, 2, 4.0)
     assert len(read_lora(path).layers) == 20
 

@@ -18,8 +18,10 @@ from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.mini import load_mini
 from longlive.longlive_core.training import films
 from longlive.longlive_core.training.log import TrainingLog
+from longlive.longlive_core.video import VideoWriter
 from safetensors.torch import load_file
 
+from ..video.films import SIZE, moving
 from . import toy_mini, toy_vae
 
 STEPS, KILLS = 24, 5
@@ -55,6 +57,21 @@ save_every = 1
 validate_every = 10
 [ar.error_recycling]
 entries = 2
+"""
+LORA = """
+base = "{base}"
+data = "{data}"
+size = [32, 32]
+rank = 2
+clips = 2
+[trainer]
+steps = {steps}
+seed = 3
+accumulation = 2
+save_every = 1
+[optimiser]
+lr = 0.01
+ema_decay = 0.9
 """
 
 
@@ -135,6 +152,20 @@ def test_distillation(environment: dict[str, str], base: Path, tmp_path: Path) -
     assert_same_file(whole / "lora.safetensors", killed / "lora.safetensors")
     ups = [value for name, value in load_file(killed / "lora.safetensors").items() if ".lora_B." in name]
     assert all(value.any() for value in ups)
+
+
+@pytest.mark.slow
+@pytest.mark.linux
+def test_lora_on_videos(environment: dict[str, str], base: Path, tmp_path: Path) -> None:
+    """`longlive train lora`: the losses and the LoRA are those of an uninterrupted run."""
+    data = tmp_path / "clips"
+    data.mkdir()
+    for number in range(3):
+        with VideoWriter(data / f"{number}.mp4", width=SIZE, height=SIZE, fps=24) as writer:
+            writer.write(moving(61, seed=number))
+        (data / f"{number}.txt").write_text(f"Shot 1 (29f): clip {number}\nShot 2: it waits")
+    whole, killed = run_both("lora", LORA.format(base=base, data=data, steps=STEPS), environment, tmp_path)
+    assert_same_file(whole / "lora.safetensors", killed / "lora.safetensors")
 
 
 @pytest.mark.slow

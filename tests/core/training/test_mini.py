@@ -15,6 +15,7 @@ import pytest
 import torch
 from longlive.longlive_core.memory import Window
 from longlive.longlive_core.mini import VAE_FILE, Mini, TextEncoder, load_mini, save_vae
+from longlive.longlive_core.model.nvfp4_products import NVFP4Settings
 from longlive.longlive_core.script import CUT_PREFIX
 from longlive.longlive_core.training import films as films_module
 from longlive.longlive_core.training import mini as mini_module
@@ -357,6 +358,29 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
         MiniRun(tmp_path, processes=2, device="cuda")
     with pytest.raises(ValueError, match="1 or more"):
         MiniRun(tmp_path, films=0)
+    with pytest.raises(ValueError, match="learning rate 0 must be above 0 and at most 1"):
+        MiniRun(tmp_path, lr=0)
+
+
+def test_options_reach_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning rate, size of batches and NVFP4 of a run are those of the stage; NVFP4 is for memory, too."""
+    seen: list[MiniSettings] = []
+
+    def stage(*arguments: object) -> None:
+        seen.extend(value for value in arguments if isinstance(value, MiniSettings))
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(mini_module, "encode_data", lambda run, hooks: prepare(run, hooks) is not None)
+    for name, value in (("load_films", ()), ("_metric", torch.eye(48))):
+        monkeypatch.setattr(mini_module, name, lambda *_, value=value: value)
+    monkeypatch.setattr(mini_module, "MiniStage", stage)
+    for nvfp4 in (False, True):
+        run = MiniRun(tmp_path, shipped_vae=True, from_mini=True, lr=2e-4, nvfp4=nvfp4, batch=2)
+        with pytest.raises(RuntimeError, match="enough"):
+            train_mini(run, Hooks(pytest.fail))
+    plain, four_bits = seen
+    assert (plain.lr, plain.singles, plain.nvfp4, plain.kv_format) == (2e-4, 24, None, None)
+    assert four_bits == replace(plain, nvfp4=NVFP4Settings(), kv_format="nvfp4")
 
 
 def test_the_text_encoder_knows_every_caption() -> None:

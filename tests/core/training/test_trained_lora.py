@@ -110,6 +110,16 @@ def test_a_saved_lora_can_be_trained_further(tiny: Tiny, tmp_path: Path) -> None
         assert torch.equal(loaded.get_parameter(name), parameter)
 
 
+def test_a_part_of_a_killed_run_is_written_over(tiny: Tiny, tmp_path: Path) -> None:
+    """A run that was killed while it wrote its LoRA goes on: the part of the file that is left stops nothing."""
+    path = tmp_path / "lora.safetensors"
+    part = path.with_name("lora.safetensors.part")
+    part.write_bytes(b"half a LoRA")
+    save_lora(path, add_adapter(deepcopy(tiny.model), "generator", SETTINGS), SETTINGS, CARD)
+    assert read_card(open_source(path).metadata) == CARD
+    assert not part.exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -213,6 +213,24 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path: Path, parts: int) -> None:
     assert_same_run(run(tmp_path / "stopped"), whole)
 
 
+def test_moments_in_host_memory_change_no_bit(tmp_path: Path) -> None:
+    """An offloaded optimiser has its parameters and moments on the CPU apart from the model's; a run with it, stopped
+    and resumed, equals one without it on a CPU."""
+    offloaded = replace(ADAMW, offload=True)
+    whole = run(tmp_path / "whole")
+    first = Trainer(ToyStage(optimiser=offloaded), SETTINGS, tmp_path / "stopped", should_stop=after(9))
+    assert not first.run()
+    resumed = run(tmp_path / "stopped", ToyStage(optimiser=offloaded))
+    assert_same_run(resumed, whole)
+    model = nn.Linear(2, 2)
+    own = {p.data_ptr() for group in _groups(Optimiser(model, offloaded)) for p in group}
+    assert len(own) == 2 and not own & {p.data_ptr() for p in model.parameters()}
+
+
+def _groups(optimiser: Optimiser) -> list[list[nn.Parameter]]:
+    return [group["params"] for adam, _ in optimiser._optimisers.values() for group in adam.param_groups]
+
+
 def test_a_run_stopped_again_and_again_goes_on_to_the_bit(tmp_path: Path) -> None:
     """A run that is stopped after every part equals an uninterrupted one."""
     whole = run(tmp_path / "whole", steps=2)

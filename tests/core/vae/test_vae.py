@@ -149,3 +149,25 @@ def test_a_stream_decodes_one_film(vae: WanVAE, latents: Tensor) -> None:
     """A decode stream refuses a batch of two films."""
     with pytest.raises(ValueError, match="one film"):
         DecodeStream(vae).feed(latents.repeat(2, 1, 1, 1, 1))
+
+
+def test_a_decoder_of_a_checkpoint_gives_the_pixels_of_the_whole_vae(vae: WanVAE, latents: Tensor) -> None:
+    """It has no encoder, shares the weights and gives the same pixels; their order in memory changes roundings only."""
+    decoder = WanVAE.of_decoder(vae.state_dict())
+    assert not any(name.startswith("encoder.") for name in decoder.state_dict())
+    assert decoder.conv2.weight.data_ptr() == vae.conv2.weight.data_ptr()
+    assert torch.equal(decoder.decode(latents), vae.decode(latents))
+    decoder.to_channels_last()
+    assert decoder.decoder.conv1.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert not vae.decoder.conv1.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.allclose(decoder.decode(latents), vae.decode(latents), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_another_decoder_are_refused(vae: WanVAE) -> None:
+    """A missing name or another shape is an error before anything is decoded."""
+    weights = dict(vae.state_dict())
+    del weights["decoder.conv1.bias"]
+    with pytest.raises(KeyError, match=r"decoder\.conv1\.bias"):
+        WanVAE.of_decoder(weights)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        WanVAE.of_decoder({**vae.state_dict(), "decoder.head.0.gamma": torch.ones(6, 1, 1, 1)})

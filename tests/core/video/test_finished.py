@@ -63,6 +63,34 @@ def test_a_complete_film_has_a_duration_and_an_index(tmp_path: Path, codec: str)
     assert len(read_video(path)) == FRAMES == PacketSource(path).frames
 
 
+@pytest.mark.parametrize("codec", [codec for codec in OFFERED if CODECS[codec].container != "webm"])
+def test_metadata_can_change_until_the_film_ends(tmp_path: Path, codec: str) -> None:
+    """A value may become longer; other keys, sound and pictures stay, and the index still fits them."""
+    path, plain, longer = tmp_path / film_name(codec), tmp_path / f"plain_{film_name(codec)}", "ü" * 5000
+    write(plain, codec)
+    sound, (key, *others) = tone(9.0, 48_000, 2), WORKFLOW
+    with VideoWriter(path, width=SIZE, height=SIZE, codec=codec, audio=sound, metadata=WORKFLOW) as writer:
+        writer.write(gliding(FRAMES))
+        assert writer.change_metadata({key: longer, "unknown": "x"})
+    with av.open(str(path)) as container:
+        assert container.metadata[key] == longer and "unknown" not in container.metadata
+        assert all(container.metadata[other] == WORKFLOW[other] for other in others)
+        assert len(container.streams.video[0].index_entries) == FRAMES
+        container.seek(1_500_000)
+        assert next(container.decode(video=0)).time == pytest.approx(0, abs=1.5)
+    assert torch.equal(read_video(path), read_video(plain))
+
+
+def test_metadata_of_a_webm_stay(tmp_path: Path) -> None:
+    """They are in front of the film, and the writer says that it cannot change them."""
+    path = tmp_path / "film.webm"
+    with VideoWriter(path, width=SIZE, height=SIZE, codec="vp9", metadata=WORKFLOW) as writer:
+        writer.write(gliding(4))
+        assert not writer.change_metadata(dict.fromkeys(WORKFLOW, "x"))
+    with av.open(str(path)) as container:
+        assert container.metadata["WORKFLOW"] == WORKFLOW["workflow"]
+
+
 class Recorder:
     """Records the writes of a file, in order."""
 

@@ -8,10 +8,14 @@ import { Player } from "./player.mjs";
 
 /** The node that shows its film in a player. */
 export const PLAYS = "LongLiveAsyncDecode";
+// The other one shows sample films, one after another.
+const MOUNTS = [PLAYS, "LongLiveTrainLora"];
 const HEIGHT = 248;
 const FILMS = "/longlive/films";
 // A node that comes back within this time, as by undo, gets its player as it was.
 const GRACE_MS = 5000;
+// While a film is made and the server has told nothing for so long, it is asked: events can be late or lost.
+const SILENCE_MS = 5000;
 
 export const films = new FilmStore();
 /** Players by the key of their film. @type {Map<string, Player>} */
@@ -73,6 +77,15 @@ function closeUnused() {
   }
 }
 
+let heard = 0;
+
+/** Asks the server for the films if it is silent about one that is being made. */
+function askIfSilent() {
+  if (!films.running || performance.now() - heard < SILENCE_MS) return;
+  heard = performance.now();
+  void refresh().catch(() => {});
+}
+
 async function refresh() {
   const query = new URLSearchParams({ client: api.clientId ?? "" });
   films.listed(await request(`${FILMS}?${query}`));
@@ -83,7 +96,7 @@ function cached({ node, display_node: shown, output, prompt_id: prompt }) {
   const [file] = output?.video ?? [];
   const own = app.graph.getNodeById(String(shown ?? node).split(":")[0]);
   if (!file || !own || films.newest(workflowId(), [node])?.name === file.filename) return;
-  if (own.comfyClass !== PLAYS && !own.subgraph) return;
+  if (!MOUNTS.includes(own.comfyClass) && !own.subgraph) return;
   const none = { bytes: 0, fps: 0, width: 0, height: 0, shot: 0, shots: 0, cuts: [], pace: 0, left: null, line: "" };
   const { filename: name, subfolder, type } = file;
   const key = `cached ${workflowId()} ${node}`;
@@ -129,7 +142,11 @@ export const player = {
       players.get(film.key)?.tell(film);
       placeAll();
     });
-    api.addEventListener("longlive.film", ({ detail }) => films.put(detail));
+    api.addEventListener("longlive.film", ({ detail }) => {
+      heard = performance.now();
+      films.put(detail);
+    });
+    setInterval(askIfSilent, 1000);
     api.addEventListener("executed", ({ detail }) => cached(detail));
     api.addEventListener("reconnected", () => void refresh().catch(() => {}));
     api.addEventListener("b_preview_with_metadata", ({ detail }) => players.forEach((one) => one.preview(detail)));
@@ -137,6 +154,6 @@ export const player = {
   },
   /** @param {Node} node */
   nodeCreated(node) {
-    if (node.comfyClass === PLAYS) mount(node);
+    if (MOUNTS.includes(node.comfyClass)) mount(node);
   },
 };

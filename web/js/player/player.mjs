@@ -46,7 +46,8 @@ export class Player {
 
   /** @param {Film} film the same film, or the node's next one */
   tell(film) {
-    if (film.prompt_id !== this.#film.prompt_id) this.#restart();
+    const { prompt_id: prompt, name } = this.#film;
+    if (film.prompt_id !== prompt || (name && film.name !== name)) this.#restart();
     this.#film = film;
     this.#feed?.tell(film);
     this.#stills?.tell(film);
@@ -95,6 +96,7 @@ export class Player {
       this.#feed?.close();
       this.#feed = undefined;
       this.#whole = true;
+      this.view.say("");
       video.src = this.#source.address(film);
       video.currentTime = at;
       if (plays) void video.play().catch(() => {});

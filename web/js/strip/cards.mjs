@@ -7,9 +7,10 @@ const BESIDE = 150;
 
 /**
  * @typedef {object} ShotState what is known of a shot's film
- * @property {"unmade" | "waiting" | "making" | "made"} state
+ * @property {"unmade" | "waiting" | "making" | "board" | "made"} state
  * @property {number} [progress] from 0 to 1 while it is made
  * @property {boolean} [locked]
+ * @property {boolean} [accepted] on the storyboard
  *
  * @typedef {object} View what the cards show
  * @property {import("./reading.mjs").Outline} outline
@@ -23,8 +24,8 @@ const BESIDE = 150;
  */
 
 /** @type {Record<ShotState["state"], string>} */
-const STATES = { unmade: "strip_unmade", waiting: "strip_waiting", making: "strip_making", made: "strip_made" };
-const ICONS = { waiting: "pi-clock", making: "pi-spin pi-spinner", made: "pi-check", unmade: "" };
+const STATES = { unmade: "strip_unmade", waiting: "strip_waiting", making: "strip_making", board: "strip_board", made: "strip_made" };
+const ICONS = { waiting: "pi-clock", making: "pi-spin pi-spinner", board: "", made: "pi-check", unmade: "" };
 
 export class Cards {
   /** @type {Map<number, {element: HTMLElement, shows: string}>} */
@@ -104,6 +105,7 @@ export class Cards {
       : make("span", { className: "ll-number" }, String(shot.number));
     const progress = state.state === "making" ? make("span", { className: "ll-progress" }) : undefined;
     if (progress) progress.style.width = `${Math.round((state.progress ?? 0) * 100)}%`;
+    const tag = state.state === "board" ? this.#tag(state) : undefined;
     const badges = [
       warned ? "pi-exclamation-triangle ll-warned" : "",
       state.locked ? "pi-lock" : "",
@@ -126,7 +128,7 @@ export class Cards {
       make(
         "div",
         { className: "ll-frame" },
-        make("div", { className: "ll-picture" }, picture, number, progress),
+        make("div", { className: "ll-picture" }, picture, number, tag, progress),
         badges.length ? make("span", { className: "ll-badges" }, ...badges.map(icon)) : undefined,
       ),
       " ", // parts of the text that can be seen
@@ -135,6 +137,12 @@ export class Cards {
       make("div", { className: "ll-prompt" }, shot.text),
       make("div", { className: "ll-edge", "aria-hidden": "true" }),
     );
+  }
+
+  /** What marks a card of the storyboard; its word is in the style, as the card's name has it. @param {ShotState} state */
+  #tag({ accepted }) {
+    const values = { className: accepted ? "ll-tag ll-accepted" : "ll-tag", "data-tag": this.word("strip_board_tag") };
+    return make("span", values, accepted ? icon("pi-thumbs-up-fill") : undefined);
   }
 
   /** The length of a shot, as in `4 s`. @param {{seconds: number}} shot */
@@ -150,6 +158,7 @@ export class Cards {
       shot.text, // the words that can be seen come first, in their order
       shot.number > 1 ? this.word(shot.continues ? "strip_continues" : "strip_cut") : "",
       this.word(STATES[state.state], { percent: Math.round((state.progress ?? 0) * 100) }),
+      state.accepted ? this.word("strip_accepted") : "",
       state.locked ? this.word("strip_locked") : "",
       warned ? this.word("strip_warned") : "",
       shot.seed === null ? "" : this.word("strip_seed_is", { seed: shot.seed }),

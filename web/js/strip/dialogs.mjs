@@ -1,8 +1,10 @@
 // The forms over a strip: the text or the seed of a shot, the style, a name; and the versions of a shot.
 import { openEditor } from "./editor.mjs";
-import { openVersions } from "./versions.mjs";
+import { Versions } from "./versions.mjs";
 
 export class Dialogs {
+  /** @type {Versions | undefined} */ #versions;
+
   /** @param {import("./strip.mjs").Strip} strip */
   constructor(strip) {
     this.strip = strip;
@@ -13,7 +15,7 @@ export class Dialogs {
     const { word } = this.strip;
     const field = { name: "text", label: word("strip_text"), value: text };
     this.#open(word("strip_shot", { shot: number }), [field], ({ text: value }) =>
-      value === text ? Promise.resolve("") : this.strip.edit({ kind: "text", shot: number, text: value }),
+      value === text ? Promise.resolve("") : this.strip.edits.make({ kind: "text", shot: number, text: value }),
     );
   }
 
@@ -22,14 +24,14 @@ export class Dialogs {
     const { word } = this.strip;
     const field = { name: "seed", label: word("strip_seed_field"), value: String(seed ?? ""), oneLine: true, pattern: "[0-9]*" };
     this.#open(word("strip_shot", { shot: number }), [field], ({ seed: value }) =>
-      this.strip.edit({ kind: "seed", shot: number, seed: value.trim() ? Number(value) : null }),
+      this.strip.edits.make({ kind: "seed", shot: number, seed: value.trim() ? Number(value) : null }),
     );
   }
 
   style() {
     const { state, word } = this.strip;
     const field = { name: "text", label: word("strip_style_field"), value: state.outline?.style ?? "" };
-    this.#open(word("strip_style"), [field], ({ text }) => this.strip.edit({ kind: "style", text }));
+    this.#open(word("strip_style"), [field], ({ text }) => this.strip.edits.make({ kind: "style", text }));
   }
 
   /** @param {string} name "" defines one */
@@ -37,16 +39,30 @@ export class Dialogs {
     const { state, word } = this.strip;
     const text = state.outline?.names.find(([key]) => key === name)?.[1] ?? "";
     const field = { name: "text", label: word("strip_name_field"), value: text };
-    if (name) return this.#open(`{${name}}`, [field], ({ text }) => this.strip.edit({ kind: "name", name, text }));
+    if (name) return this.#open(`{${name}}`, [field], ({ text }) => this.strip.edits.make({ kind: "name", name, text }));
     const key = { name: "name", label: word("strip_name"), value: "", oneLine: true, pattern: "[^\\s{}:]+" };
-    this.#open(word("strip_add_name"), [field, key], (values) => this.strip.edit({ kind: "name", ...values }));
+    this.#open(word("strip_add_name"), [field, key], (values) => this.strip.edits.make({ kind: "name", ...values }));
   }
 
-  /** The versions of a shot, to choose one. @param {import("../takes/routes.mjs").TakeShot} shot */
+  /** The versions of a shot, to choose one or to make more. @param {import("../takes/routes.mjs").TakeShot} shot */
   versions(shot) {
-    const { element, script, word } = this.strip;
+    const { element, script, word, film } = this.strip;
     if (this.#isOpen) return;
-    openVersions(element, shot, script.url, word, (version) => void this.strip.choose(shot.shot, version), () => this.#closed());
+    this.#versions = new Versions(element, shot, film.versions, script.url, word, {
+      choose: (version) => void this.strip.edits.choose(shot.shot, version),
+      make: (count) => film.onVersions(shot.shot, count),
+      stop: () => film.onStop(),
+      closed: () => {
+        this.#versions = undefined;
+        this.#closed();
+      },
+    });
+  }
+
+  /** Shows the take as it is now, where its versions are open. @param {import("../takes/routes.mjs").Take | undefined} take */
+  taken(take) {
+    const shot = this.#versions && take?.shots[this.#versions.number - 1];
+    if (shot) this.#versions?.show(shot, this.strip.film.versions);
   }
 
   get #isOpen() {
@@ -54,7 +70,7 @@ export class Dialogs {
   }
 
   #closed() {
-    this.strip.list.focus({ preventScroll: true });
+    this.strip.reel.list.focus({ preventScroll: true });
   }
 
   /** @param {string} title @param {import("./editor.mjs").Field[]} fields @param {(values: Record<string, string>) => Promise<string>} save */

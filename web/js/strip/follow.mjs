@@ -1,17 +1,21 @@
 // Shows on a strip what is known of its film: the film while it is made, then the newest take that it saved.
 import { downstream } from "../graph.mjs";
-import { api, executionIds, notify, request, word, workflowId } from "../host.mjs";
+import { api, executionIds, notify, word, workflowId } from "../host.mjs";
 import { films, PLAYS } from "../player/mount.mjs";
 import { isRunning } from "../store.mjs";
 import { sendScript } from "../live.mjs";
-import { lockShot, readTake } from "../takes/routes.mjs";
+import { acceptShot, lockShot, readTakeOfFilm } from "../takes/routes.mjs";
+import { makeFilm } from "./board.mjs";
+import { BoardFollower } from "./follow_board.mjs";
+import { settingsOf, sourcesOf } from "./sources.mjs";
+import { VersionsFollower } from "./follow_versions.mjs";
+import { SAMPLER } from "./make_versions.mjs";
 import { statesOfFilm, statesOfTake, stillsOf } from "./shot_states.mjs";
 
 /** @typedef {import("../types").Node} Node */
 
-const SAMPLER = "LongLiveStreamingSampler";
-/** Events of the host after which takes may have changed. */
-const ENDS = ["execution_success", "execution_interrupted", "execution_error", "reconnected"];
+/** Events of the host after which takes may have changed, or the graph and with it what a run would make. */
+const CHANGES = ["execution_success", "execution_interrupted", "execution_error", "reconnected", "graphChanged"];
 const PAUSE_MS = 300;
 
 /** @type {Set<FilmFollower>} */
@@ -34,7 +38,10 @@ export class FilmFollower {
   #stillsOfShot = 0;
   /** The film that is made, and the text that it began with. */
   #begun = { prompt: "", script: "" };
-  #asked = 0;
+  #asking = false;
+  /** Whether something changed since the take was asked for. */
+  #stale = false;
+  #disposed = false;
 
   /** @param {Node} node @param {import("./strip.mjs").Strip} strip */
   constructor(node, strip) {
@@ -42,10 +49,14 @@ export class FilmFollower {
     this.strip = strip;
     this.later = () => this.update();
     followers.add(this);
-    for (const type of ENDS) api.addEventListener(type, this.later);
+    for (const type of CHANGES) api.addEventListener(type, this.later);
     this.unsubscribe = films.subscribe(() => this.#filmChanged());
-    strip.onRead = this.later;
-    strip.onLock = (shot, locked) => this.#lock(shot, locked);
+    strip.onRead = () => this.#scriptChanged();
+    strip.film.onLock = (shot, locked) => this.#change((take) => lockShot(take, shot, locked));
+    strip.film.onAccept = (shot, accepted) => this.#change((take) => acceptShot(take, shot, accepted));
+    strip.film.onFilm = makeFilm;
+    this.board = new BoardFollower(strip, (kind) => this.#ids(kind), this.later);
+    this.versions = new VersionsFollower(strip, (kind) => this.#ids(kind), this.later);
   }
 
   get takeName() {
@@ -54,15 +65,26 @@ export class FilmFollower {
 
   dispose() {
     followers.delete(this);
+    this.#disposed = true;
     clearTimeout(this.#timer);
     this.unsubscribe();
-    for (const type of ENDS) api.removeEventListener(type, this.later);
+    for (const type of CHANGES) api.removeEventListener(type, this.later);
+    this.board.dispose();
+    this.versions.dispose();
   }
 
-  /** Asks the server for the take, once after a burst of changes. */
+  /** Asks the server for the take soon: one question at a time, and one more if something changed meanwhile. */
   update() {
+    this.#stale = true;
+    if (this.#asking || this.#disposed) return;
+    this.#timer ??= setTimeout(() => this.#ask(), PAUSE_MS);
+  }
+
+  /** Waits until nobody types. */
+  #scriptChanged() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#ask(), PAUSE_MS);
+    this.#timer = undefined;
+    this.update();
   }
 
   /** Ids of the nodes of a kind that get this script. @param {string} kind */
@@ -75,14 +97,16 @@ export class FilmFollower {
   }
 
   #filmChanged() {
+    const board = this.board.running;
+    if (board) return this.board.changed(board);
     const film = this.#film();
     const { outline } = this.strip.state;
     if (!film || !outline || !isRunning(film)) return;
     const { script } = this.strip.script.read();
     if (this.#begun.prompt !== film.prompt_id) this.#begun = { prompt: film.prompt_id, script };
-    this.strip.setLine("");
+    this.strip.film.setLine("");
     this.#offerLive(script, film);
-    this.strip.setStates(statesOfFilm(film, outline.shots));
+    this.strip.film.setStates(statesOfFilm(film, outline.shots));
     if (film.shot === this.#stillsOfShot) return;
     this.#stillsOfShot = film.shot; // a new shot: the one before has a picture in the take
     this.update();
@@ -94,30 +118,34 @@ export class FilmFollower {
     const send = async () => {
       await sendScript(this.node);
       this.#begun.script = script;
-      this.strip.setLive(undefined);
+      this.strip.film.setLive(undefined);
     };
-    this.strip.setLive(edited ? { label: word("live_button", { shot: film.shot + 1 }), send } : undefined);
+    this.strip.film.setLive(edited ? { label: word("live_button", { shot: film.shot + 1 }), send } : undefined);
   }
 
   async #ask() {
-    const asked = ++this.#asked;
-    const [sampler] = this.#ids(SAMPLER);
-    if (!sampler || !this.node.graph || this.strip.script.wired()) return;
+    this.#timer = undefined;
+    this.#asking = true;
+    this.#stale = false;
+    await this.#askTake();
+    this.#asking = false;
+    if (this.#disposed) return;
+    this.board.settle();
+    if (this.#stale) this.update();
+  }
+
+  async #askTake() {
+    const node = [...downstream(this.node)].find(({ comfyClass }) => comfyClass === SAMPLER);
+    const [sampler] = node ? executionIds(node) : [];
+    if (!node || !sampler || !this.node.graph || this.strip.script.wired()) return;
     try {
-      const query = new URLSearchParams({ workflow: workflowId(), node: sampler });
-      const { takes } = await request(`/longlive/takes?${query}`);
-      const take = takes.length ? await readTake(takes[0].name) : undefined;
-      const { script, default_seconds } = this.strip.script.read();
-      const path = `/longlive/takes/${encodeURIComponent(take?.name ?? "")}/changes`;
-      let refusal = "";
-      const changes =
-        take &&
-        (await request(path, { script, default_seconds }).catch((error) => {
-          refusal = error.message; // as for an edit of a locked shot
-        }));
-      if (asked !== this.#asked) return;
-      this.#show(take, changes);
-      if (refusal) this.strip.setLine(refusal);
+      const { script, default_seconds, fps } = this.strip.script.read();
+      const settings = { ...settingsOf(node), fps };
+      const film = { workflow: workflowId(), node: sampler, script, default_seconds, settings, sources: sourcesOf(node) };
+      const { take, changes, refused } = await readTakeOfFilm(film);
+      if (this.#disposed) return;
+      this.#show(take ?? undefined, changes ?? undefined);
+      if (refused) this.strip.film.setLine(refused); // as for an edit of a locked shot
     } catch {
       // Without an answer the cards stay as they are; the next change of script or film asks again.
     }
@@ -130,27 +158,29 @@ export class FilmFollower {
   #show(take, changes) {
     const film = this.#film();
     const running = film !== undefined && isRunning(film);
+    const board = this.board.running;
     this.#take = take;
-    this.strip.setTake(take, running);
+    this.strip.film.setTake(take, running || board !== undefined);
     if (running) this.#offerLive(this.strip.script.read().script, film);
-    else this.strip.setLive(undefined);
+    else this.strip.film.setLive(undefined);
     if (!take) {
-      this.strip.setStills(new Map());
-      if (!running) this.strip.setStates(new Map());
-      return this.strip.setLine("");
+      this.strip.film.setStills(new Map());
+      if (!running) this.strip.film.setStates(new Map());
+      return this.strip.film.setLine("");
     }
-    const stills = [...stillsOf(take, running ? undefined : changes)];
-    this.strip.setStills(new Map(stills.map(([number, still]) => [number, api.apiURL(still)])));
+    const stills = [...stillsOf(take, running ? undefined : changes, this.strip.state.outline?.shots)];
+    this.strip.film.setStills(new Map(stills.map(([number, still]) => [number, api.apiURL(still)])));
     if (running) return;
-    this.strip.setStates(changes ? statesOfTake(changes, take) : new Map());
-    this.strip.setLine(changes && changes.remade + changes.new ? word("strip_run_makes", { line: changes.line }) : "");
+    if (board) return this.board.show(board, changes ? statesOfTake(changes, take) : new Map());
+    this.strip.film.setStates(changes ? statesOfTake(changes, take) : new Map());
+    this.strip.film.setLine(changes && changes.remade + changes.new ? word("strip_run_makes", { line: changes.line }) : "");
   }
 
-  /** @param {number} shot @param {boolean} locked */
-  async #lock(shot, locked) {
+  /** Changes the take. @param {(take: string) => Promise<unknown>} change with its name */
+  async #change(change) {
     if (!this.#take) return;
     try {
-      await lockShot(this.#take.name, shot, locked);
+      await change(this.#take.name);
     } catch (error) {
       notify("error", /** @type {Error} */ (error).message);
     }

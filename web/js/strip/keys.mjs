@@ -2,7 +2,7 @@
 
 /**
  * @typedef {object} Command
- * @property {"select" | "move" | "stretch" | "delete" | "duplicate" | "edit" | "insert" | "split" | "cut" | "seed" | "reroll" | "lock" | "versions" | "first" | "last"} name
+ * @property {"select" | "move" | "stretch" | "delete" | "duplicate" | "edit" | "insert" | "split" | "cut" | "seed" | "reroll" | "lock" | "versions" | "board" | "accept" | "accept all" | "still" | "first" | "last"} name
  * @property {number} [by]
  */
 
@@ -32,6 +32,10 @@ const PLAIN = {
   d: { name: "reroll" },
   l: { name: "lock" },
   v: { name: "versions" },
+  b: { name: "board" },
+  a: { name: "accept" },
+  A: { name: "accept all" },
+  " ": { name: "still" },
 };
 
 /**

@@ -5,19 +5,17 @@ import { commandOf } from "./keys.mjs";
 const UNDO_MS = 300;
 const MIDDLE = 1;
 
-/**
- * @param {import("./strip.mjs").Strip} strip
- * @param {() => void} drawCards
- */
-export function listen(strip, drawCards) {
-  const { list, element } = strip;
+/** @param {import("./strip.mjs").Strip} strip */
+export function listen(strip) {
+  const { element, reel } = strip;
+  const { list } = reel;
   for (const type of /** @type {const} */ (["pointerdown", "pointerup", "dblclick"]))
     element.addEventListener(type, (event) => {
       if (event.button !== MIDDLE) event.stopPropagation();
     });
   list.addEventListener("scroll", () => {
     strip.state.scroll = list.scrollLeft;
-    drawCards();
+    reel.drawCards();
   });
   list.addEventListener("focus", () => {
     strip.state.focused = true;
@@ -41,7 +39,8 @@ export function listen(strip, drawCards) {
     (event) => {
       if (event.ctrlKey || event.metaKey) return;
       event.stopPropagation();
-      if (!list.contains(/** @type {Node} */ (event.target)) || !event.deltaY || event.shiftKey) return;
+      const scrolls = list.scrollWidth > list.clientWidth; // if not, what is around it may scroll
+      if (!scrolls || !list.contains(/** @type {Node} */ (event.target)) || !event.deltaY || event.shiftKey) return;
       event.preventDefault();
       list.scrollLeft += event.deltaY;
     },

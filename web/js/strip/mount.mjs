@@ -3,16 +3,8 @@ import { api, app, executionIds, fixedWidget, loadStyle, request, word, workflow
 import { FilmFollower } from "./follow.mjs";
 import { Strip } from "./strip.mjs";
 
-export const HEIGHT = 262;
+const HEIGHT = 262;
 const MIDDLE = 1;
-
-/** @type {WeakMap<import("../types").Node, Strip>} */
-const strips = new WeakMap();
-
-/** The strip of a node, if it has one. @param {import("../types").Node} node */
-export function stripOf(node) {
-  return strips.get(node);
-}
 
 /** @param {import("../types").Node} node @param {string} name */
 const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
@@ -20,7 +12,7 @@ const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === 
 /** @param {import("../types").Node} node @param {string} name */
 const isWired = (node, name) => node.inputs?.find((input) => input.name === name)?.link != null;
 
-/** @param {import("../types").Node} node @returns {import("./strip.mjs").Script} */
+/** @param {import("../types").Node} node @returns {import("./script.mjs").Script} */
 function scriptOf(node) {
   return {
     read: () => ({
@@ -43,12 +35,13 @@ function scriptOf(node) {
 }
 
 /**
- * Lets the middle button move the canvas and Ctrl with the wheel zoom it. In Nodes 2.0 they reach it by themselves.
+ * Lets the middle button move the canvas and Ctrl with the wheel zoom it. In Nodes 2.0 they reach it by themselves, and
+ * app mode has no canvas.
  *
  * @param {HTMLElement} element
  */
 function forwardToCanvas(element) {
-  const isClassic = () => !element.closest("[data-node-id]");
+  const isClassic = () => element.closest(".dom-widget") !== null;
   element.addEventListener("pointerdown", (event) => {
     if (event.button !== MIDDLE || !isClassic()) return;
     element.setPointerCapture(event.pointerId);
@@ -68,7 +61,6 @@ function forwardToCanvas(element) {
 /** @param {import("../types").Node} node */
 function mount(node) {
   const strip = new Strip(scriptOf(node), word);
-  strips.set(node, strip);
   const follower = new FilmFollower(node, strip);
   fixedWidget(node, "longlive_strip", strip.element, HEIGHT, word("strip_title"));
   forwardToCanvas(strip.element);

@@ -1,15 +1,18 @@
 // The row of buttons for the selected shot.
-import { icon, iconButton, make } from "../dom.mjs";
+import { icon, iconButton, isStale, make } from "../dom.mjs";
 
 /**
  * @param {HTMLElement} tools
  * @param {import("./reading.mjs").Shot | undefined} shot
  * @param {number} count of shots
  * @param {import("../takes/routes.mjs").TakeShot | undefined} taken the shot in the take, if it can be changed
+ * @param {import("./cards.mjs").ShotState | undefined} state
  * @param {(key: string, values?: Record<string, string | number>) => string} word
  * @param {(command: import("./keys.mjs").Command) => void} run
  */
-export function drawTools(tools, shot, count, taken, word, run) {
+export function drawTools(tools, shot, count, taken, state, word, run) {
+  const onBoard = state?.state === "board";
+  if (!isStale(tools, [shot, count, taken, onBoard && Boolean(state?.accepted), onBoard, word("strip_edit")])) return;
   const focused = document.activeElement?.getAttribute("data-tool");
   if (!shot) return tools.replaceChildren();
   /** @param {string} sign @param {import("./keys.mjs").Command} command @param {string} label @param {boolean} [off] */
@@ -36,10 +39,12 @@ export function drawTools(tools, shot, count, taken, word, run) {
     button("pi-pencil", { name: "edit" }, word("strip_edit")),
     button("pi-file-plus", { name: "insert" }, word("strip_insert")),
     button("pi-clone", { name: "duplicate" }, word("strip_duplicate")),
-    button("pi-pause", { name: "split" }, word("strip_split"), shot.blocks < 2),
-    button(shot.continues ? "pi-link" : "pi-minus-circle", { name: "cut" }, word(joint), first),
+    button("ll-split", { name: "split" }, word("strip_split"), shot.blocks < 2),
+    button(shot.continues ? "ll-cut" : "pi-link", { name: "cut" }, word(joint), first),
     button("pi-trash", { name: "delete" }, word("strip_delete"), count === 1),
     make("span", { className: "ll-space" }),
+    ...(onBoard ? [button("pi-search-plus", { name: "still" }, word("strip_still"))] : []),
+    ...(taken && onBoard && state ? [acceptButton(state, word, button)] : []),
     ...(taken ? takeButtons(taken, word, button) : []),
     button("pi-refresh", { name: "reroll" }, word("strip_reroll"), taken?.locked),
     seedButton(shot.seed, word, () => run({ name: "seed" })),
@@ -59,8 +64,16 @@ function seedButton(seed, word, onclick) {
   );
 }
 
-/** Whether another version of a shot can be chosen. @param {import("../takes/routes.mjs").TakeShot} taken */
-export const canChoose = ({ versions, locked }) => versions.length > 1 && !locked;
+/**
+ * @param {import("./cards.mjs").ShotState} state of a shot whose storyboard is made
+ * @param {(key: string, values?: Record<string, string | number>) => string} word
+ * @param {(sign: string, command: import("./keys.mjs").Command, label: string, off?: boolean) => HTMLButtonElement} button
+ */
+function acceptButton({ accepted }, word, button) {
+  const made = button(accepted ? "pi-thumbs-up-fill" : "pi-thumbs-up", { name: "accept" }, word("strip_accept"));
+  made.ariaPressed = String(Boolean(accepted));
+  return made;
+}
 
 /**
  * Lock and versions of a shot that a take has.
@@ -74,5 +87,5 @@ function takeButtons(taken, word, button) {
   const lock = button(taken.locked ? "pi-lock" : "pi-lock-open", { name: "lock" }, label);
   lock.ariaPressed = String(taken.locked);
   const versions = word("strip_versions", { count: taken.versions.length });
-  return [lock, button("pi-images", { name: "versions" }, versions, !canChoose(taken))];
+  return [lock, button("pi-images", { name: "versions" }, versions)];
 }

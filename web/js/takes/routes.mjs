@@ -1,5 +1,5 @@
 // The routes of takes, which nodes/routes/takes.py answers.
-import { request } from "../host.mjs";
+import { api, request } from "../host.mjs";
 
 /**
  * @typedef {object} TakeSummary
@@ -24,6 +24,7 @@ import { request } from "../host.mjs";
  * @property {string} made
  * @property {number} blocks stored
  * @property {string | null} still
+ * @property {boolean} accepted on the storyboard
  *
  * @typedef {object} TakeShot
  * @property {number} shot from 1
@@ -59,14 +60,40 @@ export const listTakes = () => request(PATH);
 /** @param {string} name @returns {Promise<Take>} */
 export const readTake = (name) => request(address(name));
 
+/**
+ * @typedef {object} Making what a film is made from, as nodes/routes/take_of_film.py takes it
+ * @property {string} workflow
+ * @property {string} node id of the sampler
+ * @property {string} script
+ * @property {number} default_seconds
+ * @property {Record<string, string | number>} settings
+ * @property {unknown[]} sources
+ *
+ * @typedef {{ take: Take | null, changes: import("../strip/shot_states.mjs").Changes | null, refused: string }} TakeOfFilm
+ */
+
+/** The take that a run would go on in, or else the node's newest one. @param {Making} making @returns {Promise<TakeOfFilm>} */
+export const readTakeOfFilm = (making) => request(`${PATH}/changes`, making);
+
 /** @param {string} name @returns {Promise<{ workflow: object }>} */
 export const readWorkflow = (name) => request(`${address(name)}/workflow`);
+
+/** The edit of a take as the text of an `.otio` file, and the file's name. @param {string} name */
+export async function readTimeline(name) {
+  const answer = await api.fetchApi(`${address(name)}/timeline`, { cache: "no-store" });
+  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? `${answer.status}`);
+  const file = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition") ?? "")?.[1] ?? "film.otio";
+  return { file: decodeURIComponent(file), text: await answer.text() };
+}
 
 /** @param {string} name @param {number} shot @param {number} version @returns {Promise<Changed>} */
 export const chooseVersion = (name, shot, version) => request(`${address(name)}/choose`, { shot, version });
 
 /** @param {string} name @param {number} shot @param {boolean} locked @returns {Promise<Changed>} */
 export const lockShot = (name, shot, locked) => request(`${address(name)}/lock`, { shot, locked });
+
+/** Accepts the beginning of a shot, or of all. @param {string} name @param {number | null} shot @param {boolean} accepted @returns {Promise<Changed>} */
+export const acceptShot = (name, shot, accepted) => request(`${address(name)}/accept`, { shot, accepted });
 
 /**
  * Gives a shot a version with a fresh seed; nothing is sampled before the next run.

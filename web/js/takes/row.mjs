@@ -7,6 +7,7 @@ import { clock, fileSize } from "../text.mjs";
  * @typedef {object} RowActions
  * @property {() => void} open shows the shots of the take, or hides them
  * @property {() => void} load opens the workflow of the take
+ * @property {() => void} timeline saves the edit as a file for editing programs
  * @property {() => void} prune
  * @property {() => void} remove
  */
@@ -36,6 +37,7 @@ export function takeRow(take, url, actions, isOpen) {
     "div",
     { className: "longlive-take-tools" },
     take.workflow ? iconButton("pi-folder-open", word("takes_load"), actions.load) : undefined,
+    off(iconButton("pi-file-export", word("takes_timeline"), actions.timeline), take.making || !take.complete),
     off(iconButton("pi-eraser", word("takes_prune"), actions.prune), take.making),
     off(iconButton("pi-trash", word("takes_delete"), actions.remove), take.making),
   );

@@ -3,7 +3,7 @@ import { iconButton, make } from "../dom.mjs";
 import { api, app, loadStyle, notify, word } from "../host.mjs";
 import { refreshStrips, stripOfTake } from "../strip/follow.mjs";
 import { fileSize } from "../text.mjs";
-import { chooseVersion, deleteTake, listTakes, lockShot, pruneTake, readTake, readWorkflow, retakeShot } from "./routes.mjs";
+import { chooseVersion, deleteTake, listTakes, lockShot, pruneTake, readTake, readTimeline, readWorkflow, retakeShot } from "./routes.mjs";
 import { takeRow } from "./row.mjs";
 import { takeShots } from "./shots.mjs";
 
@@ -65,6 +65,11 @@ class TakesTab {
         void this.show();
       },
       load: () => this.run(async () => app.loadGraphData((await readWorkflow(take.name)).workflow)),
+      timeline: () =>
+        this.run(async () => {
+          const { file, text } = await readTimeline(take.name);
+          saveFile(file, text);
+        }),
       prune: () =>
         this.run(async () => {
           const { freed } = await pruneTake(take.name);
@@ -109,7 +114,7 @@ class TakesTab {
  */
 async function choose(take, shot, version) {
   const strip = stripOfTake(take.name);
-  if (strip) return say(await strip.choose(shot, take.shots[shot - 1].versions[version]));
+  if (strip) return say(await strip.edits.choose(shot, take.shots[shot - 1].versions[version]));
   if (take.auto) return notify("warn", word("takes_elsewhere"));
   const { notes } = await chooseVersion(take.name, shot, version);
   for (const note of notes) notify("info", note);
@@ -129,10 +134,17 @@ async function reroll(take, shot, mode) {
   else {
     const later = mode === "keep" ? take.shots.slice(shot).filter(({ locked }) => !locked) : [];
     for (const { shot: number } of later) await lockShot(take.name, number, true);
-    const error = await strip.reroll(shot);
+    const error = await strip.edits.reroll(shot);
     if (error) return say(error);
   }
   notify("info", word("takes_run_makes", { shot }));
+}
+
+/** Lets the browser save a text. @param {string} name of the file @param {string} text */
+function saveFile(name, text) {
+  const href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  make("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 1000);
 }
 
 /** @param {string} error or "" */

@@ -1,0 +1,74 @@
+"""Loads what samples a film, the model and the settings, before its take is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+from ..film.sampler_settings import SamplerSettings
+from ..mini import Mini
+from ..model.attention import Attention, default_attention
+from ..model.fp8_gate import choose_attention
+from ..sampling import Generation, NoiseSource
+from ..take.settings import Settings
+from ..types import BLOCK_FRAMES, LatentShape
+from ..vram.device_memory import device_memory
+from ..vram.films_at_once import FilmsAtOnce, FilmSize, films_at_once
+from .load_model import change_linears, load_model, model_notes, read_loras, weights_fingerprint
+from .settings import RenderSettings, latent_size
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFilm:
+    """What samples a film. recorded: the settings for its take. notes: on the model, for the user."""
+
+    mini: Mini
+    sampler: SamplerSettings
+    attention: Attention
+    recorded: Settings
+    notes: tuple[str, ...]
+
+    @property
+    def start(self) -> partial[Generation]:
+        """Starts a generation, as `StartGeneration`; arguments after the plan have defaults."""
+        return partial(self.sampler.start, self.mini.model, self.mini.encode_text, attention=self.attention)
+
+    def at_once(self, wanted: int, blocks: int) -> FilmsAtOnce:
+        """How many films of so many blocks the device holds at once. Raises ValueError as `films_at_once`."""
+        model, sampler = self.mini.model, self.sampler
+        block = LatentShape(1, model.config.channels, BLOCK_FRAMES, *sampler.size)
+        branches, aligns = 1 if sampler.guidance == 1.0 else 2, sampler.seam == "align"
+        size = FilmSize(model.config, sampler.memory, block, blocks, branches, aligns, model.dtype)
+        return films_at_once(wanted, size, device_memory(model.device))
+
+    def with_seed(self, seed: int, noise: NoiseSource | None = None) -> LoadedFilm:
+        """What samples another film of the same model and settings, with another seed and without the notes."""
+        sampler = replace(self.sampler, seed=seed, noise=noise)
+        return replace(self, sampler=sampler, recorded={**self.recorded, "seed": seed}, notes=())
+
+
+def load_film(
+    settings: RenderSettings, mini: Mini | None = None, *, fingerprint: bool = True, noise: NoiseSource | None = None
+) -> LoadedFilm:
+    """Loads the model and its LoRAs.
+
+    mini: replaces the model of the settings. fingerprint: compute that of the weights, which a take records. noise:
+    replaces the noise from the seeds. Raises ValueError (including CheckpointError) and OSError.
+    """
+    mini = mini or load_model(settings.model)
+    loras = read_loras(settings.model, settings.loras)
+    weights = weights_fingerprint(mini, loras) if fingerprint else ""
+    changes = change_linears(mini.model, settings.fp8, loras)
+    attention = choose_attention(mini.model, default_attention(mini.model.device), settings.attention)
+    notes = (*model_notes(settings.model), *changes, *attention.notes)
+    sampler = SamplerSettings(
+        latent_size(settings.size, mini.pixel_size),
+        settings.memory,
+        settings.seed,
+        settings.steps,
+        settings.guidance,
+        settings.negative,
+        noise,
+        settings.sampled_seam,
+    )
+    return LoadedFilm(mini, sampler, attention.function, settings.recorded(sampler, weights), notes)

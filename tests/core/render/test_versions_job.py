@@ -1,0 +1,85 @@
+"""Several versions of a shot on the command line: pictures to choose from, and a film with the chosen one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from longlive.longlive_core.cli.main import main
+from longlive.longlive_core.mini import Mini
+from longlive.longlive_core.render.job import RenderSettings
+from longlive.longlive_core.render.versions_job import VersionsJob
+from longlive.longlive_core.take import Take, choose
+from longlive.longlive_core.take.lock import TakeLock
+from longlive.longlive_core.video import read_video
+from PIL import Image
+
+from ..takes import SCRIPT, after, latents, make_settings, make_take, resume, same
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_chosen_version_is_the_film_of_its_script(mini: Mini, take: Take, tmp_path: Path) -> None:
+    """Latents and frames equal those of a render of the script with that seed; the film before stays until then."""
+    film = take.film.read_bytes()
+    job = VersionsJob(RenderSettings.resumed(take.folder), 2, 2, mini=mini)
+    assert job.run() and job.made == [1, 2] and take.film.read_bytes() == film
+    with TakeLock(take.folder):  # it is released
+        chosen, _ = choose(Take.load(take.folder), 2, 2)
+        chosen.save()
+    resumed, _ = resume(chosen, mini)
+    (tmp_path / "straight").mkdir()
+    settings = make_settings(tmp_path / "straight")
+    (tmp_path / "straight" / "script.txt").write_text(SCRIPT.replace("the other\nShot 3", "the other @seed=2\nShot 3"))
+    straight = make_take(mini, settings)
+    assert resumed.take is not None and all(same(latents(resumed.take), latents(straight)))
+    assert (read_video(resumed.take.film) == read_video(straight.film)).all()
+
+
+def test_every_version_has_a_picture(mini: Mini, take: Take) -> None:
+    """Of its own shot, in the take; and the sheet has them beside the version in the film."""
+    job = VersionsJob(RenderSettings.resumed(take.folder), 3, 2, mini=mini)
+    assert job.run()
+    stills = [Image.open(take.still(2, version)).tobytes() for version in (1, 2)]
+    assert stills[0] != stills[1] and not take.still(2, 0).exists()
+    sheet = Image.open(job.sheet_path)
+    assert job.sheet_path == take.film.with_name("film.shot3.png") and sheet.width > 2 * sheet.height // 3
+
+
+def test_a_stop_keeps_what_is_finished(mini: Mini, take: Take) -> None:
+    """Versions are sampled at once: after a stop each keeps its finished blocks, and another run makes the rest."""
+    stopped = VersionsJob(RenderSettings.resumed(take.folder), 1, 3, mini=mini, should_stop=after(10))
+    assert not stopped.run() and stopped.made == []
+    saved = Take.load(take.folder)
+    assert [saved.block_count(0, version) for version in range(len(saved.shots[0].versions))] == [2, 1, 1, 1]
+    rest = VersionsJob(RenderSettings.resumed(take.folder), 1, 3, mini=mini)
+    assert rest.run() and sorted(rest.made) == [1, 2, 3]
+    saved = Take.load(take.folder)
+    assert [saved.block_count(0, version) for version in range(len(saved.shots[0].versions))] == [2, 2, 2, 2]
+
+
+def test_the_command_makes_and_chooses(mini: Mini, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`longlive retake --versions` says how to choose, and the film is then made with the later shots."""
+    mini.save(tmp_path / "model")
+    script = tmp_path / "script.txt"
+    script.write_text(SCRIPT)
+
+    def longlive(*words: str | Path) -> str:
+        assert main([str(word) for word in words]) == 0
+        return capsys.readouterr().out
+
+    longlive(
+        "render", script, "-o", tmp_path / "film.mp4", "--model", tmp_path / "model", "--size", "32x32", "--steps", "2"
+    )
+    folder = tmp_path / "film.take"
+    printed = longlive("retake", folder, "--shot", "3", "--versions", "2")
+    assert (
+        "version 1 of shot 3: seed 1\nversion 2 of shot 3: seed 2\n" in printed
+        and "film.shot3.png shows them" in printed
+    )
+    assert "shot 4 gets a new version" in longlive("takes", "choose", folder, "--shot", "3", "--version", "2")
+    longlive("render", "--resume", folder)
+    assert Take.load(folder).complete and "@seed=2" in Take.load(folder).script.format()
+    for wrong in (["--seed", "3"], ["--preview"]):
+        assert main(["retake", str(folder), "--shot", "3", "--versions", "2", *wrong]) == 2
+        assert "leave --seed and --preview out" in capsys.readouterr().err
