@@ -1,0 +1,18 @@
+"""Several processes that work on one film or one training step: the mesh, the exchange of heads, and gathers."""
+
+from .exchange import all_gather, all_max, heads_to_tokens, tokens_to_heads
+from .mesh import Mesh, make_mesh
+from .ranks import ALONE, SIZES, Ranks, check_size
+
+__all__ = [
+    "ALONE",
+    "SIZES",
+    "Mesh",
+    "Ranks",
+    "all_gather",
+    "all_max",
+    "check_size",
+    "heads_to_tokens",
+    "make_mesh",
+    "tokens_to_heads",
+]

@@ -1,0 +1,49 @@
+"""Runs a function of `work.py` in several processes that gloo joins, with a limit on the time they take."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import multiprocessing
+
+WORK = Path(__file__).with_name("work.py")
+LIMIT_SECONDS = 300
+
+
+def run_ranks(size: int, task: str, folder: Path, *inputs: Any) -> list[Any]:  # noqa: ANN401
+    """Returns what the function `task` of `work.py` returns on each rank, called with a mesh, a folder and `inputs`.
+
+    Fails with the traceback of a rank that fails. No process is left behind.
+    """
+    context = multiprocessing.get_context("spawn")
+    folder = folder / f"{task}-{size}"
+    folder.mkdir()
+    ranks = [
+        context.Process(
+            target=runpy.run_path,
+            args=(str(WORK),),
+            kwargs={
+                "init_globals": {"ARGUMENTS": (rank, size, str(folder), task, inputs)},
+                "run_name": "rank",
+            },
+            daemon=True,
+        )
+        for rank in range(size)
+    ]
+    end = monotonic() + LIMIT_SECONDS
+    try:
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(max(0.0, end - monotonic()))
+        codes = [process.exitcode for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    errors = [path.read_text() for path in sorted(folder.glob("*.error"))]
+    assert not errors and codes == [0] * size, f"exit codes {codes}\n" + "\n".join(errors)
+    return [torch.load(folder / f"{rank}.result", weights_only=False) for rank in range(size)]
