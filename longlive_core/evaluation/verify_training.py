@@ -16,7 +16,7 @@ from ..training.ar_inputs import ARBatch, ARDraws, ARInputs, ar_inputs
 from ..training.ar_settings import ARSettings
 from ..training.error_recycling import ErrorBuffers, ErrorRecyclingSettings
 from ..training.schedule import TimestepTable
-from ..training.teacher_forcing import attention_mask
+from ..training.segments import attention_mask
 from .recorded import RecordedRun, relative_error
 from .result import TOLERANCE, Result, compared, skipped
 
@@ -107,7 +107,7 @@ def verify_ar_step(recorded: RecordedRun) -> Result:
     run = recorded.metadata["run"]
     if run["dtype"] != "float32":
         return skipped(recorded, f"dtype {run['dtype']} is not supported; the supported one is float32")
-    model, batch, draws = load_training_model(recorded), _batch(recorded), _draws(recorded)
+    model, batch, draws = load_training_model(recorded), recorded_batch(recorded), recorded_draws(recorded)
     settings = ARSettings(block_frames=run["block_frames"], shift=run.get("shift", 5.0))
     table = TimestepTable.shifted(settings.shift)
     buffers, rng = _buffers(recorded), Random(run.get("python_seed"))
@@ -139,7 +139,7 @@ def verify_balanced_sp(recorded: RecordedRun) -> Result:
     run, tensors = recorded.metadata["run"], recorded.tensors
     if run["dtype"] != "float32":
         return skipped(recorded, f"dtype {run['dtype']} is not supported; the supported one is float32")
-    model, batch, draws = load_training_model(recorded), _batch(recorded), _draws(recorded)
+    model, batch, draws = load_training_model(recorded), recorded_batch(recorded), recorded_draws(recorded)
     settings = ARSettings(block_frames=run["block_frames"], shift=run.get("shift", 5.0))
     table = TimestepTable.shifted(settings.shift)
     local = [name for name in tensors if name.startswith("local_grad.")]
@@ -210,7 +210,7 @@ class _LinearCalls:
         return y.T @ x if parameter.endswith(".weight") else y.sum(0)
 
 
-def _batch(recorded: RecordedRun) -> ARBatch:
+def recorded_batch(recorded: RecordedRun) -> ARBatch:
     """The films of a recorded step. Recorded tensors are `[B, F, C, h, w]`, with one prompt for each film and block."""
     run, tensors = recorded.metadata["run"], recorded.tensors
     clean, text = tensors["clean"].transpose(1, 2), tensors["prompt_embeds"]
@@ -226,7 +226,7 @@ def _batch(recorded: RecordedRun) -> ARBatch:
     return ARBatch(clean, text, prompts, positions, image=image, mask=tensors.get("loss_mask"))
 
 
-def _draws(recorded: RecordedRun) -> ARDraws:
+def recorded_draws(recorded: RecordedRun) -> ARDraws:
     return ARDraws(recorded.tensors["index"], recorded.tensors["noise"].transpose(1, 2))
 
 

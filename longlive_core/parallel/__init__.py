@@ -1,6 +1,6 @@
 """Several processes that work on one film or one training step: the mesh, the exchange of heads, and gathers."""
 
-from .exchange import all_gather, all_max, heads_to_tokens, tokens_to_heads
+from .exchange import all_gather, all_max, all_sum, heads_to_tokens, tokens_to_heads
 from .mesh import Mesh, make_mesh
 from .ranks import ALONE, SIZES, Ranks, check_size
 
@@ -11,6 +11,7 @@ __all__ = [
     "Ranks",
     "all_gather",
     "all_max",
+    "all_sum",
     "check_size",
     "heads_to_tokens",
     "make_mesh",

@@ -62,12 +62,21 @@ def all_gather(x: Tensor, ranks: Ranks, dim: int, count: int) -> Tensor:
 
 def all_max(x: Tensor, ranks: Ranks) -> Tensor:
     """The largest of all ranks' numbers for each element of x, float32 of any shape, in a new tensor."""
+    return _reduced(x, ranks, "MAX")
+
+
+def all_sum(x: Tensor, ranks: Ranks) -> Tensor:
+    """The sum of all ranks' numbers for each element of x, float32 of any shape; without a gradient."""
+    return _reduced(x, ranks, "SUM")
+
+
+def _reduced(x: Tensor, ranks: Ranks, op: str) -> Tensor:
     if ranks.size == 1:
         return x
     import torch.distributed as dist
 
-    x = x.clone()
-    dist.all_reduce(x, dist.ReduceOp.MAX, ranks.group)
+    x = x.detach().clone()
+    dist.all_reduce(x, getattr(dist.ReduceOp, op), ranks.group)
     return x
 
 

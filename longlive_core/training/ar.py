@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..model import CausalWan
+from ..parallel import ALONE, Ranks, all_gather
 from .ar_inputs import ARBatch, ARDraws, ARInputs, per_frame
 from .ar_settings import ARSettings
 from .error_recycling import BlockErrors, block_errors
@@ -34,29 +35,36 @@ class ARStep:
     loss: Tensor
 
 
-def ar_step(model: CausalWan, batch: ARBatch, inputs: ARInputs, settings: ARSettings) -> ARStep:
+def ar_step(model: CausalWan, batch: ARBatch, inputs: ARInputs, settings: ARSettings, ranks: Ranks = ALONE) -> ARStep:
     """Runs the model on prepared inputs and computes the loss: the weighted mean over the frames that count.
 
-    Inputs are converted to the dtype of the model; the loss is float32.
+    Inputs are converted to the dtype of the model; the loss is float32. ranks: processes that share the film; all have
+    the same batch and inputs, and each runs its own share of the blocks. `loss` is that of the own share: its mean over
+    the ranks is the loss of the film. The other results are those of the whole film.
     """
-    dtype = model.dtype
+    dtype, frames = model.dtype, batch.clean.shape[2]
+    own, blocks = ranks.own(frames), ranks.own(batch.prompts.shape[1])
     flow = teacher_forced_flow(
         model,
-        inputs.context.to(dtype),
-        inputs.noisy.to(dtype).unsqueeze(1),
-        inputs.levels.timesteps.unsqueeze(1),
+        inputs.context[:, :, own].to(dtype),
+        inputs.noisy[:, :, own].to(dtype).unsqueeze(1),
+        inputs.levels.timesteps[:, own].unsqueeze(1),
         batch.text.to(dtype),
-        batch.prompts,
-        batch.positions,
+        batch.prompts[:, blocks],
+        batch.positions[..., own],
         settings.block_frames,
         history=settings.history(batch.cuts),
-        clean_t=inputs.context_t,
+        clean_t=inputs.context_t[:, own],
         kv_format=settings.kv_format,
         checkpointing=settings.checkpointing,
+        ranks=ranks,
     ).squeeze(1)
-    predicted = clean_from_flow(inputs.noisy, flow.detach(), per_frame(inputs.levels.sigmas))
-    losses = frame_losses(flow, inputs.target, inputs.levels.weights)
-    return ARStep(inputs, flow, predicted, losses, mean_over_frames(losses, inputs.mask))
+    losses = frame_losses(flow, inputs.target[:, :, own], inputs.levels.weights[:, own])
+    mask = None if inputs.mask is None else inputs.mask[:, own]
+    loss = mean_over_frames(losses, mask, ranks)
+    flow = all_gather(flow.detach(), ranks, dim=2, count=frames)
+    predicted = clean_from_flow(inputs.noisy, flow, per_frame(inputs.levels.sigmas))
+    return ARStep(inputs, flow, predicted, all_gather(losses.detach(), ranks, dim=1, count=frames), loss)
 
 
 def step_errors(

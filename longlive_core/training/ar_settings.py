@@ -9,7 +9,7 @@ from ..memory.formats import KV_FORMATS
 from ..model.nvfp4_products import NVFP4Settings
 from ..types import BLOCK_FRAMES
 from .error_recycling import ErrorRecyclingSettings
-from .teacher_forcing import History, window_history
+from .segments import History, window_history
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,21 +11,20 @@ that it may attend to. Several noisy copies of a film share the keys of the clea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..memory import MemoryConfig, Window
+from ..memory import MemoryConfig
 from ..memory.formats import as_stored
 from ..model import CausalWan, KeyValue, KVCache, Projected, Rope, TextKVCache
 from ..model.attention import Attention, torch_attention
 from ..model.transformer import call_layer
+from ..parallel import ALONE, Ranks, heads_to_tokens, tokens_to_heads
 from .graded_pool import straight_through
-
-History = Sequence[Sequence[int]]
+from .segments import History, SegmentOrder
 
 
 def teacher_forced_flow(
@@ -43,6 +42,7 @@ def teacher_forced_flow(
     kv_format: str | None = None,
     checkpointing: bool = False,
     attention: Attention = torch_attention,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """Predicts the flow of M noisy copies of a film. Each block attends to itself and to earlier clean blocks.
 
@@ -53,21 +53,31 @@ def teacher_forced_flow(
     `[B, F]`; 0 by default. kv_format: round the K/V of earlier blocks as a KV cache of this format does when it serves;
     the gradient passes straight through. By default they are exact. checkpointing: keep only the inputs of each
     transformer block for the backward pass, and compute the rest again there. It saves memory, and changes neither the
-    flow nor a gradient.
+    flow nor a gradient. ranks: processes that share the film, each with an equal share of its blocks; F and all tensors
+    are then those of the own share, `history` is that of the whole film, and so are the positions' numbers.
 
     Returns `[B, M, C, F, H, W]`. Raises ValueError if F is not a multiple of `block_frames`, if `prompts` has another
-    shape, if `history` contains a later block, and for an unknown `kv_format`.
+    shape, if `history` contains a later block, and for an unknown `kv_format`, or one that several ranks cannot use.
     """
     copies, frames = noisy.shape[1], clean.shape[2]
     blocks = _block_count(frames, block_frames)
-    layout = _Layout(blocks, blocks - 1, copies, _validated(history, blocks))
-    history_frames = frames - block_frames  # no block attends to the last clean block, so it is left out
+    if ranks.size > 1 and kv_format is not None:
+        raise ValueError(
+            f"K/V rounded to {kv_format} would be scaled by each rank's heads alone; train with one rank, or without "
+            "a format"
+        )
+    # No block attends to the last clean block, so it is left out; on several ranks it keeps their work equal.
+    history_frames = frames - block_frames if ranks.size == 1 else frames
+    clean_blocks = history_frames // block_frames
+    own = SegmentOrder.of(blocks, clean_blocks, copies, None)
+    order = SegmentOrder.of(blocks * ranks.size, clean_blocks * ranks.size, copies, history, ranks.size)
     x = torch.cat((clean[:, :, :history_frames], noisy.transpose(1, 2).flatten(2, 3)), dim=2)
     clean_t = t.new_zeros(t.shape[0], frames) if clean_t is None else clean_t.to(t)
     times = torch.cat((clean_t[:, :history_frames], t.flatten(1)), dim=1)
     positions = positions.expand(clean.shape[0], frames)
     positions = torch.cat((positions[:, :history_frames], positions.repeat(1, copies)), dim=1)
-    flow = _forward(model, layout, x, times, text, prompts, positions, attention, checkpointing, kv_format)
+    kv = _BlockCausal(order, attention, kv_format, ranks)
+    flow = _forward(model, own, kv, x, times, text, prompts, positions, attention, checkpointing)
     return flow[:, :, history_frames:].unflatten(2, (copies, frames)).transpose(1, 2)
 
 
@@ -90,101 +100,42 @@ def plain_flow(
     `teacher_forced_flow`. Returns `[B, C, F, H, W]`.
     """
     blocks = _block_count(noisy.shape[2], block_frames)
-    layout = _Layout(blocks, blocks, 0, _validated(history, blocks))
-    return _forward(model, layout, noisy, t, text, prompts, positions, attention, checkpointing)
-
-
-def window_history(cuts: Sequence[bool], slots: int, *, sinks: int = 1, shot_sink: bool = True) -> History:
-    """Returns the `history` of a film whose KV cache has a window: a model then trains on what it is served.
-
-    cuts: whether each block starts a shot after the first. slots, sinks, shot_sink: see `Window`, which raises
-    ValueError if they do not fit together.
-    """
-    window = Window(slots, sinks=sinks, shot_sink=shot_sink)
-    history: list[tuple[int, ...]] = []
-    for block, cut in enumerate(cuts):
-        window.begin(block)
-        history.append(window.attended()[:-1])
-        window.end(cut=cut)
-    return tuple(history)
-
-
-def attention_mask(frames: int, block_frames: int, tokens: int, ranks: int = 1) -> Tensor:
-    """Returns the mask that teacher forcing of a clean and a noisy film amounts to, bool `[queries, keys]`.
-
-    frames: latent frames of each film. tokens: of a latent frame. ranks: among which the latent frames are split evenly
-    for balanced sequence parallelism; the tokens are in the order of ranks, each rank's clean frames before its noisy
-    ones. Raises ValueError if a rank does not get whole blocks.
-    """
-    if frames == 0 or frames % (ranks * block_frames):
-        raise ValueError(f"{frames} latent frames do not split into whole blocks of {block_frames} on {ranks} ranks")
-    blocks = torch.arange(frames).div(block_frames, rounding_mode="floor").reshape(ranks, 1, -1)
-    block = blocks.expand(-1, 2, -1).flatten().repeat_interleave(tokens)
-    noisy = torch.tensor([False, True])[None, :, None].expand(ranks, -1, frames // ranks).flatten()
-    noisy = noisy.repeat_interleave(tokens)
-    q, k = block[:, None], block[None]
-    return torch.where(noisy, noisy[:, None] & (k == q), torch.where(noisy[:, None], k < q, k <= q))
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Order of segments in a sequence: the first `clean` blocks of the clean film, then all blocks of each noisy copy.
-
-    A segment holds the tokens of one block of one stream.
-    """
-
-    blocks: int
-    clean: int
-    copies: int
-    history: tuple[tuple[int, ...], ...]
-
-    @property
-    def segments(self) -> int:
-        """Number of segments."""
-        return self.clean + self.copies * self.blocks
-
-    def segments_of(self, block: int) -> list[int]:
-        """Indices of the segments that hold a block, the clean one first if there is one."""
-        first = [block] if block < self.clean else []
-        return first + [self.clean + copy * self.blocks + block for copy in range(self.copies)]
-
-    def join(self, outputs: list[tuple[Tensor, ...]]) -> Tensor:
-        """Concatenates the outputs of all blocks along dimension 1, in the order of the sequence.
-
-        outputs: for each block, one tensor `[B, L, …]` for each of `segments_of(block)`.
-        """
-        placed = {
-            segment: value
-            for block, values in enumerate(outputs)
-            for segment, value in zip(self.segments_of(block), values, strict=True)
-        }
-        return torch.cat([placed[segment] for segment in range(self.segments)], dim=1)
+    order = SegmentOrder.of(blocks, blocks, 0, history)
+    kv = _BlockCausal(order, attention, None, ALONE)
+    return _forward(model, order, kv, noisy, t, text, prompts, positions, attention, checkpointing)
 
 
 @dataclass(frozen=True, slots=True)
 class _BlockCausal:
-    """KV cache of one pass: all blocks attend at once, each to its history and to itself."""
+    """KV cache of one pass: all blocks attend at once, each to its history and to itself.
 
-    layout: _Layout
+    Several ranks exchange their tokens, rotated by their own positions, for all tokens of some heads, and back.
+    """
+
+    order: SegmentOrder
     attention: Attention
     kv_format: str | None
+    ranks: Ranks
 
     def attend(self, layer: int, q: Projected, k: Projected, v: Tensor, rope: Rope) -> Tensor:
         """See `KVCache.attend`."""
         del layer
+        tokens = v.shape[1] * self.ranks.size
         # One unbind instead of many slices, because the gradient of a slice is a tensor as large as the whole sequence.
-        queries, keys, values = (_segments(x, self.layout) for x in (q.rotated(rope), k.rotated(rope), v))
+        queries, keys, values = (
+            self.order.split(tokens_to_heads(x, self.ranks, tokens)) for x in (q.rotated(rope), k.rotated(rope), v)
+        )
         past_keys, past_values = self._stored(keys, values)
         outputs: list[tuple[Tensor, ...]] = []
-        for block in range(self.layout.blocks):
-            rows = self.layout.segments_of(block)
+        for block in range(self.order.blocks):
+            rows = self.order.segments_of(block)
             out = self.attention(
                 torch.cat([queries[row] for row in rows]),
                 self._visible(past_keys, keys, block, rows),
                 self._visible(past_values, values, block, rows),
             )
             outputs.append(out.chunk(len(rows)))
-        return self.layout.join(outputs)
+        return heads_to_tokens(self.order.join(outputs), self.ranks, q.heads)
 
     def store(self, layer: int, k: Projected, v: Tensor, rope: Rope) -> None:
         """Raises NotImplementedError, because there is no later pass that could read the K/V."""
@@ -192,20 +143,21 @@ class _BlockCausal:
 
     def _stored(
         self, keys: tuple[Tensor, ...], values: tuple[Tensor, ...]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The K/V of the segments that later blocks attend to, as the cache returns them."""
-        clean = self.layout.clean
-        if self.kv_format is None or not clean:
-            return keys, values
-        pairs = [KeyValue(*pair) for pair in zip(keys[:clean], values[:clean], strict=True)]
-        stored = [as_stored(self.kv_format, pair, MemoryConfig().smoothing) for pair in pairs]
-        past = ((straight_through(a.k, b.k), straight_through(a.v, b.v)) for a, b in zip(stored, pairs, strict=True))
-        past_keys, past_values = zip(*past, strict=True)
-        return past_keys, past_values
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """The K/V of the clean blocks, by block, as the cache returns them to later blocks."""
+        clean = self.order.clean_segments()
+        pairs = {block: KeyValue(keys[segment], values[segment]) for block, segment in clean.items()}
+        if self.kv_format is not None:
+            stored = {block: as_stored(self.kv_format, pair, MemoryConfig().smoothing) for block, pair in pairs.items()}
+            pairs = {
+                block: KeyValue(straight_through(stored[block].k, pair.k), straight_through(stored[block].v, pair.v))
+                for block, pair in pairs.items()
+            }
+        return {block: pair.k for block, pair in pairs.items()}, {block: pair.v for block, pair in pairs.items()}
 
-    def _visible(self, stored: tuple[Tensor, ...], segments: tuple[Tensor, ...], block: int, rows: list[int]) -> Tensor:
-        past = [stored[earlier].repeat(len(rows), 1, 1, 1) for earlier in self.layout.history[block]]
-        return torch.cat((*past, torch.cat([segments[row] for row in rows])), dim=1)
+    def _visible(self, past: dict[int, Tensor], segments: tuple[Tensor, ...], block: int, rows: list[int]) -> Tensor:
+        history = [past[earlier].repeat(len(rows), 1, 1, 1) for earlier in self.order.history[block]]
+        return torch.cat((*history, torch.cat([segments[row] for row in rows])), dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +167,7 @@ class _BlockText:
     A layer computes its K/V when it runs, so that a layer that is computed again in the backward pass keeps none.
     """
 
-    layout: _Layout
+    order: SegmentOrder
     model: CausalWan
     context: Tensor
     prompts: Tensor
@@ -223,20 +175,21 @@ class _BlockText:
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
         """See `TextKVCache.attend`."""
-        queries = _segments(q, self.layout)
+        queries = self.order.split(q)
         k, v = self.model.layer_text_kv(layer, self.context)
         outputs: list[tuple[Tensor, ...]] = []
-        for block in range(self.layout.blocks):
-            rows = self.layout.segments_of(block)
+        for block in range(self.order.blocks):
+            rows = self.order.segments_of(block)
             prompt = self.prompts[:, block]
             out = self.attention(torch.cat([queries[row] for row in rows], dim=1), k[prompt], v[prompt])
             outputs.append(out.chunk(len(rows), dim=1))
-        return self.layout.join(outputs)
+        return self.order.join(outputs)
 
 
 def _forward(
     model: CausalWan,
-    layout: _Layout,
+    own: SegmentOrder,
+    kv: _BlockCausal,
     x: Tensor,
     t: Tensor,
     text: Tensor,
@@ -244,16 +197,16 @@ def _forward(
     positions: Tensor,
     attention: Attention,
     checkpointing: bool,
-    kv_format: str | None = None,
 ) -> Tensor:
-    if prompts.shape != (x.shape[0], layout.blocks):
+    """The flow of all segments of this rank, whose order is `own`."""
+    if prompts.shape != (x.shape[0], own.blocks):
         raise ValueError(
-            f"prompts of shape {tuple(prompts.shape)} must have the shape {(x.shape[0], layout.blocks)}: "
+            f"prompts of shape {tuple(prompts.shape)} must have the shape {(x.shape[0], own.blocks)}: "
             "a row of `text` for each film and block"
         )
-    text_kv = _BlockText(layout, model, model.embed_text(text), prompts, attention)
+    text_kv = _BlockText(own, model, model.embed_text(text), prompts, attention)
     run_layer = recompute_layer if checkpointing else call_layer
-    return model(x, t, text_kv, _BlockCausal(layout, attention, kv_format), positions, run_layer=run_layer)
+    return model(x, t, text_kv, kv, positions, run_layer=run_layer)
 
 
 def recompute_layer(layer: nn.Module, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:
@@ -261,22 +214,7 @@ def recompute_layer(layer: nn.Module, x: Tensor, e: Tensor, text: TextKVCache, k
     return checkpoint(layer, x, e, text, kv, rope, use_reentrant=False, preserve_rng_state=False)
 
 
-def _segments(x: Tensor, layout: _Layout) -> tuple[Tensor, ...]:
-    return x.unflatten(1, (layout.segments, -1)).unbind(1)
-
-
 def _block_count(frames: int, block_frames: int) -> int:
     if frames == 0 or frames % block_frames:
         raise ValueError(f"{frames} latent frames are not whole blocks of {block_frames}; trim the film")
     return frames // block_frames
-
-
-def _validated(history: History | None, blocks: int) -> tuple[tuple[int, ...], ...]:
-    if history is None:
-        return tuple(tuple(range(block)) for block in range(blocks))
-    if len(history) != blocks:
-        raise ValueError(f"history has {len(history)} entries, but must have one for each of the {blocks} blocks")
-    for block, seen in enumerate(history):
-        if any(not 0 <= earlier < block for earlier in seen):
-            raise ValueError(f"history of block {block} is {list(seen)}, but a block can attend to earlier blocks only")
-    return tuple(tuple(seen) for seen in history)

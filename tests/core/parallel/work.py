@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,21 @@ if "longlive" not in sys.modules:
 
 import torch
 import torch.distributed as dist
-from longlive.longlive_core.parallel import Mesh, all_gather, all_max, heads_to_tokens, make_mesh, tokens_to_heads
+from longlive.longlive_core.evaluation.recorded import RecordedRun
+from longlive.longlive_core.evaluation.verify_training import load_training_model, recorded_batch, recorded_draws
+from longlive.longlive_core.parallel import (
+    Mesh,
+    all_gather,
+    all_max,
+    all_sum,
+    heads_to_tokens,
+    make_mesh,
+    tokens_to_heads,
+)
+from longlive.longlive_core.training.ar import ar_step
+from longlive.longlive_core.training.ar_inputs import ar_inputs
+from longlive.longlive_core.training.ar_settings import ARSettings
+from longlive.longlive_core.training.schedule import TimestepTable
 from torch import Tensor
 
 
@@ -46,6 +61,21 @@ def places(_: Mesh, __: Path, sequence: int) -> tuple[int, int, int, int]:
     """Size and rank of both dimensions of a mesh whose sequences have `sequence` ranks."""
     mesh = make_mesh(sequence)
     return mesh.data.size, mesh.data.rank, mesh.sequence.size, mesh.sequence.rank
+
+
+def balanced_step(
+    mesh: Mesh, _: Path, file: Path, mask: Tensor | None, checkpointing: bool
+) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Loss and gradients of the own share of a recorded step, the flow of all, and the mean gradients of the ranks."""
+    recorded, ranks = RecordedRun.load(file), mesh.sequence
+    model, batch = load_training_model(recorded), replace(recorded_batch(recorded), mask=mask)
+    settings = ARSettings(block_frames=recorded.metadata["run"]["block_frames"], checkpointing=checkpointing)
+    with torch.enable_grad():
+        inputs = ar_inputs(batch, recorded_draws(recorded), settings, TimestepTable.shifted(settings.shift))
+        step = ar_step(model, batch, inputs, settings, ranks)
+        step.loss.backward()
+    own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+    return step.loss.detach(), step.flow, own, {name: all_sum(g, ranks) / ranks.size for name, g in own.items()}
 
 
 def main(rank: int, size: int, folder: str, task: str, inputs: tuple[Any, ...]) -> None:

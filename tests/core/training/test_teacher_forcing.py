@@ -7,12 +7,8 @@ import torch
 from longlive.longlive_core.memory import FilmKVCache, MemoryConfig
 from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.training.schedule import TimestepTable, add_noise, clean_from_flow
-from longlive.longlive_core.training.teacher_forcing import (
-    attention_mask,
-    plain_flow,
-    teacher_forced_flow,
-    window_history,
-)
+from longlive.longlive_core.training.segments import attention_mask, window_history
+from longlive.longlive_core.training.teacher_forcing import plain_flow, teacher_forced_flow
 from longlive.longlive_core.types import LatentShape
 from torch import Tensor
 
