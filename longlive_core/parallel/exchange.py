@@ -47,17 +47,43 @@ def _swapped(x: Tensor, ranks: Ranks, *, split: int, joined: int, count: int) ->
 
 
 def all_gather(x: Tensor, ranks: Ranks, dim: int, count: int) -> Tensor:
-    """The whole tensor on each rank, of each rank's own share of its `count` entries along a dimension.
+    """The whole tensor on each rank, of which each has its own of `count` entries along a dimension; see `Ranks.own`.
 
     Any dtype; without a gradient.
     """
+    return all_gather_shares(x, ranks, dim, ranks.shares(count))
+
+
+def all_gather_shares(x: Tensor, ranks: Ranks, dim: int, shares: Sequence[int]) -> Tensor:
+    """As `all_gather`, of shares of any length, in rank order."""
     if ranks.size == 1:
         return x
     shapes: list[list[int]] = []
-    for share in ranks.shares(count):
+    for share in shares:
         shapes.append(list(x.shape))
         shapes[-1][dim] = share
     return torch.cat(_exchange([x] * ranks.size, shapes, ranks), dim=dim)
+
+
+def scatter_parts(
+    parts: Sequence[Tensor] | None, shapes: Sequence[Sequence[int]], like: Tensor, ranks: Ranks
+) -> Tensor:
+    """The own part of what the first rank has; the other ranks give None. Parts may overlap in the first rank's memory.
+
+    shapes: of all parts, on every rank. like: a tensor of their dtype on the own device.
+    """
+    if ranks.rank == 0 and parts is not None:
+        if ranks.size > 1:
+            import torch.distributed as dist
+
+            for rank, part in enumerate(parts[1:], 1):
+                dist.send(part.contiguous(), group=ranks.group, group_dst=rank)
+        return parts[0]
+    import torch.distributed as dist
+
+    own = like.new_empty(*shapes[ranks.rank])
+    dist.recv(own, group=ranks.group, group_src=0)
+    return own
 
 
 def all_max(x: Tensor, ranks: Ranks) -> Tensor:

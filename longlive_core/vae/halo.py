@@ -28,16 +28,58 @@ class HaloWindow:
     video: tuple[int, int]
     drop: int
 
+    @property
+    def frames(self) -> int:
+        """How many video frames the rank encodes."""
+        return self.video[1] - self.video[0]
+
 
 def halo_window(latents: int, ranks: int, rank: int, halo: int = ENCODER_HALO) -> HaloWindow:
-    """The window of one of several ranks that share the latent frames of a clip evenly.
+    """The window of one of several ranks that share the latent frames of a clip evenly, as the reference does.
 
     Raises ValueError if they cannot.
     """
     if not 0 <= rank < ranks or latents < ranks or latents % ranks:
         raise ValueError(f"{latents} latent frames do not split evenly on {ranks} ranks, of which this is rank {rank}")
     share = latents // ranks
-    first, end = rank * share, (rank + 1) * share
+    return _window(rank * share, (rank + 1) * share, halo)
+
+
+def balanced_windows(latents: int, ranks: int, halo: int = ENCODER_HALO) -> tuple[HaloWindow, ...]:
+    """The windows of all ranks, such that the largest number of video frames that one of them encodes is the smallest.
+
+    The first rank has no halo, so it keeps more latent frames than the others. Raises ValueError for fewer latent
+    frames than ranks.
+    """
+    if latents < ranks:
+        raise ValueError(f"{latents} latent frames cannot be shared by {ranks} ranks; use {latents} ranks at most")
+    low, high = 1, video_frames(latents)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _filled(latents, ranks, halo, middle) else (middle + 1, high)
+    windows = _filled(latents, ranks, halo, low)
+    assert windows is not None  # one rank that encodes everything is within the largest limit
+    return windows
+
+
+def _filled(latents: int, ranks: int, halo: int, limit: int) -> tuple[HaloWindow, ...] | None:
+    """Windows of at most `limit` video frames, each as long as possible and of one latent frame at least.
+
+    None if they do not cover the clip.
+    """
+    windows: list[HaloWindow] = []
+    first = 0
+    for rank in range(ranks):
+        last = latents - (ranks - 1 - rank)  # the other ranks need a latent frame each
+        fitting = [end for end in range(first + 1, last + 1) if _window(first, end, halo).frames <= limit]
+        if not fitting:
+            return None
+        windows.append(_window(first, fitting[-1], halo))
+        first = fitting[-1]
+    return tuple(windows) if first == latents else None
+
+
+def _window(first: int, end: int, halo: int) -> HaloWindow:
     start = max(0, first - halo)
     # The first video frame of a clip is encoded alone. In the middle of a film it makes a latent frame of its own,
     # which is dropped; only at the start of the film it is the real first one.

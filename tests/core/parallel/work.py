@@ -32,6 +32,9 @@ from longlive.longlive_core.training.ar import ar_step
 from longlive.longlive_core.training.ar_inputs import ar_inputs
 from longlive.longlive_core.training.ar_settings import ARSettings
 from longlive.longlive_core.training.schedule import TimestepTable
+from longlive.longlive_core.types import LatentShape
+from longlive.longlive_core.vae import VAEConfig, WanVAE
+from longlive.longlive_core.vae.encode_ranks import encode_on_ranks
 from torch import Tensor
 
 
@@ -76,6 +79,19 @@ def balanced_step(
         step.loss.backward()
     own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
     return step.loss.detach(), step.flow, own, {name: all_sum(g, ranks) / ranks.size for name, g in own.items()}
+
+
+def encode(mesh: Mesh, _: Path, frames: Tensor, halo: int) -> tuple[Tensor, int]:
+    """The latents of a clip that only the first rank has, and how many latent frames this rank encoded."""
+    torch.manual_seed(0)
+    vae = WanVAE(
+        VAEConfig(dim=4, dec_dim=4, latent_channels=4, dim_mult=(1, 2, 2, 2), mean=(0.0,) * 4, std=(1.0,) * 4)
+    ).requires_grad_(False)
+    shape = LatentShape(1, 4, 2, frames.shape[1] // 16, frames.shape[2] // 16)
+    encoded: list[None] = []
+    clip = frames if mesh.sequence.rank == 0 else None
+    latents = encode_on_ranks(clip, len(frames), vae, shape, mesh.sequence, lambda: encoded.append(None), halo)
+    return latents, len(encoded)
 
 
 def main(rank: int, size: int, folder: str, task: str, inputs: tuple[Any, ...]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from longlive.longlive_core.vae import VAEConfig, WanVAE
-from longlive.longlive_core.vae.halo import ENCODER_HALO, HaloWindow, halo_window
+from longlive.longlive_core.vae.halo import ENCODER_HALO, HaloWindow, balanced_windows, halo_window
+
+from ..parallel.ranks import run_ranks
 
 
 def test_windows_of_96_latent_frames_on_4_ranks() -> None:
@@ -41,3 +45,48 @@ def test_uneven_shares_are_refused(latents: int, ranks: int, rank: int) -> None:
     """Latent frames that do not split evenly, and ranks that do not exist, raise an error."""
     with pytest.raises(ValueError, match="do not split evenly"):
         halo_window(latents, ranks, rank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_clip_that_ranks_share_is_encoded_to_the_bit(tmp_path: Path, size: int) -> None:
+    """Every rank gets the latents of the whole clip, of which the first rank alone has the frames."""
+    torch.manual_seed(1)
+    frames = torch.randint(256, (237, 16, 16, 3), dtype=torch.uint8)  # 60 latent frames
+    ((whole, _),) = run_ranks(1, "encode", tmp_path, frames, ENCODER_HALO)
+    results = run_ranks(size, "encode", tmp_path, frames, ENCODER_HALO)
+    assert all(torch.equal(latents, whole) for latents, _ in results)
+    counts = [count for _, count in results]
+    assert max(counts) <= 1.1 * sum(counts) / size
+
+
+@pytest.mark.slow
+def test_a_shorter_halo_changes_the_first_latent_frames_of_a_rank(tmp_path: Path) -> None:
+    """What a rank keeps begins with an error, which is that of a lost past, and ends without one."""
+    torch.manual_seed(1)
+    frames = torch.randint(256, (237, 16, 16, 3), dtype=torch.uint8)
+    ((whole, _),) = run_ranks(1, "encode", tmp_path, frames, 8)
+    latents, _ = run_ranks(2, "encode", tmp_path, frames, 8)[1]
+    first = balanced_windows(60, 2, 8)[1].keep[0]
+    assert torch.equal(latents[:, :, :first], whole[:, :, :first])
+    assert not torch.equal(latents[:, :, first], whole[:, :, first])
+    assert torch.equal(latents[:, :, first + 20 :], whole[:, :, first + 20 :])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4, 8])
+@pytest.mark.parametrize("latents", [32, 64, 96, 100, 384])
+def test_no_rank_encodes_much_more_than_the_mean(latents: int, ranks: int) -> None:
+    """Windows cover the clip in order, and the longest is at most a tenth above their mean."""
+    windows = balanced_windows(latents, ranks)
+    assert [window.keep[0] for window in windows[1:]] == [window.keep[1] for window in windows[:-1]]
+    assert windows[0].keep[0] == 0 and windows[-1].keep[1] == latents
+    longest, mean = max(window.frames for window in windows), sum(window.frames for window in windows) / ranks
+    assert longest <= 1.1 * mean
+    if latents % ranks == 0:
+        assert longest <= max(halo_window(latents, ranks, rank).frames for rank in range(ranks))
+
+
+def test_more_ranks_than_latent_frames_are_refused() -> None:
+    """A clip of fewer latent frames than ranks has no share for each of them."""
+    with pytest.raises(ValueError, match="3 latent frames cannot be shared by 4 ranks; use 3 ranks at most"):
+        balanced_windows(3, 4)
