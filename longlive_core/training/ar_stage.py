@@ -13,6 +13,7 @@ from torch import nn
 
 from ..model import CausalWan
 from ..model.nvfp4_training import train_in_nvfp4
+from ..parallel import ALONE, Ranks, all_sum
 from .ar import ar_step, step_errors
 from .ar_inputs import ARBatch, ar_inputs, random_draws
 from .ar_settings import ARSettings
@@ -37,7 +38,8 @@ class ARStage:
 
     model: its parameters that require gradients are trained. train, validation: where batches come from; every
     validation uses the same `validation_batches` batches and noise, without errors. module: what is trained, if that is
-    more than the model, such as the model and its text encoder. origins: the base and the data. With `settings.nvfp4`
+    more than the model, such as the model and its text encoder. origins: the base and the data. ranks: processes that
+    share each film; all have the same seed and data, and a loss is that of the own share. With `settings.nvfp4`
     the linear layers of the model's blocks train in NVFP4; see `train_in_nvfp4` for the errors that this raises.
 
     The errors of a step are stored when the next step begins. So the parts of one step do not depend on each other, and
@@ -58,7 +60,9 @@ class ARStage:
         validation_batches: int = 8,
         module: nn.Module | None = None,
         origins: Mapping[str, Origin] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.model, self.train, self.settings, self.seed = model, train, settings, seed
         self.validation, self.validation_batches = validation, validation_batches
         self.origins = {} if origins is None else origins
@@ -81,7 +85,7 @@ class ARStage:
         batch = self.train.batch(numpy_rng)
         draws = random_draws(batch, self.settings, self.table, generator)
         inputs = ar_inputs(batch, draws, self.settings, self.table, self.buffers, python_rng)
-        result = ar_step(self.model, batch, inputs, self.settings)
+        result = ar_step(self.model, batch, inputs, self.settings, self.ranks)
         figures: dict[str, float] = {}
         if self.buffers is not None:
             figures = {"stored errors": float(len(self.buffers.latent)), "injections": float(len(inputs.injections))}
@@ -102,7 +106,8 @@ class ARStage:
                 batch = self.validation.batch(numpy_rng)
                 draws = random_draws(batch, self.settings, self.table, generator)
                 inputs = ar_inputs(batch, draws, self.settings, self.table)
-                losses.append(float(ar_step(self.model, batch, inputs, self.settings).loss))
+                loss = ar_step(self.model, batch, inputs, self.settings, self.ranks).loss
+                losses.append(float(all_sum(loss, self.ranks)) / self.ranks.size)
         return {"validation": sum(losses) / len(losses)}
 
     def state_dict(self) -> dict[str, Any]:

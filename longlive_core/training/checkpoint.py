@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from ..units import MB, format_bytes
+from .workers import ALONE, Workers
 
 FORMAT = "longlive-training-1"
 STATE_FILE = "state.json"
@@ -55,11 +56,13 @@ class BadCheckpointError(ValueError):
 class Checkpoints:
     """The checkpoints of one run in `folder`; the newest `keep` of them are kept.
 
-    notes: what was found and passed over, such as a damaged checkpoint.
+    writers: the processes that write a checkpoint together, each its shards of the tensors; a checkpoint is read whole
+    by any number of them. notes: what was found and passed over, such as a damaged checkpoint.
     """
 
     folder: Path
     keep: int = 2
+    writers: Workers = ALONE
     notes: list[str] = field(default_factory=list[str])
 
     def places(self) -> list[Place]:
@@ -100,22 +103,35 @@ class Checkpoints:
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         partial = target.with_name(target.name + PARTIAL)
         with disk_errors(target, size):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._remove_partials()
-            check_space(target, size)
             try:
-                _write(partial, tree, tensors)
-                if target.exists():
-                    _remove(target)
-                os.replace(partial, target)
-                _synchronise(self.folder)
+                self.writers.call_in_first(lambda: self._begin(partial, size))
+                with _quiet():
+                    save(tensors, storage_writer=FileSystemWriter(partial), no_dist=self.writers.count == 1)
+                self.writers.call_in_first(lambda: self._finish(partial, tree, place))
             except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
+                if self.writers.first:
+                    shutil.rmtree(partial, ignore_errors=True)
                 raise
-            older = [other for other in self.places() if other < place]
-            for other in older[: max(0, len(older) - self.keep + 1)]:
-                _remove(self.path(other))
         return target
+
+    def _begin(self, partial: Path, size: int) -> None:
+        """Makes the directory that a checkpoint is written to. Raises OSError if the disk has too little space."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_partials()
+        check_space(partial, size)
+        partial.mkdir()
+
+    def _finish(self, partial: Path, tree: Any, place: Place) -> None:  # noqa: ANN401
+        """Completes a directory that has all tensors, gives it its name, and removes the oldest checkpoints."""
+        _write_header(partial, tree)
+        target = self.path(place)
+        if target.exists():
+            _remove(target)
+        os.replace(partial, target)
+        _synchronise(self.folder)
+        older = [other for other in self.places() if other < place]
+        for other in older[: max(0, len(older) - self.keep + 1)]:
+            _remove(self.path(other))
 
     def _remove_partials(self) -> None:
         for path in self.folder.glob(f"{PREFIX}*{PARTIAL}"):
@@ -171,10 +187,7 @@ def disk_errors(path: Path, size: int) -> Generator[None, None, None]:
         ) from error
 
 
-def _write(folder: Path, tree: Any, tensors: dict[str, Tensor]) -> None:  # noqa: ANN401
-    folder.mkdir()
-    with _quiet():
-        save(tensors, storage_writer=FileSystemWriter(folder), no_dist=True)
+def _write_header(folder: Path, tree: Any) -> None:  # noqa: ANN401
     files = {path.name: [path.stat().st_size, _digest(path)] for path in sorted(folder.iterdir())}
     with (folder / STATE_FILE).open("w", encoding="utf-8") as file:
         json.dump({"format": FORMAT, "files": files, "tree": tree}, file)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .sharding import shard_like
 from .stage import OptimiserSettings
 
 MUON_MOMENTUM = 0.95
@@ -71,7 +72,9 @@ class Optimiser:
             raise ValueError(f"the checkpoint is of the optimiser {saved}, not {own}: set or unset 'muon_lr' as before")
         for name, (optimiser, _) in self._optimisers.items():
             # Settings of the optimiser are those of this run.
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": states[name]})
+            own = [p for group in optimiser.param_groups for p in group["params"]]
+            state = {i: {k: shard_like(v, own[i]) for k, v in moments.items()} for i, moments in states[name].items()}
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 
 class WeightAverage:
@@ -105,7 +108,7 @@ class WeightAverage:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Replaces the averaged weights. Raises KeyError if one is missing."""
         for name, value in self.weights.items():
-            value.copy_(state[name])
+            value.copy_(shard_like(state[name], value))
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .optim import Optimiser, WeightAverage, lr_scale, trainable
+from .sharding import reshard, shard_like
 from .stage import Trained
 
 
@@ -65,6 +66,7 @@ class TrainedPart:
         try:
             yield
         finally:
+            reshard(self.module)
             for p, value in zip(self.weights.values(), own, strict=True):
                 p.data.copy_(value)
 
@@ -88,7 +90,7 @@ class TrainedPart:
         if fault := _difference(saved["weights"], weights):
             raise ValueError(f"the checkpoints in {where} are of another model: '{self.name}' {fault}")
         for name, p in weights.items():
-            p.copy_(saved["weights"][name])
+            p.copy_(shard_like(saved["weights"][name], p))
             gradient = saved["gradients"].get(name)
             p.grad = None if gradient is None else gradient.to(p.device)
         self._optimiser.load_state_dict(saved["optimiser"])

@@ -18,6 +18,7 @@ from .checkpoint import Checkpoints, Place, check_space, disk_errors
 from .layer_stops import StoppedInPart, stops_at_layers
 from .log import PACE_STEPS, PLOT_FILE, TrainingLog, TrainingProgress, save_plot
 from .optim import WeightAverage
+from .sharding import norm_of, shard
 from .stage import Origin, Stage
 from .trained_part import TrainedPart
 from .trainer_settings import TrainerSettings
@@ -63,11 +64,14 @@ class Trainer:
         self.stage, self.settings, self.folder = stage, settings, folder
         self.on_progress, self.should_stop = on_progress, should_stop
         self.workers = workers
-        if settings.accumulation % workers.count:
+        if settings.accumulation % workers.groups:
             raise ValueError(
-                f"{workers.count} processes cannot share {settings.accumulation} parts of a batch evenly; "
+                f"{workers.groups} processes cannot share {settings.accumulation} parts of a batch evenly; "
                 "use a number of processes that divides it"
             )
+        self._sharded = settings.shard and workers.count > 1
+        if self._sharded:
+            shard(stage, workers)
         if stop_in_parts and (settings.accumulation > 1 or workers.count > 1):
             raise ValueError(
                 f"with {settings.accumulation} parts of a batch in {workers.count} processes a run stops between parts "
@@ -79,7 +83,8 @@ class Trainer:
         self._position = _Position()
         self._saved: Place | None = None
         self._plotted = time.monotonic()
-        self._checkpoints = Checkpoints(folder / CHECKPOINTS, settings.keep)
+        writers = workers if self._sharded else ALONE
+        self._checkpoints = Checkpoints(folder / CHECKPOINTS, settings.keep, writers)
         self._log = TrainingLog(folder)
         self._resume()
         self._check_space()
@@ -110,20 +115,18 @@ class Trainer:
                 if not self._stop_in_parts:
                     self._plot()
                 return False
-            line = self.workers.sum_figures(self._position.line)
+            line = self.workers.sum_figures(self._position.line) | self._position.updates
             self.step, self._position = self.step + 1, _Position()
+            line |= self._validation()
             if not self.workers.first:
+                if self._sharded and self._save_is_due:
+                    self._save()
                 continue
-            if self.settings.validate_every and self.step % self.settings.validate_every == 0:
-                with torch.no_grad(), ExitStack() as averaged, self._autocast():
-                    for part in self._parts.values():
-                        averaged.enter_context(part.averaged())
-                    line |= {f"validation.{k}": v for k, v in self.stage.validation_loss(self.step - 1).items()}
             start, end = end, time.monotonic()  # with the checkpoint of the step before
             pace.append(end - start)
             self._log.append({"step": self.step, "steps": self.settings.steps, "seconds": round(pace[-1], 4), **line})
             losses |= {name: line[f"{name}.loss"] for name in self._parts if f"{name}.loss" in line}
-            if self.step % self.settings.save_every == 0 or self.step == self.settings.steps:
+            if self._save_is_due:
                 self._save()
                 if time.monotonic() - self._plotted > PLOT_SECONDS:
                     self._plot()
@@ -131,6 +134,21 @@ class Trainer:
                 self.on_progress(TrainingProgress(self.step, self.settings.steps, dict(losses), sum(pace) / len(pace)))
         self._plot()
         return True
+
+    def _validation(self) -> dict[str, float]:
+        """The validation losses, where they are due; of processes that need each other for them, in all."""
+        together = self._sharded or self.workers.sequence.size > 1
+        due = self.settings.validate_every and self.step % self.settings.validate_every == 0
+        if not due or not (together or self.workers.first):
+            return {}
+        with torch.no_grad(), ExitStack() as averaged, self._autocast():
+            for part in self._parts.values():
+                averaged.enter_context(part.averaged())
+            return {f"validation.{k}": v for k, v in self.stage.validation_loss(self.step - 1).items()}
+
+    @property
+    def _save_is_due(self) -> bool:
+        return self.step % self.settings.save_every == 0 or self.step == self.settings.steps
 
     def _finish_step(self) -> bool:
         """Runs the parts and updates of a step from `_position` on; returns False if it was stopped before its end."""
@@ -185,14 +203,14 @@ class Trainer:
     def _update(self, trained: TrainedPart) -> None:
         """Clips the gradient and updates weights and their average."""
         parameters = trained.weights.values()
-        self.workers.sum_gradients(parameters)
-        norm = float(nn.utils.clip_grad_norm_(parameters, trained.settings.max_norm))
+        if not self._sharded:
+            self.workers.sum_gradients(parameters)
+        norm = norm_of(nn.utils.clip_grad_norm_(parameters, trained.settings.max_norm))
         if not math.isfinite(norm):
             batch = ", ".join(filter(None, self._position.batches))
             raise self._not_finite(trained, f"gradient norm is {norm}", batch)
         lr = trained.update(self.step, self.settings.steps)
-        if self.workers.first:
-            self._position.line |= {f"{trained.name}.norm": norm, f"{trained.name}.lr": lr}
+        self._position.updates |= {f"{trained.name}.norm": norm, f"{trained.name}.lr": lr}
         self._position.batches.clear()
 
     def _not_finite(self, trained: TrainedPart, what: str, batch: str) -> NotFiniteLossError:
@@ -211,7 +229,7 @@ class Trainer:
 
     def _save(self) -> None:
         place = self._place
-        if place == self._saved or not self.workers.first:
+        if place == self._saved or not (self._sharded or self.workers.first):
             return
         state = {
             "stage": self.stage.name,
@@ -280,7 +298,7 @@ class Trainer:
 @dataclass
 class _Position:
     """The place within a step: the index of the trained part among those due, the next gradient-accumulation part, the
-    line of the log so far, and the batches since the last update.
+    own line of the log so far, the norms and learning rates of updates, and the batches since the last update.
 
     It is part of a checkpoint, because a stage may have changed its state in the parts that are done.
     """
@@ -288,4 +306,5 @@ class _Position:
     trained: int = 0
     part: int = 0
     line: dict[str, float] = field(default_factory=dict[str, float])
+    updates: dict[str, float] = field(default_factory=dict[str, float])
     batches: list[str] = field(default_factory=list[str])

@@ -17,7 +17,8 @@ class TrainerSettings:
     steps: number of steps of the whole run. seed: with the step it decides all random numbers. accumulation: parts of a
     batch whose gradients are averaged before an update. precision: of the forward pass; weights and optimiser are
     always float32. save_every: steps between checkpoints. keep: number of newest checkpoints to keep. validate_every:
-    steps between validation losses; 0 is never. Raises ValueError for a value out of range.
+    steps between validation losses; 0 is never. shard: each process of a run keeps its share of weights, moments and
+    average only, and writes it to checkpoints itself. Raises ValueError for a value out of range.
     """
 
     steps: Annotated[int, Setting(at_least=1, example=600)]
@@ -27,6 +28,7 @@ class TrainerSettings:
     save_every: Annotated[int, Setting(at_least=1)] = 100
     keep: Annotated[int, Setting(at_least=1)] = 2
     validate_every: Annotated[int, Setting(at_least=0)] = 0
+    shard: bool = False
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -20,32 +20,49 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..parallel import ALONE as ONE_RANK
+from ..parallel import Ranks
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Workers:
-    """One of `count` processes that train together, the one with number `rank`. The first one writes all files."""
+    """One of `count` processes that train together, the one with number `rank`. The first one writes all files.
+
+    sequence: the processes that share each part of a batch with this one, neighbours by rank. The groups of such
+    processes have different parts.
+    """
 
     rank: int = 0
     count: int = 1
+    sequence: Ranks = ONE_RANK
 
     @property
     def first(self) -> bool:
         """Whether this process writes checkpoints and log."""
         return self.rank == 0
 
+    @property
+    def groups(self) -> int:
+        """How many groups of processes share the parts of a batch."""
+        return self.count // self.sequence.size
+
     def takes(self, part: int) -> bool:
         """Whether a part of a batch is this process's."""
-        return part % self.count == self.rank
+        return part % self.groups == self.rank // self.sequence.size
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces each gradient by its sum over all processes; a missing gradient counts as zero."""
+        """Replaces each gradient by its sum over the groups, and its mean over the ranks of a sequence.
+
+        A missing gradient counts as zero.
+        """
         if self.count == 1:
             return
         parameters = list(parameters)
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
         dist.all_reduce(flat)
+        flat /= self.sequence.size
         for p, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             p.grad = gradient.view_as(p)
 
@@ -58,13 +75,28 @@ class Workers:
         return bool(votes)
 
     def sum_figures(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Sums figures by name over all processes."""
+        """Sums figures by name over the groups; of the ranks of a sequence they are averaged."""
         if self.count == 1:
             return dict(figures)
         gathered: list[dict[str, float]] = [{} for _ in range(self.count)]
         dist.all_gather_object(gathered, dict(figures))
         names = dict.fromkeys(name for one in gathered for name in one)
-        return {name: sum(one.get(name, 0.0) for one in gathered) for name in names}
+        return {name: sum(one.get(name, 0.0) for one in gathered) / self.sequence.size for name in names}
+
+    def call_in_first(self, call: Callable[[], None]) -> None:
+        """Calls in the first process only, while the others wait. An error of the call is raised in all of them."""
+        if self.count == 1:
+            return call()
+        errors: list[Exception | None] = [None]
+        if self.first:
+            try:
+                call()
+            except Exception as error:
+                errors[0] = error
+        dist.broadcast_object_list(errors, src=0)
+        if errors[0] is not None:
+            raise errors[0]
+        return None
 
 
 ALONE = Workers()

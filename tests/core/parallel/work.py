@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 import traceback
 from dataclasses import replace
@@ -94,14 +95,18 @@ def encode(mesh: Mesh, _: Path, frames: Tensor, halo: int) -> tuple[Tensor, int]
     return latents, len(encoded)
 
 
-def main(rank: int, size: int, folder: str, task: str, inputs: tuple[Any, ...]) -> None:
-    """Joins the other ranks, runs the task and stores its result, or the traceback of its error."""
+def main(rank: int, size: int, folder: str, task: str, inputs: tuple[Any, ...], file: str | None) -> None:
+    """Joins the other ranks, runs the task and stores its result, or the traceback of its error.
+
+    file: of the task; None is this one.
+    """
     torch.set_num_threads(1)
     path = Path(folder)
     try:
         store = f"file://{path}/store"
         dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=timedelta(seconds=120))
-        result = globals()[task](make_mesh(size), path, *inputs)
+        tasks = globals() if file is None else runpy.run_path(file)
+        result = tasks[task](make_mesh(size), path, *inputs)
         torch.save(result, path / f"{rank}.result")
         dist.barrier()
     except BaseException:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from longlive.longlive_core.evaluation.recorded import RecordedRun, relative_error
-from longlive.longlive_core.parallel import Ranks
+from longlive.longlive_core.parallel import Mesh, Ranks
+from longlive.longlive_core.training.log import TrainingLog
 from longlive.longlive_core.training.segments import SegmentOrder, attention_mask
 from longlive.longlive_core.training.teacher_forcing import teacher_forced_flow
 from torch import Tensor
 
 from ..conftest import Tiny
-from ..parallel.ranks import run_ranks
+from ..parallel.ranks import run_ranks, start_ranks
+from .toy_ar import train
 
 FRAMES, BLOCK = 8, 2
 
@@ -96,3 +100,75 @@ def test_what_ranks_cannot_share_is_refused(tiny: Tiny) -> None:
             kv_format="nvfp4",
             ranks=Ranks(2),
         )
+
+
+TOY = Path(__file__).with_name("toy_ar.py")
+
+
+def trained(size: int, folder: Path, run: Path, sequence: int, steps: int, shard: bool) -> dict[str, Tensor]:
+    """The weights of a toy run, which are the same on all ranks."""
+    results = run_ranks(size, "train", folder, run, sequence, steps, shard, file=TOY)
+    for other in results[1:]:
+        assert all(torch.equal(other[name], value) for name, value in results[0].items())
+    return results[0]
+
+
+def difference(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """The largest relative error of a weight."""
+    assert weights.keys() == expected.keys()
+    return max(relative_error(weights[name], value) for name, value in expected.items())
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    """The folder and the weights of a toy run of one process."""
+    folder = tmp_path_factory.mktemp("one")
+    return folder, train(Mesh(), folder, folder / "run", 1, 4, False)
+
+
+@pytest.mark.slow
+def test_a_run_of_several_ranks_trains_the_weights_of_one(tmp_path: Path, one: tuple[Path, dict[str, Tensor]]) -> None:
+    """Two ranks a film, or two groups of them, sharded: weights, averages and losses are those of one process."""
+    folder, weights = one
+    for name, size, sequence, shard in (("two", 2, 2, False), ("four", 4, 2, True)):
+        (tmp_path / name).mkdir()
+        assert (
+            difference(trained(size, tmp_path / name, tmp_path / name / "run", sequence, 4, shard), weights) <= 1e-5
+        ), name
+        for line, expected in zip(
+            TrainingLog(tmp_path / name / "run").lines(), TrainingLog(folder / "run").lines(), strict=True
+        ):
+            assert line.keys() == expected.keys()
+            for key in line.keys() & {"model.loss", "model.norm", "validation.validation"}:
+                assert line[key] == pytest.approx(expected[key], rel=1e-5), (name, key)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_goes_on_with_another_number_of_ranks(
+    tmp_path: Path, one: tuple[Path, dict[str, Tensor]]
+) -> None:
+    """Stopped after two steps on four ranks, a run goes on with two, and with one, and ends in the same weights."""
+    trained(4, tmp_path, tmp_path / "run", 4, 2, True)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    assert difference(trained(2, tmp_path, tmp_path / "copy", 2, 4, True), one[1]) <= 1e-5
+    assert difference(train(Mesh(), tmp_path, tmp_path / "run", 1, 4, False), one[1]) <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.linux
+@pytest.mark.parametrize("kill_at", [0, 5])
+def test_a_rank_that_is_killed_ends_the_others(
+    tmp_path: Path, one: tuple[Path, dict[str, Tensor]], kill_at: int
+) -> None:
+    """Killed at any batch, a rank takes the others with it in seconds; the run goes on and ends in the same weights."""
+    ranks = start_ranks(2, "train", tmp_path, tmp_path / "run", 2, 4, True, kill_at, file=TOY)
+    try:
+        ranks[1].join(60)
+        assert ranks[1].exitcode == -signal.SIGKILL
+        ranks[0].join(10)
+        assert ranks[0].exitcode == 1, "the other rank waits for a dead one"
+    finally:
+        for process in ranks:
+            process.kill()
+    (tmp_path / "again").mkdir()
+    assert difference(trained(2, tmp_path / "again", tmp_path / "run", 2, 4, True), one[1]) <= 1e-5
