@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -71,4 +70,4 @@ def norm_of(gradients: Tensor) -> float:
 
 
 def _whole(value: Tensor) -> Tensor:
-    return cast(Tensor, value.full_tensor()) if isinstance(value, DTensor) else value
+    return value.full_tensor() if isinstance(value, DTensor) else value
