@@ -16,7 +16,21 @@ if "longlive" not in sys.modules:
 
 import torch
 import torch.distributed as dist
-from longlive.longlive_core.parallel import Mesh, all_gather, all_max, heads_to_tokens, make_mesh, tokens_to_heads
+from longlive.longlive_core.evaluation.recorded import RecordedRun
+from longlive.longlive_core.evaluation.replay import ReplayResult, load_model, regenerate
+from longlive.longlive_core.model.attention import torch_attention
+from longlive.longlive_core.parallel import (
+    Leader,
+    Mesh,
+    Ranks,
+    all_gather,
+    all_max,
+    follow,
+    heads_to_tokens,
+    make_mesh,
+    tokens_to_heads,
+)
+from longlive.longlive_core.sampling import LedModel, RankModel
 from torch import Tensor
 
 
@@ -46,6 +60,27 @@ def places(_: Mesh, __: Path, sequence: int) -> tuple[int, int, int, int]:
     """Size and rank of both dimensions of a mesh whose sequences have `sequence` ranks."""
     mesh = make_mesh(sequence)
     return mesh.data.size, mesh.data.rank, mesh.sequence.size, mesh.sequence.rank
+
+
+def recorded_model(_: Ranks, path: Path) -> RankModel:
+    """The model of a recorded run."""
+    return RankModel(load_model(RecordedRun.load(path)), torch_attention)
+
+
+def replay(mesh: Mesh, _: Path, paths: list[Path], replayed: bool) -> list[ReplayResult]:
+    """Generates recorded films again, led by rank 0, whose results these are."""
+    ranks = mesh.sequence
+    if ranks.rank:
+        follow(ranks)
+        return []
+    leader, results = Leader(ranks), list[ReplayResult]()
+    for path in paths:
+        recorded = RecordedRun.load(path)
+        size = tuple(recorded.tensors["noise"].shape[-2:])
+        led = LedModel(leader, size, recorded_model(ranks, path), recorded_model, path)
+        results.append(regenerate(recorded, replay=replayed, led=led))
+    leader.stop()
+    return results
 
 
 def main(rank: int, size: int, folder: str, task: str, inputs: tuple[Any, ...]) -> None:
