@@ -22,6 +22,9 @@ from .ranks import Ranks
 
 T = TypeVar("T")
 
+_INSIDE = 2**20
+"""Bytes of a tensor on the CPU that goes with the message: one small broadcast more costs as much as a whole one."""
+
 
 class RankError(RuntimeError):
     """The ranks cannot go on together: one of them failed or is gone. What rank 0 has stored stays as it is."""
@@ -29,11 +32,15 @@ class RankError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class _SentTensor:
-    """A tensor that is broadcast after the message. on_host: whether it is on the CPU in every rank."""
+    """A tensor whose bytes are in the message or, if that is None, are broadcast after it.
+
+    on_host: whether it is on the CPU in every rank.
+    """
 
     shape: torch.Size
     dtype: torch.dtype
     on_host: bool
+    inside: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ class Leader:
 
         dist.broadcast_object_list([message], group=self.ranks.group, device=torch.device("cpu"), group_src=0)
         for argument in arguments:
-            if isinstance(argument, Tensor):
+            if isinstance(argument, Tensor) and not _goes_inside(argument):
                 _broadcast(argument.contiguous(), self.ranks)
 
 
@@ -146,8 +153,13 @@ def _encoded(argument: Any, numbers: dict[int, int]) -> Any:  # noqa: ANN401
     if id(argument) in numbers:
         return _Kept(numbers[id(argument)])
     if isinstance(argument, Tensor):
-        return _SentTensor(argument.shape, argument.dtype, argument.device.type == "cpu")
+        inside = _as_bytes(argument.contiguous()).numpy().tobytes() if _goes_inside(argument) else None
+        return _SentTensor(argument.shape, argument.dtype, argument.device.type == "cpu", inside)
     return argument
+
+
+def _goes_inside(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.numel() * tensor.itemsize <= _INSIDE
 
 
 def _decoded(argument: Any, kept: dict[int, Any], ranks: Ranks) -> Any:  # noqa: ANN401
@@ -155,7 +167,10 @@ def _decoded(argument: Any, kept: dict[int, Any], ranks: Ranks) -> Any:  # noqa:
         return kept[argument.number]
     if isinstance(argument, _SentTensor):
         tensor = torch.empty(argument.shape, dtype=argument.dtype, device="cpu" if argument.on_host else ranks.device)
-        _broadcast(tensor, ranks)
+        if argument.inside is None:
+            _broadcast(tensor, ranks)
+        elif argument.inside:
+            _as_bytes(tensor).copy_(torch.frombuffer(bytearray(argument.inside), dtype=torch.uint8))
         return tensor
     return argument
 
@@ -164,5 +179,9 @@ def _broadcast(tensor: Tensor, ranks: Ranks) -> None:
     """Sends a contiguous tensor of rank 0 to the others, in place, as bytes: gloo does not know every dtype."""
     import torch.distributed as dist
 
-    if tensor.numel():
-        dist.broadcast(tensor.view(-1).view(torch.uint8), group=ranks.group, group_src=0)
+    dist.broadcast(_as_bytes(tensor), group=ranks.group, group_src=0)
+
+
+def _as_bytes(tensor: Tensor) -> Tensor:
+    """A view of a contiguous tensor, `[bytes]`."""
+    return tensor.view(-1).view(torch.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,10 @@ import torch
 import torch.distributed as dist
 from longlive.longlive_core.evaluation.recorded import RecordedRun
 from longlive.longlive_core.evaluation.replay import ReplayResult, load_model, regenerate
+from longlive.longlive_core.film.sampler_settings import SamplerSettings
+from longlive.longlive_core.memory import MemoryConfig
+from longlive.longlive_core.mini import Mini, load_mini
+from longlive.longlive_core.mini.config import LATENT_SIZE
 from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.parallel import (
     Leader,
@@ -30,8 +35,15 @@ from longlive.longlive_core.parallel import (
     make_mesh,
     tokens_to_heads,
 )
-from longlive.longlive_core.sampling import LedModel, RankModel
+from longlive.longlive_core.sampling import LedModel, RankModel, Snapshot
+from longlive.longlive_core.script import ShotScript
+from longlive.longlive_core.types import BLOCK_FRAMES, FPS
 from torch import Tensor
+
+
+SCRIPT = """Shot 1 (2 blocks): a large red circle moves right on a plain blue background
+---
+Shot 2 (2 blocks): the circle moves left on a plain blue background"""
 
 
 def exchange(mesh: Mesh, _: Path, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,6 +91,47 @@ def replay(mesh: Mesh, _: Path, paths: list[Path], replayed: bool) -> list[Repla
         size = tuple(recorded.tensors["noise"].shape[-2:])
         led = LedModel(leader, size, recorded_model(ranks, path), recorded_model, path)
         results.append(regenerate(recorded, replay=replayed, led=led))
+    leader.stop()
+    return results
+
+
+def mini_model(ranks: Ranks, mini: Mini | None = None) -> RankModel:
+    """The embedded model."""
+    del ranks
+    return RankModel((mini or load_mini()).model, torch_attention)
+
+
+def films(mesh: Mesh, folder: Path, made: list[dict[str, Any]], resumed: list[str]) -> dict[str, Any]:
+    """Films of the embedded model by name, with their snapshots, and the bytes that rank 0 sent for each.
+
+    made: settings of films, each with its name. A snapshot before block 2 is at NAME.snapshot beside `folder`; the films
+    named in `resumed` continue from there.
+    """
+    ranks, results = mesh.sequence, dict[str, Any]()
+    if ranks.rank:
+        follow(ranks)
+        return {}
+    leader, mini = Leader(ranks), load_mini()
+    plan = ShotScript.parse(SCRIPT).plan(FPS, BLOCK_FRAMES)
+    for settings in made:
+        name = settings.pop("name")
+        resume = name in resumed
+        memory = MemoryConfig(**settings.pop("memory"))
+        sampler = SamplerSettings(LATENT_SIZE, memory, **settings)
+        led = None
+        if ranks.size > 1:
+            led = LedModel(leader, LATENT_SIZE, mini_model(ranks, mini), mini_model)
+        before = replace(ranks.traffic)
+        generation = sampler.start(led or mini.model, mini.encode_text, plan, pools=led, attention=torch_attention)
+        path, blocks = folder.parent / f"{name}.snapshot", list[Tensor]()
+        if resume:
+            generation.restore(Snapshot.load(path))
+        while (block := next(generation, None)) is not None:
+            blocks.append(block.latents)
+            if block.index == 1 and not resume:
+                generation.snapshot().save(folder / path.name)
+        sent = ranks.traffic.sent - before.sent, ranks.traffic.exchanges - before.exchanges
+        results[name] = (torch.cat(blocks, dim=2), sent)
     leader.stop()
     return results
 
