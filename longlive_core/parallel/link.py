@@ -65,8 +65,9 @@ class Leader:
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
-        # A reason why the ranks are no longer in step.
-        self.broken: str | None = None
+        # The error of a call, and whether one is under way: after either the ranks are no longer in step.
+        self.failure: str | None = None
+        self._is_calling = False
         self._kept, self._next = dict[int, weakref.ref[Any]](), 0
 
     def call(self, work: Callable[..., T], *arguments: Any) -> T:  # noqa: ANN401
@@ -90,27 +91,27 @@ class Leader:
 
     def stop(self) -> None:
         """Ends `follow` on the other ranks, unless they are no longer in step."""
-        if self.broken is None:
+        if self.failure is None and not self._is_calling:
             self._send(_Message(None, (), False, ()), ())
-            self.broken = "they were stopped"
+            self.failure = "they were stopped"
 
     def _together(self, work: Callable[..., T], arguments: tuple[Any, ...], own: T | None, *, keep: bool) -> T:
-        if self.broken is not None:
-            raise RankError(f"the {self.ranks.size} ranks no longer work together: {self.broken}")
+        if self.failure is not None or self._is_calling:
+            why = self.failure or "a call was interrupted"
+            raise RankError(f"the {self.ranks.size} ranks no longer work together: {why}")
         dropped = tuple(number for number, thing in self._kept.items() if thing() is None)
         for number in dropped:
             del self._kept[number]
         numbers = {id(thing()): number for number, thing in self._kept.items()}
         message = _Message(work, tuple(_encoded(argument, numbers) for argument in arguments), keep, dropped)
-        # Set before: an interrupt in the middle leaves the others waiting.
-        self.broken = "a call was interrupted"
+        self._is_calling = True
         try:
             self._send(message, arguments)
             result = work(self.ranks, *arguments) if own is None else own
         except Exception as error:
-            self.broken = " ".join(str(error).split()) or type(error).__name__
-            raise RankError(f"rank 0 of {self.ranks.size} cannot go on: {self.broken}") from error
-        self.broken = None
+            self.failure = " ".join(str(error).split()) or type(error).__name__
+            raise RankError(f"rank 0 of {self.ranks.size} cannot go on: {self.failure}") from error
+        self._is_calling = False
         return result
 
     def _send(self, message: _Message, arguments: tuple[Any, ...]) -> None:

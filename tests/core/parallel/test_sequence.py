@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from longlive.longlive_core.evaluation.recorded import REFERENCE_RUNS, RecordedRun, golden_folder
-from longlive.longlive_core.evaluation.replay import ReplayResult, regenerate
+from longlive.longlive_core.evaluation.replay import ReplayResult
 
 from .ranks import run_ranks
 

@@ -40,7 +40,6 @@ from longlive.longlive_core.script import ShotScript
 from longlive.longlive_core.types import BLOCK_FRAMES, FPS
 from torch import Tensor
 
-
 SCRIPT = """Shot 1 (2 blocks): a large red circle moves right on a plain blue background
 ---
 Shot 2 (2 blocks): the circle moves left on a plain blue background"""
@@ -104,8 +103,8 @@ def mini_model(ranks: Ranks, mini: Mini | None = None) -> RankModel:
 def films(mesh: Mesh, folder: Path, made: list[dict[str, Any]], resumed: list[str]) -> dict[str, Any]:
     """Films of the embedded model by name, with their snapshots, and the bytes that rank 0 sent for each.
 
-    made: settings of films, each with its name. A snapshot before block 2 is at NAME.snapshot beside `folder`; the films
-    named in `resumed` continue from there.
+    made: settings of films, each with its name. A film named in `resumed` continues from NAME.snapshot beside `folder`;
+    the others write it into `folder`, before block 2.
     """
     ranks, results = mesh.sequence, dict[str, Any]()
     if ranks.rank:
