@@ -8,21 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..nvfp4_format import BLOCK, NVFP4, denominator_of
-from .nvfp4 import dequantize_nvfp4, quantize_nvfp4
+from .nvfp4 import amax_of, dequantize_nvfp4, quantize_with_amax
 
 
-def append_nvfp4(x: Tensor, values: Tensor, scales: Tensor, amax: Tensor, slot: int, rule: str = "mse") -> None:
+def append_nvfp4(
+    x: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    amax: Tensor,
+    slot: int,
+    rule: str = "mse",
+    least: Tensor | None = None,
+) -> None:
     """Quantises a block of tokens into a slot. Each batch element is one matrix `[T · H, D]` with its own amax.
 
     x `[B, T, H, D]`: T tokens of a block, H heads, D a multiple of 16. S slots: values `[B, S, T · H · D / 2]` uint8,
     scales `[B, S, T · H · D / 16]` float8_e4m3fn, amax `[B, S]` float32. Other slots do not change. rule: how scales
-    are chosen, see `RULES`. Raises ValueError for an unknown rule.
+    are chosen, see `RULES`. least: float32 `[B]`, the amax of the whole matrices of which x is a part. Raises
+    ValueError for an unknown rule.
     """
     for element, matrix in enumerate(x.flatten(1, 2)):
-        packed = quantize_nvfp4(matrix, rule, swizzled=False)
+        largest = amax_of(matrix) if least is None else torch.maximum(amax_of(matrix), least[element])
+        packed = quantize_with_amax(matrix, largest, rule, swizzled=False)
         values[element, slot] = packed.values.view(-1)
         scales[element, slot] = packed.scales.view(-1)
         amax[element, slot] = packed.amax

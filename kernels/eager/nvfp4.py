@@ -45,10 +45,21 @@ def quantize_nvfp4(
     only columns are padded, to a multiple of 16. high_first: even columns in the high nibble. A matrix with an amax
     below 2^-100 becomes zeros. Raises ValueError for an unknown rule.
     """
+    return quantize_with_amax(x, amax_of(x), rule, tile=tile, swizzled=swizzled, high_first=high_first)
+
+
+def amax_of(x: Tensor) -> Tensor:
+    """The largest magnitude of x, float32 without dimensions."""
+    return torch.stack(torch.aminmax(x.detach())).float().abs().amax()
+
+
+def quantize_with_amax(
+    x: Tensor, amax: Tensor, rule: str, *, tile: bool = False, swizzled: bool = True, high_first: bool = False
+) -> NVFP4:
+    """`quantize_nvfp4` of a part of a matrix. amax: of the whole matrix."""
     rows, columns = x.shape
     denominator = denominator_of(rule)
     height, width = padded_shape(rows, columns, swizzled)
-    amax = torch.stack(torch.aminmax(x.detach())).float().abs().amax()
     values = x.new_empty(height, width // 2, dtype=torch.uint8)
     scales = x.new_empty(height, width // BLOCK, dtype=torch.float8_e4m3fn)
     rest = BLOCK if tile else 1

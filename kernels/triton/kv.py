@@ -23,11 +23,20 @@ _ROWS = 32
 """Rows of a head's width that one program reads."""
 
 
-def append_nvfp4(x: Tensor, values: Tensor, scales: Tensor, amax: Tensor, slot: int, rule: str = "mse") -> None:
+def append_nvfp4(
+    x: Tensor,
+    values: Tensor,
+    scales: Tensor,
+    amax: Tensor,
+    slot: int,
+    rule: str = "mse",
+    least: Tensor | None = None,
+) -> None:
     """Quantises a block of tokens into a slot. Each batch element is one matrix `[T · H, D]` with its own amax.
 
     x `[B, T, H, D]` with D a multiple of 16; values `[B, S, T · H · D / 2]` uint8, scales `[B, S, T · H · D / 16]`
-    float8_e4m3fn, amax `[B, S]` float32. Other slots do not change. Raises ValueError for an unknown rule.
+    float8_e4m3fn, amax `[B, S]` float32. Other slots do not change. least: float32 `[B]`, the amax of the whole
+    matrices of which x is a part. Raises ValueError for an unknown rule.
     """
     matrices = x.flatten(2)
     rows = matrices.shape[1]
@@ -37,7 +46,7 @@ def append_nvfp4(x: Tensor, values: Tensor, scales: Tensor, amax: Tensor, slot: 
         amax[:, slot],
         denominator_of(rule),
     )
-    quantize_batch(matrices, packed, rule)
+    quantize_batch(matrices, packed, rule, least=least)
 
 
 def read_nvfp4(

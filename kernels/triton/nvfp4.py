@@ -84,16 +84,19 @@ def quantize_batch(
     high_first: bool = False,
     rounding: str = "nearest",
     uniforms: Tensor | None = None,
+    least: Tensor | None = None,
 ) -> None:
     """Quantises x `[B, M, K]`, of any strides, into values `[B, R, W / 2]`, scales `[B, R, W / 16]` and amax `[B]`.
 
     Each element of the batch must be contiguous; the stride of the batch is free, as for views of slots. swizzled:
     write the scales of an element in the 128×4 layout, whatever their shape. rounding: "nearest", or "unbiased" and
-    "biased" with the `uniforms` of `quantize_nvfp4_stochastic`, for a batch of one.
+    "biased" with the `uniforms` of `quantize_nvfp4_stochastic`, for a batch of one. least: float32 `[B]`, amax is not
+    below it.
     """
     batch, rows, columns = x.shape
     height, width = packed.values.shape[1], 2 * packed.values.shape[2]
-    bits = packed.amax.view(torch.int32).zero_()
+    packed.amax.zero_() if least is None else packed.amax.copy_(least)
+    bits = packed.amax.view(torch.int32)
     _launch(find_amax, x.shape, x, bits, rows, columns, *x.stride(), bits.stride(0))
     _launch(
         *(quantize, (batch, height, width), x, packed.values, packed.scales.view(torch.uint8), packed.amax),

@@ -53,7 +53,7 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the output file and its encoding, the choice of preview and stills, when to decode, and CPU threads."""
+    """Adds the output file and its encoding, the choice of preview and stills, when to decode, GPUs and CPU threads."""
     output = "the film's file; with a take, by default its own file beside it"
     parser.add_argument("-o", "--output", type=Path, metavar="FILM.mp4", help=output)
     codecs = "FILM.mp4: h264, h265 or av1; FILM.webm: vp9; FILM.mov: prores; FILM without extension: png pictures"
@@ -66,6 +66,9 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--contact-sheet", action="store_true", help="also write one still per shot (FILM.png)")
     modes = "async: decode during sampling; sequential: after each block; off: after the whole film (async)"
     parser.add_argument("--decode", choices=MODES, default="async", help=modes)
+    gpus = "share each block among N processes, one for each GPU: 1, 2, 4 or 8 (1); without GPUs they share the CPU"
+    parser.add_argument("--gpus", type=int, metavar="N", help=gpus)
+    parser.set_defaults(leader=None)
     parser.add_argument("--threads", type=int, help="number of CPU threads (torch's default)")
 
 

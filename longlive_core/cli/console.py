@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
 from collections.abc import Callable, Generator
@@ -15,8 +16,11 @@ CHECK_FAILED, BAD_INPUT, STOPPED = 1, 2, 130
 
 
 @contextmanager
-def job_hooks() -> Generator[tuple[ProgressBar, dict[str, Any]], None, None]:
-    """Yields a progress bar and the `on_progress`, `on_note` and `should_stop` of a `Job` that show on the terminal."""
+def job_hooks(args: argparse.Namespace) -> Generator[tuple[ProgressBar, dict[str, Any]], None, None]:
+    """Yields a progress bar and the `on_progress`, `on_note` and `should_stop` of a `Job` that show on the terminal.
+
+    Its `leader` is among them, which `run_on_ranks` puts into the arguments.
+    """
     bar = ProgressBar(sys.stderr)
 
     def print_note(note: str) -> None:
@@ -24,7 +28,8 @@ def job_hooks() -> Generator[tuple[ProgressBar, dict[str, Any]], None, None]:
         print(f"note: {note}", flush=True)
 
     with stop_signals() as should_stop:
-        yield bar, {"on_progress": bar.show, "on_note": print_note, "should_stop": should_stop}
+        hooks = {"on_progress": bar.show, "on_note": print_note, "should_stop": should_stop}
+        yield bar, {**hooks, "leader": args.leader}
 
 
 @contextmanager

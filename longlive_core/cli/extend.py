@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from ..video.clip import ClipStopped
 
     set_threads(args)
-    with job_hooks() as (bar, hooks):
+    with job_hooks(args) as (bar, hooks):
         try:
             job, shot = extend_job(args, **hooks)
         except ClipStopped:
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
 def extend_job(args: argparse.Namespace, **hooks: Any) -> tuple[Job, int]:  # noqa: ANN401
     """Returns the job of the longer film and the number (from 1) of the shot that it continues. Encodes a video.
 
-    hooks: on_progress, on_note and should_stop of `Job`. Raises ValueError (including ScriptError), OSError, and
-    ClipStopped as `Job` does.
+    hooks: leader, on_progress, on_note and should_stop of `Job`. Raises ValueError (including ScriptError), OSError,
+    and ClipStopped as `Job` does.
     """
     from ..render.given_video import GivenVideo
     from ..render.job import Job

@@ -10,13 +10,15 @@ import sys
 from collections.abc import Sequence
 
 from ..oom import OutOfMemoryError
+from ..parallel import RankError
 from ..pipeline.stages import StageError, format_error
 from ..sampling.generate import NotFiniteError
 from . import convert, evaluate, extend, plan, render, retake, script, takes, train, verify
 from .console import BAD_INPUT, STOPPED
+from .ranks import run_on_ranks
 
 # Errors that the user can remedy; any other error is a fault of ours and shows its traceback.
-USER_ERRORS = (ValueError, OSError, NotFiniteError, OutOfMemoryError)
+USER_ERRORS = (ValueError, OSError, NotFiniteError, OutOfMemoryError, RankError)
 
 
 # Name, line of help and module of each command; a module has `add_arguments(parser)` and `run(args)`.
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 a check failed, 2 bad input, 130 stopped."""
     args = _parser().parse_args(argv)
     try:
-        return args.run(args)
+        return run_on_ranks(args.run, args)
     except KeyboardInterrupt:
         print("\nlonglive: stopped", file=sys.stderr)
         return STOPPED

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     settings = render_settings(args)
     if args.variants is None and args.resume and args.script:
         settings, edited = edited_film(args, settings)
-        with job_hooks() as (bar, hooks):
+        with job_hooks(args) as (bar, hooks):
             return run_job(Job(settings, storyboard=args.preview, **edited, **hooks), bar, args)
     if args.variants is not None:
         return run_variants(args, variants_settings(args, settings))
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         films = [(replace(settings, output=output), script) for output, script in zip(outputs, scripts, strict=True)]
         _check_films(films)
     for number, (film, script) in enumerate(films, 1):
-        with job_hooks() as (bar, hooks):
+        with job_hooks(args) as (bar, hooks):
             code = run_job(Job(film, script=script, storyboard=args.preview, **hooks), bar, args)
         if code:
             if left := [str(later.output) for later, _ in films[number:]]:

@@ -34,7 +34,7 @@ def run_variants(args: argparse.Namespace, films: list[RenderSettings]) -> int:
     """Makes the films; returns the exit code."""
     from ..render.variants import Variants
 
-    with job_hooks() as (bar, hooks), Variants(films, storyboard=args.preview, **hooks) as variants:
+    with job_hooks(args) as (bar, hooks), Variants(films, storyboard=args.preview, **hooks) as variants:
         for note in variants.notes:
             print(f"note: {note}")
         for job in variants.jobs:

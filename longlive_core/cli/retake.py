@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.versions is not None:
         return run_versions(args)
     settings, changed = retake_settings(args)
-    with job_hooks() as (bar, hooks):
+    with job_hooks(args) as (bar, hooks):
         job = Job(settings, take=changed.take, storyboard=args.preview, **hooks)
         code = run_job(job, bar, args)
     for line in retake_lines(job, changed, args.mode):
@@ -59,7 +59,7 @@ def run_versions(args: argparse.Namespace) -> int:
         )
     given = given_settings(args, OUTPUT_SETTINGS)
     settings = RenderSettings.resumed(args.take, args.output, given, **unrecorded_settings(args))
-    with job_hooks() as (bar, hooks):
+    with job_hooks(args) as (bar, hooks):
         job = VersionsJob(settings, args.shot, args.versions, prompt=args.prompt, mode=args.mode, **hooks)
         for note in job.notes:
             print(f"note: {note}")

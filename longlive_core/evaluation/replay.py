@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...kernels import unswizzle_scales
 from ..memory import BlockKVCache, MemoryConfig
-from ..model import CausalWan, KVCache, TextKVCache, WanConfig
+from ..model import CausalWan, FlowModel, KVCache, TextKVCache, WanConfig
+from ..sampling import LedModel
 from ..sampling.generate import generate
 from ..sampling.noise import film_noise
 from ..sampling.snapshot import Snapshot
@@ -31,8 +32,8 @@ class ComparedModel:
     thinned file leaves out calls. attended: latent frames that each call attended to.
     """
 
-    def __init__(self, recorded: RecordedRun, *, replay: bool) -> None:
-        self.model = load_model(recorded)
+    def __init__(self, recorded: RecordedRun, model: FlowModel, *, replay: bool) -> None:
+        self.model = model
         self.config, self.dtype, self.device = self.model.config, self.model.dtype, self.model.device
         self.text_kv = self.model.text_kv
         self.recorded, self.replay, self.timesteps = recorded, replay, recorded.timesteps()
@@ -79,13 +80,13 @@ class ReplayResult:
     calls: int
 
 
-def regenerate(recorded: RecordedRun, *, replay: bool) -> ReplayResult:
+def regenerate(recorded: RecordedRun, *, replay: bool, led: LedModel | None = None) -> ReplayResult:
     """Generates the film of a recorded run of kind `generate`. replay: see `ComparedModel`.
 
-    Raises ValueError if the film takes other model calls than the recorded one.
+    led: its model on several ranks. Raises ValueError if the film takes other model calls than the recorded one.
     """
     run = recorded.metadata["run"]
-    model = ComparedModel(recorded, replay=replay)
+    model = ComparedModel(recorded, load_model(recorded) if led is None else led, replay=replay)
     embeddings = dict(zip(recorded.metadata["prompt_table"], recorded.tensors["prompt_embeds"], strict=True))
     noise = recorded.tensors["noise"].transpose(1, 2)
     image = recorded.tensors["initial_latent"].transpose(1, 2) if run["image_to_video"] else None
@@ -102,6 +103,7 @@ def regenerate(recorded: RecordedRun, *, replay: bool) -> ReplayResult:
         batch=noise.shape[0],
         prefix=image,
         noise=film_noise(noise),
+        pools=led,
     )
     film = torch.cat([block.latents for block in blocks], dim=2).transpose(1, 2)
     equal = equal_cache_share(recorded, blocks.snapshot()) if run["kv_format"] == "nvfp4" else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from ..memory import DEFAULT_MEMORY, MemoryConfig, TextEncoder
+from ..memory import DEFAULT_MEMORY, MemoryConfig, Pools, TextEncoder
 from ..model import FlowModel
 from ..model.attention import Attention
 from ..sampling import Generation, KnownLatents, NoiseSource, Seam, Step, block_noise, generate
@@ -58,6 +58,7 @@ class SamplerSettings:
         batch: int = 1,
         noise: NoiseSource | None = None,
         attention: Attention | None = None,
+        pools: Pools | None = None,
         free: Callable[[], None] | None = None,
     ) -> Generation:
         """Starts a generation of the plan; parameters and errors are those of `generate`.
@@ -80,6 +81,7 @@ class SamplerSettings:
             known=known,
             noise=noise,
             attention=attention,
+            pools=pools,
             on_step=on_step,
             should_stop=should_stop,
             free=free,

@@ -5,7 +5,8 @@ from .config import DEFAULT_MEMORY, MemoryConfig
 from .film_cache import FilmKVCache
 from .formats import ALL, KV_FORMATS, make_pools
 from .pool import PoolShape
-from .prompts import TextEncoder
+from .pools import Pools
+from .prompts import PromptKV, TextEncoder
 from .window import Window, WindowState
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "FilmKVCache",
     "MemoryConfig",
     "PoolShape",
+    "Pools",
+    "PromptKV",
     "TextEncoder",
     "Window",
     "WindowState",

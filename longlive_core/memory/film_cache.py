@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,8 @@ from ..transfer import to_device
 from ..types import BlockSpec, LatentShape
 from .block_cache import BlockKVCache, RelativeRope
 from .config import MemoryConfig
-from .formats import ALL, Pool, make_pools, restore_pool
+from .formats import ALL, Pool
+from .pools import OwnPools, Pools
 from .prompts import PromptCache, PromptKV, TextEncoder
 from .window import Window, WindowState
 
@@ -30,7 +31,8 @@ class FilmKVCache:
     """Fixed-size KV cache of a film of any length. For each block in film order: `begin`, `calls`, `end`.
 
     shape: of one block. blocks: length of the film; a film shorter than the window gets fewer slots. negative: the
-    prompt of the second branch of guidance, or None for one branch. Raises ValueError for settings that do not fit the
+    prompt of the second branch of guidance, or None for one branch. pools: who makes, saves and restores the pools.
+    Raises ValueError for settings that do not fit the
     block or the model.
     """
 
@@ -44,8 +46,10 @@ class FilmKVCache:
         attention: Attention,
         *,
         negative: str | None = None,
+        pools: Pools | None = None,
     ) -> None:
         self.config = config
+        self._access = pools or OwnPools()
         self._shape = shape
         self._model = model
         self._attention = attention
@@ -59,7 +63,7 @@ class FilmKVCache:
         self._make_pools(torch.device("meta"))
 
         # A closure over `model`, not a method: a reference cycle would keep gigabytes until a garbage collection.
-        def text_kv(text: Tensor) -> tuple[KeyValue, ...]:
+        def text_kv(text: Tensor) -> Sequence[KeyValue]:
             return model.text_kv(to_device(text, model.device).to(model.dtype))
 
         # The prompts of the previous and of the current shot, and the negative prompt.
@@ -73,7 +77,7 @@ class FilmKVCache:
         return self._allocated
 
     def _make_pools(self, device: torch.device) -> tuple[Pool, ...]:
-        return make_pools(
+        return self._access.make(
             self.config.kv_format,
             self._pool_shape,
             device,
@@ -128,10 +132,7 @@ class FilmKVCache:
         films: those of a batch.
         """
         filled = len(self.window.blocks)
-        return tuple(
-            tuple(tensor[films].to("cpu", copy=True).contiguous() for tensor in pool.tensors(filled))
-            for pool in self._pools
-        )
+        return tuple(self._access.save(pool, filled, films) for pool in self._pools)
 
     def restore(self, window: WindowState, pools: tuple[tuple[Tensor, ...], ...], films: slice = ALL) -> None:
         """Restores the window's `state` and the copies that `tensors` gave. Raises ValueError if they do not fit."""
@@ -140,7 +141,7 @@ class FilmKVCache:
                 f"the saved KV cache has {len(pools)} branches of guidance, but this run has {len(self._pools)}"
             )
         for pool, tensors in zip(self._pools, pools, strict=True):
-            restore_pool(pool, tensors, len(window.blocks), films)
+            self._access.restore(pool, tensors, len(window.blocks), films)
         self.window.restore(window)
 
     def continue_from(self, other: FilmKVCache) -> bool:

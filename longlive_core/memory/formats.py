@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -84,19 +84,25 @@ def scratch_bytes(kv_format: str, shape: PoolShape, dtype: torch.dtype) -> int:
     return 0 if isinstance(KV_FORMATS.get(kv_format), torch.dtype) else _bytes(shape.empty(dtype, META))
 
 
-def restore_pool(pool: Pool, tensors: Iterable[Tensor], filled: int, films: slice = ALL) -> None:
+def restore_pool(pool: Pool, tensors: Sequence[Tensor], filled: int, films: slice = ALL) -> None:
     """Copies `tensors`, which the `tensors(filled)` of another pool gave, into these films of a pool.
 
     Raises ValueError if their number, a shape or a dtype differs.
     """
-    targets = (tensor[films] for tensor in pool.tensors(filled))
+    targets = [tensor[films] for tensor in pool.tensors(filled)]
+    check_saved(targets, tensors)
+    for target, source in zip(targets, tensors, strict=True):
+        target.copy_(source)
+
+
+def check_saved(targets: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+    """Raises ValueError if the number, a shape or a dtype of saved tensors differs from those of `targets`."""
     for i, (target, source) in enumerate(zip(targets, tensors, strict=True)):
         if target.shape != source.shape or target.dtype != source.dtype:
             raise ValueError(
                 f"tensor {i} of the saved KV cache is {tuple(source.shape)} {source.dtype}, but this run has "
                 f"{tuple(target.shape)} {target.dtype}; use the size and kv_format of the saved run"
             )
-        target.copy_(source)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

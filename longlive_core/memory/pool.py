@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from ..model import KeyValue, WanConfig
+from ..parallel import ALONE, Ranks
 
 
 @dataclass(frozen=True, slots=True)
 class PoolShape:
-    """Shape of a pool: `slots` blocks of `block_tokens` tokens in each of `layers` layers."""
+    """Shape of a pool: `slots` blocks of `block_tokens` tokens in each of `layers` layers.
+
+    heads: of the model. ranks: each has a pool with its share of the heads.
+    """
 
     layers: int
     batch: int
@@ -20,6 +24,12 @@ class PoolShape:
     block_tokens: int
     heads: int
     head_dim: int
+    ranks: Ranks = ALONE
+
+    @property
+    def own_heads(self) -> int:
+        """The number of heads in the pool of this rank."""
+        return self.ranks.shares(self.heads)[self.ranks.rank]
 
     @classmethod
     def of(cls, config: WanConfig, *, batch: int, slots: int, block_tokens: int) -> PoolShape:
@@ -28,7 +38,7 @@ class PoolShape:
 
     def empty(self, dtype: torch.dtype, device: torch.device) -> KeyValue:
         """Uninitialised K/V of one layer, `[B, slots · block_tokens, H, D]` each."""
-        size = (self.batch, self.slots * self.block_tokens, self.heads, self.head_dim)
+        size = (self.batch, self.slots * self.block_tokens, self.own_heads, self.head_dim)
         return KeyValue(torch.empty(size, dtype=dtype, device=device), torch.empty(size, dtype=dtype, device=device))
 
     def slot_view(self, kv: KeyValue, slot: int) -> KeyValue:

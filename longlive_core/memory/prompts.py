@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -19,7 +19,7 @@ TextEncoder = Callable[[str], Tensor]
 class PromptKV:
     """`TextKVCache` of one prompt: K/V of every layer, `[1, text_len, H, D]` if the batch shares them, or `[B, …]`."""
 
-    layers: tuple[KeyValue, ...]
+    layers: Sequence[KeyValue]
     attention: Attention
 
     def attend(self, layer: int, q: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class PromptCache:
     def __init__(
         self,
         encode: TextEncoder,
-        project: Callable[[Tensor], tuple[KeyValue, ...]],
+        project: Callable[[Tensor], Sequence[KeyValue]],
         attention: Attention,
         capacity: int = 2,
     ) -> None:

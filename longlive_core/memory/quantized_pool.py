@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...kernels import append_nvfp4, quantize_fp8_rows, read_fp8, read_nvfp4
 from ..model import KeyValue
+from ..parallel import all_max
 from .pool import PoolShape
 
 Smoothing = Literal["none", "token", "reference"]
@@ -32,7 +33,7 @@ class FP8Store:
 
     def __init__(self, shape: PoolShape, device: torch.device, centred: bool) -> None:  # noqa: ARG002
         self._shape = shape
-        size = (shape.batch, shape.slots, shape.block_tokens, shape.heads)
+        size = (shape.batch, shape.slots, shape.block_tokens, shape.own_heads)
         self._values = torch.empty((*size, shape.head_dim), dtype=torch.float8_e4m3fn, device=device)
         self._scales = torch.empty((*size, 1), dtype=torch.float32, device=device)
 
@@ -58,17 +59,20 @@ class NVFP4Store:
 
     Keys have a large part in common over the tokens of a block. Subtracting it before rounding and adding it after
     dequantisation makes the rounding error smaller (the smoothing of SageAttention2, arXiv 2411.10958).
+
+    Ranks that share the heads use one amax, so that their codes are those of one rank.
     """
 
     def __init__(self, shape: PoolShape, device: torch.device, centred: bool) -> None:
         self._shape = shape
-        numbers = shape.block_tokens * shape.heads * shape.head_dim
+        self._ranks = shape.ranks
+        numbers = shape.block_tokens * shape.own_heads * shape.head_dim
         slots = (shape.batch, shape.slots)
         self._values = torch.empty((*slots, numbers // 2), dtype=torch.uint8, device=device)
         self._scales = torch.empty((*slots, numbers // 16), dtype=torch.float8_e4m3fn, device=device)
         self._amax = torch.empty(slots, dtype=torch.float32, device=device)
         # Empty if not centred, so that a snapshot holds the same number of tensors either way.
-        mean = (*slots, 1, shape.heads, shape.head_dim) if centred else (*slots, 0, 0, 0)
+        mean = (*slots, 1, shape.own_heads, shape.head_dim) if centred else (*slots, 0, 0, 0)
         self._mean = torch.empty(mean, dtype=torch.float32, device=device)
 
     def append(self, slot: int, x: Tensor) -> None:
@@ -76,7 +80,8 @@ class NVFP4Store:
         if self._mean.numel():
             self._mean[:, slot] = x.float().mean(1, keepdim=True)
             x = (x - self._mean[:, slot]).to(x.dtype)
-        append_nvfp4(x, self._values, self._scales, self._amax, slot, RULE)
+        least = None if self._ranks.size == 1 else all_max(x.abs().amax((1, 2, 3)).float(), self._ranks)
+        append_nvfp4(x, self._values, self._scales, self._amax, slot, RULE, least)
 
     def read(self, slots: list[int], out: Tensor) -> None:
         """See `FP8Store.read`."""

@@ -43,6 +43,12 @@ class Mini:
         """Encodes a prompt as `[L, text_dim]` on the device of the transformer."""
         return self.text.encode(prompt).to(self.model.device)
 
+    def to(self, device: str) -> Mini:
+        """Moves the weights to a device, in place."""
+        for module in self.modules:
+            module.to(device)
+        return self
+
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """Returns the words of a prompt that are not in the vocabulary."""
         return self.text.unknown_words(prompt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -34,6 +35,6 @@ class FlowModel(Protocol):
         """See `CausalWan.write_kv`."""
         ...
 
-    def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
+    def text_kv(self, text: Tensor) -> Sequence[KeyValue]:
         """See `CausalWan.text_kv`."""
         ...

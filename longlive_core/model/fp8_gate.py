@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -101,7 +102,7 @@ def _cosine(x: Tensor, y: Tensor) -> Tensor:
 class _ProbeText:
     """`TextKVCache` of one prompt."""
 
-    layers: tuple[KeyValue, ...]
+    layers: Sequence[KeyValue]
     attention: Attention
 
     def attend(self, layer: int, q: Tensor) -> Tensor:

@@ -26,15 +26,20 @@ class KeyValue(NamedTuple):
 class Projected:
     """q or k of new tokens after the projection, `[B, L, C]`, not yet normalised or rotated.
 
-    Norm and RoPE are left to the KV cache, which writes keys to their slot in the same op.
+    Norm and RoPE are left to the KV cache, which writes keys to their slot in the same op. norm: None after an exchange
+    of heads (`SequenceKV`), which needs the norm over the full width before it.
     """
 
     x: Tensor
-    norm: RMSNorm
+    norm: RMSNorm | None
     heads: int
 
     def rotated(self, rope: Rope | None, out: Tensor | None = None) -> Tensor:
         """Normalises over the full width and rotates unless `rope` is None, → `[B, L, H, D]`, in `out` if given."""
+        if self.norm is None:
+            x = self.x.unflatten(-1, (self.heads, -1))
+            x = x if rope is None else rope.rotate(x)
+            return x if out is None else out.copy_(x)
         cos, sin = (None, None) if rope is None else (rope.cos, rope.sin)
         return rms_norm_rope(self.x, self.norm.weight, cos, sin, self.heads, self.norm.eps, out)
 

@@ -10,10 +10,12 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..parallel import ALONE, Ranks
 from .config import WanConfig
 from .kv_cache import KeyValue, KVCache, TextKVCache
 from .layers import Head, Layer, Ops, two_linears
 from .rope import Rope, frequencies, rope_angles
+from .sequence import SequenceKV, own_tokens, whole_tokens
 
 
 class RunLayer(Protocol):
@@ -76,24 +78,31 @@ class CausalWan(nn.Module):
         positions: Tensor,
         *,
         run_layer: RunLayer = call_layer,
+        ranks: Ranks = ALONE,
     ) -> Tensor:
         """Predicts the flow of the latent frames x and stores their K/V.
 
         x: `[B, C, F, H, W]`. t: `[B, F]`, or `[1, F]` for all films, the timestep 0 … 999 of each latent frame.
         positions: `[F]` or `[B, F]`, real-valued RoPE times in latent frames. run_layer: how to run each layer;
-        training may recompute activations.
+        training may recompute activations. ranks: those that share the tokens of this call; each gives the same
+        inputs, and K/V of its own heads in `kv`, and gets the whole result.
         Returns `[B, C, F, H, W]` in x's dtype. Raises ValueError if height or width is not a multiple of the patch.
         """
         grid = self.config.grid(*x.shape[-2:])
         tokens, e, rope = self._embed(x, t, positions)
+        tokens, kv = _share(tokens, kv, ranks, prod(grid))
         projected = self._project(e, len(x))
         for layer in self.blocks:
             tokens = run_layer(layer, tokens, projected, text, kv, rope)
-        return self._unpatchify(self.head(tokens, e.expand(len(x), -1, -1)), grid)
+        patches = whole_tokens(self.head(tokens, e.expand(len(x), -1, -1)), ranks, prod(grid))
+        return self._unpatchify(patches, grid)
 
-    def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
-        """Stores the K/V that `forward` stores, without the rest of the last layer. Shapes as in `forward`."""
+    def write_kv(
+        self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor, *, ranks: Ranks = ALONE
+    ) -> None:
+        """Stores the K/V that `forward` stores, without the rest of the last layer. Arguments as in `forward`."""
         tokens, e, rope = self._embed(x, t, positions)
+        tokens, kv = _share(tokens, kv, ranks, prod(self.config.grid(*x.shape[-2:])))
         projected = self._project(e, len(x))
         for layer in list(self.blocks)[:-1]:
             tokens = layer(tokens, projected, text, kv, rope)
@@ -160,6 +169,11 @@ class CausalWan(nn.Module):
         """`[B, L, features]` → `[B, C, F, H, W]`."""
         _, p, q = self.config.patch
         return rearrange(patches, "b (f y x) (p q c) -> b c f (y p) (x q)", y=grid[0], x=grid[1], p=p, q=q)
+
+
+def _share(tokens: Tensor, kv: KVCache, ranks: Ranks, frame: int) -> tuple[Tensor, KVCache]:
+    """The own tokens of all tokens `[B, L, C]`, and the KV cache for them. frame: tokens of a latent frame."""
+    return own_tokens(tokens, ranks, frame), kv if ranks.size == 1 else SequenceKV(kv, ranks, frame)
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:

@@ -113,6 +113,8 @@ def _exchange(pieces: Sequence[Tensor], shapes: Sequence[Sequence[int]], ranks: 
     as_bytes = dtype.itemsize == 1
     flat = torch.cat([piece.reshape(-1) for piece in pieces])
     sent, received = [piece.numel() for piece in pieces], [prod(shape) for shape in shapes]
+    ranks.traffic.sent += (flat.numel() - sent[ranks.rank]) * dtype.itemsize
+    ranks.traffic.exchanges += 1
     result: Tensor = _AllToAll.apply(flat.view(torch.uint8) if as_bytes else flat, sent, received, ranks)
     result = result.view(dtype) if as_bytes else result
     return [part.view(*shape) for part, shape in zip(result.split(received), shapes, strict=True)]

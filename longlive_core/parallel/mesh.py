@@ -22,7 +22,7 @@ class Mesh:
 def make_mesh(sequence: int, device: str = "cpu") -> Mesh:
     """The mesh of all processes of the default group, of which `sequence` each share a sequence.
 
-    device: the type of the devices that tensors lie on, "cpu" or "cuda". Without a default group there is one process,
+    device: of this process, such as "cpu" or "cuda:1". Without a default group there is one process,
     and torch.distributed stays unused. Raises ValueError if the number of processes is not a multiple of `sequence`.
     """
     world = _world_size()
@@ -34,9 +34,11 @@ def make_mesh(sequence: int, device: str = "cpu") -> Mesh:
         return Mesh()
     from torch.distributed.device_mesh import init_device_mesh
 
-    mesh = init_device_mesh(device, (world // sequence, sequence), mesh_dim_names=("data", "sequence"))
+    mesh = init_device_mesh(
+        device.partition(":")[0], (world // sequence, sequence), mesh_dim_names=("data", "sequence")
+    )
     data, shared = (
-        Ranks(mesh.size(i), mesh.get_local_rank(name), mesh.get_group(name))
+        Ranks(mesh.size(i), mesh.get_local_rank(name), mesh.get_group(name), device)
         for i, name in enumerate(("data", "sequence"))
     )
     return Mesh(data, shared)

@@ -14,6 +14,7 @@ from ..film.sampler_settings import storyboard_noise
 from ..film.take_store import TakeStore
 from ..mini import Mini
 from ..mini.text_encoder import split_words
+from ..parallel import Leader
 from ..sampling import NoiseSource, block_noise
 from ..script import ShotScript
 from ..script.prompt_folder import read_script
@@ -57,6 +58,7 @@ class Job:
         video: GivenVideo | None = None,
         like: Job | None = None,
         storyboard: bool = False,
+        leader: Leader | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_note: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -68,7 +70,7 @@ class Job:
         new take takes over where they are the same. video: begins the film and is encoded here. like: a job whose
         settings differ in seed and files only; its model is used. storyboard: makes only the first block of every shot
         and writes FILM.preview.mp4 and .png; a film that is resumed from the take begins its shots with these blocks,
-        bit for bit. on_note: receives notes while the film is made.
+        bit for bit. leader: of ranks that share the work. on_note: receives notes while the film is made.
 
         Raises ValueError (including ScriptError and CheckpointError) and OSError for invalid settings and files, and
         ClipStopped after a stop while the video is encoded; nothing is left on disk then.
@@ -76,7 +78,7 @@ class Job:
         if storyboard and not settings.take:
             raise ValueError("a preview is stored in a take, so that the film can begin with it; leave --no-take out")
         self.settings, self._storyboard, self._should_stop, self._earlier = settings, storyboard, should_stop, earlier
-        self._on_progress, self._on_note, self._like = on_progress, on_note, like
+        self._on_progress, self._on_note, self._like, self._leader = on_progress, on_note, like, leader
         self.output_settings = _preview(settings) if storyboard else settings
         if take is None and settings.resume is not None:
             take = Take.load(settings.resume)
@@ -183,7 +185,7 @@ class Job:
         """Loads the model, unless the job that this one is like has done so."""
         if self._like is not None:
             return self._like.loaded.with_seed(self.settings.seed, self._noise())
-        return load_film(self.settings, mini, fingerprint=self._has_take, noise=self._noise())
+        return load_film(self.settings, mini, fingerprint=self._has_take, noise=self._noise(), leader=self._leader)
 
     def _save_pace(self, pace: Pace) -> None:
         """Stores the pace of this run for estimates, if it sampled anything, and for this film only."""

@@ -9,7 +9,8 @@ from ..film.sampler_settings import SamplerSettings
 from ..mini import Mini
 from ..model.attention import Attention, default_attention
 from ..model.fp8_gate import choose_attention
-from ..sampling import Generation, NoiseSource
+from ..parallel import Leader, Ranks
+from ..sampling import Generation, LedModel, NoiseSource, RankModel
 from ..take.settings import Settings
 from ..types import BLOCK_FRAMES, LatentShape
 from ..vram.device_memory import device_memory
@@ -20,18 +21,23 @@ from .settings import RenderSettings, latent_size
 
 @dataclass(frozen=True, slots=True)
 class LoadedFilm:
-    """What samples a film. recorded: the settings for its take. notes: on the model, for the user."""
+    """What samples a film. recorded: the settings for its take. notes: on the model, for the user.
+
+    led: the model on all ranks, if there are several.
+    """
 
     mini: Mini
     sampler: SamplerSettings
     attention: Attention
     recorded: Settings
     notes: tuple[str, ...]
+    led: LedModel | None = None
 
     @property
     def start(self) -> partial[Generation]:
         """Starts a generation, as `StartGeneration`; arguments after the plan have defaults."""
-        return partial(self.sampler.start, self.mini.model, self.mini.encode_text, attention=self.attention)
+        model = self.led or self.mini.model
+        return partial(self.sampler.start, model, self.mini.encode_text, attention=self.attention, pools=self.led)
 
     def at_once(self, wanted: int, blocks: int) -> FilmsAtOnce:
         """How many films of so many blocks the device holds at once. Raises ValueError as `films_at_once`."""
@@ -48,14 +54,22 @@ class LoadedFilm:
 
 
 def load_film(
-    settings: RenderSettings, mini: Mini | None = None, *, fingerprint: bool = True, noise: NoiseSource | None = None
+    settings: RenderSettings,
+    mini: Mini | None = None,
+    *,
+    fingerprint: bool = True,
+    noise: NoiseSource | None = None,
+    leader: Leader | None = None,
 ) -> LoadedFilm:
     """Loads the model and its LoRAs.
 
     mini: replaces the model of the settings. fingerprint: compute that of the weights, which a take records. noise:
-    replaces the noise from the seeds. Raises ValueError (including CheckpointError) and OSError.
+    replaces the noise from the seeds. leader: loads the model on the other ranks too. Raises ValueError (including
+    CheckpointError) and OSError.
     """
     mini = mini or load_model(settings.model)
+    if leader is not None:
+        mini.to(leader.ranks.device)
     loras = read_loras(settings.model, settings.loras)
     weights = weights_fingerprint(mini, loras) if fingerprint else ""
     changes = change_linears(mini.model, settings.fp8, loras)
@@ -71,4 +85,14 @@ def load_film(
         noise,
         settings.sampled_seam,
     )
-    return LoadedFilm(mini, sampler, attention.function, settings.recorded(sampler, weights), notes)
+    led = None
+    if leader is not None:
+        led = LedModel(leader, sampler.size, RankModel(mini.model, attention.function), load_rank, settings)
+    return LoadedFilm(mini, sampler, attention.function, settings.recorded(sampler, weights), notes, led)
+
+
+def load_rank(ranks: Ranks, settings: RenderSettings) -> RankModel:
+    """Loads the model of the settings on another rank."""
+    mini = load_model(settings.model).to(ranks.device)
+    loaded = load_film(settings, mini, fingerprint=False)
+    return RankModel(loaded.mini.model, loaded.attention)

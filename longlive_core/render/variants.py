@@ -9,6 +9,7 @@ from typing import Any
 from ..film.block_store import MemoryStore
 from ..film.film_batch import FilmBatch
 from ..mini import Mini
+from ..parallel import Leader
 from ..take.take import check_no_retakes
 from .job import Job
 from .prepare_take import take_folder
@@ -35,6 +36,7 @@ class Variants:
         *,
         mini: Mini | None = None,
         storyboard: bool = False,
+        leader: Leader | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_note: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -52,7 +54,7 @@ class Variants:
         with ExitStack() as stack:
             for settings in films:
                 like = jobs[0] if jobs else None
-                jobs.append(Job(settings, mini=mini, like=like, storyboard=storyboard, **hooks))
+                jobs.append(Job(settings, mini=mini, like=like, storyboard=storyboard, leader=leader, **hooks))
                 stack.callback(jobs[-1].close)
             first = jobs[0]
             planned = first.loaded.at_once(len(jobs), len(first.plan.blocks))

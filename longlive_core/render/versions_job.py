@@ -13,6 +13,7 @@ from ..film.film import Film
 from ..film.film_batch import FilmBatch
 from ..film.shot_versions import ShotVersions
 from ..mini import Mini
+from ..parallel import Leader
 from ..pipeline.decode import decode
 from ..pipeline.stills import still_pieces
 from ..take import Take
@@ -45,6 +46,7 @@ class VersionsJob:
         prompt: str | None = None,
         mode: Mode = "ripple",
         mini: Mini | None = None,
+        leader: Leader | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_note: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -63,7 +65,7 @@ class VersionsJob:
             stack.enter_context(TakeLock(settings.resume))
             take = Take.load(settings.resume)
             self.versions = ShotVersions(take, number, count, prompt=prompt, mode=mode)
-            self._film = load_film(settings, mini)
+            self._film = load_film(settings, mini, leader=leader)
             at_once = self._film.at_once(len(self.versions.numbers), len(take.plan.blocks))
             self.batch = FilmBatch(self._film.start, at_once.fits, on_note)
             notes = [at_once.text] if at_once.wanted > 1 else []

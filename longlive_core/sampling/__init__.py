@@ -2,6 +2,7 @@
 
 from .generate import generate
 from .generation import Generation, KnownLatents, Step
+from .led import LedModel, RankModel
 from .noise import MAX_SEED, NoiseSource, batch_noise, block_noise
 from .seam import SEAMS, Seam
 from .snapshot import Snapshot
@@ -11,7 +12,9 @@ __all__ = [
     "SEAMS",
     "Generation",
     "KnownLatents",
+    "LedModel",
     "NoiseSource",
+    "RankModel",
     "Seam",
     "Snapshot",
     "Step",

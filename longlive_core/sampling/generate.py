@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..memory import DEFAULT_MEMORY, FilmKVCache, MemoryConfig, TextEncoder
+from ..memory import DEFAULT_MEMORY, FilmKVCache, MemoryConfig, Pools, TextEncoder
 from ..model import FlowModel
 from ..model.attention import Attention, default_attention
 from ..model.linears import NVFP4Linear, base_of, linear_layers
@@ -39,6 +39,7 @@ def generate(
     known: KnownLatents | None = None,
     noise: NoiseSource | None = None,
     attention: Attention | None = None,
+    pools: Pools | None = None,
     on_step: Callable[[Step], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     free: Callable[[], None] | None = None,
@@ -54,6 +55,7 @@ def generate(
     prefix: given latents at the start of the film, `[B, C, F, H, W]` normalised: one frame for image to video, whole
     blocks to extend a film; they are returned as blocks too. known: called for every block after the prefix; see
     `KnownLatents`. seed: of the film, 0 by default. noise: the source of noise in place of a seed.
+    pools: of the KV cache, where other ranks share it; see `LedModel`.
     on_step: called after every step; its exceptions pass through. should_stop: called before every model call; when it
     returns true the iteration ends, and a later `next` samples the unfinished block from the start. free: called if the
     device runs out of memory, before the second attempt; see `retry_on_oom`.
@@ -68,7 +70,7 @@ def generate(
         raise ValueError(f"seed {seed} is outside 0 … {MAX_SEED}")
     if batch < 1:
         raise ValueError(f"batch {batch} is below 1")
-    if batch > 1 and _rounds_together(model):
+    if batch > 1 and rounds_together(model):
         raise ValueError(
             f"batch {batch}: this model rounds activations to NVFP4 with one amax over all films (W4A4), so that each "
             "film would depend on the others; make the films one by one"
@@ -80,7 +82,7 @@ def generate(
     schedule = unipc(steps, shift)
     known = _known_latents(_checked_prefix(prefix, plan, shape), known)
     attend, avoided = attention or default_attention(model.device), None if guidance == 1.0 else negative
-    cache = FilmKVCache(model, memory, shape, len(plan.blocks), text, attend, negative=avoided)
+    cache = FilmKVCache(model, memory, shape, len(plan.blocks), text, attend, negative=avoided, pools=pools)
     noise = noise or block_noise(seed or 0)
     generation = Generation(
         model, plan, cache, schedule, shape, guidance, noise, known, on_step, should_stop, free, seam
@@ -90,7 +92,7 @@ def generate(
     return generation
 
 
-def _rounds_together(model: FlowModel) -> bool:
+def rounds_together(model: FlowModel) -> bool:
     """Whether a layer of the model computes a number over all films of a batch."""
     layers = linear_layers(model).values() if isinstance(model, nn.Module) else ()
     bases = (base_of(layer) for layer in layers)

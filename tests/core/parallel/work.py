@@ -19,24 +19,31 @@ if "longlive" not in sys.modules:
 import torch
 import torch.distributed as dist
 from longlive.longlive_core.evaluation.recorded import RecordedRun
-from longlive.longlive_core.evaluation.verify_training import load_training_model, recorded_batch, recorded_draws
+from longlive.longlive_core.evaluation.replay import ReplayResult, load_model, regenerate
+from longlive.longlive_core.film.sampler_settings import SamplerSettings
+from longlive.longlive_core.memory import MemoryConfig
+from longlive.longlive_core.mini import Mini, load_mini
+from longlive.longlive_core.mini.config import LATENT_SIZE
+from longlive.longlive_core.model.attention import torch_attention
 from longlive.longlive_core.parallel import (
+    Leader,
     Mesh,
+    Ranks,
     all_gather,
     all_max,
-    all_sum,
+    follow,
     heads_to_tokens,
     make_mesh,
     tokens_to_heads,
 )
-from longlive.longlive_core.training.ar import ar_step
-from longlive.longlive_core.training.ar_inputs import ar_inputs
-from longlive.longlive_core.training.ar_settings import ARSettings
-from longlive.longlive_core.training.schedule import TimestepTable
-from longlive.longlive_core.types import LatentShape
-from longlive.longlive_core.vae import VAEConfig, WanVAE
-from longlive.longlive_core.vae.encode_ranks import encode_on_ranks
+from longlive.longlive_core.sampling import LedModel, RankModel, Snapshot
+from longlive.longlive_core.script import ShotScript
+from longlive.longlive_core.types import BLOCK_FRAMES, FPS
 from torch import Tensor
+
+SCRIPT = """Shot 1 (2 blocks): a large red circle moves right on a plain blue background
+---
+Shot 2 (2 blocks): the circle moves left on a plain blue background"""
 
 
 def exchange(mesh: Mesh, _: Path, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,32 +74,66 @@ def places(_: Mesh, __: Path, sequence: int) -> tuple[int, int, int, int]:
     return mesh.data.size, mesh.data.rank, mesh.sequence.size, mesh.sequence.rank
 
 
-def balanced_step(
-    mesh: Mesh, _: Path, file: Path, mask: Tensor | None, checkpointing: bool
-) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Loss and gradients of the own share of a recorded step, the flow of all, and the mean gradients of the ranks."""
-    recorded, ranks = RecordedRun.load(file), mesh.sequence
-    model, batch = load_training_model(recorded), replace(recorded_batch(recorded), mask=mask)
-    settings = ARSettings(block_frames=recorded.metadata["run"]["block_frames"], checkpointing=checkpointing)
-    with torch.enable_grad():
-        inputs = ar_inputs(batch, recorded_draws(recorded), settings, TimestepTable.shifted(settings.shift))
-        step = ar_step(model, batch, inputs, settings, ranks)
-        step.loss.backward()
-    own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
-    return step.loss.detach(), step.flow, own, {name: all_sum(g, ranks) / ranks.size for name, g in own.items()}
+def recorded_model(_: Ranks, path: Path) -> RankModel:
+    """The model of a recorded run."""
+    return RankModel(load_model(RecordedRun.load(path)), torch_attention)
 
 
-def encode(mesh: Mesh, _: Path, frames: Tensor, halo: int) -> tuple[Tensor, int]:
-    """The latents of a clip that only the first rank has, and how many latent frames this rank encoded."""
-    torch.manual_seed(0)
-    vae = WanVAE(
-        VAEConfig(dim=4, dec_dim=4, latent_channels=4, dim_mult=(1, 2, 2, 2), mean=(0.0,) * 4, std=(1.0,) * 4)
-    ).requires_grad_(False)
-    shape = LatentShape(1, 4, 2, frames.shape[1] // 16, frames.shape[2] // 16)
-    encoded: list[None] = []
-    clip = frames if mesh.sequence.rank == 0 else None
-    latents = encode_on_ranks(clip, len(frames), vae, shape, mesh.sequence, lambda: encoded.append(None), halo)
-    return latents, len(encoded)
+def replay(mesh: Mesh, _: Path, paths: list[Path], replayed: bool) -> list[ReplayResult]:
+    """Generates recorded films again, led by rank 0, whose results these are."""
+    ranks = mesh.sequence
+    if ranks.rank:
+        follow(ranks)
+        return []
+    leader, results = Leader(ranks), list[ReplayResult]()
+    for path in paths:
+        recorded = RecordedRun.load(path)
+        size = tuple(recorded.tensors["noise"].shape[-2:])
+        led = LedModel(leader, size, recorded_model(ranks, path), recorded_model, path)
+        results.append(regenerate(recorded, replay=replayed, led=led))
+    leader.stop()
+    return results
+
+
+def mini_model(ranks: Ranks, mini: Mini | None = None) -> RankModel:
+    """The embedded model."""
+    del ranks
+    return RankModel((mini or load_mini()).model, torch_attention)
+
+
+def films(mesh: Mesh, folder: Path, made: list[dict[str, Any]], resumed: list[str]) -> dict[str, Any]:
+    """Films of the embedded model by name, with their snapshots, and the bytes that rank 0 sent for each.
+
+    made: settings of films, each with its name. A film named in `resumed` continues from NAME.snapshot beside `folder`;
+    the others write it into `folder`, before block 2.
+    """
+    ranks, results = mesh.sequence, dict[str, Any]()
+    if ranks.rank:
+        follow(ranks)
+        return {}
+    leader, mini = Leader(ranks), load_mini()
+    plan = ShotScript.parse(SCRIPT).plan(FPS, BLOCK_FRAMES)
+    for settings in made:
+        name = settings.pop("name")
+        resume = name in resumed
+        memory = MemoryConfig(**settings.pop("memory"))
+        sampler = SamplerSettings(LATENT_SIZE, memory, **settings)
+        led = None
+        if ranks.size > 1:
+            led = LedModel(leader, LATENT_SIZE, mini_model(ranks, mini), mini_model)
+        before = replace(ranks.traffic)
+        generation = sampler.start(led or mini.model, mini.encode_text, plan, pools=led, attention=torch_attention)
+        path, blocks = folder.parent / f"{name}.snapshot", list[Tensor]()
+        if resume:
+            generation.restore(Snapshot.load(path))
+        while (block := next(generation, None)) is not None:
+            blocks.append(block.latents)
+            if block.index == 1 and not resume:
+                generation.snapshot().save(folder / path.name)
+        sent = ranks.traffic.sent - before.sent, ranks.traffic.exchanges - before.exchanges
+        results[name] = (torch.cat(blocks, dim=2), sent)
+    leader.stop()
+    return results
 
 
 def main(rank: int, size: int, folder: str, task: str, inputs: tuple[Any, ...], file: str | None) -> None:

@@ -21,6 +21,7 @@ from ..parallel.ranks import run_ranks, start_ranks
 from .toy_ar import train
 
 FRAMES, BLOCK = 8, 2
+TOY = Path(__file__).with_name("toy_ar.py")
 
 
 @pytest.mark.slow
@@ -29,7 +30,7 @@ def test_the_recorded_step_on_several_ranks(golden: Callable[[str], Path], tmp_p
     """Each rank has the recorded loss and gradient of its share; flow and mean gradients are those of one rank."""
     file = golden("train/balanced_sp")
     tensors = RecordedRun.load(file).tensors
-    results = run_ranks(size, "balanced_step", tmp_path, file, None, False)
+    results = run_ranks(size, "balanced_step", tmp_path, file, None, False, file=TOY)
     losses = torch.stack([loss for loss, *_ in results])
     assert relative_error(losses, tensors[f"loss.sp{size}"].flatten()) <= 1e-6
     assert relative_error(losses.mean(), tensors["loss"].reshape(())) <= 1e-6
@@ -49,8 +50,8 @@ def test_frames_that_do_not_count_change_no_weight_of_the_others(golden: Callabl
     """With a mask that leaves ranks unequal counts, loss and mean gradients are those of one rank; also recomputed."""
     file = golden("train/balanced_sp")
     mask = torch.tensor([[0.0, 1, 1, 1, 1, 0, 0, 0]])
-    ((loss, _, _, whole),) = run_ranks(1, "balanced_step", tmp_path, file, mask, False)
-    results = run_ranks(2, "balanced_step", tmp_path, file, mask, True)
+    ((loss, _, _, whole),) = run_ranks(1, "balanced_step", tmp_path, file, mask, False, file=TOY)
+    results = run_ranks(2, "balanced_step", tmp_path, file, mask, True, file=TOY)
     assert relative_error(torch.stack([own for own, *_ in results]).mean(), loss) <= 1e-6
     for *_, mean in results:
         for name, expected in whole.items():
@@ -100,9 +101,6 @@ def test_what_ranks_cannot_share_is_refused(tiny: Tiny) -> None:
             kv_format="nvfp4",
             ranks=Ranks(2),
         )
-
-
-TOY = Path(__file__).with_name("toy_ar.py")
 
 
 def trained(size: int, folder: Path, run: Path, sequence: int, steps: int, shard: bool) -> dict[str, Tensor]:

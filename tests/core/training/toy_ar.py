@@ -1,4 +1,4 @@
-"""A tiny run of autoregressive training that several processes share."""
+"""A tiny run of autoregressive training, and a recorded step of it, that several processes share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from longlive.longlive_core.evaluation.recorded import RecordedRun
+from longlive.longlive_core.evaluation.verify_training import load_training_model, recorded_batch, recorded_draws
 from longlive.longlive_core.model import CausalWan, WanConfig
-from longlive.longlive_core.parallel import Mesh, make_mesh
-from longlive.longlive_core.training.ar_inputs import ARBatch
+from longlive.longlive_core.parallel import Mesh, all_sum, make_mesh
+from longlive.longlive_core.training.ar import ar_step
+from longlive.longlive_core.training.ar_inputs import ARBatch, ar_inputs
 from longlive.longlive_core.training.ar_settings import ARSettings
 from longlive.longlive_core.training.ar_stage import ARStage
+from longlive.longlive_core.training.schedule import TimestepTable
 from longlive.longlive_core.training.sharding import whole
 from longlive.longlive_core.training.stage import OptimiserSettings
 from longlive.longlive_core.training.trainer import Trainer
@@ -72,3 +76,18 @@ def train(_: Mesh, __: Path, run: Path, sequence: int, steps: int, shard: bool, 
     assert trainer.run()
     weights = whole(dict(model.named_parameters()))
     return weights | {f"average.{name}": value for name, value in whole(trainer.averages["model"].weights).items()}
+
+
+def balanced_step(
+    mesh: Mesh, _: Path, file: Path, mask: Tensor | None, checkpointing: bool
+) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Loss and gradients of the own share of a recorded step, the flow of all, and the mean gradients of the ranks."""
+    recorded, ranks = RecordedRun.load(file), mesh.sequence
+    model, batch = load_training_model(recorded), replace(recorded_batch(recorded), mask=mask)
+    settings = ARSettings(block_frames=recorded.metadata["run"]["block_frames"], checkpointing=checkpointing)
+    with torch.enable_grad():
+        inputs = ar_inputs(batch, recorded_draws(recorded), settings, TimestepTable.shifted(settings.shift))
+        step = ar_step(model, batch, inputs, settings, ranks)
+        step.loss.backward()
+    own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
+    return step.loss.detach(), step.flow, own, {name: all_sum(g, ranks) / ranks.size for name, g in own.items()}

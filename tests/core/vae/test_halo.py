@@ -11,6 +11,8 @@ from longlive.longlive_core.vae.halo import ENCODER_HALO, HaloWindow, balanced_w
 
 from ..parallel.ranks import run_ranks
 
+WORK = Path(__file__).with_name("encode_work.py")
+
 
 def test_windows_of_96_latent_frames_on_4_ranks() -> None:
     """Ranks whose halo begins in the middle of the film drop one latent frame more, the encoding of a lone frame."""
@@ -53,8 +55,8 @@ def test_a_clip_that_ranks_share_is_encoded_to_the_bit(tmp_path: Path, size: int
     """Every rank gets the latents of the whole clip, of which the first rank alone has the frames."""
     torch.manual_seed(1)
     frames = torch.randint(256, (237, 16, 16, 3), dtype=torch.uint8)  # 60 latent frames
-    ((whole, _),) = run_ranks(1, "encode", tmp_path, frames, ENCODER_HALO)
-    results = run_ranks(size, "encode", tmp_path, frames, ENCODER_HALO)
+    ((whole, _),) = run_ranks(1, "encode", tmp_path, frames, ENCODER_HALO, file=WORK)
+    results = run_ranks(size, "encode", tmp_path, frames, ENCODER_HALO, file=WORK)
     assert all(torch.equal(latents, whole) for latents, _ in results)
     counts = [count for _, count in results]
     assert max(counts) <= 1.1 * sum(counts) / size
@@ -65,8 +67,8 @@ def test_a_shorter_halo_changes_the_first_latent_frames_of_a_rank(tmp_path: Path
     """What a rank keeps begins with an error, which is that of a lost past, and ends without one."""
     torch.manual_seed(1)
     frames = torch.randint(256, (237, 16, 16, 3), dtype=torch.uint8)
-    ((whole, _),) = run_ranks(1, "encode", tmp_path, frames, 8)
-    latents, _ = run_ranks(2, "encode", tmp_path, frames, 8)[1]
+    ((whole, _),) = run_ranks(1, "encode", tmp_path, frames, 8, file=WORK)
+    latents, _ = run_ranks(2, "encode", tmp_path, frames, 8, file=WORK)[1]
     first = balanced_windows(60, 2, 8)[1].keep[0]
     assert torch.equal(latents[:, :, :first], whole[:, :, :first])
     assert not torch.equal(latents[:, :, first], whole[:, :, first])
