@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..take.lock import TakeLock
 from ..units import plural
 from .console import STOPPED, stop_signals
+from .train_ranks import training_processes
 from .training_line import TrainingLine
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ..training.stage import Stage
     from ..training.trainer import Trainer
     from ..training.trainer_settings import TrainerSettings
+    from ..training.workers import Workers
 
 # The kinds of runs, RUNS in training/settings.py, which is not imported before it is needed: it imports torch.
 KINDS = ("ar", "dmd", "lora", "vae")
@@ -46,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     out = f"folder of log, loss curves, checkpoints and {result}; a run that is in it already is resumed"
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
     parser.add_argument("--device", default="cpu", help="device to train on, such as cuda (cpu)")
+    if kind == "ar":
+        sequence = "processes of torchrun that share each film; groups of them share the parts of a batch (1)"
+        parser.add_argument("--sequence", type=int, default=1, metavar="N", help=sequence)
 
 
 def run(kind: str, args: argparse.Namespace) -> int:
@@ -54,21 +60,30 @@ def run(kind: str, args: argparse.Namespace) -> int:
     Raises ValueError for settings, data and models that do not fit, before work starts.
     """
     device = find_device(args.device)
-    return {"ar": _train_ar, "dmd": _train_dmd, "vae": _train_vae}[kind](args.config, args.out, device)
+    if kind == "ar":
+        with training_processes(args.sequence, device) as (workers, own):
+            return _train_ar(args.config, args.out, own, workers)
+    return {"dmd": _train_dmd, "vae": _train_vae}[kind](args.config, args.out, device)
 
 
-def _train_ar(config: Path, out: Path, device: torch.device) -> int:
+def _train_ar(config: Path, out: Path, device: torch.device, workers: Workers) -> int:
     from ..render.load_model import load_model, weights_fingerprint
     from ..take.settings import fingerprint
     from ..training.ar_stage import ARStage
     from ..training.film_source import FilmSource, read_films
     from ..training.films import encoder_digest
     from ..training.settings import ARRun
+    from ..training.sharding import whole
     from ..training.stage import Origin
     from ..training.toml_settings import read_settings
     from ..types import BLOCK_FRAMES
 
     run = read_settings(ARRun, config)
+    if run.ar.error_recycling is not None and workers.groups > 1:
+        raise ValueError(
+            f"{workers.groups} groups of processes would each recycle errors of their own, which checkpoints do not "
+            f"hold: use --sequence {workers.count}, or unset 'ar.error_recycling' in {config}"
+        )
     if run.ar.block_frames != BLOCK_FRAMES:
         raise ValueError(f"{config}: 'ar.block_frames' must be {BLOCK_FRAMES}, as in the encoded films")
     mini = load_model(run.base)
@@ -79,19 +94,32 @@ def _train_ar(config: Path, out: Path, device: torch.device) -> int:
         "data": Origin(f"{run.films} films of seed {run.data_seed}", fingerprint(part.encode() for part in shown)),
     }
     mini.model.requires_grad_(True).to(device)
-    validation = FilmSource(mini, films[run.films :], run.blocks) if run.validation_films else None
-    train = FilmSource(mini, films[: run.films], run.blocks)
-    stage = ARStage(mini.model, train, run.ar, run.optimiser, run.trainer.seed, validation=validation, origins=origins)
+    size = workers.sequence.size
+    validation = FilmSource(mini, films[run.films :], run.blocks, size) if run.validation_films else None
+    train = FilmSource(mini, films[: run.films], run.blocks, size)
+    stage = ARStage(
+        mini.model,
+        train,
+        run.ar,
+        run.optimiser,
+        run.trainer.seed,
+        validation=validation,
+        origins=origins,
+        ranks=workers.sequence,
+    )
 
     def write(trainer: Trainer) -> None:
         """Writes the model at the end; before it, the checkpoints hold it."""
         if trainer.step < run.trainer.steps:
             return
-        for average in trainer.averages.values():
-            average.copy_to(mini.model)
-        mini.save(out)
+        average = trainer.averages.get("model")
+        weights = whole(dict(mini.model.named_parameters()) if average is None else average.weights)
+        if workers.first:
+            trained = load_model(run.base)
+            trained.model.load_state_dict(trained.model.state_dict() | weights)
+            trained.save(out)
 
-    return run_stage(stage, run.trainer, out, device, write)
+    return run_stage(stage, run.trainer, out, device, write, workers)
 
 
 def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
@@ -162,39 +190,41 @@ def run_stage(
     folder: Path,
     device: torch.device,
     write: Callable[[Trainer], None] | None = None,
+    workers: Workers | None = None,
 ) -> int:
     """Trains a stage in a folder and prints the progress; returns the exit code.
 
     device: the trained modules are moved there; the stage's data and frozen modules are its own concern. write: called
-    after each checkpoint, to write what the run makes. The first Ctrl-C stops after the current part of a batch and
-    saves a checkpoint.
+    after each checkpoint, to write what the run makes; by several processes at the end only, in all of them. The first
+    Ctrl-C stops after the current part of a batch and saves a checkpoint.
     """
     from ..training.trainer import Trainer
+    from ..training.workers import ALONE
 
+    workers = ALONE if workers is None else workers
     for trained in stage.trained:
         trained.module.to(device)
     folder.mkdir(parents=True, exist_ok=True)
-    with TakeLock(folder), stop_signals() as should_stop:
+    with TakeLock(folder) if workers.first else nullcontext(), stop_signals() as should_stop:
         line = TrainingLine()
 
         def show(progress: TrainingProgress) -> None:
             line.show(progress)
-            if write is not None and progress.step % settings.save_every == 0:
+            if write is not None and workers.count == 1 and progress.step % settings.save_every == 0:
                 write(trainer)
 
-        trainer = Trainer(stage, settings, folder, show, should_stop)
+        trainer = Trainer(stage, settings, folder, show, should_stop, workers)
         for note in trainer.notes:
             print(f"note: {note}")
-        if trainer.step:
+        if trainer.step and workers.first:
             print(f"resumed after step {trainer.step}", flush=True)
         complete = trainer.run()
         if write is not None:
             write(trainer)
-    if complete:
-        print(f"{folder}: {plural(settings.steps, 'step')} done")
-        return 0
-    print(f"stopped after step {trainer.step}; the same command resumes the run")
-    return STOPPED
+    if workers.first:
+        done, stopped = f"{folder}: {plural(settings.steps, 'step')} done", f"stopped after step {trainer.step}"
+        print(done if complete else f"{stopped}; the same command resumes the run")
+    return 0 if complete else STOPPED
 
 
 def find_device(name: str) -> torch.device:

@@ -17,17 +17,22 @@ from .mini_batches import film_batch
 class FilmSource:
     """An `ARSource` of encoded films: each batch holds films whose cuts are at the same blocks.
 
-    blocks: clean and noisy blocks in a batch, so that longer films are fewer. Raises ValueError if there are no films.
+    blocks: clean and noisy blocks in a batch, so that longer films are fewer. ranks: processes that share each film; it
+    has as many blocks for each of them, and films that are too short are left out. Raises ValueError if there are no
+    films.
     """
 
-    def __init__(self, mini: Mini, films: Sequence[EncodedFilm], blocks: int) -> None:
+    def __init__(self, mini: Mini, films: Sequence[EncodedFilm], blocks: int, ranks: int = 1) -> None:
         if not films:
             raise ValueError("there are no films to train on")
-        self._mini, self._films, self._blocks = mini, films, blocks
+        long = [film for film in films if len(film.shots) >= ranks]
+        if not long:
+            raise ValueError(f"no film has {ranks} blocks, one for each rank of a sequence; use fewer ranks")
+        self._mini, self._films, self._blocks, self._ranks = mini, long, blocks, ranks
 
     def batch(self, rng: np.random.Generator, /) -> ARBatch:
         """Returns a batch. See `ARSource`."""
-        batch = film_batch(self._films, self._blocks, rng)
+        batch = film_batch(self._films, self._blocks, rng, self._ranks)
         device = self._mini.model.device
         distinct = list(dict.fromkeys(text for film in batch.captions for text in film))
         prompts = torch.tensor([[distinct.index(text) for text in film] for film in batch.captions], device=device)

@@ -69,13 +69,15 @@ def single_batch(films: Sequence[EncodedFilm], size: int, rng: np.random.Generat
     return Batch(torch.stack(clean), torch.stack(hero), tuple(texts), positions, ((),), (0,), torch.stack(others))
 
 
-def film_batch(films: Sequence[EncodedFilm], size: int, rng: np.random.Generator) -> Batch:
+def film_batch(films: Sequence[EncodedFilm], size: int, rng: np.random.Generator, multiple: int = 1) -> Batch:
     """Batch of films from their first block on, whose cuts are at the same blocks, so that they share one history.
 
     size: blocks in the batch, clean ones and noisy ones; longer films are fewer, so that all batches cost the same.
+    multiple: the number of blocks of each film is one of it; the films have so many at least.
     """
     pattern = films[int(rng.integers(len(films)))].shots
-    blocks = min(len(pattern), int(rng.choice(LENGTHS, p=LENGTH_SHARES)))
+    blocks = min(len(pattern), max(multiple, int(rng.choice(LENGTHS, p=LENGTH_SHARES))))
+    blocks -= blocks % multiple
     shots = pattern[:blocks]
     alike = [film for film in films if film.shots[:blocks] == shots]
     chosen = [alike[row] for row in rng.integers(len(alike), size=max(1, size // (2 * blocks - 1))).tolist()]

@@ -1,0 +1,42 @@
+"""`longlive train` under torchrun: the processes that train together, and the device of each."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .followers import device_of, joined
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..training.workers import Workers
+
+
+@contextmanager
+def training_processes(sequence: int, device: torch.device) -> Generator[tuple[Workers, torch.device], None, None]:
+    """The processes that torchrun started, or this one alone, and this one's device.
+
+    sequence: how many of them share a film. Raises ValueError if they do not split into such groups.
+    """
+    import torch
+    import torch.distributed as dist
+
+    from ..parallel import make_mesh
+    from ..training.workers import ALONE, Workers
+
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
+        if sequence != 1:
+            raise ValueError(
+                f"--sequence {sequence} needs as many processes, or a multiple: start it with `torchrun "
+                f"--nproc-per-node {sequence} -m longlive.longlive_core.cli train …`"
+            )
+        yield ALONE, device
+        return
+    from torch.distributed.distributed_c10d import get_node_local_rank
+
+    own = torch.device(device_of(get_node_local_rank())) if device.type == "cuda" else device
+    with joined(None, -1, -1, str(own)):
+        mesh = make_mesh(sequence, own.type)
+        yield Workers(dist.get_rank(), dist.get_world_size(), mesh.sequence), own
