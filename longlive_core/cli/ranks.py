@@ -76,6 +76,8 @@ def _run_in_torchrun(run: Run, args: argparse.Namespace) -> int:
 def _lead(run: Run, args: argparse.Namespace, ranks: Ranks, followers: Followers | None) -> int:
     """Runs the command on rank 0, and lets the others go at its end, also after an error that is not theirs."""
     args.leader = leader = Leader(ranks)
+    if followers is not None:
+        followers.leader = leader
     try:
         return run(args)
     except Exception as error:
