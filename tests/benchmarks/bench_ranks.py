@@ -4,8 +4,8 @@
 
 The first table is computed: what a rank of LongLive 5B sends for a block at 704x1280 in bf16. Recorded runs: the worst
 relative L2 of each float32 run, limit 5e-6. Films: the relative L2 to the film of one rank, whole, and gone on with
-from block 2 of the size before. Bytes: what rank 0 sends for the plain film, with its snapshot. Kills: a render on two ranks
-whose rank 1 is killed at a random moment; the seconds until both are gone, and the relative L2 of the resumed film.
+from block 2 of the size before. Bytes: what rank 0 sends for the plain film, with its snapshot. Kills: a render on two
+ranks whose rank 1 is killed at a random moment; the seconds until both are gone, and how far the resumed film is off.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ def recorded_paths() -> list[Path]:
 def keys_values() -> Tensor:
     """K/V of two blocks, `[2, B, T, H, D]`, whose heads differ much in size.
 
-    D is a multiple of 32, as in every model: PyTorch's mean over tokens sums the last columns of others in another order.
+    D is a multiple of 32, as in every model: for others PyTorch's mean over tokens sums the last columns in another
+    order.
     """
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, 2, 9, 6, 32, generator=generator) * torch.logspace(-2, 2, 6)[:, None]
