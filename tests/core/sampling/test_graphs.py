@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 from weakref import ref
 
 import pytest
 import torch
+from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import CausalWan, WanConfig
 from longlive.longlive_core.model.linears import BypassLinear, quantize_linears
+from longlive.longlive_core.render.load_film import load_film
+from longlive.longlive_core.render.settings import RenderSettings
 from longlive.longlive_core.sampling.graphed_model import obstacle
 from torch import Tensor
 
@@ -154,6 +158,14 @@ def test_models_without_graphs_say_why(tiny: Tiny, wide: Tiny, caplog: pytest.Lo
     with caplog.at_level("INFO"):
         tiny.film(SHOTS, tiny.memory(relative_rope=True), capture=recorder)
     assert recorder.captured == 0 and "no CUDA graphs: relative RoPE" in caplog.text
+
+
+def test_the_option_says_that_a_cpu_has_none(mini: Mini, settings: RenderSettings) -> None:
+    """`--cuda-graphs` reaches the sampler, which then has none, and a note says so; takes record nothing."""
+    wanted = replace(settings, cuda_graphs=True)
+    film = load_film(wanted, mini)
+    assert film.sampler.cuda_graphs and film.notes[-1] == "no CUDA graphs: cpu has none"
+    assert film.recorded == load_film(settings, mini).recorded
 
 
 def test_the_recorder_keeps_numbers_and_reads_memory() -> None:
