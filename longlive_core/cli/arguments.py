@@ -53,7 +53,7 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the output file and its encoding, the choice of preview and stills, when to decode, and CPU threads."""
+    """Adds the output file and its encoding, the choice of preview and stills, and how it is computed."""
     output = "the film's file; with a take, by default its own file beside it"
     parser.add_argument("-o", "--output", type=Path, metavar="FILM.mp4", help=output)
     codecs = "FILM.mp4: h264, h265 or av1; FILM.webm: vp9; FILM.mov: prores; FILM without extension: png pictures"
@@ -66,6 +66,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--contact-sheet", action="store_true", help="also write one still per shot (FILM.png)")
     modes = "async: decode during sampling; sequential: after each block; off: after the whole film (async)"
     parser.add_argument("--decode", choices=MODES, default="async", help=modes)
+    graphs = "start the passes of steady blocks as CUDA graphs, where nothing is in the way (off)"
+    parser.add_argument("--cuda-graphs", action="store_true", help=graphs)
     parser.add_argument("--threads", type=int, help="number of CPU threads (torch's default)")
 
 
@@ -78,4 +80,4 @@ def given_settings(args: argparse.Namespace, names: Sequence[str] = SETTINGS) ->
 
 def unrecorded_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings that a take does not record."""
-    return {"contact_sheet": args.contact_sheet, "decode": args.decode}
+    return {"contact_sheet": args.contact_sheet, "decode": args.decode, "cuda_graphs": args.cuda_graphs}

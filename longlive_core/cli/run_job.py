@@ -84,6 +84,8 @@ def _resume_command(args: argparse.Namespace, job: Job, take: Take, *, preview: 
         command.append("--contact-sheet")
     if args.decode != "async":
         command += ["--decode", args.decode]
+    if args.cuda_graphs:
+        command.append("--cuda-graphs")
     if args.threads is not None:
         command += ["--threads", str(args.threads)]
     return shlex.join(command)

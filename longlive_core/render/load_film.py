@@ -10,6 +10,7 @@ from ..mini import Mini
 from ..model.attention import Attention, default_attention
 from ..model.fp8_gate import choose_attention
 from ..sampling import Generation, NoiseSource
+from ..sampling.graphed_model import graph_notes
 from ..take.settings import Settings
 from ..types import BLOCK_FRAMES, LatentShape
 from ..vram.device_memory import device_memory
@@ -60,7 +61,8 @@ def load_film(
     weights = weights_fingerprint(mini, loras) if fingerprint else ""
     changes = change_linears(mini.model, settings.fp8, loras)
     attention = choose_attention(mini.model, default_attention(mini.model.device), settings.attention)
-    notes = (*model_notes(settings.model), *changes, *attention.notes)
+    graphs = graph_notes(mini.model, settings.memory) if settings.cuda_graphs else ()
+    notes = (*model_notes(settings.model), *changes, *attention.notes, *graphs)
     sampler = SamplerSettings(
         latent_size(settings.size, mini.pixel_size),
         settings.memory,
@@ -70,5 +72,6 @@ def load_film(
         settings.negative,
         noise,
         settings.sampled_seam,
+        settings.cuda_graphs,
     )
     return LoadedFilm(mini, sampler, attention.function, settings.recorded(sampler, weights), notes)
