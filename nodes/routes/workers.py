@@ -17,4 +17,6 @@ def add_workers(server: PromptServer) -> None:
 
 def workers() -> Workers | None:
     """The threads of this server; None in a process that serves nobody."""
-    return PromptServer.instance.app.get(WORKERS)
+    # Scripts use the nodes without a server; the class has no instance then.
+    server: PromptServer | None = getattr(PromptServer, "instance", None)
+    return None if server is None else server.app.get(WORKERS)

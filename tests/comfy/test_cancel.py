@@ -84,11 +84,12 @@ def test_ten_cancels_at_any_moment(host: Host) -> None:
     """
     moments = random.Random(5)
     assert host.run(film(MINUTE, 99), PATIENCE, on_event=Cancel(host, 60)).interrupted
-    threads, memory = host.threads(), host.rss()
+    threads, memory = host.threads(), list[int]()
     for index, after in enumerate((0, 1, *moments.sample(range(2, 60), 8))):
         cancel = Cancel(host, after)
         before = host.log.stat().st_size
         run = host.run(film(MINUTE, 100 + index // 2), PATIENCE, on_event=cancel)
+        memory.append(host.rss())
         assert run.interrupted and cancel.step is not None
         assert steps(run) <= cancel.step + UNDER_WAY, "the sampler goes on after the interrupt"
         message = KEPT.findall(host.log.read_bytes()[before:].decode())
@@ -101,7 +102,8 @@ def test_ten_cancels_at_any_moment(host: Host) -> None:
         assert len(read_video(path)) == int(kept)
     # The server's own executor may start one more thread meanwhile; a thread left behind by each film would be ten.
     assert settled(host, threads + 1) <= threads + 1
-    assert host.rss() - memory < 30e6
+    # It goes up and down by 30 MB over forty cancels, without a trend; the lowest of each half is steadier.
+    assert min(memory[5:]) - min(memory[:5]) < 30e6
 
 
 def test_a_cancelled_film_goes_on(host: Host) -> None:

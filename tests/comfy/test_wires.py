@@ -111,6 +111,7 @@ def graphs() -> dict[str, tuple[str, Prompt]]:
         seed=1,
         resolution=32,
         blocks=1,
+        prior="none",
     )
     lora = {"lora_name": "small.safetensors", "strength": 1.0}
     mini = {MINI: whole[MINI]}
@@ -120,7 +121,7 @@ def graphs() -> dict[str, tuple[str, Prompt]]:
             "9",
             {
                 **film(SHORT, **SMALL, model=["9", 0]),
-                "9": node("LongLiveModelLoader", model_name="mini.safetensors", precision="auto"),
+                "9": node("LongLiveModelLoader", model_name="mini.safetensors", precision="auto", attention="usual"),
             },
         ),
         "LongLiveDMDLora": (
