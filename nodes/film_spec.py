@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import comfy.model_patcher
+from comfy.quant_ops import QuantizedTensor
 from torch import Tensor
 
 from ..longlive_core.film.block_store import BlockStore
@@ -14,11 +15,12 @@ from ..longlive_core.film.film import Film
 from ..longlive_core.film.live_script import LiveScript
 from ..longlive_core.film.sampler_settings import OnStep, SamplerSettings, ShouldStop, storyboard_noise
 from ..longlive_core.model import WanConfig
-from ..longlive_core.sampling import Generation, KnownLatents, block_noise
+from ..longlive_core.sampling import Generation, KnownLatents, NoiseSource, block_noise
 from ..longlive_core.script import BlockPlan
 from ..longlive_core.script.storyboard import storyboard_plan
 from ..longlive_core.types import LatentShape
 from ..longlive_core.vram.budget import activation_bytes, overlap_bytes, prompt_bytes
+from ..longlive_core.vram.films_at_once import FilmsAtOnce, FilmSize, films_at_once
 from .device_lock import DeviceLock
 from .model import HostedModel
 
@@ -27,7 +29,7 @@ Storyboard = Literal["off", "only", "first"]
 
 @dataclass(frozen=True)
 class FilmSpec:
-    """The specification of a film; calling it starts a generation (`StartGeneration`).
+    """The specification of a film; calling it starts a generation (`StartGeneration`, `StartBatch`).
 
     embeddings: prompt → `[L, text_dim]`. shape: the shape of one block, in latent cells. encode: encodes new
     prompts of a live script.
@@ -61,6 +63,21 @@ class FilmSpec:
             + prompt_bytes(self.config, 1 + branches, dtype.itemsize)
         )
 
+    @property
+    def rounds_together(self) -> bool:
+        """Whether the host may round activations with one scale for all films of a batch, so that none is as alone.
+
+        It does for some formats of quantised weights on some cards; all are taken for such.
+        """
+        return any(isinstance(weight, QuantizedTensor) for weight in self.model.model.diffusion_model.parameters())
+
+    def at_once(self, wanted: int, blocks: int, free: int) -> FilmsAtOnce:
+        """How many films of so many blocks fit into `free` bytes at once. Raises ValueError as `films_at_once`."""
+        settings, dtype = self.settings, self.model.model.get_dtype_inference()
+        branches, aligns = 1 if settings.guidance == 1.0 else 2, settings.seam == "align"
+        size = FilmSize(self.config, settings.memory, self.shape, blocks, branches, aligns, dtype)
+        return films_at_once(1 if self.rounds_together else wanted, size, free)
+
     def check(self) -> None:
         """Raises ValueError if the text is encoded for another model, or the window cannot hold such blocks."""
         _ = self.bytes
@@ -80,12 +97,19 @@ class FilmSpec:
             return self.encode(prompt)
 
     def __call__(
-        self, plan: BlockPlan, known: KnownLatents, on_step: OnStep | None, should_stop: ShouldStop | None
+        self,
+        plan: BlockPlan,
+        known: KnownLatents,
+        on_step: OnStep | None,
+        should_stop: ShouldStop | None,
+        /,
+        *,
+        batch: int = 1,
+        noise: NoiseSource | None = None,
     ) -> Generation:
-        model, free = HostedModel(self.model, self.device_lock), self.device_lock.free_vram
-        return self.settings.start(
-            model, self.text, plan, known, on_step, should_stop, attention=model.attention, free=free
-        )
+        model, hooks = HostedModel(self.model, self.device_lock), (on_step, should_stop)
+        options: dict[str, Any] = {"attention": model.attention, "free": self.device_lock.free_vram}
+        return self.settings.start(model, self.text, plan, known, *hooks, batch=batch, noise=noise, **options)
 
 
 def make_film(

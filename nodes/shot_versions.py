@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 import comfy.model_management
+import comfy.model_patcher
 import comfy.sd
 import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..longlive_core.film.film import Film
+from ..longlive_core.film.film_batch import FilmBatch
 from ..longlive_core.film.shot_versions import MAX_VERSIONS, ShotVersions
 from ..longlive_core.film.take_store import TakeStore
 from ..longlive_core.pipeline.stills import still_pieces
@@ -100,22 +102,28 @@ class ShotVersionsNode(io.ComfyNode):
 
 
 class Making:
-    """Makes the versions one after the other, and tells of each that is finished."""
+    """Makes the versions, as many at once as the memory holds, and tells of each that is finished."""
 
     def __init__(
         self, stream: Stream, vae: comfy.sd.VAE, chunk_decoder: ChunkDecoder, versions: ShotVersions, film: RunningFilm
     ) -> None:
         self._stream, self._vae, self._decoder, self._versions, self._film = stream, vae, chunk_decoder, versions, film
         self._info = VersionsInfo(versions.index + 1, len(versions.numbers))
+        self._memory = slice_bytes(vae, stream.spec.shape)
+        free = free_bytes((stream.spec.model, decoder_patcher(vae)), self._memory)
+        at_once = stream.spec.at_once(len(versions.numbers), len(stream.film.plan.blocks), free)
+        note(at_once.text)
+        self._batch = FilmBatch(stream.spec, at_once.fits, note)
+        # The run of a version samples those beside it, too: its memory is that of all.
+        self._spec = replace(stream.spec, shape=stream.spec.shape.with_batch(at_once.fits))
 
     def pictures(self) -> Iterator[Tensor]:
         """Yields a picture `[H, W, 3]` uint8 of each version. Raises the host's interrupt; what is finished stays."""
         self._film.update(versions=self._info)
         spec, source = self._stream.spec, self._stream.film
-        start = source.start if source.earlier is None else source.earlier.start
-        for version, film in self._versions.films(
-            spec, start=start, on_note=lambda note: log.info("LongLive: %s", note)
-        ):
+        start, noise = source.start if source.earlier is None else source.earlier.start, spec.settings.noise_source
+        films = self._versions.films(spec, start=start, on_note=note, prepare=lambda film: self._batch.add(film, noise))
+        for version, film in films:
             comfy.model_management.throw_exception_if_processing_interrupted()
             yield from self._pictures_of(version, film)
             self._info = replace(self._info, made=(*self._info.made, version))
@@ -129,10 +137,9 @@ class Making:
         return "\n".join([f"shot {self._info.shot}", *lines])
 
     def _pictures_of(self, version: int, film: Film) -> Iterator[Tensor]:
-        stream = replace(self._stream, film=film, earlier=None, live=None)
+        stream = replace(self._stream, spec=self._spec, film=film, earlier=None, live=None)
         pieces = partial(still_pieces, first=self._versions.first.index)
-        memory = slice_bytes(self._vae, stream.spec.shape)
-        with StreamRun(stream, beside=[decoder_patcher(self._vae)], memory=memory, film=self._film) as run:
+        with StreamRun(stream, beside=[decoder_patcher(self._vae)], memory=self._memory, film=self._film) as run:
             for decoded in run.shown(run.stage("decoding", run.decoded(self._decoder, pieces=pieces))):
                 if decoded.frames is None:
                     continue
@@ -141,6 +148,18 @@ class Making:
                 if decoded.last:
                     save_still(self._versions.take, self._versions.index, version, frames[-1])
                     yield frames[-1]
+
+
+def free_bytes(models: Sequence[comfy.model_patcher.ModelPatcher], memory: int) -> int:
+    """Bytes of the device beside the weights of these models and `memory`; the host unloads all others."""
+    host = comfy.model_management
+    whole = host.get_total_memory(models[0].load_device) - host.extra_reserved_memory()
+    return whole - memory - sum(model.model_size() for model in models)
+
+
+def note(text: str) -> None:
+    """Logs a note on the versions."""
+    log.info("LongLive: %s", text)
 
 
 def check_stream(stream: Stream) -> None:

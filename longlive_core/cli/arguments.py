@@ -53,7 +53,7 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the output file and its encoding, the choice of preview and stills, when to decode, GPUs and CPU threads."""
+    """Adds the output file and its encoding, the choice of preview and stills, and how it is computed."""
     output = "the film's file; with a take, by default its own file beside it"
     parser.add_argument("-o", "--output", type=Path, metavar="FILM.mp4", help=output)
     codecs = "FILM.mp4: h264, h265 or av1; FILM.webm: vp9; FILM.mov: prores; FILM without extension: png pictures"
@@ -69,6 +69,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     gpus = "share each block among N processes, one for each GPU: 1, 2, 4 or 8 (1); without GPUs they share the CPU"
     parser.add_argument("--gpus", type=int, metavar="N", help=gpus)
     parser.set_defaults(leader=None)
+    graphs = "start the passes of steady blocks as CUDA graphs, where nothing is in the way (off)"
+    parser.add_argument("--cuda-graphs", action="store_true", help=graphs)
     parser.add_argument("--threads", type=int, help="number of CPU threads (torch's default)")
 
 
@@ -81,4 +83,4 @@ def given_settings(args: argparse.Namespace, names: Sequence[str] = SETTINGS) ->
 
 def unrecorded_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings that a take does not record."""
-    return {"contact_sheet": args.contact_sheet, "decode": args.decode}
+    return {"contact_sheet": args.contact_sheet, "decode": args.decode, "cuda_graphs": args.cuda_graphs}

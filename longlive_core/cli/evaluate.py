@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate_model(args: argparse.Namespace) -> int:
-    from ..evaluation.arms import all_arms, choose_arms, evaluate_arms
+    from ..evaluation.arm_films import evaluate_arms
+    from ..evaluation.arms import all_arms, choose_arms
     from ..evaluation.pixels import require_extra
     from ..evaluation.plots import make_plots
     from ..evaluation.report import make_tables

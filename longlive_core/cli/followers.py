@@ -19,7 +19,7 @@ from threading import Event, Thread
 
 import torch
 
-from ..parallel import RankError, Ranks, follow, make_mesh
+from ..parallel import Leader, RankError, Ranks, follow, make_mesh
 from .console import BAD_INPUT
 
 # Between two calls of rank 0 the others wait as long as it takes. That a rank is gone is noticed without a limit.
@@ -53,11 +53,15 @@ def joined(meeting: str | None, rank: int, size: int, device: str) -> Generator[
 
 
 class Followers:
-    """Ranks 1 … count − 1 on this machine, which end with the `with` block. threads: of each on the CPU."""
+    """Ranks 1 … count − 1 on this machine, which end with the `with` block. threads: of each on the CPU.
+
+    leader: what they follow, once all have joined.
+    """
 
     def __init__(self, meeting: str, count: int, threads: int | None) -> None:
         context = multiprocessing.get_context("spawn")
         self._count, self._is_ending, self._errors = count, Event(), context.SimpleQueue()
+        self.leader: Leader | None = None
         self._processes = [
             context.Process(target=_follow, args=(rank, meeting, count, threads, self._errors), daemon=True)
             for rank in range(1, count)
@@ -69,13 +73,10 @@ class Followers:
         Thread(target=self._end_with_them, name="followers", daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if not self._is_ending.is_set():
-            self._is_ending.set()
-            for process in self._processes:
-                process.kill()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._is_ending.set()
         for process in self._processes:
-            process.join(END_SECONDS)
+            process.join(END_SECONDS if kind is None else 0)
             process.kill()
 
     def expect_end(self) -> None:
@@ -101,7 +102,7 @@ class Followers:
     def _end_with_them(self) -> None:
         """Ends this process if one of them is gone and it does not notice: a GPU would wait for the other forever."""
         wait([process.sentinel for process in self._processes])
-        if not self._is_ending.wait(2 * GRACE_SECONDS):
+        if not self._is_ending.wait(2 * GRACE_SECONDS) and (self.leader is None or self.leader.failure is None):
             print(f"longlive: {self.reason('another rank is gone')}", file=sys.stderr, flush=True)
             os._exit(BAD_INPUT)
 

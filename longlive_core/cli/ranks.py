@@ -28,7 +28,8 @@ def run_on_ranks(run: Run, args: argparse.Namespace) -> int:
         return _run_in_torchrun(run, args)
     count = 1 if args.gpus is None else args.gpus
     check_count(count)
-    return run(args) if count == 1 else _run_with_followers(run, args, count)
+    alone = count == 1 or getattr(args, "dry_run", False)
+    return run(args) if alone else _run_with_followers(run, args, count)
 
 
 def check_count(count: int, devices: int | None = None) -> None:
@@ -48,12 +49,13 @@ def check_count(count: int, devices: int | None = None) -> None:
 
 def _run_with_followers(run: Run, args: argparse.Namespace, count: int) -> int:
     """Starts the other ranks and runs the command; at the end none of them is left."""
-    device = device_of(0)
-    if args.threads is None and device == "cpu":
-        args.threads = max(1, torch.get_num_threads() // count)
+    device, threads = device_of(0), args.threads
+    if threads is None and device == "cpu":
+        threads = max(1, torch.get_num_threads() // count)
+        torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
-        with Followers(meeting, count, args.threads) as followers, joined(meeting, 0, count, device) as ranks:
+        with Followers(meeting, count, threads) as followers, joined(meeting, 0, count, device) as ranks:
             return _lead(run, args, ranks, followers)
 
 
@@ -76,6 +78,8 @@ def _run_in_torchrun(run: Run, args: argparse.Namespace) -> int:
 def _lead(run: Run, args: argparse.Namespace, ranks: Ranks, followers: Followers | None) -> int:
     """Runs the command on rank 0, and lets the others go at its end, also after an error that is not theirs."""
     args.leader = leader = Leader(ranks)
+    if followers is not None:
+        followers.leader = leader
     try:
         return run(args)
     except Exception as error:

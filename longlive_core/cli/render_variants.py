@@ -50,4 +50,5 @@ def _resume_command(args: argparse.Namespace, variants: Variants) -> str:
     take = variants.jobs[0].take
     assert take is not None  # the films have takes
     command = ["longlive", "render", "--resume", str(take.folder), "--variants", str(len(variants.jobs))]
-    return shlex.join([*command, *(["--preview"] if args.preview else [])])
+    gpus = [] if args.gpus is None else ["--gpus", str(args.gpus)]
+    return shlex.join([*command, *(["--preview"] if args.preview else []), *gpus])

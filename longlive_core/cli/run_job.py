@@ -86,6 +86,8 @@ def _resume_command(args: argparse.Namespace, job: Job, take: Take, *, preview: 
         command += ["--decode", args.decode]
     if args.gpus is not None:
         command += ["--gpus", str(args.gpus)]
+    if args.cuda_graphs:
+        command.append("--cuda-graphs")
     if args.threads is not None:
         command += ["--threads", str(args.threads)]
     return shlex.join(command)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..mini import Mini
 from ..units import MB
-from .arms import MAIN, TRUTH, ArmResult, FilmResult
+from .arm_films import ArmResult, FilmResult
+from .arms import MAIN, TRUTH
 from .bootstrap import Estimate, Sums, estimate
 from .formats import BF16, kv_bytes, weight_bytes
 from .pixels import FilmPixels

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..training.world import SHAPES
-from .arms import MAIN, ArmResult, FilmResult
+from .arm_films import ArmResult, FilmResult
+from .arms import MAIN
 from .bootstrap import Sums, estimate
 from .measures import ATTRIBUTES, IDENTITY
 from .scores import CHANCE, Column, Part, Table, carried, find, named, shape_share, share

@@ -8,7 +8,8 @@ from typing import Final
 from PIL import Image
 
 from ..video.canvas import INK, PALETTE, Axes, Canvas
-from .arms import MAIN, MEMORY_OFF, ArmResult
+from .arm_films import ArmResult
+from .arms import MAIN, MEMORY_OFF
 from .bootstrap import Estimate
 from .measures import ATTRIBUTES, IDENTITY
 from .scores import CHANCE, PARTS, Measure, find, over_looks, share

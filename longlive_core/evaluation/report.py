@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..mini import Mini
-from .arms import ArmResult
+from .arm_films import ArmResult
 from .film_tables import cuts, one_shot, seams, storage, ten_minutes
 from .look_tables import adherence, confusion, each_shape, places, recall
 from .scores import PARTS, Table

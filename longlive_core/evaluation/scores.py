@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ..training.world import COLOURS, SHAPES, SIZES
-from .arms import ArmResult, FilmResult
+from .arm_films import ArmResult, FilmResult
 from .bootstrap import Estimate, Sums, estimate
 from .measures import Look
 from .pixels import FilmPixels

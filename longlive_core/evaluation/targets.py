@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..training.world import SHAPES
-from .arms import FIFTY_STEPS, MAIN, MEMORY_OFF, TRUTH, TWO_STEPS, ArmResult, FilmResult
+from .arm_films import ArmResult, FilmResult
+from .arms import FIFTY_STEPS, MAIN, MEMORY_OFF, TRUTH, TWO_STEPS
 from .bootstrap import Estimate, estimate
 from .measures import IDENTITY
 from .scores import (

@@ -62,7 +62,7 @@ class BatchRun:
         # Before the batch has its KV cache, because the first state is often that of all films.
         first = next(states) if index else None
         for run in self._runs:
-            run.read_start()
+            run.generation.read_start()
         films = [run.film for run in self._runs]
         generation = self._batch.begin(films, self._known, _of_first_film(on_step), self._should_stop)
         if first is not None:
@@ -81,7 +81,7 @@ class BatchRun:
         for run in self._runs:
             store = run.film.store
             if state is None or history is None or store.history != history:
-                state, history = run.state_before(index), store.history
+                state, history = run.generation.state_before(index), store.history
             yield state
 
     def _known(self, spec: BlockSpec) -> Tensor | None:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..oom import is_out_of_memory
-from ..sampling import Generation, Snapshot, Step
+from ..sampling import Generation, Step
 from ..types import Block, BlockSpec
 from .batch_run import BatchRun
+from .run_generation import RunGeneration, StoppedError
 from .sampler_settings import OnStep, ShouldStop
 
 if TYPE_CHECKING:
@@ -36,10 +37,6 @@ class RunReport:
         return (len(self.sampled) * (steps + 1) + self.replayed) / max(1, blocks * (steps + 1))
 
 
-class StoppedError(Exception):
-    """The run was stopped while the KV cache was rebuilt."""
-
-
 class FilmRun:
     """One run of a film; see `Film.run`."""
 
@@ -47,11 +44,10 @@ class FilmRun:
         """Prepares a run; nothing happens before `blocks` is iterated."""
         self.report = RunReport()
         self.film, self._on_step, self._should_stop = film, on_step, should_stop
-        # The films for which `_generation` samples, too.
-        self._beside: BatchRun | None = None
-        self._generation: Generation | None = None
-        self._inherited: Generation | None = None
         self._first_of_shots: dict[int, Tensor] = {}
+        self.generation = RunGeneration(film, self.report, self.known, on_step, should_stop)
+        # The films for which the generation samples, too.
+        self._beside: BatchRun | None = None
 
     def blocks(self) -> Run:
         """Yields the film's blocks in order; returns the generation that a film that continues this one can use."""
@@ -61,19 +57,19 @@ class FilmRun:
         if film.earlier is not None and (film.mirrors_earlier or film.store.finished < film.first_index):
             yield from self._run_earlier(film.earlier, only_stored)
             if not film.earlier.complete:
-                return self._inherited
+                return self.generation.inherited
             index = film.first_index
         while index < len(film.plan.blocks):
             if not only_stored:
                 self._follow_live(index)
             block = self.find(index)
             if self._beside is not None and self._beside.parts_at(index, block):
-                self._beside, self._generation = None, None
+                self._beside, self.generation.current = None, None
             if block is None and (only_stored or (block := self._sample(index)) is None):
                 break
             yield block
             index += 1
-        return self._generation or self._inherited
+        return self.generation.current or self.generation.inherited
 
     def _run_storyboard(self) -> bool:
         """Samples the storyboard if the film needs its blocks; returns false if it was stopped on the way."""
@@ -93,7 +89,7 @@ class FilmRun:
                 try:
                     block = next(run)
                 except StopIteration as end:
-                    self._inherited = end.value
+                    self.generation.inherited = end.value
                     return
                 self.film.store.save(block, self.film.plan)
                 self.report.stored.append(block.index)
@@ -119,18 +115,10 @@ class FilmRun:
         self.report.sampled.append(index)
         return block
 
-    def state_before(self, index: int) -> Snapshot:
-        """The state of this film alone before a block, of which all earlier ones were found. Raises StoppedError."""
-        generation = self._start(index)
-        self._replay(generation, index)
-        state = generation.snapshot()
-        self.film.store.save_snapshot(lambda: state, self.film.plan.blocks[index], replayed=False)
-        return state
-
     def _sample(self, index: int) -> Block | None:
         """Samples and stores a block, and that of the films beside this one; returns None after a stop."""
         batch, film = self._beside, self.film
-        if self._generation is None and film.batch is not None:
+        if self.generation.current is None and film.batch is not None:
             self._beside = batch = BatchRun(self, film.batch, index, self._should_stop)
         sampled = self._next(index)
         if sampled is None:
@@ -142,52 +130,16 @@ class FilmRun:
         """Samples a block, of fewer films at once if the device runs out of memory; returns None after a stop."""
         while True:
             try:
-                return next(self._generation_before(index), None)
+                batch = None if self._beside is None or self._beside.films == 1 else self._beside
+                return next(self.generation.before(index, batch), None)
             except StoppedError:
                 return None
             except (RuntimeError, MemoryError) as error:
                 if self._beside is None or self._beside.films == 1 or not is_out_of_memory(error):
                     raise
             # Outside the `except` block, because the traceback keeps every tensor alive inside it.
-            self._generation = None
+            self.generation.current = None
             self._beside.shrink()
-
-    def _generation_before(self, index: int) -> Generation:
-        """The generation before a block, whose snapshot is offered to the store. Raises StoppedError."""
-        batch = None if self._beside is None or self._beside.films == 1 else self._beside
-        if self._generation is None:
-            self._generation = self._start(index) if batch is None else batch.start(index, self._on_step)
-        generation, store = self._generation, self.film.store
-        if batch is None:
-            self._replay(generation, index)
-            store.save_snapshot(generation.snapshot, self.film.plan.blocks[index], replayed=False)
-        else:
-            batch.save_snapshots(generation, index)
-        return generation
-
-    def _replay(self, generation: Generation, index: int) -> None:
-        """Rebuilds the K/V before a block by clean passes over stored blocks. Raises StoppedError."""
-        store, blocks = self.film.store, self.film.plan.blocks
-        while generation.position < index:
-            store.save_snapshot(generation.snapshot, blocks[generation.position], replayed=True)
-            if next(generation, None) is None:
-                raise StoppedError
-            self.report.replayed += 1
-
-    def _start(self, index: int) -> Generation:
-        """Starts a generation before a block, with the K/V of the earlier film or of the last stored snapshot."""
-        film, inherited = self.film, self._inherited
-        self._inherited = None  # its K/V must not stay alive beside those of the new generation
-        self.read_start()
-        generation = self._new_generation()
-        if inherited is None or not generation.continue_from(inherited):
-            film.store.restore(generation, film.plan.blocks[index])
-        return generation
-
-    def read_start(self) -> None:
-        """Reads the start image of the film, if its store has one."""
-        if self.film.start is None:
-            self.film.start = self.film.store.start_image()
 
     def _follow_live(self, index: int) -> None:
         """At the first block of a shot, stored or not, lets film and generation follow the newest live script."""
@@ -198,16 +150,7 @@ class FilmRun:
         if plan.blocks == film.plan.blocks:
             return
         film.follow(plan)
-        if self._generation is not None:
-            changed = self._new_generation()
-            changed.continue_from(self._generation)
-            self._generation = changed
-
-    def _new_generation(self) -> Generation:
-        film = self.film
-        if film.start_generation is None:
-            raise RuntimeError("this film was made without start_generation and cannot sample its missing blocks")
-        return film.start_generation(film.plan, self.known, self._on_step, self._should_stop)
+        self.generation.follow_plan()
 
     def known(self, spec: BlockSpec) -> Tensor | None:
         """The latents of a block that this run already has, or those frames of it that `start` gives."""

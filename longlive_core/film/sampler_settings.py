@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from ..memory import DEFAULT_MEMORY, MemoryConfig, Pools, TextEncoder
 from ..model import FlowModel
 from ..model.attention import Attention
+from ..model.cuda_graph import Capture, cuda_capture
 from ..sampling import Generation, KnownLatents, NoiseSource, Seam, Step, block_noise, generate
 from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
@@ -24,6 +25,7 @@ class SamplerSettings:
     """The settings that change the bits of a block, apart from the model and the text.
 
     size: (height, width) in latent cells. noise: replaces the noise from the seeds. seam: see `generate`.
+    cuda_graphs: whether steady blocks are CUDA graphs where they can be, which changes no bit; see `GraphedModel`.
     """
 
     size: tuple[int, int]
@@ -34,6 +36,7 @@ class SamplerSettings:
     negative: str = ""
     noise: NoiseSource | None = None
     seam: Seam = "plain"
+    cuda_graphs: bool = False
 
     @property
     def recorded(self) -> Settings:
@@ -60,10 +63,11 @@ class SamplerSettings:
         attention: Attention | None = None,
         pools: Pools | None = None,
         free: Callable[[], None] | None = None,
+        capture: Capture | None = None,
     ) -> Generation:
         """Starts a generation of the plan; parameters and errors are those of `generate`.
 
-        noise: replaces the noise of the settings.
+        noise: replaces the noise of the settings. capture: by default CUDA graphs, if the settings want them.
         """
         noise = noise or self.noise
         return generate(
@@ -85,6 +89,7 @@ class SamplerSettings:
             on_step=on_step,
             should_stop=should_stop,
             free=free,
+            capture=capture or (cuda_capture(model.device) if self.cuda_graphs else None),
         )
 
 

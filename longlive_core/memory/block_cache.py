@@ -12,6 +12,7 @@ from ..model.attention import Attention, attention_of
 from ..transfer import to_device
 from ..types import LatentShape
 from .formats import Pool
+from .pool import Slot
 from .window import Window
 
 
@@ -62,11 +63,16 @@ class BlockKVCache:
 
     pool: Pool
     blocks: tuple[int, ...]
-    slot: int
+    slot: Slot
     block_frames: int
     clean: bool
     attention: Attention
     relative: RelativeRope | None = None
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether later calls differ from this one in numbers only: every slot is attended, no key is rotated anew."""
+        return self.relative is None and len(self.blocks) == self.pool.shape.slots
 
     @property
     def frames(self) -> tuple[int, ...]:

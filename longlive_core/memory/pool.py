@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..model import KeyValue, WanConfig
 from ..parallel import ALONE, Ranks
+
+Slot = int | Tensor
+"""A slot by its number; or by an int64 tensor `[1]` on the device, which a CUDA graph reads anew in every replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,20 @@ class PoolShape:
         size = (self.batch, self.slots * self.block_tokens, self.own_heads, self.head_dim)
         return KeyValue(torch.empty(size, dtype=dtype, device=device), torch.empty(size, dtype=dtype, device=device))
 
+    def empty_block(self, dtype: torch.dtype, device: torch.device) -> KeyValue:
+        """Uninitialised K/V of one block, `[B, block_tokens, H, D]` each."""
+        return self.one_slot.empty(dtype, device)
+
+    @property
+    def one_slot(self) -> PoolShape:
+        """The shape of a pool of one slot."""
+        return replace(self, slots=1)
+
+    def write(self, kv: KeyValue, slot: Tensor, block: KeyValue) -> None:
+        """Copies a block, as `empty_block` shapes it, to a slot of K/V as `empty` shapes them."""
+        for whole, part in zip(kv, block, strict=True):
+            whole.unflatten(1, (self.slots, self.block_tokens)).index_copy_(1, slot, part.unsqueeze(1))
+
     def slot_view(self, kv: KeyValue, slot: int) -> KeyValue:
         """Views of one slot, `[B, block_tokens, H, D]`, of K/V as `empty` shapes them."""
         rows = slice(slot * self.block_tokens, (slot + 1) * self.block_tokens)
@@ -50,19 +67,29 @@ class PoolShape:
 class DensePool:
     """K/V of one branch of guidance, stored in one floating-point dtype.
 
-    A new block is written to `new_block`, then committed, then read with the rest.
+    A new block is written to `new_block`, then committed, then read with the rest. A slot that only the device knows
+    has no view: its block is written beside the slots, and copied when it is committed.
     """
 
     def __init__(self, shape: PoolShape, dtype: torch.dtype, device: torch.device) -> None:
         self.shape = shape
         self._layers = [shape.empty(dtype, device) for _ in range(shape.layers)]
+        # A block that is not committed yet, if the host does not know its slot.
+        self._beside: KeyValue | None = None
 
-    def new_block(self, layer: int, slot: int) -> KeyValue:
-        """Views `[B, block_tokens, H, D]` that the caller writes the new block's K/V to."""
-        return self.shape.slot_view(self._layers[layer], slot)
+    def new_block(self, layer: int, slot: Slot) -> KeyValue:
+        """Tensors `[B, block_tokens, H, D]` that the caller writes the new block's K/V to."""
+        storage = self._layers[layer]
+        if isinstance(slot, int):
+            return self.shape.slot_view(storage, slot)
+        self._beside = self.shape.empty_block(storage.k.dtype, storage.k.device)
+        return self._beside
 
-    def commit(self, layer: int, slot: int, *, clean: bool) -> None:
-        """Does nothing: `new_block` is the storage itself."""
+    def commit(self, layer: int, slot: Slot, *, clean: bool) -> None:  # noqa: ARG002
+        """Puts what was written to `new_block` into the slot. A view of the slot is the storage itself."""
+        if isinstance(slot, Tensor) and self._beside is not None:
+            self.shape.write(self._layers[layer], slot, self._beside)
+            self._beside = None
 
     def read(self, layer: int, filled: int, dtype: torch.dtype) -> KeyValue:
         """K/V of the first `filled` slots in `dtype`, which attention computes in, `[B, filled · block_tokens, H, D]`.

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...kernels import append_nvfp4, quantize_fp8_rows, read_fp8, read_nvfp4
 from ..model import KeyValue
 from ..parallel import all_max
-from .pool import PoolShape
+from .pool import PoolShape, Slot
 
 Smoothing = Literal["none", "token", "reference"]
 """Centring of keys before NVFP4 quantisation; see `QuantizedPool`."""
@@ -32,7 +32,7 @@ class FP8Store:
     """
 
     def __init__(self, shape: PoolShape, device: torch.device, centred: bool) -> None:  # noqa: ARG002
-        self._shape = shape
+        self._shape, self.slots = shape, shape.slots
         size = (shape.batch, shape.slots, shape.block_tokens, shape.own_heads)
         self._values = torch.empty((*size, shape.head_dim), dtype=torch.float8_e4m3fn, device=device)
         self._scales = torch.empty((*size, 1), dtype=torch.float32, device=device)
@@ -64,8 +64,7 @@ class NVFP4Store:
     """
 
     def __init__(self, shape: PoolShape, device: torch.device, centred: bool) -> None:
-        self._shape = shape
-        self._ranks = shape.ranks
+        self._ranks, self.slots = shape.ranks, shape.slots
         numbers = shape.block_tokens * shape.own_heads * shape.head_dim
         slots = (shape.batch, shape.slots)
         self._values = torch.empty((*slots, numbers // 2), dtype=torch.uint8, device=device)
@@ -96,6 +95,15 @@ class NVFP4Store:
 Store = FP8Store | NVFP4Store
 
 
+def copy_slot(source: Store, target: Store, slot: Tensor) -> None:
+    """Copies the only slot of `source` to a slot of `target` that only the device knows."""
+    for new, own in zip(source.tensors(1), target.tensors(target.slots), strict=True):
+        if own.numel():
+            # As bytes, because no device copies E4M3 by an index.
+            own, new = (t.view(torch.uint8) if t.itemsize == 1 else t for t in (own, new))
+            own.index_copy_(1, slot, new)
+
+
 class QuantizedPool:
     """A pool of quantised blocks. The block that is being sampled stays unquantised until its clean pass.
 
@@ -110,31 +118,44 @@ class QuantizedPool:
         self.shape = shape
         self._smoothing = smoothing
         self._scratch = scratch
-        # The layer and slot that `new_block` gave last. Their rows of the scratch buffer hold the block unquantised.
-        self._new: tuple[int, int] | None = None
+        # The layer and slot that `new_block` gave last, and the block itself, unquantised: rows of the scratch buffer,
+        # or beside it if the host does not know the slot.
+        self._new: tuple[int, Slot] | None = None
+        self._block = shape.slot_view(scratch, 0)
         device, centred = scratch.k.device, smoothing == "token"
         self._layers = [(store(shape, device, centred), store(shape, device, False)) for _ in range(shape.layers)]
+        self._beside = lambda: (store(shape.one_slot, device, centred), store(shape.one_slot, device, False))
 
-    def new_block(self, layer: int, slot: int) -> KeyValue:
+    def new_block(self, layer: int, slot: Slot) -> KeyValue:
         """See `DensePool.new_block`."""
-        self._new = (layer, slot)
-        return self.shape.slot_view(self._scratch, slot)
+        scratch, self._new = self._scratch, (layer, slot)
+        if isinstance(slot, int):
+            self._block = self.shape.slot_view(scratch, slot)
+        else:
+            self._block = self.shape.empty_block(scratch.k.dtype, scratch.k.device)
+        return self._block
 
-    def commit(self, layer: int, slot: int, *, clean: bool) -> None:
+    def commit(self, layer: int, slot: Slot, *, clean: bool) -> None:
         """Stores what was written to `new_block` if it is clean, which is the case in a clean pass (t = 0)."""
-        k, v = self.shape.slot_view(self._scratch, slot)
+        k, v = self._block
         if clean:
-            keys, values = self._layers[layer]
-            keys.append(slot, k)
-            values.append(slot, v)
+            stores = self._layers[layer]
+            at, targets = (slot, stores) if isinstance(slot, int) else (0, self._beside())
+            for x, target, store in zip((k, v), targets, stores, strict=True):
+                target.append(at, x)
+                if isinstance(slot, Tensor):
+                    copy_slot(target, store, slot)
         if self._smoothing == "reference":
             k.sub_(k.mean(-1, keepdim=True))
 
     def read(self, layer: int, filled: int, dtype: torch.dtype) -> KeyValue:
         """See `DensePool.read`. The new block is read from the scratch buffer, unquantised."""
-        history = [slot for slot in range(filled) if (layer, slot) != self._new]
+        slot = self._new[1] if self._new is not None and self._new[0] == layer else None
+        history = [other for other in range(filled) if isinstance(slot, Tensor) or other != slot]
         for store, out in zip(self._layers[layer], self._scratch, strict=True):
             store.read(history, out)
+        if isinstance(slot, Tensor):
+            self.shape.write(self._scratch, slot, self._block)
         rows = filled * self.shape.block_tokens
         return KeyValue(self._scratch.k[:, :rows].to(dtype), self._scratch.v[:, :rows].to(dtype))
 

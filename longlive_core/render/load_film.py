@@ -11,6 +11,7 @@ from ..model.attention import Attention, default_attention
 from ..model.fp8_gate import choose_attention
 from ..parallel import Leader, Ranks
 from ..sampling import Generation, LedModel, NoiseSource, RankModel
+from ..sampling.graphed_model import graph_notes
 from ..take.settings import Settings
 from ..types import BLOCK_FRAMES, LatentShape
 from ..vram.device_memory import device_memory
@@ -74,7 +75,8 @@ def load_film(
     weights = weights_fingerprint(mini, loras) if fingerprint else ""
     changes = change_linears(mini.model, settings.fp8, loras)
     attention = choose_attention(mini.model, default_attention(mini.model.device), settings.attention)
-    notes = (*model_notes(settings.model), *changes, *attention.notes)
+    graphs = graph_notes(mini.model, settings.memory) if settings.cuda_graphs else ()
+    notes = (*model_notes(settings.model), *changes, *attention.notes, *graphs)
     sampler = SamplerSettings(
         latent_size(settings.size, mini.pixel_size),
         settings.memory,
@@ -84,6 +86,7 @@ def load_film(
         settings.negative,
         noise,
         settings.sampled_seam,
+        settings.cuda_graphs,
     )
     led = None
     if leader is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -10,15 +11,19 @@ from torch import Tensor, nn
 from ..memory import DEFAULT_MEMORY, FilmKVCache, MemoryConfig, Pools, TextEncoder
 from ..model import FlowModel
 from ..model.attention import Attention, default_attention
+from ..model.cuda_graph import Capture
 from ..model.linears import NVFP4Linear, base_of, linear_layers
 from ..types import BlockSpec, LatentShape
 from .generation import Generation, KnownLatents, NotFiniteError, Plan, Step
+from .graphed_model import GraphedModel, obstacle
 from .noise import MAX_SEED, NoiseSource, block_noise
 from .seam import SEAMS, Seam
 from .snapshot import Snapshot
 from .unipc import unipc
 
 __all__ = ["Generation", "NotFiniteError", "Plan", "Step", "generate"]
+
+log = logging.getLogger(__name__)
 
 
 def generate(
@@ -43,6 +48,7 @@ def generate(
     on_step: Callable[[Step], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     free: Callable[[], None] | None = None,
+    capture: Capture | None = None,
     resume: Snapshot | None = None,
 ) -> Generation:
     """Returns an iterator that samples the blocks of a plan one by one, on request.
@@ -59,6 +65,7 @@ def generate(
     on_step: called after every step; its exceptions pass through. should_stop: called before every model call; when it
     returns true the iteration ends, and a later `next` samples the unfinished block from the start. free: called if the
     device runs out of memory, before the second attempt; see `retry_on_oom`.
+    capture: records the calls of steady blocks as CUDA graphs, where nothing is in the way; see `GraphedModel`.
     resume: a snapshot to continue from; see `Generation.restore`.
 
     Raises ValueError, before any work, for settings that cannot be run. The iteration raises NotFiniteError and
@@ -84,6 +91,8 @@ def generate(
     attend, avoided = attention or default_attention(model.device), None if guidance == 1.0 else negative
     cache = FilmKVCache(model, memory, shape, len(plan.blocks), text, attend, negative=avoided, pools=pools)
     noise = noise or block_noise(seed or 0)
+    if capture is not None:
+        model = _graphed(model, memory, capture)
     generation = Generation(
         model, plan, cache, schedule, shape, guidance, noise, known, on_step, should_stop, free, seam
     )
@@ -97,6 +106,14 @@ def rounds_together(model: FlowModel) -> bool:
     layers = linear_layers(model).values() if isinstance(model, nn.Module) else ()
     bases = (base_of(layer) for layer in layers)
     return any(isinstance(layer, NVFP4Linear) and layer.activations == "nvfp4" for layer in bases)
+
+
+def _graphed(model: FlowModel, memory: MemoryConfig, capture: Capture) -> FlowModel:
+    reason = obstacle(model, memory)
+    if reason is None:
+        return GraphedModel(model, capture)
+    log.info("no CUDA graphs: %s", reason)
+    return model
 
 
 def _check_plan(plan: Plan) -> None:

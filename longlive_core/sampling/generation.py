@@ -244,7 +244,8 @@ class Generation(Iterator[Block]):
         other.finish_clean_pass()
         if not self._cache.continue_from(other._cache):
             return False
-        self._position, self._newest, self._last = other._position, None, other._last
+        # The model, too, whose CUDA graphs are of these K/V.
+        self._model, self._position, self._newest, self._last = other._model, other._position, None, other._last
         other._position = len(other.plan.blocks)
         return True
 

@@ -107,6 +107,7 @@ class LedModel:
     def _arguments(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> tuple[Any, ...]:
         """The arguments of `_flow`."""
         assert isinstance(text, PromptKV) and isinstance(kv, BlockKVCache)  # those of `FilmKVCache`
+        assert isinstance(kv.slot, int)  # a led model is no module, so that it has no CUDA graphs
         call = _Call(kv.blocks, kv.slot, kv.block_frames, kv.clean)
         ropes = () if kv.relative is None else (kv.relative.keys, kv.relative.queries)
         angles = (angle for rope in ropes for angle in (rope.cos, rope.sin))

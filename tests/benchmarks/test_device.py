@@ -17,6 +17,7 @@ ROWS = {
     "ceilings": ["copy", "attention, ours, 256 keys"],
     "ladder": ["d", "e8", "a", "b", "fh"],
     "films": ["decoder, full", "denoise, bf16, 4 steps", "film, bf16, tiny"],
+    "graphs": ["one launch for each op"],
     "memory": ["bf16 weights, bf16 KV, full VAE"],
     "training": ["float32", "bf16", "bf16, checkpointing", "NVFP4"],
 }

@@ -77,6 +77,21 @@ def test_a_slot_holds_the_codes_of_its_block_as_a_matrix_of_heads(
         assert memory.amax[element, 2].item() == block[element].abs().max().item() == expected.amax.item()
 
 
+def test_a_part_of_a_matrix_gets_its_codes_in_the_whole(kv: ModuleType, memory: Memory, block: Tensor) -> None:
+    """With the amax of a larger matrix a block has the codes that it has as its part; a smaller amax is ignored."""
+    largest = block.abs().amax((1, 2, 3)).float()
+    kv.append_nvfp4(block, *memory, 0, least=4 * largest)
+    kv.append_nvfp4(block, *memory, 1, least=largest / 4)
+    for element in range(BATCH):
+        part = block[element].reshape(-1, CHANNELS).cpu()
+        whole = torch.cat((part, (4 * largest[element]).cpu().bfloat16().expand(1, CHANNELS)))
+        for slot, matrix in enumerate((whole, part)):
+            expected = eager.quantize_nvfp4(matrix, swizzled=False)
+            assert torch.equal(memory.values[element, slot].cpu(), expected.values[: len(part)].view(-1))
+            scales = memory.scales[element, slot].cpu().view(torch.uint8)
+            assert torch.equal(scales, expected.scales.view(torch.uint8)[: len(part)].view(-1))
+
+
 def test_other_slots_are_left_alone(kv: ModuleType, memory: Memory, block: Tensor) -> None:
     """Other slots do not change when a slot is written."""
     kv.append_nvfp4(block, *memory, 1)

@@ -18,6 +18,7 @@ from time import perf_counter
 import torch
 from longlive.longlive_core.memory import MemoryConfig
 from longlive.longlive_core.model import CausalWan
+from longlive.longlive_core.model.cuda_graph import cuda_capture
 from longlive.longlive_core.pipeline.decode import QUEUE_DEPTH, DecodedFrame, decode, decoder_cuda_stream
 from longlive.longlive_core.pipeline.stages import Pipeline, sample
 from longlive.longlive_core.sampling.generate import Generation, generate
@@ -74,14 +75,18 @@ class Models:
         width = {"dim": 16, "dec_dim": 16} if self.toy else {}
         return VAEConfig(mean=(0.0,) * 48, std=(1.0,) * 48, **width)
 
-    def film(self, weights: str, kv: str = "bf16", steps: int = 4, blocks: int = BLOCKS) -> Generation:
-        """A film in one shot."""
+    def film(
+        self, weights: str, kv: str = "bf16", steps: int = 4, blocks: int = BLOCKS, *, graphs: bool = False
+    ) -> Generation:
+        """A film in one shot. graphs: with CUDA graphs."""
         size = self.size
         specs = (BlockSpec(i, 0, "a", False, None, size.frames * i, size.frames) for i in range(blocks))
         memory = MemoryConfig(window=4 * size.frames, sink=size.frames, kv_format=kv)
         text = torch.zeros(size.config.text_len, size.config.text_dim)
         plan = BlockPlan(tuple(specs), FPS, size.frames)
-        return generate(self.transformer(weights), plan, lambda _: text, memory, size=size.latent, steps=steps)
+        model = self.transformer(weights)
+        capture = cuda_capture(model.device) if graphs else None
+        return generate(model, plan, lambda _: text, memory, size=size.latent, steps=steps, capture=capture)
 
 
 def tasks(toy: bool) -> list[Task]:

@@ -35,6 +35,7 @@ PARTS = (
     Part("ceilings", "Copies, products and attention by themselves", 20, 40, 15, MODEL),
     Part("ladder", "A pass of the transformer, arm by arm", 130, 170, 40, MODEL),
     Part("films", "Whole films, decoders and first frames", 90, 130, 40, MODEL),
+    Part("graphs", "Two steps in FP8 with and without CUDA graphs", 25, 40, 20, MODEL),
     Part("memory", "Peaks of memory against the plan", 30, 50, 25, MODEL),
     Part("training", "Training steps of LongLive Mini", 20, 40, 20, (*MODEL, "safetensors")),
     Part("compiled", "The same pass and ops through torch.compile", 120, 150, 120, MODEL),

@@ -105,12 +105,12 @@ def film_cells(row: Row, rows: Rows) -> Cells:
     if took is None:
         return {}
     found = {"frames/s": number(1e3 * figure(row, "frames of a block") / took)}
-    weights = row.name.split(", ")[1]
-    alone = middle(rows.get(f"denoise, {weights}, 4 steps"), "ms a block")
-    if row.name.startswith("film") and alone is not None:
+    kind, _, rest = row.name.partition(", ")
+    alone = middle(rows.get(f"denoise, {rest.partition(', ')[0]}, 4 steps"), "ms a block")
+    if kind == "film" and alone is not None:
         found["end to end / denoise"] = number(alone / took)
     return found
 
 
-MORE = {"ops": op_cells, "ceilings": ceiling_cells, "ladder": ladder_cells, "films": film_cells}
+MORE = {"ops": op_cells, "ceilings": ceiling_cells, "ladder": ladder_cells, "films": film_cells, "graphs": film_cells}
 """What follows from the rows, by part."""

@@ -13,18 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from longlive.longlive_core.evaluation.arms import (
-    MAIN,
-    MEMORY_OFF,
-    TRUTH,
-    Arm,
-    ArmResult,
-    FilmResult,
-    all_arms,
-    choose_arms,
-    evaluate_arms,
-    make_film,
-)
+from longlive.longlive_core.evaluation.arm_films import ArmResult, FilmResult, evaluate_arms, make_film
+from longlive.longlive_core.evaluation.arms import MAIN, MEMORY_OFF, TRUTH, Arm, all_arms, choose_arms
 from longlive.longlive_core.evaluation.bootstrap import Estimate, estimate
 from longlive.longlive_core.evaluation.formats import quantize_weights
 from longlive.longlive_core.evaluation.measures import ATTRIBUTES, IDENTITY, Look, look_at, measure_flicker, psnr
