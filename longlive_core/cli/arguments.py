@@ -69,7 +69,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     gpus = "share each block among N processes, one for each GPU: 1, 2, 4 or 8 (1); without GPUs they share the CPU"
     parser.add_argument("--gpus", type=int, metavar="N", help=gpus)
     parser.set_defaults(leader=None)
-    graphs = "start the passes of steady blocks as CUDA graphs, where nothing is in the way (off)"
+    graphs = "start passes of steady blocks, and the decoder, as CUDA graphs where nothing is in the way (off)"
     parser.add_argument("--cuda-graphs", action="store_true", help=graphs)
     parser.add_argument("--threads", type=int, help="number of CPU threads (torch's default)")
 

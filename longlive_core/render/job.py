@@ -177,6 +177,7 @@ class Job:
             audio=self._sound(),
             previous=self._previous_film(),
             sheet=self.sheet,
+            cuda_graphs=settings.cuda_graphs,
             on_progress=self._on_progress,
             should_stop=self._should_stop,
         )

@@ -38,8 +38,8 @@ class RenderSettings:
     with FP8 weights and activations. attention: see `choose_attention`. size: "HxW" in pixels; None for the model's
     largest. seam: see `generate`; None is `align` for an embedded model and `plain` for a checkpoint. codec, quality:
     of the film's file, names in `video.CODECS` and `video.QUALITIES`. decode: when blocks are decoded, see `Mode`.
-    cuda_graphs: see `SamplerSettings`. take: store every block in a take beside the film. snapshots: also store the
-    KV cache at the beginning of every shot, so that a retake starts without rebuilding it.
+    cuda_graphs: see `SamplerSettings`; the decoder has them, too. take: store every block in a take beside the film.
+    snapshots: also store the KV cache at the beginning of every shot, so that a retake starts without rebuilding it.
     """
 
     script: Path | None

@@ -11,12 +11,14 @@ from math import ceil
 from pathlib import Path
 from time import perf_counter
 
+from ..model.cuda_graph import cuda_capture
 from ..pipeline.decode import QUEUE_DEPTH, decode, decoder_cuda_stream
 from ..pipeline.stages import Mode, Pipeline, in_stage, sample
 from ..pipeline.write import NewFile, Written, write
 from ..script import BlockPlan
 from ..types import SPACE_FACTOR, Block, BlockSpec
 from ..vae import DecodeStream, WanVAE
+from ..vae.graphed_decoder import GraphedDecoder
 from ..video import Audio, open_film
 from ..video.contact_sheet import ContactSheet
 from .reuse import EarlierFiles, ReusingFile
@@ -75,6 +77,7 @@ class Render:
         audio: Audio | None = None,
         previous: EarlierFiles | None = None,
         sheet: ContactSheet | None = None,
+        cuda_graphs: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
@@ -82,7 +85,8 @@ class Render:
         decoding thread. sheet and on_progress are called in the thread of `run`.
 
         audio: the sound of the film. previous: the earlier files of this film, whose equal blocks are copied unless a
-        sheet needs their frames. Raises ValueError if the path does not fit the codec, and OSError that names the path
+        sheet needs their frames. cuda_graphs: decode steady latent frames as CUDA graphs on a device that has them.
+        Raises ValueError if the path does not fit the codec, and OSError that names the path
         if it cannot be written.
         """
         self.plan, self.sheet, self.video_frames = plan, sheet, 0
@@ -90,7 +94,9 @@ class Render:
         self.mode: Mode = mode
         height, width = (SPACE_FACTOR * side for side in size)
         device = vae.conv2.weight.device
-        self._stream = DecodeStream(vae, cuda_stream=decoder_cuda_stream(device) if mode == "async" else None)
+        capture = cuda_capture(device) if cuda_graphs else None
+        decoder = vae if capture is None else GraphedDecoder(vae, capture)
+        self._stream = DecodeStream(decoder, cuda_stream=decoder_cuda_stream(device) if mode == "async" else None)
         self._on_progress = on_progress
         self._should_stop = should_stop or (lambda: False)
         self._reach = ceil(vae.config.decoder_reach / plan.block_frames)
