@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal, get_args
@@ -80,11 +80,16 @@ class MemoryConfig:
         """The number of recalled blocks that fit beside the sinks and the new block."""
         return (self.window - self.sink) // block_frames - 1 - int(self.pins_shots)
 
+    def recalled_by_shot(self, blocks: Iterable[BlockSpec], block_frames: int) -> Iterator[tuple[int, int]]:
+        """Yields each shot (from 0) and how many slots its recalled blocks take; global sinks have theirs already."""
+        sinks = self.sink // block_frames
+        for shot, specs in groupby(blocks, key=lambda block: block.shot):
+            yield shot, len({block for block in next(specs).recalled if block >= sinks})
+
     def check_recalled(self, blocks: Iterable[BlockSpec], block_frames: int) -> None:
         """Raises ValueError if a shot recalls more blocks than fit. blocks: of the film."""
-        fits, sinks = self.recallable(block_frames), self.sink // block_frames
-        for shot, specs in groupby(blocks, key=lambda block: block.shot):
-            count = len({block for block in next(specs).recalled if block >= sinks})
+        fits = self.recallable(block_frames)
+        for shot, count in self.recalled_by_shot(blocks, block_frames):
             if count > fits:
                 needed = self.window + (count - fits) * block_frames
                 raise ValueError(
