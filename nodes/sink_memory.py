@@ -101,7 +101,10 @@ class SinkMemory(io.ComfyNode):
 
 
 def describe(memory: MemoryConfig) -> str:
-    """Lists the size of the KV cache at common resolutions and the cards that fit the full model, and how many blocks a shot can recall."""
+    """Lists the size of the KV cache at common resolutions, the cards that fit the full model, and what fits beside it.
+
+    The last line says how many blocks a shot can recall.
+    """
     lines = [f"{memory.window} latent frames in {memory.kv_format}, in addition to the weights:"]
     for name, model, (height, width) in SIZES:
         needed = memory.bytes(model, LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, height, width))

@@ -59,7 +59,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def plan_text(args: argparse.Namespace, recalled: int = 0) -> str:
-    """Returns the plan of the parsed arguments as text. recalled: blocks that a shot recalls at most. Raises ValueError for an invalid card or size."""
+    """Returns the plan of the parsed arguments as text.
+
+    recalled: blocks that a shot recalls at most. Raises ValueError for an invalid card or size.
+    """
     if args.train:
         budget = TrainingBudget(
             parse_vram(args.vram),

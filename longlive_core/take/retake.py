@@ -41,9 +41,9 @@ def retake(
     Without a seed and a prompt the shot gets a seed that it has not had. prompt: a shot's text, as in a script. mode:
     "ripple" gives the later shots new versions, except for locked shots, which are spliced; "keep" splices all of them
     unchanged, except for shots that recall a block of this one, which get new versions unless they are locked. reuse:
-    chooses an existing version with that seed and prompt if it was sampled or begun after the blocks that now precede it, so that a ComfyUI graph can run again; an empty prompt keeps the text. storyboard: makes only
-    the first block of the shot again, for the storyboard, and those of the shots that recall it; the other shots stay
-    unchanged.
+    chooses an existing version with that seed and prompt if it was sampled or begun after the blocks that now precede
+    it, so that a ComfyUI graph can run again; an empty prompt keeps the text. storyboard: makes only the first block of
+    the shot again, for the storyboard, and those of the shots that recall it; the other shots stay unchanged.
 
     Raises ValueError if the retake changes nothing or cannot be made, and ScriptError for the prompt.
     """

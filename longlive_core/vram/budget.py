@@ -98,8 +98,8 @@ class Budget:
         if self.recalled > max(0, self.recallable):
             more = (self.recalled - self.recallable) * self.block.frames
             raise ValueError(
-                f"{plural(self.recalled, 'recalled block')}: {self.recallable} of them fit beside the sinks in a window "
-                f"of {self.window} latent frames; set window to {self.window + more} or more, or recall fewer"
+                f"{plural(self.recalled, 'recalled block')}: {self.recallable} of them fit beside the sinks in a "
+                f"window of {self.window} latent frames; set window to {self.window + more} or more, or recall fewer"
             )
 
     @property
