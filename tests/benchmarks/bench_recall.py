@@ -14,7 +14,7 @@ For the place, the last shot describes its hero and no wall; chance is 1 of 6 co
 
 `cost` makes films of 200 blocks in shots of four that recall 0 to 4 blocks, 64x64 pixels, a window of 8 blocks: seconds
 of a block (median of blocks 20 to 199), of the first block of a shot, bytes of K/V, and the growth of the process from
-block 50 to 199. `recall.png` has a row for each film: the kept shot, then each gap at both positions and without recall.
+block 50 to 199. `recall.png` has a row for each film: the kept shot, then, for each gap, both positions and no recall.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from longlive.longlive_core.evaluation.bootstrap import estimate
 from longlive.longlive_core.evaluation.measures import look_at
-from longlive.longlive_core.evaluation.windows import REACH, Frames, Window, decode_windows
+from longlive.longlive_core.evaluation.windows import Frames, Window, decode_windows
 from longlive.longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from longlive.longlive_core.mini import LATENT_SIZE, Mini
 from longlive.longlive_core.render.load_model import load_model
