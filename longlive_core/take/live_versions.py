@@ -29,7 +29,9 @@ def with_live_script(take: Take, plan: BlockPlan, written: ShotScript | None) ->
     earlier versions stay. written: the script as the user wrote it; None takes the script from the plan.
     """
     planned = script_of(plan)
-    first = next(i for i, shot in enumerate(script_of(take.plan).shots) if shot != planned.shots[i])
+    pairs = zip(script_of(take.plan).shots, planned.shots, strict=True)
+    # That a shot is kept from now on changes nothing in it.
+    first = next(i for i, (was, now) in enumerate(pairs) if replace(was, keeps=()) != replace(now, keeps=()))
     changed = range(first, len(planned.shots))
     script = planned if written is None or len(written.shots) != len(planned.shots) else written
     with_words = _with_words_of(take, script)

@@ -10,16 +10,18 @@ whose shot shows the colour, or the shape, of the kept hero, with its 95 % inter
 and 1 of 4 shapes.
 
 Of two heroes in turn, the kept hero and the third one are recalled four times by turns; `confused` shows the other's.
-For the place, the last shot describes its hero and no wall; chance is 1 of 6 colours and 1 of 3 patterns.
+For the place, after five shots, the last shot describes its hero and no wall; chance is 1 of 6 colours and of 3
+patterns.
 
 `cost` makes films of 200 blocks in shots of four that recall 0 to 4 blocks, 64x64 pixels, a window of 8 blocks: seconds
 of a block (median of blocks 20 to 199), of the first block of a shot, bytes of K/V, and the growth of the process from
-block 50 to 199. `recall.png` has a row for each film: the kept shot, then, for each gap, both positions and no recall.
+block 50 to 199. `recall_0.png` has a row for each film: the kept shot, then, for each gap, both positions and none.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections import defaultdict
@@ -39,6 +41,7 @@ from longlive.longlive_core.sampling import Generation, Snapshot, generate
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.training import captions, world
 from longlive.longlive_core.types import BLOCK_FRAMES, Block, BlockSpec, LatentShape
+from PIL import Image
 from process_memory import memory_mb
 
 GAPS = (1, 5, 10, 30)
@@ -48,7 +51,7 @@ ARMS: dict[str, MemoryConfig | None] = {
     "before the shot": replace(DEFAULT_MEMORY, recall_position="before_shot"),
     "not recalled": None,
 }
-TURNS_AFTER = 10
+TURNS_AFTER, PLACE_GAP = 10, 5
 CUT = "The scene transitions. "
 COST_BLOCKS, COST_SHOT, COST_SIZE = 200, 4, (4, 4)
 
@@ -122,9 +125,10 @@ class Bench:
                 (block,) = self._end(script, states[at], done, ends, memory or DEFAULT_MEMORY)
                 self._look(script, script.heroes[1], block, f"{arm}, {gap} away")
                 strip.append(self._frames(block))
-                ends = {at: (script.wall_less[at], (KEPT,) if memory else ())}
-                (block,) = self._end(script, states[at], done, ends, memory or DEFAULT_MEMORY)
-                self._look(script, script.heroes[2], block, f"{arm}, {gap} away", place=script.shots[KEPT])
+                if gap == PLACE_GAP:
+                    ends = {at: (script.wall_less[at], (KEPT,) if memory else ())}
+                    (block,) = self._end(script, states[at], done, ends, memory or DEFAULT_MEMORY)
+                    self._look(script, script.heroes[2], block, f"{arm}, {gap} away", place=script.shots[KEPT])
         self.rows.append(np.concatenate([frames[8] for frames in strip], axis=1))
         self._turns(script, states[AWAY + TURNS_AFTER], done)
 
@@ -188,6 +192,15 @@ def _known(done: list[Block], state: Snapshot, spec: BlockSpec) -> torch.Tensor 
     return done[spec.index].latents if spec.index < state.next_block else None
 
 
+def read_looks(folder: Path) -> dict[tuple[str, str], list[float]]:
+    """The looks of all runs in a folder."""
+    right: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for path in sorted(folder.glob("looks_*.json")):
+        for row, name, hits in json.loads(path.read_text()):
+            right[row, name] += hits
+    return right
+
+
 def table(right: dict[tuple[str, str], list[float]]) -> Iterator[str]:
     """The shares as a Markdown table, with their intervals and the distance of the lower end from the shot after."""
     yield "| shot | colour | shape | wall colour | wall pattern |\n|---|---|---|---|---|"
@@ -238,8 +251,8 @@ def cost(mini: Mini) -> Iterator[str]:
 def main() -> None:
     """Makes the films, prints the tables and writes the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=16)
-    parser.add_argument("--first", type=int, default=0, help="number of the first script")
+    parser.add_argument("--films", type=int, default=16, help="0 prints the table of what is in the folder")
+    parser.add_argument("--first", type=int, default=0, help="number of the first script, for runs side by side")
     parser.add_argument("--cost", action="store_true", help="only what a recalled block costs")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -254,12 +267,11 @@ def main() -> None:
         bench = Bench(mini)
         for index in range(args.first, args.first + args.films):
             bench.run(index)
-            # After every film, so that a run may be ended at any time.
-            (args.out / "recall.md").write_text("\n".join([f"{index + 1} films", *table(bench.right)]) + "\n")
-            from PIL import Image
-
-            Image.fromarray(np.concatenate(bench.rows)).save(args.out / "recall.png")
-    print("\n".join(table(bench.right)))
+            # After every film, so that a run may be ended at any time, and others be added to it.
+            Image.fromarray(np.concatenate(bench.rows)).save(args.out / f"recall_{args.first}.png")
+            looks = [[row, name, hits] for (row, name), hits in bench.right.items()]
+            (args.out / f"looks_{args.first}.json").write_text(json.dumps(looks))
+    print("\n".join(table(read_looks(args.out))))
 
 
 if __name__ == "__main__":

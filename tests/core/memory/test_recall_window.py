@@ -13,7 +13,7 @@ from longlive.longlive_core.types import BlockSpec
 
 
 def run(window: Window, cuts: set[int], blocks: int, recalls: Mapping[int, tuple[int, ...]], again: bool = False):  # noqa: ANN201
-    """Yields what each block attends and what the slots hold, as a pool with moves would have it. A shot at each cut."""
+    """Yields what each block attends, and how the blocks in the slots got there. A shot begins at each cut."""
     slots: dict[int, tuple[int, str]] = {}
     wanted: tuple[int, ...] = ()
     for block in range(blocks):
@@ -61,7 +61,7 @@ def test_without_recalls_a_shot_begins_as_before() -> None:
 
 
 def test_a_block_that_is_in_the_window_is_not_entered_again() -> None:
-    """At its original position it stays in its slot; `again` it enters, at another position. A global sink never does."""
+    """At its original position it stays in its slot; `again` it enters at another one. A global sink never does."""
     for again, how in ((False, "own"), (True, "entered")):
         *_, (seen, held) = run(Window(5), {2, 4}, 5, {4: (0, 3)}, again)
         assert seen == (0, 1, 2, 3, 4) and held[3] == how and held[0] == "own"
@@ -149,7 +149,7 @@ def test_too_many_are_refused_with_what_fits() -> None:
     blocks = [spec(0, 0), spec(1, 0), spec(2, 0), spec(3, 1, (0, 1, 2))]
     with pytest.raises(ValueError, match=r"shot 2 recalls 2 blocks, but 1 fits .*of 32 .*set window to 40 or more"):
         MemoryConfig().check_recalled(blocks, 8)
-    with pytest.raises(ValueError, match="but none fit .*set window to 32"):
+    with pytest.raises(ValueError, match=r"but none fit .*set window to 32"):
         MemoryConfig(window=24).check_recalled([spec(0, 0), spec(1, 0), spec(2, 1, (1,)), spec(3, 2, (2,))], 8)
     MemoryConfig(window=40).check_recalled(blocks, 8)
     assert MemoryConfig(shot_sink=False).recallable(8) == 2 and MemoryConfig(sink=0).recallable(8) == 3

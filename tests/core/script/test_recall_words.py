@@ -85,7 +85,10 @@ def test_recall_may_still_be_a_name_or_the_beginning_of_a_text() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Shot 1: a\nShot 2: b @recall=kitchen", "shot 2 recalls 'kitchen', which no earlier shot keeps: add @keep=kit"),
+        (
+            "Shot 1: a\nShot 2: b @recall=kitchen",
+            "shot 2 recalls 'kitchen', which no earlier shot keeps: add @keep=kit",
+        ),
         ("Shot 1: a @keep=kitchn\nShot 2: b @recall=kitchen", "write @recall=kitchn, or add .*kept so far: kitchn"),
         ("Shot 1: a\nShot 2: b @recall=k\nShot 3: c @keep=k", "shot 2 recalls 'k'.*shot 3, which is later, keeps it"),
         ("Shot 1: a\nShot 2: b @recall=k @keep=k", "this shot itself keeps it"),
