@@ -9,13 +9,16 @@ recalls nothing. Every shot has one block, and the compared shots have the same 
 whose shot shows the colour, or the shape, of the kept hero, with its 95 % interval over films; chance is 1 of 8 colours
 and 1 of 4 shapes.
 
+With `--alone` the window holds two blocks and no sinks, so that a recalled block is the only one beside the new one.
+
 Of two heroes in turn, the kept hero and the third one are recalled four times by turns; `confused` shows the other's.
 For the place, after five shots, the last shot describes its hero and no wall; chance is 1 of 6 colours and of 3
 patterns.
 
-`cost` makes films of 200 blocks in shots of four that recall 0 to 4 blocks, 64x64 pixels, a window of 8 blocks: seconds
-of a block (median of blocks 20 to 199), of the first block of a shot, bytes of K/V, and the growth of the process from
-block 50 to 199. `recall_0.png` has a row for each film: the kept shot, then, for each gap, both positions and none.
+`--cost` makes films of 200 blocks in shots of four that recall 0 to 4 blocks, two sets of them by turns, 64x64 pixels,
+a window of 8 blocks: CPU seconds of a block (median of blocks 20 to 199), of the first block of a shot, bytes of K/V,
+and the growth of the process from block 50 to 199. `recall_0.png` has a row for each film: the kept shot, then, for
+each gap, both positions and none.
 """
 
 from __future__ import annotations
@@ -46,11 +49,8 @@ from process_memory import memory_mb
 
 GAPS = (1, 5, 10, 30)
 KEPT, AFTER, AWAY = 1, 2, 3
-ARMS: dict[str, MemoryConfig | None] = {
-    "original": DEFAULT_MEMORY,
-    "before the shot": replace(DEFAULT_MEMORY, recall_position="before_shot"),
-    "not recalled": None,
-}
+ARMS = ("original", "before the shot", "not recalled")
+ALONE = MemoryConfig(window=2 * BLOCK_FRAMES, sink=0)
 TURNS_AFTER, PLACE_GAP = 10, 5
 CUT = "The scene transitions. "
 COST_BLOCKS, COST_SHOT, COST_SIZE = 200, 4, (4, 4)
@@ -101,15 +101,16 @@ class Script:
 class Bench:
     """Films of scripts, of which only the last shots differ: the rest of each is sampled once."""
 
-    def __init__(self, mini: Mini) -> None:
-        self.mini = mini
+    def __init__(self, mini: Mini, memory: MemoryConfig) -> None:
+        before = replace(memory, recall_position="before_shot")
+        self.mini, self.arms = mini, dict(zip(ARMS, (memory, before, memory), strict=True))
         self.right: dict[tuple[str, str], list[float]] = defaultdict(list)
         self.rows: list[Frames] = []
 
     def run(self, index: int) -> None:
         """Makes the films of a script and looks at them."""
         script, done, states = Script.make(index), list[Block](), dict[int, Snapshot]()
-        whole = self._start(script.plan({}, AWAY + GAPS[-1]), script, DEFAULT_MEMORY)
+        whole = self._start(script.plan({}, AWAY + GAPS[-1]), script, self.arms["original"])
         for number in range(AWAY + GAPS[-1] + 1):
             if number - AWAY in GAPS:
                 states[number] = whole.snapshot()
@@ -120,14 +121,14 @@ class Bench:
         strip = [self._frames(done[KEPT])]
         for gap in GAPS:
             at = AWAY + gap
-            for arm, memory in ARMS.items():
-                ends = {at: (script.unnamed[at], (KEPT,) if memory else ())}
-                (block,) = self._end(script, states[at], done, ends, memory or DEFAULT_MEMORY)
+            for arm, memory in self.arms.items():
+                ends = {at: (script.unnamed[at], (KEPT,) if arm != ARMS[-1] else ())}
+                (block,) = self._end(script, states[at], done, ends, memory)
                 self._look(script, script.heroes[1], block, f"{arm}, {gap} away")
                 strip.append(self._frames(block))
                 if gap == PLACE_GAP:
-                    ends = {at: (script.wall_less[at], (KEPT,) if memory else ())}
-                    (block,) = self._end(script, states[at], done, ends, memory or DEFAULT_MEMORY)
+                    ends = {at: (script.wall_less[at], (KEPT,) if arm != ARMS[-1] else ())}
+                    (block,) = self._end(script, states[at], done, ends, memory)
                     self._look(script, script.heroes[2], block, f"{arm}, {gap} away", place=script.shots[KEPT])
         self.rows.append(np.concatenate([frames[8] for frames in strip], axis=1))
         self._turns(script, states[AWAY + TURNS_AFTER], done)
@@ -135,9 +136,11 @@ class Bench:
     def _turns(self, script: Script, state: Snapshot, done: list[Block]) -> None:
         """Recalls the kept hero and the third hero by turns."""
         at, turns = AWAY + TURNS_AFTER, (KEPT, AWAY, KEPT, AWAY)
-        for arm, memory in ARMS.items():
-            ends = {at + i: (script.unnamed[at + i], (kept,) if memory else ()) for i, kept in enumerate(turns)}
-            blocks = self._end(script, state, done, ends, memory or DEFAULT_MEMORY)
+        for arm, memory in self.arms.items():
+            ends = {
+                at + i: (script.unnamed[at + i], (kept,) if arm != ARMS[-1] else ()) for i, kept in enumerate(turns)
+            }
+            blocks = self._end(script, state, done, ends, memory)
             for block, kept in zip(blocks, turns, strict=True):
                 mine, other = (script.heroes[i] for i in ((1, 2) if kept == KEPT else (2, 1)))
                 self._look(script, mine, block, f"in turn, {arm}")
@@ -217,7 +220,7 @@ def table(right: dict[tuple[str, str], list[float]]) -> Iterator[str]:
 
 def cost(mini: Mini) -> Iterator[str]:
     """A line for each number of recalled blocks."""
-    yield "| recalled blocks | seconds a block | first block of a shot | K/V, KiB | growth, blocks 50 to 199, MB |"
+    yield "| recalled blocks | CPU seconds a block | first block of a shot | K/V, KiB | growth, blocks 50 to 199, MB |"
     yield "|---|---|---|---|---|"
     memory = MemoryConfig(window=8 * BLOCK_FRAMES)
     for count in range(5):
@@ -230,16 +233,16 @@ def cost(mini: Mini) -> Iterator[str]:
                 None,
                 i * BLOCK_FRAMES,
                 BLOCK_FRAMES,
-                tuple(range(1, count + 1)) if i >= 2 * COST_SHOT else (),
+                _recalled_at_cost(i // COST_SHOT, count),
             )
             for i in range(COST_BLOCKS)
         ]
         plan, seconds, grown = BlockPlan(tuple(specs), 24.0, BLOCK_FRAMES), list[float](), list[float]()
         film = generate(mini.model, plan, mini.encode_text, memory, size=COST_SIZE, steps=2, seam="align")
         while not film.done:
-            began = time.perf_counter()
+            began = time.process_time()
             next(film)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.process_time() - began)
             grown.append(memory_mb("VmRSS"))
         late = seconds[20:]
         first = statistics.median(seconds[20::COST_SHOT])
@@ -248,11 +251,18 @@ def cost(mini: Mini) -> Iterator[str]:
         yield f"| {count} | {statistics.median(late):.3f} | {first:.3f} | {size / 1024:.0f} | {growth:.1f} |"
 
 
+def _recalled_at_cost(shot: int, count: int) -> tuple[int, ...]:
+    """The blocks 1 to `count` or those after them, by turns, so that every shot enters all of its own."""
+    first = 1 + count * (shot % 2)
+    return tuple(range(first, first + count)) if shot > 2 else ()
+
+
 def main() -> None:
     """Makes the films, prints the tables and writes the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--films", type=int, default=16, help="0 prints the table of what is in the folder")
     parser.add_argument("--first", type=int, default=0, help="number of the first script, for runs side by side")
+    parser.add_argument("--alone", action="store_true", help="a window of two blocks without sinks")
     parser.add_argument("--cost", action="store_true", help="only what a recalled block costs")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -264,7 +274,7 @@ def main() -> None:
             for line in cost(mini):
                 print(line, flush=True)
             return
-        bench = Bench(mini)
+        bench = Bench(mini, ALONE if args.alone else DEFAULT_MEMORY)
         for index in range(args.first, args.first + args.films):
             bench.run(index)
             # After every film, so that a run may be ended at any time, and others be added to it.

@@ -22,6 +22,7 @@ from longlive.longlive_core.take.append import append
 from longlive.longlive_core.take.block_file import read_record
 from longlive.longlive_core.take.carry_over import carry_over
 from longlive.longlive_core.take.recall import recalling
+from longlive.longlive_core.take.settings import recorded_only
 from longlive.longlive_core.take.storyboard import with_storyboard
 from safetensors.torch import load_file
 from torch import Tensor
@@ -119,6 +120,24 @@ def test_a_retake_of_what_is_kept_makes_the_shots_that_recall_it_again(
     back, _ = choose(changed, 2, 0)
     back.save()
     assert made(back, recorder) == [] and all(same(latents(back), before))
+
+
+def test_a_chosen_version_leaves_no_shot_that_recalls_another(take: Take, recorder: SamplingRecorder) -> None:
+    """A version that leaves later shots unchanged gives those that recall its block new versions, as a retake does."""
+    made(take, recorder)
+    versions = ShotVersions(take, 2, 1, mode="keep")
+    for _, film in versions.films(recorder):
+        assert len(list(film.run())) == 3
+    changed, _ = choose(versions.take, 2, 1)
+    assert [(shot.spliced, shot.chosen) for shot in changed.shots[2:]] == [(True, 0), (False, 1), (False, 1)]
+    assert made(changed, recorder) == [5, 6, 7]
+
+
+def test_the_position_is_recorded_only_if_it_is_not_the_usual_one(tiny: Tiny) -> None:
+    """A take of an earlier version is one of the same film."""
+    for memory, recorded in ((tiny.memory(), {}), (tiny.memory(recall_position="before_shot"), {"before_shot"})):
+        settings = recorded_only(SamplerSettings(tiny.size, memory).recorded)
+        assert {settings[name] for name in settings if name == "recall_position"} == set(recorded)
 
 
 def test_a_lock_holds_against_a_recall(take: Take, recorder: SamplingRecorder) -> None:

@@ -49,6 +49,12 @@ def test_a_recalled_block_stays_as_long_as_its_shot() -> None:
     ]
 
 
+def test_a_wide_window_loses_them_with_their_shot_too() -> None:
+    """Where older blocks than the recalled ones would still fit."""
+    seen = attended(Window(8), {2, 4, 6, 9, 12, 13}, 14, {12: (2, 3)})
+    assert {2, 3} <= {*seen[12]} and not {2, 3} & {*seen[13]}
+
+
 def test_without_recalls_a_shot_begins_as_before() -> None:
     """A window that is told of shots which recall nothing is the one that is told of none, slot by slot."""
     told, plain = Window(4), Window(4)
