@@ -79,8 +79,11 @@ class FilmSpec:
         return films_at_once(1 if self.rounds_together else wanted, size, free)
 
     def check(self) -> None:
-        """Raises ValueError if the text is encoded for another model, or the window cannot hold such blocks."""
+        """Raises ValueError if the text is encoded for another model, or the window cannot hold such blocks or
+        what a shot recalls.
+        """
         _ = self.bytes
+        self.settings.check_plan(self.plan)
         widths = {embedding.shape[-1] for embedding in self.embeddings.values()}
         if width := next(iter(widths - {self.config.text_dim}), None):
             raise ValueError(

@@ -169,7 +169,8 @@ def make_stream(
     spec = FilmSpec(model, embeddings, plan, shape, settings, device_lock, conditioning.encode)
     spec.check()
     start = encode_start(*picture, model, shape) if state is None else None
-    live = LiveScript(conditioning.script or script_of(conditioning.plan), plan) if storyboard == "off" else None
+    script, check = conditioning.script or script_of(conditioning.plan), settings.check_plan
+    live = LiveScript(script, plan, check) if storyboard == "off" else None
     recorded: Settings = {
         **settings.recorded,
         "start": None if start is None else f"image {latents_digest(start.to('cpu', torch.float32))}",

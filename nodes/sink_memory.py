@@ -8,7 +8,7 @@ from ..longlive_core.memory import KV_FORMATS, MemoryConfig
 from ..longlive_core.mini import LATENT_SIZE, MINI_DIT
 from ..longlive_core.model import WAN22_TI2V_5B, WanConfig
 from ..longlive_core.types import BLOCK_FRAMES, LATENT_CHANNELS, SPACE_FACTOR, LatentShape
-from ..longlive_core.units import format_bytes
+from ..longlive_core.units import format_bytes, plural
 from ..longlive_core.vram.planner import cards_text
 from .checks import passed
 from .types import CATEGORY, MemoryType
@@ -101,7 +101,10 @@ class SinkMemory(io.ComfyNode):
 
 
 def describe(memory: MemoryConfig) -> str:
-    """Lists the size of the KV cache at common resolutions and the cards that fit the full model, in six lines."""
+    """Lists the size of the KV cache at common resolutions, the cards that fit the full model, and what fits beside it.
+
+    The last line says how many blocks a shot can recall.
+    """
     lines = [f"{memory.window} latent frames in {memory.kv_format}, in addition to the weights:"]
     for name, model, (height, width) in SIZES:
         needed = memory.bytes(model, LatentShape(1, LATENT_CHANNELS, BLOCK_FRAMES, height, width))
@@ -109,6 +112,8 @@ def describe(memory: MemoryConfig) -> str:
         lines.append(f"{name} at {pixels[1]}x{pixels[0]}: {format_bytes(needed)}")
         if model == WAN22_TI2V_5B:
             lines.append(f"cards: {cards_text(pixels, memory.kv_format, memory.window)}")
+    fits = memory.recallable(BLOCK_FRAMES)
+    lines.append(f"a shot can recall {plural(fits, 'block')} (@recall)" if fits > 0 else "no slot for a recalled block")
     return "\n".join(lines)
 
 

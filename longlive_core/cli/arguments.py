@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..memory import KV_FORMATS
+from ..memory import KV_FORMATS, RECALL_POSITIONS
 from ..model.fp8_gate import ATTENTION_FORMATS
 from ..pipeline.stages import MODES
 from ..render.settings import FILE_SETTINGS, MEMORY_SETTINGS, OUTPUT_SETTINGS
@@ -45,6 +45,10 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sink", "latent frames at the film's start that are never evicted (8)", type=int)
     add("--no-shot-sink", "do not pin the first block of the current shot", action="store_false", dest="shot_sink")
     add("--rope-offset", "latent frames by which every cut moves the RoPE time forward (8)", type=float)
+    recall = (
+        "RoPE position of blocks that @recall brings back: their own in the film, or in front of the shot (original)"
+    )
+    add("--recall-position", recall, choices=RECALL_POSITIONS)
     add("--kv-format", f"format of the KV cache: {', '.join(KV_FORMATS)} (bf16)")
     add("--guidance", "scale of classifier-free guidance, with --negative as the negative prompt (1: off)", type=float)
     add("--negative", "the negative prompt", metavar="TEXT")

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from ..memory import KV_FORMATS
+from ..memory import KV_FORMATS, MemoryConfig
 from ..sampling import SEAMS
 from ..script.prompt_folder import read_script
 from ..script.reading import COMMENT
@@ -46,16 +46,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; returns the exit code."""
+    recalled = 0
     if args.script is not None:
         script = read_script(args.script)
         plan = script.plan()
         print("\n".join([plan.text(), *script.reading.lines((*plan.notes, COMMENT)), ""]))
-    print(plan_text(args))
+        memory = MemoryConfig(args.window)
+        memory.check_recalled(plan.blocks, plan.block_frames)
+        recalled = max(count for _, count in memory.recalled_by_shot(plan.blocks, plan.block_frames))
+    print(plan_text(args, recalled))
     return 0
 
 
-def plan_text(args: argparse.Namespace) -> str:
-    """Returns the plan of the parsed arguments as text. Raises ValueError for an invalid card or size."""
+def plan_text(args: argparse.Namespace, recalled: int = 0) -> str:
+    """Returns the plan of the parsed arguments as text.
+
+    recalled: blocks that a shot recalls at most. Raises ValueError for an invalid card or size.
+    """
     if args.train:
         budget = TrainingBudget(
             parse_vram(args.vram),
@@ -79,6 +86,7 @@ def plan_text(args: argparse.Namespace) -> str:
         guidance=args.guidance,
         align=args.seam == "align",
         films=args.variants,
+        recalled=recalled,
     )
     return plan.text()
 

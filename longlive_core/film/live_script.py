@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from threading import Lock
@@ -27,10 +28,15 @@ class LiveScript:
     changes so far.
     """
 
-    def __init__(self, script: ShotScript, plan: BlockPlan) -> None:
-        """plan: the film's plan; for a film that continues another one it includes the earlier film's blocks."""
+    def __init__(
+        self, script: ShotScript, plan: BlockPlan, check: Callable[[BlockPlan], None] = lambda _: None
+    ) -> None:
+        """plan: the film's plan; for a film that continues another one it includes the earlier film's blocks.
+
+        check: raises ValueError for a plan that the film's memory cannot hold.
+        """
         self._lock = Lock()
-        self.script, self._plan = script, plan
+        self.script, self._plan, self._check = script, plan, check
         self._before = plan.shots - len(script.shots)
         self.text: str | None = None
         self.version, self._begun = 0, 0
@@ -50,14 +56,18 @@ class LiveScript:
         """Replaces the script and returns the new version.
 
         version: the version that was edited. Raises ScriptError if the text is not a script, TooLateError if it changes
-        a shot that has begun or if `version` is not the newest, ValueError if it changes a length.
+        a shot that has begun or if `version` is not the newest, ValueError if it changes a length or recalls more than
+        fits.
         """
         script = ShotScript.parse(text)
         with self._lock:
             if version is not None and version != self.version:
                 raise TooLateError(f"the script is at version {self.version}, not {version}: read it again")
             self._check_begun(script)
-            self._plan = self._planned(script)
+            plan = self._planned(script)
+            self._check_recalled(plan)
+            self._check(plan)
+            self._plan = plan
             self.script, self.text, self.version = script, text, self.version + 1
             return self.version
 
@@ -74,6 +84,13 @@ class LiveScript:
                 raise TooLateError(
                     f"shot {number} has begun: change shots from {self.begun + 1} on, or retake shot {number} later"
                 )
+
+    def _check_recalled(self, plan: BlockPlan) -> None:
+        """Raises TooLateError if a shot that has begun would recall other blocks."""
+        for was, now in zip(self._plan.blocks, plan.blocks, strict=True):
+            if now.shot < self._begun and was.recalled != now.recalled:
+                number = now.shot - self._before + 1
+                raise TooLateError(f"shot {number} has begun, and what it recalls cannot change: retake it later")
 
     def _planned(self, script: ShotScript) -> BlockPlan:
         """Plans the film by this script; shots without a length keep theirs. Raises ValueError if a length changes."""

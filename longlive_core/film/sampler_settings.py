@@ -49,6 +49,10 @@ class SamplerSettings:
         """The noise of the film, from its seeds unless `noise` replaces it."""
         return self.noise or block_noise(self.seed)
 
+    def check_plan(self, plan: BlockPlan) -> None:
+        """Raises ValueError if a shot of the plan recalls more blocks than the KV cache holds."""
+        self.memory.check_recalled(plan.blocks, plan.block_frames)
+
     def start(
         self,
         model: FlowModel,

@@ -1,7 +1,7 @@
 """The KV cache: which blocks stay in the window, how their K/V are stored, and the K/V of prompts."""
 
 from .block_cache import BlockKVCache
-from .config import DEFAULT_MEMORY, MemoryConfig
+from .config import DEFAULT_MEMORY, RECALL_POSITIONS, MemoryConfig
 from .film_cache import FilmKVCache
 from .formats import ALL, KV_FORMATS, make_pools
 from .pool import PoolShape
@@ -13,6 +13,7 @@ __all__ = [
     "ALL",
     "DEFAULT_MEMORY",
     "KV_FORMATS",
+    "RECALL_POSITIONS",
     "BlockKVCache",
     "FilmKVCache",
     "MemoryConfig",

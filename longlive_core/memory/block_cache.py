@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,6 @@ from ..transfer import to_device
 from ..types import LatentShape
 from .formats import Pool
 from .pool import Slot
-from .window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +27,32 @@ class RelativeRope:
     queries: Rope
 
     @classmethod
-    def of_window(
-        cls, window: Window, shape: LatentShape, model: FlowModel, t_scale: float, overlap: int = 0
+    def of_blocks(
+        cls,
+        blocks: Sequence[int],
+        slot: int,
+        shape: LatentShape,
+        model: FlowModel,
+        t_scale: float,
+        overlap: int = 0,
     ) -> RelativeRope:
-        """The angles for the blocks in the window, of which the current one is the new block. shape: of one block.
+        """The angles for the blocks in the first slots, of which that in `slot` is the new block. shape: of one block.
 
         The blocks are numbered in film order as frames 0 … m − 1, and these are scaled by `t_scale`. overlap: the
         number of frames in front of the new block.
         """
-        rank = {block: index for index, block in enumerate(sorted(window.blocks))}
-        frames = [rank[block] * shape.frames + frame for block in window.blocks for frame in range(shape.frames)]
-        start = rank[window.blocks[window.slot]] * shape.frames
+        rank = {block: index for index, block in enumerate(sorted(blocks))}
+        frames = [rank[block] * shape.frames + frame for block in blocks for frame in range(shape.frames)]
+        start = rank[blocks[slot]] * shape.frames
         frames += range(start - overlap, start)
         times = to_device(torch.tensor(frames, dtype=torch.float64), model.device) * t_scale
         grid = model.config.grid(shape.height, shape.width)
         keys = rope_angles(times, grid, model.config.head_dim)
         tokens = shape.frames * grid[0] * grid[1]
-        block = keys.tokens(slice(window.slot * tokens, (window.slot + 1) * tokens))
+        block = keys.tokens(slice(slot * tokens, (slot + 1) * tokens))
         if not overlap:
             return cls(keys, block)
-        front = keys.tokens(slice(len(window.blocks) * tokens, None))
+        front = keys.tokens(slice(len(blocks) * tokens, None))
         return cls(keys, Rope(torch.cat((front.cos, block.cos), dim=1), torch.cat((front.sin, block.sin), dim=1)))
 
 

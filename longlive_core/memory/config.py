@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..model import WanConfig
-from ..types import LatentShape
+from ..types import BlockSpec, LatentShape
+from ..units import plural
 from .formats import pool_bytes, scratch_bytes
 from .pool import PoolShape
 from .quantized_pool import Smoothing
+
+RecallPosition = Literal["original", "before_shot"]
+"""The RoPE position of a recalled block: its own in the film, or that of the frames before the shot that recalls it."""
+RECALL_POSITIONS: tuple[RecallPosition, ...] = get_args(RecallPosition)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +31,7 @@ class MemoryConfig:
     shot. kv_format: storage format of K/V, see `KV_FORMATS`. smoothing: of nvfp4 keys, see `QuantizedPool`.
     shot_clean_recache: at a cut, evict all but the global sink before the clean pass of the cut block. relative_rope:
     rotate keys by their position in the window instead of their position in the film. rope_offset: latent frames that
-    each cut adds to the RoPE time. t_scale: scale of the RoPE time.
+    each cut adds to the RoPE time. t_scale: scale of the RoPE time. recall_position: see `RecallPosition`.
     """
 
     window: int = 32
@@ -35,6 +43,8 @@ class MemoryConfig:
     relative_rope: bool = False
     rope_offset: float = 8.0
     t_scale: float = 1.0
+    # Not in the repr, which the snapshots of takes record and which is compared as a whole.
+    recall_position: RecallPosition = field(default="original", repr=False)
 
     @property
     def pins_shots(self) -> bool:
@@ -57,6 +67,36 @@ class MemoryConfig:
             )
         if not self.t_scale > 0:
             raise ValueError(f"memory t_scale {self.t_scale} must be above 0; the models were trained with 1")
+        if self.recall_position not in RECALL_POSITIONS:
+            known = ", ".join(RECALL_POSITIONS)
+            raise ValueError(f"memory recall_position '{self.recall_position}' is not known; choose one of {known}")
+        if self.relative_rope and self.recall_position != "original":
+            raise ValueError(
+                f"memory recall_position '{self.recall_position}' needs positions in the film, but relative_rope has "
+                "none; use original"
+            )
+
+    def recallable(self, block_frames: int) -> int:
+        """The number of recalled blocks that fit beside the sinks and the new block."""
+        return (self.window - self.sink) // block_frames - 1 - int(self.pins_shots)
+
+    def recalled_by_shot(self, blocks: Iterable[BlockSpec], block_frames: int) -> Iterator[tuple[int, int]]:
+        """Yields each shot (from 0) and how many slots its recalled blocks take; global sinks have theirs already."""
+        sinks = self.sink // block_frames
+        for shot, specs in groupby(blocks, key=lambda block: block.shot):
+            yield shot, len({block for block in next(specs).recalled if block >= sinks})
+
+    def check_recalled(self, blocks: Iterable[BlockSpec], block_frames: int) -> None:
+        """Raises ValueError if a shot recalls more blocks than fit. blocks: of the film."""
+        fits = self.recallable(block_frames)
+        for shot, count in self.recalled_by_shot(blocks, block_frames):
+            if count > fits:
+                needed = self.window + (count - fits) * block_frames
+                raise ValueError(
+                    f"shot {shot + 1} recalls {plural(count, 'block')}, but {fits if fits > 0 else 'none'} "
+                    f"{'fits' if fits == 1 else 'fit'} beside the sinks in a window of {self.window} latent frames; "
+                    f"recall fewer, or set window to {needed} or more"
+                )
 
     def bytes(self, model: WanConfig, block: LatentShape, blocks: int | None = None, branches: int = 1) -> int:
         """Bytes of the K/V of a film. block: shape of one block. branches: 2 with guidance.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from .config import MemoryConfig
 from .formats import ALL, Pool
 from .pools import OwnPools, Pools
 from .prompts import PromptCache, PromptKV, TextEncoder
-from .window import Window, WindowState
+from .window import Move, Window, WindowState
 
 
 class CallKV(NamedTuple):
@@ -30,6 +30,7 @@ class CallKV(NamedTuple):
 class FilmKVCache:
     """Fixed-size KV cache of a film of any length. For each block in film order: `begin`, `calls`, `end`.
 
+    Before the first block of every shot: `recall`, then `recall_calls` and `entered` for each of `window.entering`.
     shape: of one block. blocks: length of the film; a film shorter than the window gets fewer slots. negative: the
     prompt of the second branch of guidance, or None for one branch. pools: who makes, saves and restores the pools.
     Raises ValueError for settings that do not fit the
@@ -90,6 +91,23 @@ class FilmKVCache:
         """Assigns a slot to the next block. Does nothing if the block began before and was interrupted."""
         self.window.begin(block.index)
 
+    def recall(self, block: BlockSpec) -> None:
+        """Makes room for the blocks that the shot recalls, before its first block begins.
+
+        Does nothing if the block began before and was interrupted.
+        """
+        if self.window.current != block.index:
+            self._move(self.window.recall(block.recalled, again=self.config.recall_position == "before_shot"))
+
+    def entered(self) -> None:
+        """Marks the clean pass of the first block of `window.entering` as done."""
+        self._move([self.window.entered()])
+
+    def _move(self, moves: Iterable[Move]) -> None:
+        for source, target in moves:
+            for pool in self._pools if source != target else ():
+                pool.move(source, target)
+
     def recaches(self, block: BlockSpec) -> bool:
         """Whether all but the global sink are evicted before the clean pass of this block (`shot_clean_recache`)."""
         return block.cut and self.config.shot_clean_recache and self.config.pins_shots
@@ -97,7 +115,7 @@ class FilmKVCache:
     def recache_at_cut(self, block: BlockSpec) -> None:
         """Evicts what `recaches` says."""
         if self.recaches(block):
-            self.window.recache()
+            self._move(self.window.recache())
 
     def end(self, block: BlockSpec) -> None:
         """Marks the block's clean pass as done. A block that is a cut becomes the shot sink."""
@@ -108,14 +126,23 @@ class FilmKVCache:
 
         clean: whether the step is a clean pass. overlap: the number of frames in front of the block; see `seam`.
         """
+        yield from self._calls(block, self.window.blocks, self.window.slot, clean, overlap)
+
+    def recall_calls(self, recalled: BlockSpec) -> Iterator[CallKV]:
+        """Like `calls`, for the clean pass of the block that enters next. It attends the global sinks and itself."""
+        sinks = self.window.blocks[: self.window.sinks]
+        yield from self._calls(recalled, (*sinks, recalled.index), len(sinks), True, 0)
+
+    def _calls(
+        self, block: BlockSpec, blocks: tuple[int, ...], slot: int, clean: bool, overlap: int
+    ) -> Iterator[CallKV]:
+        """Calls for a block in `slot` that attends `blocks` in the first slots."""
         prompts = [block.prompt] if self._negative is None else [block.prompt, self._negative]
         relative = None
         if self.config.relative_rope:
-            relative = RelativeRope.of_window(self.window, self._shape, self._model, self.config.t_scale, overlap)
+            relative = RelativeRope.of_blocks(blocks, slot, self._shape, self._model, self.config.t_scale, overlap)
         for prompt, pool in zip(prompts, self._pools, strict=True):
-            kv = BlockKVCache(
-                pool, self.window.blocks, self.window.slot, self._shape.frames, clean, self._attention, relative
-            )
+            kv = BlockKVCache(pool, blocks, slot, self._shape.frames, clean, self._attention, relative)
             yield CallKV(self._prompts.kv(prompt), kv)
 
     def positions(self, block: BlockSpec, cuts: int, overlap: int = 0) -> Tensor:
@@ -125,6 +152,14 @@ class FilmKVCache:
         """
         frames = range(block.start - overlap, block.start + block.frames)
         return self.config.positions(frames, cuts, self._model.device)
+
+    def recalled_positions(self, recalled: BlockSpec, cuts: int, block: BlockSpec, cuts_now: int) -> Tensor:
+        """Like `positions`, of a block that enters before `block`. cuts, cuts_now: up to the one and the other."""
+        if self.config.recall_position == "original":
+            return self.positions(recalled, cuts)
+        distance = len(self.window.recalled) - self.window.recalled.index(recalled.index)
+        start = block.start - distance * recalled.frames
+        return self.config.positions(range(start, start + recalled.frames), cuts_now, self._model.device)
 
     def tensors(self, films: slice = ALL) -> tuple[tuple[Tensor, ...], ...]:
         """Copies of all occupied slots on the CPU, for each branch of guidance; see `Pool.tensors`.

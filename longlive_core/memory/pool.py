@@ -100,6 +100,12 @@ class DensePool:
         kv = self._layers[layer]
         return KeyValue(kv.k[:, :rows].to(dtype), kv.v[:, :rows].to(dtype))
 
+    def move(self, source: int, target: int) -> None:
+        """Copies what is stored in slot `source` to slot `target`."""
+        for kv in self._layers:
+            for own, other in zip(self.shape.slot_view(kv, target), self.shape.slot_view(kv, source), strict=True):
+                own.copy_(other)
+
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
         """Views of everything that is stored for the first `filled` slots, in a fixed order, for snapshots."""
         rows = filled * self.shape.block_tokens

@@ -159,6 +159,11 @@ class QuantizedPool:
         rows = filled * self.shape.block_tokens
         return KeyValue(self._scratch.k[:, :rows].to(dtype), self._scratch.v[:, :rows].to(dtype))
 
+    def move(self, source: int, target: int) -> None:
+        """See `DensePool.move`."""
+        for tensor in self.tensors(self.shape.slots):
+            tensor[:, target].copy_(tensor[:, source])
+
     def tensors(self, filled: int) -> tuple[Tensor, ...]:
         """See `DensePool.tensors`."""
         return tuple(t for layer in self._layers for store in layer for t in store.tensors(filled))

@@ -91,6 +91,7 @@ class Job:
         )
         self._remarks = [remark.partition(": ")[2] for remark in remarks]  # without "note" or "warning"
         self.plan = storyboard_plan(self._film_plan) if storyboard else self._film_plan
+        settings.memory.check_recalled(self._film_plan.blocks, BLOCK_FRAMES)
         _check_output(settings.output, settings.codec)
         if take is not None:
             check_film_is_free(take, settings.output)

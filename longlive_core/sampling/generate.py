@@ -85,6 +85,7 @@ def generate(
     if seam not in SEAMS:
         raise ValueError(f"seam '{seam}' is not known; choose one of {', '.join(SEAMS)}")
     _check_plan(plan)
+    memory.check_recalled(plan.blocks, plan.block_frames)
     shape = LatentShape(batch, model.config.channels, plan.block_frames, *size)
     schedule = unipc(steps, shift)
     known = _known_latents(_checked_prefix(prefix, plan, shape), known)
@@ -125,6 +126,8 @@ def _check_plan(plan: Plan) -> None:
                 f"block {index} of the plan has index {block.index} and latent frames {block.start} to "
                 f"{block.start + block.frames - 1}; blocks must be consecutive, with {plan.block_frames} frames each"
             )
+        if late := [other for other in block.recalled if not 0 <= other < index]:
+            raise ValueError(f"block {index} of the plan recalls block {late[0]}, which is not before it")
     if plan.blocks[0].cut:
         raise ValueError("the first block of a film cannot be a cut; a cut needs a shot before it")
 

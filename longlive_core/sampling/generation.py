@@ -113,6 +113,9 @@ class Generation(Iterator[Block]):
         self._newest: Block | None = None
         # Whether the device has the clean pass of the newest block already.
         self._runs_ahead, self._is_ahead = model.device.type in ASYNCHRONOUS, False
+        # On the host: the blocks that the plan recalls later, as far as this generation has returned them.
+        self._recallable = frozenset(index for block in plan.blocks for index in block.recalled)
+        self._kept: dict[int, Tensor] = {}
         # The last latent frame of the block before `position`, `[B, C, 1, H, W]`, or None before the first block.
         self._last: Tensor | None = None
 
@@ -138,6 +141,8 @@ class Generation(Iterator[Block]):
         if self.done:
             raise StopIteration
         block = self.plan.blocks[self._position]
+        if block.index == 0 or self.plan.blocks[block.index - 1].shot != block.shot:
+            self._recall(block)
         self._cache.begin(block)
         latents = retry_on_oom(lambda: self._denoise(block), self._free, f"block {block.index} (shot {block.shot + 1})")
         on_host, finite = to_host(latents), to_host(torch.isfinite(latents).all())
@@ -146,7 +151,10 @@ class Generation(Iterator[Block]):
             raise NotFiniteError(block)
         self._newest, self._last, self._is_ahead = Block(block, latents), latents[:, :, -1:].clone(), is_ahead
         self._position += 1
-        return Block(block, on_host.wait_pageable())
+        finished = on_host.wait_pageable()
+        if block.index in self._recallable:
+            self._kept[block.index] = finished
+        return Block(block, finished)
 
     @torch.no_grad()
     def finish_clean_pass(self) -> None:
@@ -160,6 +168,40 @@ class Generation(Iterator[Block]):
             self._clean_pass(block, latents)
         self._cache.end(block)
         self._newest, self._is_ahead = None, False
+
+    def _recall(self, block: BlockSpec) -> None:
+        """Enters the blocks that the shot of its first block recalls, each by a clean pass over its latents."""
+        self._cache.recall(block)
+        for index in self._cache.window.entering:
+            recalled = self.plan.blocks[index]
+            latents = self._latents_of(recalled, block)
+            retry_on_oom(
+                lambda spec=recalled, x=latents: self._write_recalled(spec, x, block),
+                self._free,
+                f"the clean pass of block {index}, which shot {block.shot + 1} recalls",
+            )
+            self._cache.entered()
+
+    def _latents_of(self, recalled: BlockSpec, block: BlockSpec) -> Tensor:
+        """The latents of a finished block, `[B, C, F, H, W]` float32 on the model's device."""
+        latents = self._kept.get(recalled.index)
+        if latents is None:
+            latents = self._known_latents(recalled)
+        if latents is None or latents.shape[2] != recalled.frames:
+            raise ValueError(
+                f"shot {block.shot + 1} recalls block {recalled.index}, whose latents are neither known nor sampled "
+                "here; give them with `known`, or start at the beginning of the film"
+            )
+        return to_device(latents.float(), self._model.device)
+
+    def _write_recalled(self, recalled: BlockSpec, latents: Tensor, block: BlockSpec) -> None:
+        """Writes the K/V of a recalled block at t = 0, for each branch of guidance."""
+        cuts, cuts_now = self._cuts[recalled.index], self._cuts[block.index]
+        positions = self._cache.recalled_positions(recalled, cuts, block, cuts_now)
+        for text, kv in self._cache.recall_calls(recalled):
+            self._model.write_kv(
+                latents.to(self._model.dtype), self._timesteps(0.0, recalled.frames), text, kv, positions
+            )
 
     def _run_ahead(self, block: BlockSpec, latents: Tensor) -> bool:
         """Queues the clean pass of a block that is not checked yet; returns whether it is done.
@@ -230,7 +272,7 @@ class Generation(Iterator[Block]):
             self._cache.restore(snapshot.window, snapshot.pools, films)
         except RuntimeError as error:
             raise ValueError(f"the snapshot is damaged: {error}") from error
-        self._position, self._newest, self._is_ahead = snapshot.next_block, None, False
+        self._position, self._newest, self._is_ahead, self._kept = snapshot.next_block, None, False, {}
 
     def continue_from(self, other: Generation) -> bool:
         """Continues at the position of `other` and takes its K/V without a copy, which ends `other`.
@@ -246,6 +288,7 @@ class Generation(Iterator[Block]):
             return False
         # The model, too, whose CUDA graphs are of these K/V.
         self._model, self._position, self._newest, self._last = other._model, other._position, None, other._last
+        self._kept = other._kept
         other._position = len(other.plan.blocks)
         return True
 
@@ -320,10 +363,14 @@ class Generation(Iterator[Block]):
 
     def _kind(self, batch: int | None = None) -> dict[str, str]:
         """The settings that two runs must share to exchange K/V. batch: of the other run, by default as this one's."""
+        memory = self._cache.config
+        # Left out where it is the usual one, as in snapshots of earlier versions.
+        position = {} if memory.recall_position == "original" else {"recall_position": memory.recall_position}
         return {
+            **position,
             "model": str(self._model.config),
             "block": str(self._shape if batch is None else self._shape.with_batch(batch)),
-            "memory": str(self._cache.config),
+            "memory": str(memory),
             "guided": str(self._guidance != 1.0),
         }
 

@@ -44,7 +44,9 @@ class Snapshot:
         tensors = {f"{i}.{j}": tensor for i, pool in enumerate(self.pools) for j, tensor in enumerate(pool)}
         if self.last is not None:
             tensors[LAST] = self.last
-        state = {"kind": dict(self.kind), "window": asdict(self.window), "pools": [len(pool) for pool in self.pools]}
+        # Without recalled blocks the file is that of an earlier version.
+        window = {name: value for name, value in asdict(self.window).items() if (name, value) != ("recalled", ())}
+        state = {"kind": dict(self.kind), "window": window, "pools": [len(pool) for pool in self.pools]}
         save_file(tensors, path, {"format": FORMAT, "state": json.dumps(state), "digest": _digest(tensors)})
 
     @classmethod
@@ -70,7 +72,8 @@ class Snapshot:
         if metadata.get("digest") != _digest(tensors):
             raise ValueError(f"{path} is damaged: its tensors do not match their checksum; delete the file")
         pools, window = tuple(tuple(tensors[name] for name in pool) for pool in names), state["window"]
-        state_of_window = WindowState(tuple(window["blocks"]), window["pin"], window["next"])
+        recalled = tuple(window.get("recalled", ()))
+        state_of_window = WindowState(tuple(window["blocks"]), window["pin"], window["next"], recalled)
         return cls(state["kind"], state_of_window, pools, tensors.get(LAST))
 
     def check_kind(self, kind: Mapping[str, str]) -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from .duration import shorten
 from .entry import MAX_SHOTS, STYLE, Entry, referenced_names
 from .reader import Reader
+from .recall import resolve
 from .settle import settle_unused_names
 from .shot_text import parse_text
-from .shots import ShotScript, read_definitions, read_shot, reading_of
+from .shots import ShotScript, read_definitions, read_shot, reading_of, take_auto_recall
 from .source import Line, ScriptError
 
 
@@ -25,6 +26,10 @@ def append_shots(script: ShotScript, text: str) -> ShotScript:
     existing, added = Reader(), Reader()
     existing.read(script.format())
     added.read(text)
+    take_auto_recall(existing)
+    if take_auto_recall(added) and not script.auto_recall:
+        message = "'recall: auto', which the film to continue does not have"
+        raise ScriptError(message, remedy="it would change its shots: write @recall=… in the new ones")
     if not added.shots:
         last = added.definitions[-1].source if added.definitions else Line("", 1)
         raise last.error("no shots to add", "write one shot per line, as in 'Shot 1 (4s): a red fox in the snow'")
@@ -37,6 +42,7 @@ def append_shots(script: ShotScript, text: str) -> ShotScript:
     settle_unused_names(added, referenced_names(texts) | defined)
     definitions = read_definitions([*existing.definitions, *_new(added.definitions, script)])
     shots = tuple(read_shot(entry, definitions) for entry in added.shots)
+    resolve((*script.shots, *shots), auto=script.auto_recall)
     reading = reading_of(added, shots)
     return replace(script, shots=(*script.shots, *shots), names=definitions.names, reading=reading)
 

@@ -10,8 +10,9 @@ from math import ceil, floor, isfinite
 from typing import TYPE_CHECKING
 
 from ..types import TIME_FACTOR, BlockSpec, video_frames
-from ..units import plural
+from ..units import numbered, plural
 from .duration import MAX_SECONDS, Length
+from .recall import Recalled, resolve
 
 if TYPE_CHECKING:
     from .shots import Shot
@@ -73,7 +74,9 @@ class BlockPlan:
         for blocks in self.blocks_of_shots:
             first, end = blocks[0], blocks[-1].index + 1
             start, stop = (_format_seconds(grid.seconds(0, index)) for index in (first.index, end))
-            lines.append(f"shot {first.shot + 1}: {start} to {stop}, {plural(len(blocks), 'block')}: {first.prompt}")
+            recalls = f", recalls {numbered('block', sorted(first.recalled))}" if first.recalled else ""
+            length = f"{plural(len(blocks), 'block')}{recalls}"
+            lines.append(f"shot {first.shot + 1}: {start} to {stop}, {length}: {first.prompt}")
         return "\n".join([*lines, *self.notes])
 
     def then(self, other: BlockPlan, cut: bool = True) -> BlockPlan:
@@ -94,6 +97,7 @@ class BlockPlan:
                 start=self.latent_frames + block.start,
                 cut=block.cut or (cut and block.index == 0),
                 prompt=cut_prompt(block.prompt) if cut and block.index == 0 else block.prompt,
+                recalled=tuple(len(self.blocks) + index for index in block.recalled),
             )
             for block in other.blocks
         ]
@@ -153,7 +157,12 @@ class RequestedShot:
 
 
 def make_plan(
-    shots: Sequence[Shot], fps: float, block_frames: int, notes: Sequence[str], default_seconds: float
+    shots: Sequence[Shot],
+    fps: float,
+    block_frames: int,
+    notes: Sequence[str],
+    default_seconds: float,
+    auto_recall: bool = False,
 ) -> BlockPlan:
     """Plans the shots in whole blocks; see `ShotScript.plan`."""
     if not (isfinite(fps) and fps > 0 and block_frames > 0):
@@ -162,9 +171,10 @@ def make_plan(
         raise ValueError(f"the default shot length is {default_seconds:g} s; it must be above 0 and at most 24 h")
     grid = Grid(Fraction(fps), block_frames)
     notes = list(notes)
-    blocks: list[BlockSpec] = []
+    blocks, firsts, recalled = list[BlockSpec](), list[int](), resolve(shots, auto=auto_recall)
     for requested in requested_shots(shots, grid, notes, Fraction(default_seconds)):
         first = len(blocks)
+        firsts.append(first)
         last = first + _count(requested, grid, first, len(shots))
         if grid.seconds(0, last) > MAX_SECONDS:
             remedy = "make shots shorter or split the film in two scripts"
@@ -172,7 +182,9 @@ def make_plan(
         if (planned := grid.seconds(first, last)) != requested.seconds(grid) and not requested.unspecified:
             what = f"{plural(last - first, 'block')}, {_format_seconds(planned)}"
             notes.append(f"shot {requested.number}: {_requested_length(requested, grid)} becomes {what}")
-        blocks += _specs(requested, range(first, last), block_frames)
+        _check_kept(requested, last - first)
+        indices = _indices(recalled[len(firsts) - 1], firsts)
+        blocks += (replace(spec, recalled=indices) for spec in _specs(requested, range(first, last), block_frames))
     return BlockPlan(tuple(blocks), fps, block_frames, tuple(notes))
 
 
@@ -229,6 +241,22 @@ def _count(requested: RequestedShot, grid: Grid, first: int, shots: int) -> int:
     if requested.absolute:
         return max(1, _nearest(grid.blocks(requested.end)) - _nearest(grid.blocks(requested.start)))
     return max(1, _nearest(blocks))
+
+
+def _check_kept(requested: RequestedShot, blocks: int) -> None:
+    """Raises ScriptError if the shot keeps a block that it does not have."""
+    for kept in requested.shot.keeps:
+        if kept.block > blocks:
+            raise requested.shot.source.error(
+                f"shot {requested.number} keeps its block {kept.block} as '{kept.name}', but it has "
+                f"{plural(blocks, 'block')}",
+                f"write @keep={kept.name}@{blocks} or lower, or make the shot longer",
+            )
+
+
+def _indices(recalled: Sequence[Recalled], firsts: Sequence[int]) -> tuple[int, ...]:
+    """The blocks of the film that are recalled, each once. firsts: the first block of every shot so far."""
+    return tuple(dict.fromkeys(firsts[kept.shot] + kept.block - 1 for kept in recalled))
 
 
 def _specs(requested: RequestedShot, indices: range, block_frames: int) -> Iterator[BlockSpec]:

@@ -10,7 +10,7 @@ from .duration import shorten
 from .header import parse_header
 from .reading import ScriptReading
 from .shot_text import DIRECTIVE, split_bars
-from .shots import Shot, ShotScript
+from .shots import Shot, ShotScript, format_head
 from .source import Line, ScriptError, split_texts
 
 
@@ -27,9 +27,15 @@ class DraftShot:
         """Returns the line of this shot, with its number in the script."""
         if self.typed is None:
             return self.shot.format(number)
-        own_seed = any(token["name"] == "seed" for token in DIRECTIVE.finditer(self.typed))
+        own = {token["name"] for token in DIRECTIVE.finditer(self.typed)}
         text = "\\|".join(self.typed[slice(*part)] for part in split_bars(self.typed))  # a bar would begin a shot
-        shot = replace(self.shot, text=text, seed=None if own_seed else self.shot.seed)
+        shot = replace(
+            self.shot,
+            text=text,
+            seed=None if "seed" in own else self.shot.seed,
+            keeps=() if "keep" in own else self.shot.keeps,
+            recalls=() if "recall" in own else self.shot.recalls,
+        )
         return shot.format(number)
 
 
@@ -40,6 +46,7 @@ class Draft:
     style: str
     names: tuple[tuple[str, str], ...]
     shots: tuple[DraftShot, ...]
+    auto_recall: bool = False
     head: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
     selected: int = 1
@@ -48,12 +55,11 @@ class Draft:
     @property
     def script(self) -> ShotScript:
         """The script as it is meant."""
-        return ShotScript(tuple(item.shot for item in self.shots), self.style, self.names)
+        return ShotScript(tuple(item.shot for item in self.shots), self.style, self.names, self.auto_recall)
 
     def text(self) -> str:
         """Returns canonical text with the comments."""
-        style = [f"style: {self.style}"] if self.style else []
-        top = [*map(_comment, self.head), *style, *(f"{name}: {text}" for name, text in self.names)]
+        top = [*map(_comment, self.head), *format_head(self.style, self.auto_recall, self.names)]
         body = [
             line
             for number, item in enumerate(self.shots, 1)
@@ -97,7 +103,7 @@ def draft_of(script: ShotScript, text: str, plan: BlockPlan) -> Draft:
         DraftShot(shot, len(blocks), tuple(comments))
         for shot, blocks, comments in zip(script.shots, plan.blocks_of_shots, above[:-1], strict=True)
     )
-    return Draft(script.style, script.names, shots, tuple(head), tuple(above[-1]))
+    return Draft(script.style, script.names, shots, script.auto_recall, tuple(head), tuple(above[-1]))
 
 
 def check_read_alike(read: ShotScript, meant: ShotScript) -> None:
@@ -109,14 +115,14 @@ def check_read_alike(read: ShotScript, meant: ShotScript) -> None:
         if _fields(shot) != _fields(wanted):
             remedy = "write \\ before a bracket or @ that is a plain character"
             raise ScriptError(f"the text of shot {number} would be read otherwise", remedy=remedy)
-    if (read.style, read.names) != (meant.style, meant.names):
+    if (read.style, read.names, read.auto_recall) != (meant.style, meant.names, meant.auto_recall):
         raise ScriptError(
             "the style or a name would be read otherwise", remedy="a name is one word, and its text is not empty"
         )
 
 
 def _fields(shot: Shot) -> tuple[object, ...]:
-    return shot.text, shot.duration, shot.start, shot.seed, shot.continues
+    return shot.text, shot.duration, shot.start, shot.seed, shot.continues, shot.keeps, shot.recalls
 
 
 def _left_out(reading: ScriptReading, rows: Sequence[str]) -> Iterator[tuple[int, str]]:

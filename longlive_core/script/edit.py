@@ -24,6 +24,7 @@ from .edits import (
 )
 from .entry import MAX_SHOTS
 from .lengths import stretched, with_lengths
+from .recall import Kept
 from .shots import Shot, ShotScript
 from .source import ScriptError
 
@@ -118,11 +119,14 @@ class _Editor:
                     message = f"shot {edit.shot} has {item.blocks} blocks and cannot be split behind {edit.blocks}"
                     raise ScriptError(message, remedy="split a shot of two blocks or more behind an earlier one")
                 second = stretched(replace(item, comments=()), item.blocks - edit.blocks, self.grid, first=False)
-                second = replace(second, shot=replace(second.shot, continues=True))
+                kept, later = _split_kept(item.shot, edit.blocks)
+                second = replace(second, shot=replace(second.shot, continues=True, keeps=later))
+                item = replace(item, shot=replace(item.shot, keeps=kept))
                 shots[index : index + 1] = [stretched(item, edit.blocks, self.grid, first=index == 0), second]
                 selected += 1
             case Duplicate():
-                shots.insert(index + 1, replace(item, comments=()))
+                # A name is kept once.
+                shots.insert(index + 1, replace(item, comments=(), shot=replace(item.shot, keeps=())))
                 selected += 1
             case Delete():
                 return self._delete(index)
@@ -177,6 +181,12 @@ class _Editor:
         if len(shots) > MAX_SHOTS:
             raise ScriptError(f"{len(shots):,} shots; the limit is {MAX_SHOTS:,}", remedy="split the film in two")
         return replace(self.draft, shots=tuple(shots), selected=selected)
+
+
+def _split_kept(shot: Shot, blocks: int) -> tuple[tuple[Kept, ...], tuple[Kept, ...]]:
+    """What the first `blocks` of a shot keep, and what its rest keeps."""
+    first = tuple(kept for kept in shot.keeps if kept.block <= blocks)
+    return first, tuple(replace(kept, block=kept.block - blocks) for kept in shot.keeps if kept.block > blocks)
 
 
 def _one_line(text: str) -> str:

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from .block_plan import CUT_PREFIX, BlockPlan
 from .duration import Length
+from .recall import Kept
 from .shots import Shot, ShotScript
 from .source import ScriptError
 
@@ -53,6 +54,7 @@ def escaped(prompt: str) -> str:
 
 
 def _shots(plan: BlockPlan) -> Iterator[Shot]:
+    kept = _kept(plan)
     for blocks in plan.blocks_of_shots:
         shot = blocks[0].shot
         first, last = blocks[0], blocks[-1]
@@ -64,4 +66,18 @@ def _shots(plan: BlockPlan) -> Iterator[Shot]:
             Length(Decimal(len(blocks)), "blocks"),
             seed=first.seed,
             continues=shot > 0 and not first.cut,
+            keeps=tuple(kept[block.index] for block in blocks if block.index in kept),
+            recalls=tuple(kept[index].name for index in first.recalled),
         )
+
+
+def _kept(plan: BlockPlan) -> dict[int, Kept]:
+    """The kept blocks by their index in the film, named after their place in it."""
+    recalled = {index for block in plan.blocks for index in block.recalled}
+    kept: dict[int, Kept] = {}
+    for blocks in plan.blocks_of_shots:
+        for number, block in enumerate(blocks, 1):
+            if block.index in recalled:
+                name = f"shot{block.shot + 1}" + (f"-block{number}" if number > 1 else "")
+                kept[block.index] = Kept(name, number)
+    return kept

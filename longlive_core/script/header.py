@@ -23,6 +23,10 @@ CUE_SETTINGS = re.compile(
     re.ASCII,
 )
 AFTER_BARE = re.compile(r"\s|[:,;|)\]]|$")
+# Between the time and the colon, as in "Shot 2 (4s) @keep=kitchen: …".
+DIRECTIVES = re.compile(
+    r"\s*(?P<words>@(?:seed|keep|recall)=[^\s:|{}\[\]()]*(?:\s+@(?:seed|keep|recall)=[^\s:|{}\[\]()]*)*)(?=\s*:)"
+)
 FIRST_CLOCK = re.compile(r"(?P<time>[0-9]{1,3}:[0-9]{2}(?:[:;][0-9]{2}){0,2})(?![0-9:.,;])\s+(?=\w)")
 CLOSES = {"(": ")", "[": "]", "<": ">"}
 
@@ -114,7 +118,7 @@ def _of_found(line: Line, found: Found) -> Header:
         scan.timing, rest = replace(scan.timing, note=note), rest.slice(settings.end())
     if HEADER_WORD.match(fold(rest.text)) and (named := parse_header(rest)) and named.timing == Timing():
         return replace(named, source=line, timing=scan.timing)  # "[0s-4s] Shot 1: a fox"
-    return Header(line, scan.timing, scan.continues, (rest,), text_below=not rest.text)
+    return Header(line, scan.timing, scan.continues, (*scan.titles, rest), text_below=not rest.text)
 
 
 def _in_brackets(line: Line, text: str, opening: int) -> Header | None:
@@ -212,9 +216,11 @@ class _Scan:
 
         "continue" before other words is the beginning of the text: "Shot 1 (4s) continue walking".
         """
+        self.directives()
         began, flag = self.at, CONTINUE.match(self.text, self.at)
         if flag:
             self.at = flag.end()
+            self.directives()
         closer = pattern.match(self.text, self.at)
         if closer is None and flag and self.at < len(self.text):
             self.at = began
@@ -222,6 +228,12 @@ class _Scan:
         self.continues |= flag is not None
         self.at = closer.end() if closer else self.at
         return closer is not None
+
+    def directives(self) -> None:
+        """Reads directives in front of the colon; they belong to the text of the shot."""
+        if found := DIRECTIVES.match(self.text, self.at):
+            self.titles.append(self.line.slice(*found.span("words")))
+            self.at = found.end()
 
     def rest(self) -> Line:
         """What is left of the line."""

@@ -14,6 +14,7 @@ from .labels import LabelReader
 from .markup import SEPARATOR, Row, is_fence, read_rows
 from .pieces import split_pieces, without_header_bars
 from .reading import COMMENT, NO_SHOT
+from .recall import AUTO, SETTING
 from .settle import settle
 from .shot_text import only_directives
 from .source import Line, ScriptError, split_lines
@@ -184,6 +185,8 @@ class Reader(LabelReader):
         match = DEFINITION.fullmatch(piece.text) if header is None else None
         if match and match["name"].casefold() == STYLE:
             raise piece.error("a style below the first shot", "move it above the first shot: it applies to all shots")
+        if match and (match["name"].casefold(), match["text"].strip().casefold()) == (SETTING, AUTO):
+            raise piece.error("'recall: auto' below the first shot", "move it above the first shot")
         texts = [piece] if header is None else [text for text in header.texts if text.text]
         timing = Timing() if header is None else header.timing
         below = header is not None and (header.text_below or not texts)

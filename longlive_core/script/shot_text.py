@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from .duration import shorten
+from .recall import Kept, read_kept, read_recalled
 from .source import ScriptError, SourceText
 
 MAX_CHARACTERS = 10_000
@@ -24,10 +25,15 @@ DEPTH_CHANGE = dict.fromkeys("([{", 1) | dict.fromkeys(")]}", -1)
 
 @dataclass(frozen=True, slots=True)
 class ShotText:
-    """A text with single spaces and without directives; escapes and {names} are as written."""
+    """A text with single spaces and without directives; escapes and {names} are as written.
+
+    keeps, recalls: of the directives @keep and @recall.
+    """
 
     text: str
     seed: int | None
+    keeps: tuple[Kept, ...] = ()
+    recalls: tuple[str, ...] = ()
 
 
 def closing_bracket(text: str, opening: int) -> int | None:
@@ -63,13 +69,20 @@ def parse_text(source_text: SourceText, in_shot: bool = True, seed: int | None =
     Raises ScriptError at an unbalanced bracket, an unknown or misplaced directive, and an invalid seed.
     """
     text, pieces, brackets, end = source_text.text, list[str](), list[re.Match[str]](), 0
+    keeps, recalls = list[Kept](), list[str]()
     for token in TOKEN.finditer(text):
         if token["name"]:
-            if not in_shot or seed is not None:
-                what = "a second @seed in one shot" if in_shot else f"'{shorten(token[0])}' outside a shot"
-                remedy = "keep one of them" if in_shot else "write it on the line of a shot"
-                raise source_text.error(what, remedy, token.start())
-            seed = _seed(source_text, token)
+            if not in_shot:
+                message = f"'{shorten(token[0])}' outside a shot"
+                raise source_text.error(message, "write it on the line of a shot", token.start())
+            if token["name"] == "keep":
+                keeps += read_kept(source_text, token)
+            elif token["name"] == "recall":
+                recalls += read_recalled(source_text, token)
+            elif seed is not None:
+                raise source_text.error("a second @seed in one shot", "keep one of them", token.start())
+            else:
+                seed = _seed(source_text, token)
             pieces += [text[end : token.start()], " "]
             end = token.end()
         elif token[0] == "|" and not brackets:
@@ -83,7 +96,7 @@ def parse_text(source_text: SourceText, in_shot: bool = True, seed: int | None =
             raise _unbalanced(source_text, token)
     if brackets:
         raise _unbalanced(source_text, brackets[-1])
-    return ShotText(" ".join("".join([*pieces, text[end:]]).split()), seed)
+    return ShotText(" ".join("".join([*pieces, text[end:]]).split()), seed, tuple(keeps), tuple(recalls))
 
 
 def expand(text: str, names: dict[str, str], source_text: SourceText) -> str:
@@ -120,7 +133,7 @@ def check_size(characters: int, source_text: SourceText) -> None:
 def _seed(source_text: SourceText, token: re.Match[str]) -> int:
     """Reads a directive, which must be a seed. Raises ScriptError."""
     if token["name"] != "seed":
-        remedy = "known directives: @seed=…; write \\@ for a plain character"
+        remedy = "known directives: @seed=…, @keep=… and @recall=…; write \\@ for a plain character"
         raise source_text.error(f"unknown directive '@{shorten(token['name'])}'", remedy, token.start())
     value = token["value"] or ""
     if not value.isascii() or not value.isdigit() or len(value) > 20 or int(value) > MAX_SEED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..types import BLOCK_FRAMES, FPS
@@ -12,6 +12,7 @@ from .entry import STYLE, Entry, referenced_names
 from .hints import hints
 from .reader import Reader
 from .reading import ScriptReading, spans_of
+from .recall import AUTO, SETTING, Kept, format_words, resolve
 from .settle import settle_unused_names
 from .shot_text import MAX_CHARACTERS, check_size, expand, parse_text
 from .source import Line, ScriptError, SourceText, read_text
@@ -26,6 +27,7 @@ class Shot:
 
     `text` is as written, with {names} and escapes; `prompt` has them replaced and the style added, but no cut prefix.
     `duration` and `start` are as written, in s, f or blocks, or None. `continues`: a new prompt without a cut.
+    `keeps`: its kept blocks. `recalls`: the names behind @recall.
     """
 
     text: str
@@ -34,6 +36,8 @@ class Shot:
     start: Length | None = None
     seed: int | None = None
     continues: bool = False
+    keeps: tuple[Kept, ...] = ()
+    recalls: tuple[str, ...] = ()
     source: Line = field(default=Line("", 1), compare=False, repr=False)
 
     def format(self, number: int) -> str:
@@ -43,14 +47,15 @@ class Shot:
             time = f" [{self.start}-{self.start + self.duration}]" if self.duration else f" [{self.start}]"
         flag = " continue" if self.continues else ""
         seed = "" if self.seed is None else f" @seed={self.seed}"
-        return f"Shot {number}{time}{flag}: {self.text}{seed}"
+        return f"Shot {number}{time}{flag}: {self.text}{seed}{format_words(self.keeps, self.recalls)}"
 
 
 @dataclass(frozen=True, slots=True)
 class ShotScript:
     """A whole script. `names` are (name, text) pairs as defined; `style` is added to every shot.
 
-    `reading` says how the text was read; it is empty for a script that was not read from a text.
+    `reading` says how the text was read; it is empty for a script that was not read from a text. `auto_recall`: names
+    in curly brackets recall what an earlier shot keeps under them.
 
     Limits: 1,000 shots, 10,000 characters in a shot's prompt, 24 hours, files of 16 MiB.
     """
@@ -58,6 +63,7 @@ class ShotScript:
     shots: tuple[Shot, ...]
     style: str = ""
     names: tuple[tuple[str, str], ...] = ()
+    auto_recall: bool = False
     reading: ScriptReading = field(default=ScriptReading(), compare=False, repr=False)
 
     @classmethod
@@ -67,9 +73,11 @@ class ShotScript:
         reader.read(text)
         if not reader.shots:
             raise _no_shots(reader.definitions)
+        auto = take_auto_recall(reader)
         definitions = read_names(reader)
         shots = tuple(read_shot(entry, definitions) for entry in reader.shots)
-        return cls(shots, definitions.style, definitions.names, reading_of(reader, shots))
+        resolve(shots, auto=auto)
+        return cls(shots, definitions.style, definitions.names, auto, reading_of(reader, shots))
 
     @classmethod
     def read(cls, path: str | Path) -> ShotScript:
@@ -78,8 +86,7 @@ class ShotScript:
 
     def format(self) -> str:
         """Returns the script as canonical text; parsing it gives an equal script."""
-        head = [f"{STYLE}: {self.style}"] if self.style else []
-        head += [f"{name}: {text}" for name, text in self.names]
+        head = format_head(self.style, self.auto_recall, self.names)
         body = [shot.format(number) for number, shot in enumerate(self.shots, 1)]
         return "\n".join([*head, "", *body] if head else body) + "\n"
 
@@ -90,9 +97,10 @@ class ShotScript:
 
         `default_seconds` is the length of a shot without a length. Lengths are rounded to the nearest block, and the
         notes of the plan say so. Raises ScriptError for a shot shorter than half a block, for contradictory times and
-        beyond 24 hours, and ValueError for an invalid rate, block length or default.
+        beyond 24 hours, for a kept block that its shot does not have, and as `resolve`, and ValueError for an invalid
+        rate, block length or default.
         """
-        return make_plan(self.shots, fps, block_frames, self._notes(), default_seconds)
+        return make_plan(self.shots, fps, block_frames, self._notes(), default_seconds, self.auto_recall)
 
     def _notes(self) -> list[str]:
         """Returns notes on parts of the script that have no effect."""
@@ -113,6 +121,31 @@ class Definitions:
     names: tuple[tuple[str, str], ...]
     full_style: str
     full_names: dict[str, str]
+
+
+def format_head(style: str, auto_recall: bool, names: tuple[tuple[str, str], ...]) -> list[str]:
+    """Returns the canonical lines above the first shot."""
+    lines = [(STYLE, style), (SETTING, AUTO if auto_recall else ""), *names]
+    return [f"{name}: {text}" for name, text in lines if text]
+
+
+def take_auto_recall(reader: Reader) -> bool:
+    """Takes the line `recall: auto` out of the definitions; returns whether it is there.
+
+    A script may have a name {recall}. Raises ScriptError for another word behind the colon.
+    """
+    texts = [entry.source_text.text for entry in (*reader.definitions, *reader.shots)]
+    found = [entry for entry in reader.definitions if entry.name.casefold() == SETTING]
+    if not found or SETTING in referenced_names(texts):
+        return False
+    words = found[0].source_text.text.split()
+    if [word.casefold() for word in words] != [AUTO]:
+        if len(words) > 1:
+            return False  # a name that nothing uses, or a shot
+        remedy = "write recall: auto, so that {names} recall what is kept under them, or leave the line out"
+        raise found[0].source.error(f"'{shorten(found[0].source.text)}' is no setting", remedy)
+    reader.definitions.remove(found[0])
+    return True
 
 
 def read_definitions(entries: list[Entry]) -> Definitions:
@@ -170,13 +203,14 @@ def read_shot(entry: Entry, definitions: Definitions) -> Shot:
             raise entry.source.error("a shot without text", "write what it shows after its time")
         else:
             timing, continues = found.timing, continues or found.continues
-            parsed = parse_text(SourceText(tuple(kept)), seed=parsed.seed)
+            parsed = replace(parsed, text=parse_text(SourceText(tuple(kept))).text)
     text = parsed.text
     prompt = expand(text, definitions.full_names, source_text)
     if definitions.full_style:
         prompt = _styled(prompt, definitions.full_style)
         check_size(len(prompt), source_text)
-    return Shot(text, prompt, timing.duration, timing.start, parsed.seed, continues, entry.source)
+    words = parsed.keeps, parsed.recalls
+    return Shot(text, prompt, timing.duration, timing.start, parsed.seed, continues, *words, source=entry.source)
 
 
 def _styled(prompt: str, style: str) -> str:

@@ -22,10 +22,21 @@ def storyboard_blocks(film: BlockPlan, after: int = 0) -> tuple[BlockSpec, ...]:
 def storyboard_plan(film: BlockPlan, after: int = 0) -> BlockPlan:
     """Returns the `storyboard_blocks` as a plan, numbered from 0, with the same shots, prompts, seeds and cuts.
 
-    A note names each shot that is left out.
+    A note names each shot that is left out, and each recalled block that is no first block of a shot.
     """
     frames = film.block_frames
-    blocks = [replace(block, index=i, start=i * frames) for i, block in enumerate(storyboard_blocks(film, after))]
+    chosen = storyboard_blocks(film, after)
+    index = {block.index: i for i, block in enumerate(chosen)}
+    blocks = [
+        replace(block, index=i, start=i * frames, recalled=tuple(index[r] for r in block.recalled if r in index))
+        for i, block in enumerate(chosen)
+    ]
     missing = {block.shot for block in film.blocks} - {block.shot for block in blocks}
     notes = [f"shot {shot + 1} continues without a cut: the storyboard has no block of it" for shot in sorted(missing)]
+    notes += [
+        f"shot {block.shot + 1} recalls block {recalled} of the film, which the storyboard does not have"
+        for block in chosen
+        for recalled in block.recalled
+        if recalled not in index
+    ]
     return replace(film, blocks=tuple(blocks), notes=(*film.notes, *notes))

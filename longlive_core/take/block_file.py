@@ -21,6 +21,7 @@ from .settings import Settings
 
 FORMAT = "longlive-block-2"
 PARTIAL = ".partial"
+NOTHING_RECALLED = {"recalled": list[int]()}
 
 
 class History(NamedTuple):
@@ -50,7 +51,7 @@ def save_block(path: Path, block: Block, settings: Settings, history: History) -
     digest = latents_digest(latents)
     facts = {
         "format": FORMAT,
-        "spec": json.dumps(asdict(block.spec)),
+        "spec": json.dumps(_facts(block.spec)),
         "settings": json.dumps(dict(settings)),
         "history": history.digest,
         "digest": digest,
@@ -65,7 +66,8 @@ def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, 
     Raises FileNotFoundError, and BadBlockError if the file is damaged or belongs to another film.
     """
     made_by, record = read_record(path)
-    now = {**asdict(spec), **settings}
+    now = {**NOTHING_RECALLED, **_facts(spec), **settings}
+    made_by = {**NOTHING_RECALLED, **made_by}
     differences = [
         f"{key} was {made_by.get(key)!r}, now {value!r}" for key, value in now.items() if value != made_by.get(key)
     ]
@@ -80,6 +82,12 @@ def load_block(path: Path, spec: BlockSpec, settings: Settings) -> tuple[Block, 
     if latents_digest(latents) != record.digest:
         raise BadBlockError(f"{path} is damaged (the checksum of its latents differs)")
     return Block(spec, latents), record
+
+
+def _facts(spec: BlockSpec) -> dict[str, object]:
+    """What a file records of a spec: without the recalled blocks if there are none, as before there were any."""
+    facts = {**asdict(spec), "recalled": list(spec.recalled)}
+    return {name: value for name, value in facts.items() if (name, value) != ("recalled", [])}
 
 
 def latents_digest(latents: Tensor) -> str:

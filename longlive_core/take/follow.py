@@ -34,7 +34,7 @@ def follow(take: Take, script: ShotScript) -> Take:
 
 
 def is_another_film(take: Take, script: ShotScript, plan: BlockPlan) -> bool:
-    """Returns whether the script changes more than texts and seeds: the number of shots, lengths, cuts or definitions.
+    """Returns whether the script changes more than texts and seeds: the shots, lengths, cuts, recalls or definitions.
 
     plan: of the script. A definition counts if the text of a version uses it, because its blocks were made with it.
     """
@@ -57,8 +57,8 @@ def plan_for(take: Take, script: ShotScript, fps: float | None = None) -> BlockP
     )
 
 
-def _place(block: BlockSpec) -> tuple[int, bool, int]:
-    return block.shot, block.cut, block.frames
+def _place(block: BlockSpec) -> tuple[int, bool, int, tuple[int, ...]]:
+    return block.shot, block.cut, block.frames, block.recalled
 
 
 def _followed(take: Take, script: ShotScript, plan: BlockPlan) -> tuple[Shot, ...]:

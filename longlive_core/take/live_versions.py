@@ -29,10 +29,13 @@ def with_live_script(take: Take, plan: BlockPlan, written: ShotScript | None) ->
     earlier versions stay. written: the script as the user wrote it; None takes the script from the plan.
     """
     planned = script_of(plan)
-    first = next(i for i, shot in enumerate(script_of(take.plan).shots) if shot != planned.shots[i])
+    pairs = zip(script_of(take.plan).shots, planned.shots, strict=True)
+    # That a shot is kept from now on changes nothing in it.
+    first = next(i for i, (was, now) in enumerate(pairs) if replace(was, keeps=()) != replace(now, keeps=()))
     changed = range(first, len(planned.shots))
     script = planned if written is None or len(written.shots) != len(planned.shots) else written
-    for base in (take, _with_names_of(take, script)):
+    with_words = _with_words_of(take, script)
+    for base in (take if written is None else None, with_words, _with_names_of(with_words, script)):
         result = None if base is None else _with_live_shots(base, script, changed)
         if result is not None and result.plan.blocks == plan.blocks:
             return result
@@ -40,6 +43,13 @@ def with_live_script(take: Take, plan: BlockPlan, written: ShotScript | None) ->
     shots = (_in_full(take, i) for i in range(len(take.shots)))
     shots = tuple(_with_live_version(shot, planned, i) if i in changed else shot for i, shot in enumerate(shots))
     return replace(take, script=planned, shots=shots)
+
+
+def _with_words_of(take: Take, script: ShotScript) -> Take:
+    """The take whose shots keep and recall what those of a script do."""
+    pairs = zip(take.script.shots, script.shots, strict=True)
+    shots = tuple(replace(mine, keeps=theirs.keeps, recalls=theirs.recalls) for mine, theirs in pairs)
+    return replace(take, script=replace(take.script, shots=shots, auto_recall=script.auto_recall))
 
 
 def _with_names_of(take: Take, script: ShotScript) -> Take | None:

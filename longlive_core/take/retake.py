@@ -11,6 +11,7 @@ from ..sampling import MAX_SEED
 from ..script import ScriptError, ShotScript
 from ..script.storyboard import storyboard_blocks
 from .history import history_before, version_history
+from .recall import recalling
 from .take import Shot, Take, Version, with_text
 
 Mode = Literal["ripple", "keep"]
@@ -39,9 +40,10 @@ def retake(
 
     Without a seed and a prompt the shot gets a seed that it has not had. prompt: a shot's text, as in a script. mode:
     "ripple" gives the later shots new versions, except for locked shots, which are spliced; "keep" splices all of them
-    unchanged. reuse: chooses an existing version with that seed and prompt if it was sampled or begun after the blocks
-    that now precede it, so that a ComfyUI graph can run again; an empty prompt keeps the text. storyboard: makes only
-    the first block of the shot again, for the storyboard, and leaves the other shots unchanged.
+    unchanged, except for shots that recall a block of this one, which get new versions unless they are locked. reuse:
+    chooses an existing version with that seed and prompt if it was sampled or begun after the blocks that now precede
+    it, so that a ComfyUI graph can run again; an empty prompt keeps the text. storyboard: makes only the first block of
+    the shot again, for the storyboard, and those of the shots that recall it; the other shots stay unchanged.
 
     Raises ValueError if the retake changes nothing or cannot be made, and ScriptError for the prompt.
     """
@@ -79,7 +81,12 @@ def requested_version(take: Take, index: int, seed: int | None, prompt: str | No
     now = shot.versions[shot.chosen]
     text = now.text if prompt is None else _without_header(take, index, prompt)
     requested = Version(text, now.seed if seed is None else seed)
-    parsed = with_text(take.script, index, requested).shots[index]
+    parsed, present = with_text(take.script, index, requested).shots[index], take.script.shots[index]
+    if (parsed.keeps, parsed.recalls) != (present.keeps, present.recalls):
+        raise ValueError(
+            f"the prompt of shot {index + 1} changes @keep or @recall, which a retake leaves as they are; "
+            "change them in the script, and render it again"
+        )
     return Version(parsed.text, parsed.seed, mode)
 
 
@@ -111,10 +118,11 @@ def _without_header(take: Take, index: int, prompt: str) -> str:
 def _with_new_version(take: Take, index: int, version: Version, mode: Mode) -> Take:
     shot = take.shots[index]
     take = take.with_shot(index, _with_version(shot, version))
+    depend = recalling(take.plan, index)
     for later in range(index + 1, len(take.shots)):
         following = take.shots[later]
-        if mode == "ripple" and not following.locked:
-            version = replace(following.versions[following.chosen], made=mode)
+        if (mode == "ripple" or later in depend) and not following.locked:
+            version = replace(following.versions[following.chosen], made="ripple")
             take = take.with_shot(later, _with_version(following, version))
         else:
             take = take.with_shot(later, replace(following, spliced=True))
@@ -136,9 +144,10 @@ def _reuse(take: Take, index: int, version: Version, mode: Mode) -> Retake:
     moved, result = chosen != shot.chosen, take
     if moved:
         result = result.with_shot(index, replace(shot, chosen=chosen, spliced=False))
+    depend = recalling(result.plan, index) if moved else frozenset[int]()
     for later in range(index + 1, len(take.shots)):
         following = result.shots[later]
-        if mode == "ripple" and not following.locked and (moved or following.spliced):
+        if (mode == "ripple" or later in depend) and not following.locked and (moved or following.spliced):
             result = result.with_shot(later, _following_version(result, later))
         elif moved:
             result = result.with_shot(later, replace(following, spliced=True))
@@ -172,6 +181,13 @@ def _retake_storyboard(take: Take, index: int, version: Version) -> Retake:
                 "--preview makes both again"
             )
     changed = take.with_shot(index, _with_version(shot, replace(version, made="preview")))
+    begun = {spec.shot for spec in storyboard_blocks(take.plan)}
+    for later in recalling(take.plan, index) & begun:  # sampled with the earlier block in memory
+        following = take.shots[later]
+        if following.locked:
+            continue
+        again = replace(following.versions[following.chosen], made="preview")
+        changed = changed.with_shot(later, _with_version(following, again))
     return Retake(changed, index, len(shot.versions), take)
 
 

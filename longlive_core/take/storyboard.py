@@ -51,8 +51,9 @@ def shared_storyboard(take: Take, plan: BlockPlan, settings: Settings) -> dict[i
     found = defaultdict[tuple[object, ...], list[BlockSpec]](list)
     for spec in storyboard_blocks(take.plan):
         if take.is_preview(spec) and take.record(spec) is not None:
-            found[_input(spec)].append(spec)
-    return {spec.index: found[_input(spec)].pop(0) for spec in storyboard_blocks(plan) if found.get(_input(spec))}
+            found[_input(take.plan, spec)].append(spec)
+    wanted = {spec.index: _input(plan, spec) for spec in storyboard_blocks(plan)}
+    return {index: found[key].pop(0) for index, key in wanted.items() if found.get(key)}
 
 
 def carry_storyboard(earlier: Take, take: Take) -> Take:
@@ -103,6 +104,8 @@ def _with_earlier_beginning(take: Take, spec: BlockSpec) -> Shot:
     """The shot of a missing block as one of the storyboard, with the block of an equal version of the storyboard."""
     shot, index = take.shots[spec.shot], spec.shot
     wanted, result = shot.versions[shot.chosen], _previewed(shot)
+    if spec.recalled:
+        return result  # an earlier version may have recalled another version of a kept block
     for version in shot.newest_first():
         made = shot.versions[version]
         if version == shot.chosen or made.made != PREVIEW or not wanted.has_input_of(made):
@@ -130,6 +133,7 @@ def _previewed(shot: Shot) -> Shot:
     return replace(shot, versions=(*shot.versions[: shot.chosen], version, *shot.versions[shot.chosen + 1 :]))
 
 
-def _input(spec: BlockSpec) -> tuple[object, ...]:
+def _input(plan: BlockPlan, spec: BlockSpec) -> tuple[object, ...]:
     """What the first block of a shot is sampled from, apart from its place in the film."""
-    return spec.prompt, spec.seed, spec.cut, spec.frames
+    recalled = tuple(_input(plan, plan.blocks[index]) for index in spec.recalled)
+    return spec.prompt, spec.seed, spec.cut, spec.frames, recalled

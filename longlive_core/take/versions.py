@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .block_file import History
 from .history import history_before, version_history
+from .recall import recalling
 from .take import STILL, Shot, Take, bytes_in
 
 
@@ -33,8 +34,9 @@ def choose(take: Take, number: int, version: int) -> tuple[Take, tuple[str, ...]
             f"version {version} of shot {number} was made after other blocks than those that now precede it"
         )
     take = take.with_shot(index, replace(shot, chosen=version, spliced=not fits))
+    may_splice, depend = shot.versions[version].made == "keep" or shot.spliced, recalling(take.plan, index)
     for later in range(index + 1, len(take.shots)):
-        fit = _fitting(take, later, history_before(take, later), shot.versions[version].made == "keep" or shot.spliced)
+        fit = _fitting(take, later, history_before(take, later), may_splice, later in depend)
         if fit.chosen >= len(take.shots[later].versions):
             notes.append(f"shot {later + 1} gets a new version, which is sampled after this one")
         elif fit.chosen != take.shots[later].chosen:
@@ -95,8 +97,11 @@ def _snapshots_in_use(take: Take) -> Iterator[Path]:
         history = history.then(record.digest)
 
 
-def _fitting(take: Take, index: int, history: History | None, may_splice: bool) -> Shot:
-    """A later shot with the version that fits the blocks that now precede it."""
+def _fitting(take: Take, index: int, history: History | None, may_splice: bool, depends: bool) -> Shot:
+    """A later shot with the version that fits the blocks that now precede it.
+
+    depends: whether it recalls a block of the shot that changes, so that only a lock lets it stay as it is.
+    """
     shot = take.shots[index]
     history_of_version = {version: version_history(take, index, version, history) for version in shot.newest_first()}
     for version in shot.newest_first():
@@ -104,7 +109,7 @@ def _fitting(take: Take, index: int, history: History | None, may_splice: bool) 
             return replace(shot, chosen=version, spliced=False)
     if history_of_version[shot.chosen] is None:
         return replace(shot, spliced=False)
-    if shot.spliced or shot.locked or may_splice:
+    if shot.locked or (not depends and (shot.spliced or may_splice)):
         return replace(shot, spliced=True)
     version = replace(shot.versions[shot.chosen], made="ripple")
     return replace(shot, versions=(*shot.versions, version), chosen=len(shot.versions))

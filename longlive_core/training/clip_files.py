@@ -12,6 +12,7 @@ from typing import Any
 from ..script import ScriptError, ShotScript
 from ..script.block_plan import DEFAULT_SECONDS, Grid, requested_shots
 from ..script.header import parse_header
+from ..script.recall import resolve
 from ..script.source import Line, read_text
 from ..types import BLOCK_FRAMES, FPS
 
@@ -90,6 +91,10 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _script_shots(script: ShotScript, name: str) -> tuple[ClipShot, ...]:
+    if any(recalled for recalled in resolve(script.shots, auto=script.auto_recall)):
+        raise ValueError(
+            f"{name} recalls shots (@recall, recall: auto), which training does not: leave these words out"
+        )
     grid, shots = Grid(Fraction(FPS), BLOCK_FRAMES), list[ClipShot]()
     for shot in requested_shots(script.shots, grid, [], Fraction(DEFAULT_SECONDS)):
         last = shot.number == len(script.shots)

@@ -87,12 +87,16 @@ def world_plan(pattern: Sequence[int], rng: np.random.Generator) -> BlockPlan:
 def read_plans(path: Path, block_frames: int = BLOCK_FRAMES) -> tuple[BlockPlan, ...]:
     """Returns the plan of a shot script, or of each script (.txt) of a folder in the order of their names.
 
-    Raises ScriptError for a faulty script, and ValueError for a folder without scripts.
+    Raises ScriptError for a faulty script, and ValueError for a folder without scripts and for a script that recalls.
     """
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"{path} has no shot script (.txt); put one file for each film there, or use 'world'")
-    return tuple(ShotScript.read(file).plan(block_frames=block_frames) for file in files)
+    plans = tuple(ShotScript.read(file).plan(block_frames=block_frames) for file in files)
+    for file, plan in zip(files, plans, strict=True):
+        if any(block.recalled for block in plan.blocks):
+            raise ValueError(f"{file} recalls shots (@recall, recall: auto), which training does not: leave them out")
+    return plans
 
 
 def _clips(plans: Sequence[Plan], encode: TextEncoder, negative: str, name: str) -> Batch:

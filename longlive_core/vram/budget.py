@@ -15,6 +15,7 @@ from ..memory import KV_FORMATS, MemoryConfig
 from ..model import WAN22_TI2V_5B, WanConfig
 from ..sampling.seam import OVERLAP
 from ..types import BLOCK_FRAMES, LatentShape, PixelShape
+from ..units import plural
 
 Placement = Literal["resident", "swapped", "offloaded"]
 """resident: on the card during the whole film. swapped: on the card while the model is not. offloaded: in host memory.
@@ -68,7 +69,8 @@ class Budget:
 
     vram: bytes of the card. size: (height, width) in pixels. window: latent frames in the KV cache. sequential: the
     VAE decodes after sampling, when the model is off the card. guidance: other than 1, with a second KV cache. align:
-    `seam: align`, which samples 9 latent frames for each continuing block of 8.
+    `seam: align`, which samples 9 latent frames for each continuing block of 8. recalled: blocks that a shot recalls;
+    they take slots of the window beside the usual sinks, and no memory of their own.
     streamed: number of layers of the model that stay in host memory and are copied to the card in each pass.
     Raises ValueError for unknown formats and VAEs, and for impossible sizes, windows and numbers of layers.
     """
@@ -84,6 +86,7 @@ class Budget:
     streamed: int = 0
     model: WanConfig = WAN22_TI2V_5B
     align: bool = False
+    recalled: int = 0
 
     def __post_init__(self) -> None:
         for name, known in (("weights", WEIGHT_BYTES), ("kv_format", KV_FORMATS), ("vae", VAES)):
@@ -92,6 +95,17 @@ class Budget:
         if not 0 <= self.streamed <= self.model.num_layers:
             raise ValueError(f"streamed {self.streamed} is outside 0 … {self.model.num_layers}, the model's layers")
         self.memory.check(self.block.frames)
+        if self.recalled > max(0, self.recallable):
+            more = (self.recalled - self.recallable) * self.block.frames
+            raise ValueError(
+                f"{plural(self.recalled, 'recalled block')}: {self.recallable} of them fit beside the sinks in a "
+                f"window of {self.window} latent frames; set window to {self.window + more} or more, or recall fewer"
+            )
+
+    @property
+    def recallable(self) -> int:
+        """The number of recalled blocks that fit into the window beside the usual sinks."""
+        return MemoryConfig(self.window).recallable(self.block.frames)
 
     @property
     def parts(self) -> tuple[Part, ...]:

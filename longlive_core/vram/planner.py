@@ -56,6 +56,11 @@ class VRAMPlan:
         lines += [*parts_table(self.budget.parts, self.budget.total, vram), "", self.verdict]
         if self.films > 1 and self.budget.fits:
             lines.append(f"{self.at_once.text}.")
+        if self.budget.recalled:
+            lines += [
+                f"Recalled blocks: {self.budget.recalled} of the {self.budget.recallable} that fit beside the sinks; "
+                "they take slots of the window."
+            ]
         if self.budget.align:
             frames = self.budget.block.frames
             lines += [f"Aligned seams: a block that continues another takes {frames + OVERLAP}/{frames} of the tokens."]
@@ -75,6 +80,7 @@ def plan_vram(
     model: WanConfig = WAN22_TI2V_5B,
     align: bool = False,
     films: int = 1,
+    recalled: int = 0,
 ) -> VRAMPlan:
     """Plans a film of `size` (height, width) in pixels on a card with `vram_bytes`. Other arguments as in `Budget`.
 
@@ -84,7 +90,7 @@ def plan_vram(
     """
     check_films(films)
     budgets = [
-        Budget(vram_bytes, size, w, kv, window, vae, sequential, guidance, model=model, align=align)
+        Budget(vram_bytes, size, w, kv, window, vae, sequential, guidance, model=model, align=align, recalled=recalled)
         for w, kv in product(_choices(weights, WEIGHT_BYTES), _choices(kv_format, KV_BY_QUALITY))
     ]
     budget = next((budget for budget in budgets if budget.fits), budgets[-1])
