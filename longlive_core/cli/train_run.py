@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 # The kinds of runs, RUNS in training/settings.py, which is not imported before it is needed: it imports torch.
 KINDS = ("ar", "dmd", "lora", "vae")
+# Those that several processes share.
+SHARED = ("ar", "dmd")
 HELP = {
     "ar": "train all weights of a model by teacher forcing on encoded films",
     "dmd": "distil a model into a LoRA for few sampling steps",
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     out = f"folder of log, loss curves, checkpoints and {result}; a run that is in it already is resumed"
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
     parser.add_argument("--device", default="cpu", help="device to train on, such as cuda (cpu)")
-    if kind == "ar":
+    if kind in SHARED:
         sequence = "processes of torchrun that share each film; groups of them share the parts of a batch (1)"
         parser.add_argument("--sequence", type=int, default=1, metavar="N", help=sequence)
 
@@ -60,10 +61,10 @@ def run(kind: str, args: argparse.Namespace) -> int:
     Raises ValueError for settings, data and models that do not fit, before work starts.
     """
     device = find_device(args.device)
-    if kind == "ar":
-        with training_processes(args.sequence, device) as (workers, own):
-            return _train_ar(args.config, args.out, own, workers)
-    return {"dmd": _train_dmd, "vae": _train_vae}[kind](args.config, args.out, device)
+    if kind == "vae":
+        return _train_vae(args.config, args.out, device)
+    with training_processes(args.sequence, device) as (workers, own):
+        return {"ar": _train_ar, "dmd": _train_dmd}[kind](args.config, args.out, own, workers)
 
 
 def _train_ar(config: Path, out: Path, device: torch.device, workers: Workers) -> int:
@@ -122,7 +123,7 @@ def _train_ar(config: Path, out: Path, device: torch.device, workers: Workers) -
     return run_stage(stage, run.trainer, out, device, write, workers)
 
 
-def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
+def _train_dmd(config: Path, out: Path, device: torch.device, workers: Workers) -> int:
     from ..render.load_model import load_model, weights_fingerprint
     from ..take.settings import fingerprint
     from ..training.clips import PlanClips, WorldClips, read_plans
@@ -146,9 +147,15 @@ def _train_dmd(config: Path, out: Path, device: torch.device) -> int:
     mini.model.to(device)
     encode, clips = mini.encode_text, run.clips
     source = PlanClips(plans, encode, run.negative, clips) if plans else WorldClips(encode, run.negative, clips)
-    stage = DMDStage(mini.model, source, run.dmd, run.trainer.seed, start=run.lora, origins=origins)
+    seed, ranks = run.trainer.seed, workers.sequence
+    stage = DMDStage(mini.model, source, run.dmd, seed, start=run.lora, origins=origins, ranks=ranks)
 
-    return run_stage(stage, run.trainer, out, device, partial(write_loras, stage, GENERATOR, out, base, data))
+    def write(trainer: Trainer) -> None:
+        """Writes the LoRAs, which all processes have whole."""
+        if workers.first:
+            write_loras(stage, GENERATOR, out, base, data, trainer)
+
+    return run_stage(stage, run.trainer, out, device, write, workers)
 
 
 def write_loras(stage: DMDStage | LoraStage, part: str, folder: Path, base: str, data: str, trainer: Trainer) -> None:

@@ -13,6 +13,7 @@ from ..memory import MemoryConfig
 from ..memory.prompts import PromptKV
 from ..model import CausalWan, KVCache, TextKVCache
 from ..model.transformer import RunLayer, call_layer
+from ..parallel import ALONE, Ranks, all_sum
 from ..training.clip_prompts import ClipPrompts
 from ..training.dmd import (
     CRITIC,
@@ -40,8 +41,10 @@ LORA_GRADIENT_TOLERANCE = 2e-5
 _TIMESTEP_DRAW = "randint[0,1000)"
 
 
-def verify_dmd(recorded: RecordedRun) -> Result:
+def verify_dmd(recorded: RecordedRun, ranks: Ranks = ALONE) -> Result:
     """Compares a step of the generator and one of the critic, both before any update, on the recorded draws.
+
+    ranks: processes that share the calls, of whose gradients the mean is compared.
 
     The gradient of the generator's LoRA is compared with memory that passes gradients on, as the reference has it, and
     if the file has them, with those of detached memory too.
@@ -57,8 +60,8 @@ def verify_dmd(recorded: RecordedRun) -> Result:
     batch, rollout = _batch(recorded), _rollout_settings(recorded)
     # The reference says cond + scale · (cond − uncond).
     scores = ScoreSettings(guidance=1 + float(run["real_guidance"]))
-    generator = _RecordedModel(model, GENERATOR)
-    roles = replace(Roles.of(model), generator=generator)
+    generator = _RecordedModel(model, GENERATOR, ranks=ranks)
+    roles = replace(Roles.of(model, ranks), generator=generator)
     comparison = Comparison()
     two_blocks = len(batch.prompts.cuts) == 2
     hook = model.register_forward_pre_hook(_mix_prompts) if two_blocks else None
@@ -68,17 +71,20 @@ def verify_dmd(recorded: RecordedRun) -> Result:
         if detached:
             step = generator_step(roles, replace(rollout, straight_through=False), scores, batch, draws)
             step.loss.backward()
+            _average(weights[GENERATOR], ranks)
             _compare_gradients(comparison, "detached_lora_grad.", weights[GENERATOR], tensors)
             weights[GENERATOR].zero_grad()
             generator.calls.clear()
         step = generator_step(roles, rollout, scores, batch, draws)
         _compare_calls(comparison, recorded, generator.calls)
         step.loss.backward()
+        _average(weights[GENERATOR], ranks)
         _compare_generator(comparison, step, tensors)
         _compare_gradients(comparison, "lora_grad.", weights[GENERATOR], tensors)
         critic_draws = _draws(recorded, "critic.draw.", meta["critic_draws"], int(meta["critic_exit_step"]))
         critic = critic_step(roles, rollout, scores, batch, critic_draws)
         critic.loss.backward()
+        _average(weights[CRITIC], ranks)
         _compare_critic(comparison, critic, tensors)
         _compare_gradients(comparison, "critic_grad.", weights[CRITIC], tensors)
     if hook is not None:
@@ -91,6 +97,13 @@ def verify_dmd(recorded: RecordedRun) -> Result:
     calls = [error for name, error in comparison.errors.items() if name.startswith("call.")]
     worst = max(calls) if calls else None
     return compared(recorded, not comparison.faults, comparison.errors["rollout"], worst, None, TOLERANCE, note)
+
+
+def _average(weights: nn.Module, ranks: Ranks) -> None:
+    """Replaces the gradients of a LoRA by their mean over the ranks. A missing one is missing on all of them."""
+    for parameter in weights.parameters():
+        if parameter.grad is not None:
+            parameter.grad = all_sum(parameter.grad, ranks) / ranks.size
 
 
 @dataclass(frozen=True, slots=True)

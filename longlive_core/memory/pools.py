@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..parallel import all_gather
+from ..parallel import Ranks, all_gather
 from .formats import ALL, Pool, check_saved, make_pools, restore_pool
 from .pool import PoolShape
 from .quantized_pool import Smoothing
@@ -40,7 +41,7 @@ class Pools(Protocol):
 
 
 class OwnPools:
-    """The pools of one process."""
+    """The pools of one process, which has all heads."""
 
     make = staticmethod(make_pools)
     restore = staticmethod(restore_pool)
@@ -48,6 +49,34 @@ class OwnPools:
     def save(self, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:
         """See `Pools.save`."""
         return tuple(tensor[films].to("cpu", copy=True).contiguous() for tensor in pool.tensors(filled))
+
+
+@dataclass(frozen=True, slots=True)
+class RankPools:
+    """The pools of one of several ranks that do the same, each with its share of the heads."""
+
+    ranks: Ranks
+
+    def make(
+        self,
+        kv_format: str,
+        shape: PoolShape,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        smoothing: Smoothing,
+        count: int,
+    ) -> tuple[Pool, ...]:
+        """See `make_pools`."""
+        return make_pools(kv_format, replace(shape, ranks=self.ranks), device, dtype, smoothing=smoothing, count=count)
+
+    def save(self, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:
+        """See `Pools.save`."""
+        return tuple(tensor.to("cpu", copy=True).contiguous() for tensor in whole_tensors(pool, filled, films))
+
+    def restore(self, pool: Pool, tensors: Sequence[Tensor], filled: int, films: slice) -> None:
+        """See `Pools.restore`."""
+        restore_own(pool, tensors, filled, films)
 
 
 def whole_tensors(pool: Pool, filled: int, films: slice = ALL) -> Iterator[Tensor]:

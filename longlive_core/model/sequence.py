@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..parallel import Ranks, all_gather, heads_to_tokens, tokens_to_heads
+from ..parallel import Ranks, all_gather_for_loss, heads_to_tokens, tokens_to_heads
 from .kv_cache import KVCache, Projected
 from .rope import Rope
 
@@ -30,7 +30,7 @@ def whole_tokens(x: Tensor, ranks: Ranks, frame: int) -> Tensor:
     """All tokens on each rank, `[B, F · frame, C]`, of the own tokens `[B, F · own, C]`."""
     if ranks.size == 1:
         return x
-    return all_gather(_by_frames(x, ranks, frame), ranks, 2, frame).flatten(1, 2)
+    return all_gather_for_loss(_by_frames(x, ranks, frame), ranks, 2, frame).flatten(1, 2)
 
 
 @dataclass(frozen=True, slots=True)

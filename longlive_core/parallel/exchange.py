@@ -65,6 +65,18 @@ def all_gather_shares(x: Tensor, ranks: Ranks, dim: int, shares: Sequence[int]) 
     return torch.cat(_exchange([x] * ranks.size, shapes, ranks), dim=dim)
 
 
+def all_gather_for_loss(x: Tensor, ranks: Ranks, dim: int, count: int) -> Tensor:
+    """As `all_gather`, with a gradient, for a loss that every rank computes of the whole.
+
+    The mean over the ranks of a weight's gradients is then its gradient: the own part has that of the loss, times the
+    number of ranks.
+    """
+    if ranks.size == 1:
+        return x
+    gathered: Tensor = _Gather.apply(x, ranks, dim, count)
+    return gathered
+
+
 def scatter_parts(
     parts: Sequence[Tensor] | None, shapes: Sequence[Sequence[int]], like: Tensor, ranks: Ranks
 ) -> Tensor:
@@ -118,6 +130,20 @@ def _exchange(pieces: Sequence[Tensor], shapes: Sequence[Sequence[int]], ranks: 
     result: Tensor = _AllToAll.apply(flat.view(torch.uint8) if as_bytes else flat, sent, received, ranks)
     result = result.view(dtype) if as_bytes else result
     return [part.view(*shape) for part, shape in zip(result.split(received), shapes, strict=True)]
+
+
+class _Gather(torch.autograd.Function):
+    """`all_gather`; see `all_gather_for_loss` for its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ranks: Ranks, dim: int, count: int) -> Tensor:  # noqa: ANN401
+        ctx.ranks, ctx.dim, ctx.count = ranks, dim, count
+        return all_gather(x, ranks, dim, count)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
+        own = ctx.ranks.own(ctx.count)
+        return ctx.ranks.size * grads[0].narrow(ctx.dim, own.start, own.stop - own.start), None, None, None
 
 
 class _AllToAll(torch.autograd.Function):

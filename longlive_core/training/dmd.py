@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..model import CausalWan
+from ..parallel import ALONE, Ranks
 from ..types import LatentShape
 from .clip_prompts import ClipPrompts
 from .dmd_losses import REAL_GUIDANCE, critic_loss, dmd_gradient, generator_loss, guided
@@ -51,10 +52,14 @@ class Roles:
     real: AdaptedModel
 
     @classmethod
-    def of(cls, model: CausalWan) -> Roles:
-        """The roles on one base that has both adapters. A critic never rounds to NVFP4, as in LongLive 2.0."""
-        critic = AdaptedModel(model, CRITIC, nvfp4=False)
-        return cls(AdaptedModel(model, GENERATOR), critic, AdaptedModel(model, None))
+    def of(cls, model: CausalWan, ranks: Ranks = ALONE) -> Roles:
+        """The roles on one base that has both adapters. A critic never rounds to NVFP4, as in LongLive 2.0.
+
+        ranks: processes that share each call. All compute the whole loss, and the mean of their gradients is its
+        gradient.
+        """
+        critic = AdaptedModel(model, CRITIC, nvfp4=False, ranks=ranks)
+        return cls(AdaptedModel(model, GENERATOR, ranks=ranks), critic, AdaptedModel(model, None, ranks=ranks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +233,12 @@ class _NoisyClip:
         base, block_frames = model.activate(), self.prompts.block_frames(self.x)
         noisy, t = self.noisy.to(base.dtype), self.t
         given = (text.to(base.device, base.dtype), rows.to(base.device), self.positions, block_frames)
+        again, ranks = self.checkpointing, model.ranks
         if self.form == "plain":
-            return plain_flow(base, noisy, t, *given, checkpointing=self.checkpointing).float()
+            return plain_flow(base, noisy, t, *given, checkpointing=again, token_ranks=ranks).float()
         clean, noisy, t = self.x.to(base.dtype), noisy.unsqueeze(1), t.unsqueeze(1)
-        return teacher_forced_flow(base, clean, noisy, t, *given, checkpointing=self.checkpointing).squeeze(1).float()
+        flow = teacher_forced_flow(base, clean, noisy, t, *given, checkpointing=again, token_ranks=ranks)
+        return flow.squeeze(1).float()
 
     def x0(self, flow: Tensor) -> Tensor:
         """The clean latents that a flow predicts."""

@@ -14,6 +14,7 @@ from ..memory import MemoryConfig
 from ..model import CausalWan
 from ..model.nvfp4_products import NVFP4Settings
 from ..model.nvfp4_training import train_in_nvfp4
+from ..parallel import ALONE, Ranks
 from ..types import LatentShape
 from .dmd import (
     CRITIC,
@@ -114,7 +115,8 @@ class DMDStage:
     """Stage of the trainer for distillation. A loss depends on (seed, step, part) and on the weights only.
 
     model: the base, which is frozen and gets both adapters. start: a LoRA file to train further, for the generator.
-    origins: the base and the data of the clips.
+    origins: the base and the data of the clips. ranks: processes that share each call of a model; all have the same
+    seed and clips.
 
     Raises ValueError for memory settings that do not fit and as `train_in_nvfp4`, and CheckpointError for a LoRA of
     another rank, before any work.
@@ -131,6 +133,7 @@ class DMDStage:
         *,
         start: Path | str | None = None,
         origins: Mapping[str, Origin] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         # Checks window, format and size.
         block = LatentShape(1, model.config.channels, settings.block_frames, *settings.size)
@@ -142,7 +145,7 @@ class DMDStage:
         if start is not None:
             load_adapter(model, GENERATOR, start)
         critic = add_adapter(model, CRITIC, settings.lora, seed + 1)
-        self.roles = Roles.of(model)
+        self.roles = Roles.of(model, ranks)
         self.trained = (
             Trained(GENERATOR, self.weights, settings.generator),
             Trained(CRITIC, critic, settings.critic),

@@ -26,6 +26,7 @@ from ..model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from ..model.linears import FP8Linear, NVFP4Linear, replace_linears
 from ..model.nvfp4_training import NVFP4TrainingLinear
 from ..model.transformer import RunLayer, call_layer
+from ..parallel import ALONE, Ranks
 from ..weights import CheckpointError, LoraLayer, read_lora
 from ..weights.names import summarize_names
 from ..weights.safetensors_writer import replace_when_complete
@@ -71,12 +72,13 @@ class AdaptedModel:
     """A `FlowModel`: the shared base with one of its adapters, or without any (adapter None).
 
     Each call switches the base to this adapter and leaves it there. nvfp4: whether the layers of a base that trains in
-    NVFP4 round what they multiply.
+    NVFP4 round what they multiply. ranks: processes that share the tokens of each call; all make the same calls.
     """
 
     model: CausalWan
     adapter: str | None
     nvfp4: bool = True
+    ranks: Ranks = ALONE
 
     @property
     def config(self) -> WanConfig:
@@ -104,11 +106,11 @@ class AdaptedModel:
         run_layer: RunLayer = call_layer,
     ) -> Tensor:
         """See `CausalWan.forward`. A layer that runs again in the backward pass needs this adapter to be active."""
-        return self.activate()(x, t, text, kv, positions, run_layer=run_layer)
+        return self.activate()(x, t, text, kv, positions, run_layer=run_layer, ranks=self.ranks)
 
     def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         """See `CausalWan.write_kv`."""
-        self.activate().write_kv(x, t, text, kv, positions)
+        self.activate().write_kv(x, t, text, kv, positions, ranks=self.ranks)
 
     def text_kv(self, text: Tensor) -> tuple[KeyValue, ...]:
         """See `CausalWan.text_kv`."""

@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 
 from ..memory import BlockKVCache, FilmKVCache, MemoryConfig
+from ..memory.pools import RankPools
 from ..memory.prompts import PromptKV
 from ..model import FlowModel, KeyValue, KVCache, TextKVCache
 from ..model.attention import Attention, default_attention
 from ..model.transformer import RunLayer, call_layer
+from ..parallel import Ranks
 from ..sampling.unipc import unipc
 from ..types import BlockSpec, LatentShape
 from .clip_prompts import ClipPrompts
@@ -34,7 +36,15 @@ from .teacher_forcing import recompute_layer
 
 
 class TrainableModel(FlowModel, Protocol):
-    """A `FlowModel` whose layers may run again in the backward pass, such as `CausalWan` and `AdaptedModel`."""
+    """A `FlowModel` whose layers may run again in the backward pass, such as `AdaptedModel`.
+
+    ranks: processes that share its calls, each with the K/V of its own heads.
+    """
+
+    @property
+    def ranks(self) -> Ranks:
+        """See above."""
+        ...
 
     def __call__(
         self,
@@ -134,7 +144,10 @@ class _Simulation:
         self._specs = prompts.specs(block_frames)
         self._shape = LatentShape(noise.shape[0], noise.shape[1], block_frames, noise.shape[3], noise.shape[4])
         texts = {spec.prompt: prompts.block(spec.index) for spec in self._specs}
-        self._cache = FilmKVCache(model, settings.memory, self._shape, len(self._specs), texts.__getitem__, attention)
+        pools = None if model.ranks.size == 1 else RankPools(model.ranks)
+        self._cache = FilmKVCache(
+            model, settings.memory, self._shape, len(self._specs), texts.__getitem__, attention, pools=pools
+        )
         # By block: copies of the K/V in the window, and the K/V of graded calls with their graph.
         self._past: dict[int, LayerKV] = {}
         self._graded: dict[int, LayerKV] = {}

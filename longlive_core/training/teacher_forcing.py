@@ -43,6 +43,7 @@ def teacher_forced_flow(
     checkpointing: bool = False,
     attention: Attention = torch_attention,
     ranks: Ranks = ALONE,
+    token_ranks: Ranks = ALONE,
 ) -> Tensor:
     """Predicts the flow of M noisy copies of a film. Each block attends to itself and to earlier clean blocks.
 
@@ -55,13 +56,15 @@ def teacher_forced_flow(
     transformer block for the backward pass, and compute the rest again there. It saves memory, and changes neither the
     flow nor a gradient. ranks: processes that share the film, each with an equal share of its blocks; F and all tensors
     are then those of the own share, `history` is that of the whole film, and so are the positions' numbers.
+    token_ranks: processes that share the tokens of every latent frame instead; all have the whole film, and get the
+    whole flow, for a loss that each of them computes.
 
     Returns `[B, M, C, F, H, W]`. Raises ValueError if F is not a multiple of `block_frames`, if `prompts` has another
     shape, if `history` contains a later block, and for an unknown `kv_format`, or one that several ranks cannot use.
     """
     copies, frames = noisy.shape[1], clean.shape[2]
     blocks = _block_count(frames, block_frames)
-    if ranks.size > 1 and kv_format is not None:
+    if max(ranks.size, token_ranks.size) > 1 and kv_format is not None:
         raise ValueError(
             f"K/V rounded to {kv_format} would be scaled by each rank's heads alone; train with one rank, or without "
             "a format"
@@ -77,7 +80,7 @@ def teacher_forced_flow(
     positions = positions.expand(clean.shape[0], frames)
     positions = torch.cat((positions[:, :history_frames], positions.repeat(1, copies)), dim=1)
     kv = _BlockCausal(order, attention, kv_format, ranks)
-    flow = _forward(model, own, kv, x, times, text, prompts, positions, attention, checkpointing)
+    flow = _forward(model, own, kv, x, times, text, prompts, positions, attention, checkpointing, token_ranks)
     return flow[:, :, history_frames:].unflatten(2, (copies, frames)).transpose(1, 2)
 
 
@@ -93,6 +96,7 @@ def plain_flow(
     history: History | None = None,
     checkpointing: bool = False,
     attention: Attention = torch_attention,
+    token_ranks: Ranks = ALONE,
 ) -> Tensor:
     """Predicts the flow of a noisy film. Each block attends to itself and to earlier noisy blocks.
 
@@ -102,7 +106,7 @@ def plain_flow(
     blocks = _block_count(noisy.shape[2], block_frames)
     order = SegmentOrder.of(blocks, blocks, 0, history)
     kv = _BlockCausal(order, attention, None, ALONE)
-    return _forward(model, order, kv, noisy, t, text, prompts, positions, attention, checkpointing)
+    return _forward(model, order, kv, noisy, t, text, prompts, positions, attention, checkpointing, token_ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,7 @@ def _forward(
     positions: Tensor,
     attention: Attention,
     checkpointing: bool,
+    token_ranks: Ranks,
 ) -> Tensor:
     """The flow of all segments of this rank, whose order is `own`."""
     if prompts.shape != (x.shape[0], own.blocks):
@@ -206,7 +211,7 @@ def _forward(
         )
     text_kv = _BlockText(own, model, model.embed_text(text), prompts, attention)
     run_layer = recompute_layer if checkpointing else call_layer
-    return model(x, t, text_kv, kv, positions, run_layer=run_layer)
+    return model(x, t, text_kv, kv, positions, run_layer=run_layer, ranks=token_ranks)
 
 
 def recompute_layer(layer: nn.Module, x: Tensor, e: Tensor, text: TextKVCache, kv: KVCache, rope: Rope) -> Tensor:

@@ -58,6 +58,16 @@ def test_frames_that_do_not_count_change_no_weight_of_the_others(golden: Callabl
             assert relative_error(mean[name], expected) <= 1e-5, name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "name"), [(2, "dmd_t2v_exit3"), (4, "dmd_t2v_batch2_2steps")])
+def test_the_recorded_distillation_on_several_ranks(
+    golden: Callable[[str], Path], tmp_path: Path, size: int, name: str
+) -> None:
+    """Rollout, scores, losses and mean gradients of a distillation that ranks share are the recorded ones."""
+    for result in run_ranks(size, "distillation_step", tmp_path, golden(f"train/{name}"), file=TOY):
+        assert result.verdict == "ok", result.note
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_the_order_of_segments_is_that_of_the_mask(ranks: int) -> None:
     """What each segment attends to is what the reference's mask of that many ranks allows."""

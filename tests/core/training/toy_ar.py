@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from longlive.longlive_core.evaluation.recorded import RecordedRun
+from longlive.longlive_core.evaluation.result import Result
+from longlive.longlive_core.evaluation.verify_dmd import verify_dmd
 from longlive.longlive_core.evaluation.verify_training import load_training_model, recorded_batch, recorded_draws
 from longlive.longlive_core.model import CausalWan, WanConfig
 from longlive.longlive_core.parallel import Mesh, all_sum, make_mesh
@@ -91,3 +93,8 @@ def balanced_step(
         step.loss.backward()
     own = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()}
     return step.loss.detach(), step.flow, own, {name: all_sum(g, ranks) / ranks.size for name, g in own.items()}
+
+
+def distillation_step(mesh: Mesh, _: Path, file: Path) -> Result:
+    """The verification of a recorded step of distillation whose calls the ranks share."""
+    return verify_dmd(RecordedRun.load(file), mesh.sequence)
