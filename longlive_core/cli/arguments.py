@@ -53,16 +53,21 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the output file and its encoding, the choice of preview and stills, when to decode, and CPU threads."""
+    """Adds the output file, the choice of a preview, and the `add_file_arguments`."""
     output = "the film's file; with a take, by default its own file beside it"
     parser.add_argument("-o", "--output", type=Path, metavar="FILM.mp4", help=output)
+    preview = "make only the first block of every shot, as FILM.preview.mp4 and .png; a later render reuses them"
+    parser.add_argument("--preview", action="store_true", help=preview)
+    add_file_arguments(parser)
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the encoding of a film's file, the choice of stills, when to decode, and CPU threads."""
     codecs = "FILM.mp4: h264, h265 or av1; FILM.webm: vp9; FILM.mov: prores; FILM without extension: png pictures"
     codecs = f"{codecs}; default: by FILM's extension, else h264"
     parser.add_argument("--codec", choices=list(CODECS), default=argparse.SUPPRESS, help=codecs)
     quality = "encoding quality of the file (high)"
     parser.add_argument("--quality", choices=list(QUALITIES), default=argparse.SUPPRESS, help=quality)
-    preview = "make only the first block of every shot, as FILM.preview.mp4 and .png; a later render reuses them"
-    parser.add_argument("--preview", action="store_true", help=preview)
     parser.add_argument("--contact-sheet", action="store_true", help="also write one still per shot (FILM.png)")
     modes = "async: decode during sampling; sequential: after each block; off: after the whole film (async)"
     parser.add_argument("--decode", choices=MODES, default="async", help=modes)

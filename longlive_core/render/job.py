@@ -70,8 +70,8 @@ class Job:
         new take takes over where they are the same. video: begins the film and is encoded here. like: a job whose
         settings differ in seed and files only; its model is used. storyboard: makes only the first block of every shot
         and writes FILM.preview.mp4 and .png; a film that is resumed from the take begins its shots with these blocks,
-        bit for bit. lock: of the take, if the caller has it already; the job releases it. on_note: receives notes while
-        the film is made.
+        bit for bit. lock: of the take, if the caller has it and releases it. on_note: receives notes while the film is
+        made.
 
         Raises ValueError (including ScriptError and CheckpointError) and OSError for invalid settings and files, and
         ClipStopped after a stop while the video is encoded; nothing is left on disk then.
@@ -98,9 +98,10 @@ class Job:
         self._has_take, self._read_only = settings.take or known is not None, False
         with ExitStack() as stack:
             if self._has_take:
-                lock = lock or lock_take(take_folder(settings) if take is None else take.folder, take)
+                if lock is None:
+                    lock = lock_take(take_folder(settings) if take is None else take.folder, take)
+                    stack.enter_context(lock or nullcontext())
                 self._read_only = lock is None
-                stack.enter_context(lock or nullcontext())
             self._check = None if lock is None else lock.check
             self._open(script, take, video, mini)
             self._exit_stack = stack.pop_all()
