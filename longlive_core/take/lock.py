@@ -1,8 +1,8 @@
 """A lock that lets only one process at a time change a take, on any machine that shares its folder.
 
-A take that is being made has a file `in_use.1`, the claim, which names the process that made it (`Holder`). That process
-rewrites the file every BEAT_SECONDS. If the process has ended, or wrote nothing for STALE_SECONDS, whoever wants the take
-makes `in_use.2` and then removes `in_use.1`:
+A take that is being made has a file `in_use.1`, the claim, which names the process that made it (`Holder`). The process
+rewrites the file every BEAT_SECONDS. If it has ended, or wrote nothing for STALE_SECONDS, whoever wants the take makes
+`in_use.2` and then removes `in_use.1`:
 
     in_use.1                  the holder has not written for a minute
     in_use.1   in_use.2       of all who try to make in_use.2, one succeeds
