@@ -44,6 +44,8 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     add("--window", "latent frames in the KV cache, including the sinks (32)", type=int)
     add("--sink", "latent frames at the film's start that are never evicted (8)", type=int)
     add("--no-shot-sink", "do not pin the first block of the current shot", action="store_false", dest="shot_sink")
+    independent = "shots see the film's start and themselves only, no shot before them"
+    add("--independent-shots", independent, action="store_true")
     add("--rope-offset", "latent frames by which every cut moves the RoPE time forward (8)", type=float)
     add("--kv-format", f"format of the KV cache: {', '.join(KV_FORMATS)} (bf16)")
     add("--guidance", "scale of classifier-free guidance, with --negative as the negative prompt (1: off)", type=float)

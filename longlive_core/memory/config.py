@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,7 +23,8 @@ class MemoryConfig:
     shot. kv_format: storage format of K/V, see `KV_FORMATS`. smoothing: of nvfp4 keys, see `QuantizedPool`.
     shot_clean_recache: at a cut, evict all but the global sink before the clean pass of the cut block. relative_rope:
     rotate keys by their position in the window instead of their position in the film. rope_offset: latent frames that
-    each cut adds to the RoPE time. t_scale: scale of the RoPE time.
+    each cut adds to the RoPE time. t_scale: scale of the RoPE time. independent_shots: at a cut, evict all but the
+    global sink before the block is denoised, so that blocks depend on the global sink and on their own shot only.
     """
 
     window: int = 32
@@ -35,6 +36,11 @@ class MemoryConfig:
     relative_rope: bool = False
     rope_offset: float = 8.0
     t_scale: float = 1.0
+    # Not in the text by which snapshots of the KV cache are compared, unless it is set: older ones do not know it.
+    independent_shots: bool = field(default=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self!r}{' with independent shots' * self.independent_shots}"
 
     @property
     def pins_shots(self) -> bool:

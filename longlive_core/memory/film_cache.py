@@ -84,7 +84,7 @@ class FilmKVCache:
 
     def begin(self, block: BlockSpec) -> None:
         """Assigns a slot to the next block. Does nothing if the block began before and was interrupted."""
-        self.window.begin(block.index)
+        self.window.begin(block.index, alone=block.cut and self.config.independent_shots)
 
     def recaches(self, block: BlockSpec) -> bool:
         """Whether all but the global sink are evicted before the clean pass of this block (`shot_clean_recache`)."""

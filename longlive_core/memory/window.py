@@ -64,17 +64,20 @@ class Window:
         """The blocks that the current block attends, in film order. The last one is the current block itself."""
         return tuple(sorted(self._blocks))
 
-    def begin(self, block: int) -> int:
+    def begin(self, block: int, *, alone: bool = False) -> int:
         """Assigns a slot to the next block of the film, evicts the block in it, and returns the slot.
 
-        For the current block it returns the same slot again, so that an interrupted block can be restarted. Raises
-        RuntimeError for a block that is neither the current nor the next one.
+        alone: first evict all blocks but the global sink. For the current block it returns the same slot again, so that
+        an interrupted block can be restarted. Raises RuntimeError for a block that is neither the current nor the next
+        one.
         """
         if block == self.current:
             return self.slot
         if self.current is not None or block != self._next:
             current = "none" if self.current is None else self.current
             raise RuntimeError(f"block {block} cannot begin: the current block is {current}, the next is {self._next}")
+        if alone:
+            self._blocks, self.pin = list(range(min(self.sinks, block))), None
         if len(self._blocks) < self.slots:
             self._blocks.append(block)
         else:

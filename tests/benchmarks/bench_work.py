@@ -4,8 +4,8 @@
 
 Films have one block of 32x32 pixels. A worker is killed (SIGKILL) when a few more blocks are stored, after a random
 pause, and another one is started at once; at the end all that run are waited for. The lines are: films that are whole;
-blocks stored, of those that are needed, and the most often that one of them was stored; blocks that were begun, of which
-a kill loses one at most; take-overs of a claim; and films whose latents and file equal, to the bit, those made alone.
+blocks stored, of those that are needed, and the most often that one of them was stored; blocks that were begun, of
+which a kill loses one at most; take-overs of a claim; films whose latents and file equal, to the bit, those made alone.
 """
 
 from __future__ import annotations
