@@ -53,6 +53,7 @@ class Worker:
 
     def __init__(self, work: WorkFolder) -> None:
         self._work, self._made, self.stopped = work, 0, False
+        self._unhelped = set[Path]()
 
     def run(self, bar: ProgressBar, hooks: dict[str, Any], *, watch: bool) -> None:
         """Makes the films that no other process makes, and waits for those of the others, which may end."""
@@ -88,11 +89,30 @@ class Worker:
         try:
             lock = self._work.claim(take)
             if lock is None:
-                return False
+                return self._help(take, hooks["should_stop"])
             with lock:
                 self._make(take, lock, bar, hooks)
         except OSError as error:  # the folder of the take cannot be made or read
             self._report(take, error)
+        return True
+
+    def _help(self, take: Path, should_stop: Callable[[], bool]) -> bool:
+        """Samples independent shots of a film that another process makes; returns whether there were any."""
+        shots = None if take in self._unhelped else self._work.claim_shots(take)
+        if shots is None:
+            return False
+        with shots.lock:
+            try:
+                complete = self._work.sample(shots, should_stop)
+            except Exception as error:  # the process that makes the film comes to these shots, too
+                self._unhelped.add(take)
+                print(f"longlive: {take.with_suffix('')}, for another process: {format_error(error)}", file=sys.stderr)
+                return False
+        if complete:
+            numbers = " and ".join(str(shot + 1) for shot in sorted({spec.shot for spec in shots.run}))
+            print(f"{take.with_suffix('')}: sampled shot {numbers} for another process", flush=True)
+        else:
+            self.stopped = True
         return True
 
     def _make(self, take: Path, lock: TakeLock, bar: ProgressBar, hooks: dict[str, Any]) -> None:

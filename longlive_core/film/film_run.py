@@ -169,6 +169,9 @@ class FilmRun:
         """Rebuilds the K/V before a block by clean passes over stored blocks. Raises StoppedError."""
         store, blocks = self.film.store, self.film.plan.blocks
         while generation.position < index:
+            generation.skip_towards(index)
+            if generation.position == index:
+                return
             store.save_snapshot(generation.snapshot, blocks[generation.position], replayed=True)
             if next(generation, None) is None:
                 raise StoppedError

@@ -13,6 +13,7 @@ from ..sampling import Generation, Snapshot
 from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
 from ..take import BadBlockError, Take
+from ..take.ahead import AheadShots
 from ..take.block_file import BlockRecord, History, latents_digest, load_block, save_block, write_atomically
 from ..take.from_video import check_video
 from ..take.history import read_blocks, stored_blocks
@@ -45,15 +46,17 @@ class TakeStore(BlockStore):
         storyboard: bool = False,
         is_locked: bool = False,
         check: Callable[[], None] | None = None,
+        ahead: AheadShots | None = None,
     ) -> None:
         """on_note: receives a note whenever a block is made again. snapshots: store the KV cache before each shot.
 
         live: the script that the film follows; the take records its changes. storyboard: the film is the take's
         storyboard, whose blocks are used regardless of the blocks before them. is_locked: the caller holds the
         `TakeLock`. check: that of the lock; it is called before anything is written.
+        ahead: has blocks that other processes sampled.
         """
         self.take, self.is_locked = take, is_locked
-        self._on_note, self._check = on_note, check or _no_check
+        self._on_note, self._check, self._ahead = on_note, check or _no_check, ahead
         self._snapshots, self._live, self._storyboard = snapshots, live, storyboard
         self._stored = storyboard_blocks(take.plan) if storyboard else take.plan.blocks
         self._checked: dict[int, BlockRecord] = {}
@@ -75,6 +78,9 @@ class TakeStore(BlockStore):
         try:
             block, record = load_block(path, stored, self.take.settings)
         except FileNotFoundError:
+            if self._ahead is not None and (found := self._ahead.find(stored)) is not None:
+                self.save(Block(spec, found.latents), self.take.plan)
+                return Block(spec, found.latents)
             if self._was_removed(spec):
                 self._notify(f"block {spec.index} (shot {spec.shot + 1}) is missing and is made again")
             return None

@@ -86,6 +86,10 @@ class FilmKVCache:
         """Assigns a slot to the next block. Does nothing if the block began before and was interrupted."""
         self.window.begin(block.index, alone=block.cut and self.config.independent_shots)
 
+    def skip_to(self, block: BlockSpec) -> bool:
+        """Makes a later block the next one if it depends on the global sink only; returns whether it is."""
+        return self.config.independent_shots and block.cut and self.window.skip_to(block.index)
+
     def recaches(self, block: BlockSpec) -> bool:
         """Whether all but the global sink are evicted before the clean pass of this block (`shot_clean_recache`)."""
         return block.cut and self.config.shot_clean_recache and self.config.pins_shots

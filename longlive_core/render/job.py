@@ -20,6 +20,7 @@ from ..script.prompt_folder import read_script
 from ..script.reading import COMMENT
 from ..script.storyboard import storyboard_plan
 from ..take import Take
+from ..take.ahead import AheadShots
 from ..take.lock import TakeLock, TakenOverError
 from ..take.pace import save_pace
 from ..take.settings import Settings
@@ -103,7 +104,10 @@ class Job:
                     stack.enter_context(lock or nullcontext())
                 self._read_only = lock is None
             self._check = None if lock is None else lock.check
+            self._ahead: AheadShots | None = None
             self._open(script, take, video, mini)
+            if self._ahead is not None:
+                stack.callback(self._ahead.close)
             self._exit_stack = stack.pop_all()
         self._has_run = False
 
@@ -161,13 +165,18 @@ class Job:
         if self._has_take:
             take, notes = self._prepare_take(take, video, script, loaded.recorded)
             self.notes = (*self.notes, *notes)
+            # The KV cache before an independent shot is that of the global sink, which is soon made again.
+            independent = settings.memory.independent_shots
+            if independent and not self._storyboard and not self._read_only:
+                self._ahead = AheadShots(take, self._should_stop)
             self._store = TakeStore(
                 take,
                 on_note=self._on_note,
-                snapshots=settings.snapshots and not self._storyboard and not self._read_only,
+                snapshots=settings.snapshots and not (self._storyboard or self._read_only or independent),
                 storyboard=self._storyboard,
                 is_locked=True,
                 check=self._check,
+                ahead=self._ahead,
             )
         self.film = Film(self.plan, loaded.start, self._store)
         captions = [shot.prompt for shot in script.shots]

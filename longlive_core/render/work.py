@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+
+from ..film.sample_ahead import sample_ahead
 from ..mini import Mini
 from ..oom import OutOfMemoryError
 from ..pipeline.stages import StageError, format_error
 from ..script import ShotScript
 from ..take import Take, takes_in
+from ..take.ahead import Run, independent_runs, is_open, run_folder, sampled_ahead
 from ..take.block_file import write_text
 from ..take.lock import TakeLock, TakenOverError
 from ..take.settings import COMFYUI
@@ -24,11 +28,20 @@ from .film_index import is_whole
 from .job import Job
 from .load_film import load_film
 from .load_model import load_model
+from .prepare_take import resume_take
 from .settings import RenderSettings
 
 SCRIPT, FAILED = ".txt", ".failed"
 # Errors of the machine: another one may make the film, so that they are not written into the folder.
 OWN_ERRORS = (OSError, OutOfMemoryError, MemoryError)
+
+
+class OpenShots(NamedTuple):
+    """Shots that a process samples for the one that makes the film; see `take/ahead.py`."""
+
+    take: Take
+    run: Run
+    lock: TakeLock
 
 
 class WorkFolder:
@@ -94,6 +107,32 @@ class WorkFolder:
         """The job of a film, during which the caller has the lock. hooks: those of `Job`. Raises as `Job`."""
         settings = self._resumed(take) if (take / FILE).is_file() else self._new(take)
         return Job(settings, mini=self._loaded(settings), lock=lock, **hooks)
+
+    def claim_shots(self, take: Path) -> OpenShots | None:
+        """Locks independent shots of a film that another process makes, from the last one on; None if all are taken."""
+        try:
+            film = Take.load(take)
+        except (OSError, ValueError):
+            return None
+        for run in reversed(independent_runs(film)) if film.settings.get("model") != COMFYUI else ():
+            if is_open(film, run):
+                run_folder(film, run).parent.mkdir(exist_ok=True)
+                with suppress(BlockingIOError):
+                    lock = TakeLock(run_folder(film, run))
+                    if is_open(film, run):
+                        return OpenShots(film, run, lock)
+                    lock.release()
+        return None
+
+    def sample(self, shots: OpenShots, should_stop: Callable[[], bool]) -> bool:
+        """Samples shots whose lock the caller has; returns false after a stop. Raises as `Job` does."""
+        settings = self._resumed(shots.take.folder)
+        film = load_film(settings, self._loaded(settings))
+        resume_take(shots.take, film.recorded, read_only=True)
+        with torch.inference_mode():
+            for _ in sample_ahead(shots.take, shots.run, film.start, shots.lock.check, should_stop):
+                pass
+        return len(sampled_ahead(shots.take, shots.run)) == len(shots.run)
 
     def settle(self, take: Path) -> None:
         """Ends the try of a film that is made."""

@@ -148,6 +148,17 @@ class Generation(Iterator[Block]):
         self._position += 1
         return Block(block, on_host.wait_pageable())
 
+    def skip_towards(self, index: int) -> None:
+        """Skips blocks on which block `index` does not depend: with independent shots those before its cut.
+
+        Nothing happens before the global sink is finished.
+        """
+        cut = max((block.index for block in self.plan.blocks[: index + 1] if block.cut), default=0)
+        if self._position < cut:
+            self.finish_clean_pass()
+            if self._cache.skip_to(self.plan.blocks[cut]):
+                self._position, self._last = cut, None
+
     @torch.no_grad()
     def finish_clean_pass(self) -> None:
         """Runs the clean pass of the newest block, unless it is done already."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 
 from .pace import FILE as PACE
-from .take import FILE, FILM_FILE, FILM_INDEX, SNAPSHOTS, SOUND, SOURCES, WORKFLOW, Take, bytes_in
+from .take import AHEAD, FILE, FILM_FILE, FILM_INDEX, SNAPSHOTS, SOUND, SOURCES, WORKFLOW, Take, bytes_in
 
 # What a take's folder holds.
-FOLDERS = ("shots", SNAPSHOTS, FILM_INDEX)
+FOLDERS = ("shots", SNAPSHOTS, FILM_INDEX, AHEAD)
 FILES = (SOUND, PACE, FILM_FILE, WORKFLOW, SOURCES)
 
 

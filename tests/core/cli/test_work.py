@@ -183,13 +183,14 @@ KILLED = """
     from pathlib import Path
 
     root, folder, model, kills = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    independent = sys.argv[5:] == ["independent"]
     package = types.ModuleType("longlive")
     package.__path__ = [root]
     sys.modules["longlive"] = package
     import torch
     from longlive.longlive_core.cli.console import job_hooks
     from longlive.longlive_core.cli.work import Worker
-    from longlive.longlive_core.film import take_store
+    from longlive.longlive_core.film import sample_ahead, take_store
     from longlive.longlive_core.mini import load_mini
     from longlive.longlive_core.render.work import WorkFolder
 
@@ -202,12 +203,12 @@ KILLED = """
         os.write(log, f"{path.relative_to(folder)}\\n".encode())
         return digest
 
-    take_store.save_block = logged
+    take_store.save_block = sample_ahead.save_block = logged
 
     def work():
         process = os.fork()
         if process == 0:
-            folder_work = WorkFolder(folder, {"size": "32x32", "steps": 2}, mini=mini)
+            folder_work = WorkFolder(folder, {"size": "32x32", "steps": 2, "independent_shots": independent}, mini=mini)
             with job_hooks() as (bar, hooks):
                 Worker(folder_work).run(bar, hooks, watch=False)
             os._exit(1 if folder_work.failed or folder_work.left else 0)
@@ -249,3 +250,27 @@ def test_workers_that_are_killed_lose_nothing_and_make_nothing_twice(
         alone = made_alone(films / f"film {number}.txt", tmp_path / f"{number}.mp4", model)
         assert all(same(latents(take), latents(alone))) and take.film.read_bytes() == alone.film.read_bytes()
     assert not list(films.rglob("*.partial")) and not list(films.rglob("in_use*")) and not list(films.glob("*.failed"))
+
+
+@pytest.mark.slow
+@pytest.mark.linux
+def test_workers_share_the_shots_of_one_film(films: Path, model: Path, root: Path, tmp_path: Path) -> None:
+    """With independent shots three workers make one film, one after the other is killed, and it is as if made alone."""
+    (films / "film 2.txt").unlink()
+    script = films / "film 1.txt"
+    script.write_text(
+        "".join(f"Shot {n} (1 block): the {'hero' if n % 2 else 'other'} @seed={n}\n" for n in range(1, 13))
+    )
+    program = tmp_path / "killed.py"
+    program.write_text(textwrap.dedent(KILLED))
+    command = [sys.executable, str(program), str(root), str(films), str(model), "3", "independent"]
+    ran = subprocess.run(command, timeout=120, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    stored = Counter((films / "log").read_text().splitlines())
+    assert set(stored.values()) == {1} and any("/ahead/" in line for line in stored)
+    take = Take.load(films / "film 1.take")
+    settings = {**GIVEN, "model": str(model), "independent_shots": True}
+    job = Job(RenderSettings.of(script, tmp_path / "alone.mp4", settings))
+    assert job.run() and job.take is not None and all(same(latents(take), latents(job.take)))
+    assert take.film.read_bytes() == job.take.film.read_bytes()
+    assert not (take.folder / "ahead").exists() and not list(films.rglob("in_use*"))
