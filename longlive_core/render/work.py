@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -17,7 +17,7 @@ from ..oom import OutOfMemoryError
 from ..pipeline.stages import StageError, format_error
 from ..script import ShotScript
 from ..take import Take, takes_in
-from ..take.ahead import Run, independent_runs, is_open, run_folder, sampled_ahead
+from ..take.ahead import OpenShots, claim_shots, sampled_ahead
 from ..take.block_file import write_text
 from ..take.lock import TakeLock, TakenOverError
 from ..take.settings import COMFYUI
@@ -34,14 +34,6 @@ from .settings import RenderSettings
 SCRIPT, FAILED = ".txt", ".failed"
 # Errors of the machine: another one may make the film, so that they are not written into the folder.
 OWN_ERRORS = (OSError, OutOfMemoryError, MemoryError)
-
-
-class OpenShots(NamedTuple):
-    """Shots that a process samples for the one that makes the film; see `take/ahead.py`."""
-
-    take: Take
-    run: Run
-    lock: TakeLock
 
 
 class WorkFolder:
@@ -109,20 +101,12 @@ class WorkFolder:
         return Job(settings, mini=self._loaded(settings), lock=lock, **hooks)
 
     def claim_shots(self, take: Path) -> OpenShots | None:
-        """Locks independent shots of a film that another process makes, from the last one on; None if all are taken."""
+        """Locks independent shots of a film that another process makes; None if all are taken."""
         try:
             film = Take.load(take)
         except (OSError, ValueError):
             return None
-        for run in reversed(independent_runs(film)) if film.settings.get("model") != COMFYUI else ():
-            if is_open(film, run):
-                run_folder(film, run).parent.mkdir(exist_ok=True)
-                with suppress(BlockingIOError):
-                    lock = TakeLock(run_folder(film, run))
-                    if is_open(film, run):
-                        return OpenShots(film, run, lock)
-                    lock.release()
-        return None
+        return None if film.settings.get("model") == COMFYUI else claim_shots(film)
 
     def sample(self, shots: OpenShots, should_stop: Callable[[], bool]) -> bool:
         """Samples shots whose lock the caller has; returns false after a stop. Raises as `Job` does."""

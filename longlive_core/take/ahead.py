@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ..types import Block, BlockSpec
 from .block_file import BadBlockError, History, load_block
@@ -77,6 +78,27 @@ def is_open(take: Take, run: Run) -> bool:
     if sink_history(take) is None or any(take.path(spec).is_file() for spec in run):
         return False
     return len(sampled_ahead(take, run)) < len(run)
+
+
+class OpenShots(NamedTuple):
+    """A run that a process samples for the one that makes the film."""
+
+    take: Take
+    run: Run
+    lock: TakeLock
+
+
+def claim_shots(take: Take) -> OpenShots | None:
+    """Locks a run that is open; from the last one on, because the film is made from its start. Raises OSError."""
+    for run in reversed(independent_runs(take)):
+        if is_open(take, run):
+            run_folder(take, run).parent.mkdir(exist_ok=True)
+            with suppress(BlockingIOError):
+                lock = TakeLock(run_folder(take, run))
+                if is_open(take, run):
+                    return OpenShots(take, run, lock)
+                lock.release()
+    return None
 
 
 class AheadShots:
