@@ -70,7 +70,7 @@ MUTANTS = (
     Mutant("pictures of a webm are early", " - round(early / self._tick * FINE)", "", "audio"),
     # memory/
     Mutant("a sink too many is never evicted", "other >= self.sinks and", "other > self.sinks and", FILM),
-    Mutant("a cut is pinned before it is denoised", "self.window.begin(block.index)", "self.window.pin = block.index if block.cut and self.config.pins_shots else self.window.pin; self.window.begin(block.index)", FILM),
+    Mutant("a cut is pinned before it is denoised", "self.window.begin(block.index, ", "self.window.pin = block.index if block.cut and self.config.pins_shots else self.window.pin; self.window.begin(block.index, ", FILM),
     Mutant("an unfinished block counts as made", "self._next if self.current is None else self.current", "self._next", FILM),
     Mutant("recache keeps sinks that are yet to come", "*range(min(self.sinks, current))", "*range(self.sinks)", FILM),
     Mutant("clean recache forgets blocks with sinks off", "self.config.shot_clean_recache and self.config.pins_shots", "self.config.shot_clean_recache", FILM),
