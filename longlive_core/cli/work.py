@@ -111,8 +111,10 @@ class Worker:
         if complete:
             numbers = " and ".join(str(shot + 1) for shot in sorted({spec.shot for spec in shots.run}))
             print(f"{take.with_suffix('')}: sampled shot {numbers} for another process", flush=True)
-        else:
+        elif should_stop():
             self.stopped = True
+        else:  # the beginning of the film, which they depend on, has changed meanwhile
+            self._unhelped.add(take)
         return True
 
     def _make(self, take: Path, lock: TakeLock, bar: ProgressBar, hooks: dict[str, Any]) -> None:
