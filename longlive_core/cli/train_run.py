@@ -174,10 +174,11 @@ def run_stage(
     for trained in stage.trained:
         trained.module.to(device)
     folder.mkdir(parents=True, exist_ok=True)
-    with TakeLock(folder), stop_signals() as should_stop:
+    with TakeLock(folder) as lock, stop_signals() as should_stop:
         line = TrainingLine()
 
         def show(progress: TrainingProgress) -> None:
+            lock.check()
             line.show(progress)
             if write is not None and progress.step % settings.save_every == 0:
                 write(trainer)
