@@ -162,6 +162,7 @@ def test_a_heart_beats_for_its_own_claim_only(folder: Path, monkeypatch: pytest.
             time.sleep(0.01)
         held.check()
         other = replace(Holder.of_this_process(), host="far", machine="far away").text
+        mine.unlink()
         mine.write_text(other)
         time.sleep(0.05)
         age(mine, 1000)
