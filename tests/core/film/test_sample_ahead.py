@@ -10,7 +10,9 @@ from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.render.work import WorkFolder
 from longlive.longlive_core.take import Take
+from longlive.longlive_core.take.block_file import load_block, save_block
 from longlive.longlive_core.take.lock import TakeLock
+from longlive.longlive_core.types import Block
 
 from ..takes import after, latents, make_mini, same
 
@@ -112,18 +114,19 @@ def test_what_a_helper_leaves_unfinished_goes_on(mini: Mini, alone: Take, begun:
 def test_shots_after_another_sink_are_not_taken_over(mini: Mini, alone: Take, begun: Take) -> None:
     """A block that was sampled ahead, and then the first block of the film changes: it is sampled again."""
     assert sampled(begun, mini, count=1) == [6]
-    changed = begun.path(begun.plan.blocks[0])
-    changed.unlink()
-    other = Take.load(begun.folder)
-    text = (other.folder / "take.json").read_text("utf-8").replace('"seed": 0', '"seed": 5')
-    (other.folder / "take.json").write_text(text)
-    job = finished(other, mini)
-    assert job.film.report.sampled == list(range(8))
-    assert not any(same(latents(other), latents(alone)))
+    first = begun.plan.blocks[0]
+    block, record = load_block(begun.path(first), first, begun.settings)
+    for spec in begun.plan.blocks:
+        begun.path(spec).unlink(missing_ok=True)
+    save_block(begun.path(first), Block(first, block.latents + 1), begun.settings, record.history)
+    job = finished(begun, mini)
+    assert job.film.report.sampled == list(range(1, 8))
+    assert not any(same(latents(begun), latents(alone)))
 
 
 def test_shots_of_other_films_are_nobodys(mini: Mini, begun: Take, tmp_path: Path) -> None:
-    """Shots that see those before them, and shots whose global sink is not there, are left to who makes the film."""
+    """Shots that the film has begun or that see those before them, and all of them without the global sink, are left to
+    the process that makes the film."""
     work = helper(begun, mini)
     begun.path(begun.plan.blocks[0]).rename(tmp_path / "sink")
     assert work.claim_shots(begun.folder) is None
@@ -132,6 +135,12 @@ def test_shots_of_other_films_are_nobodys(mini: Mini, begun: Take, tmp_path: Pat
     assert shots is not None and other is not None and other.run != shots.run
     shots.lock.release()
     other.lock.release()
+    here = begun.path(shots.run[0])
+    here.parent.mkdir(parents=True)
+    here.touch()
+    third = work.claim_shots(begun.folder)
+    assert third is not None and third.run == other.run
+    third.lock.release()
     path = begun.folder / "take.json"
     path.write_text(path.read_text("utf-8").replace('"independent_shots": true', '"independent_shots": false'))
     assert work.claim_shots(begun.folder) is None
