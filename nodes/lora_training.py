@@ -94,17 +94,18 @@ class LoraTraining:
         films = SampleFilms(self.base, self.sample_every, plan, text, size, run.trainer.seed, folder)
         base = Origin(self.base.name, weights_fingerprint(self.base.model))
         try:
-            with TakeLock(folder):
-                self._run(run, lora_stage(run, clips, prior, model, text.__getitem__, base, device), films)
+            with TakeLock(folder) as lock:
+                self._run(run, lora_stage(run, clips, prior, model, text.__getitem__, base, device), films, lock)
         finally:
             comfy.model_management.soft_empty_cache()
         return TrainedLora(_lora(folder), folder, films.newest)
 
-    def _run(self, run: LoraRun, stage: LoraStage, films: SampleFilms) -> None:
+    def _run(self, run: LoraRun, stage: LoraStage, films: SampleFilms, lock: TakeLock) -> None:
         """Trains and saves. Raises the host's interrupt."""
         model, steps = AdaptedModel(stage.model, ADAPTER), run.trainer.steps
 
         def show(progress: TrainingProgress) -> None:
+            lock.check()
             self.view.progress(progress, films.folder)
             if progress.step % run.trainer.save_every == 0:
                 self._save(stage, progress.step, films.folder)

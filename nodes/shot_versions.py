@@ -94,8 +94,8 @@ class ShotVersionsNode(io.ComfyNode):
                     f"node, or switch on Settings > LongLive > Takes{''.join(f'; {note}' for note in notes)}"
                 )
             film.update(take=record.name)
-            with TakeLock(record.take.folder):
-                several = ShotVersions(Take.load(record.take.folder), shot, versions)
+            with TakeLock(record.take.folder) as lock:
+                several = ShotVersions(Take.load(record.take.folder), shot, versions, check=lock.check)
                 making = Making(stream, vae, chunk_decoder, several, film)
                 pictures = list(making.pictures())
         return io.NodeOutput(torch.stack(pictures).float() / 255, several.take, ui=ui.PreviewText(making.text))

@@ -44,6 +44,8 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     add("--window", "latent frames in the KV cache, including the sinks (32)", type=int)
     add("--sink", "latent frames at the film's start that are never evicted (8)", type=int)
     add("--no-shot-sink", "do not pin the first block of the current shot", action="store_false", dest="shot_sink")
+    independent = "shots see the film's start and themselves only, no shot before them"
+    add("--independent-shots", independent, action="store_true")
     add("--rope-offset", "latent frames by which every cut moves the RoPE time forward (8)", type=float)
     recall = (
         "RoPE position of blocks that @recall brings back: their own in the film, or in front of the shot (original)"
@@ -57,21 +59,26 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the output file and its encoding, the choice of preview and stills, and how it is computed."""
+    """Adds the output file, the choice of a preview, the number of GPUs, and the `add_file_arguments`."""
     output = "the film's file; with a take, by default its own file beside it"
     parser.add_argument("-o", "--output", type=Path, metavar="FILM.mp4", help=output)
+    preview = "make only the first block of every shot, as FILM.preview.mp4 and .png; a later render reuses them"
+    parser.add_argument("--preview", action="store_true", help=preview)
+    gpus = "share each block among N processes, one for each GPU: 1, 2, 4 or 8 (1); without GPUs they share the CPU"
+    parser.add_argument("--gpus", type=int, metavar="N", help=gpus)
+    add_file_arguments(parser)
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the encoding of a film's file, the choice of stills, and how it is computed."""
     codecs = "FILM.mp4: h264, h265 or av1; FILM.webm: vp9; FILM.mov: prores; FILM without extension: png pictures"
     codecs = f"{codecs}; default: by FILM's extension, else h264"
     parser.add_argument("--codec", choices=list(CODECS), default=argparse.SUPPRESS, help=codecs)
     quality = "encoding quality of the file (high)"
     parser.add_argument("--quality", choices=list(QUALITIES), default=argparse.SUPPRESS, help=quality)
-    preview = "make only the first block of every shot, as FILM.preview.mp4 and .png; a later render reuses them"
-    parser.add_argument("--preview", action="store_true", help=preview)
     parser.add_argument("--contact-sheet", action="store_true", help="also write one still per shot (FILM.png)")
     modes = "async: decode during sampling; sequential: after each block; off: after the whole film (async)"
     parser.add_argument("--decode", choices=MODES, default="async", help=modes)
-    gpus = "share each block among N processes, one for each GPU: 1, 2, 4 or 8 (1); without GPUs they share the CPU"
-    parser.add_argument("--gpus", type=int, metavar="N", help=gpus)
     parser.set_defaults(leader=None)
     graphs = "start passes of steady blocks, and the decoder, as CUDA graphs where nothing is in the way (off)"
     parser.add_argument("--cuda-graphs", action="store_true", help=graphs)

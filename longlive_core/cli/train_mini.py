@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..take.lock import TakeLock
 from .console import STOPPED, stop_signals
 from .training_line import TrainingLine
+
+if TYPE_CHECKING:
+    from ..training.log import TrainingProgress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +57,14 @@ def run(args: argparse.Namespace) -> int:
         batch=args.batch,
     )
     args.out.mkdir(parents=True, exist_ok=True)
-    with TakeLock(args.out), stop_signals() as should_stop:
-        hooks = Hooks(partial(print, flush=True), TrainingLine().show, should_stop, read_shape)
+    with TakeLock(args.out) as lock, stop_signals() as should_stop:
+        line = TrainingLine()
+
+        def show(progress: TrainingProgress) -> None:
+            lock.check()
+            line.show(progress)
+
+        hooks = Hooks(partial(print, flush=True), show, should_stop, read_shape)
         complete = encode_data(settings, hooks) if args.only == "films" else train_mini(settings, hooks) is not None
     if complete:
         return 0

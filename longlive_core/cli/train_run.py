@@ -212,10 +212,12 @@ def run_stage(
     for trained in stage.trained:
         trained.module.to(device)
     folder.mkdir(parents=True, exist_ok=True)
-    with TakeLock(folder) if workers.first else nullcontext(), stop_signals() as should_stop:
+    with TakeLock(folder) if workers.first else nullcontext() as lock, stop_signals() as should_stop:
         line = TrainingLine()
 
         def show(progress: TrainingProgress) -> None:
+            if lock is not None:
+                lock.check()
             line.show(progress)
             if write is not None and workers.count == 1 and progress.step % settings.save_every == 0:
                 write(trainer)

@@ -33,6 +33,7 @@ MAIN: Final = "4 steps"
 PLAIN: Final = "plain seams"
 MEMORY_OFF: Final = "memory off"
 SINKS_OFF: Final = "sinks off"
+INDEPENDENT: Final = "independent shots"
 TWO_STEPS: Final = "2 steps"
 FIFTY_STEPS: Final = "50 steps"
 TRUTH: Final = "truth through the VAE"
@@ -45,6 +46,7 @@ def all_arms() -> tuple[Arm, ...]:
         Arm(PLAIN, seam="plain"),
         Arm(MEMORY_OFF, ("short", "minute", "gap"), memory=None),
         Arm(SINKS_OFF, ("minute", "gap"), memory=MemoryConfig(sink=0, shot_sink=False)),
+        Arm(INDEPENDENT, ("short", "minute", "gap"), memory=MemoryConfig(independent_shots=True)),
         Arm(TWO_STEPS, ("short", "minute"), steps=2),
         Arm(FIFTY_STEPS, ("short",), steps=50),
         *(Arm(storage.name, ("short", "minute"), memory=storage.memory, storage=storage) for storage in FORMATS),

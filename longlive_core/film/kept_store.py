@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import takewhile
 
 import torch
@@ -80,10 +80,11 @@ class KeptStore(TakeStore):
     def locked(self) -> AbstractContextManager[object]:
         try:
             self.take.folder.mkdir(parents=True, exist_ok=True)
-            lock = super().locked()
-            if not (self.take.folder / FILE).is_file():  # it was removed while the film was cached
-                self.take.save()
-            return lock
+            with ExitStack() as stack:
+                stack.enter_context(super().locked())
+                if not (self.take.folder / FILE).is_file():  # it was removed while the film was cached
+                    self.take.save()
+                return stack.pop_all()
         except BlockingIOError:
             raise
         except OSError as error:

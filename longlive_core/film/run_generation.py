@@ -86,6 +86,9 @@ class RunGeneration:
         """Rebuilds the K/V before a block by clean passes over stored blocks. Raises StoppedError."""
         store, blocks = self._film.store, self._film.plan.blocks
         while generation.position < index:
+            generation.skip_towards(index)
+            if generation.position == index:
+                return
             store.save_snapshot(generation.snapshot, blocks[generation.position], replayed=True)
             if next(generation, None) is None:
                 raise StoppedError

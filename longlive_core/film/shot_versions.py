@@ -37,16 +37,24 @@ class ShotVersions:
     """
 
     def __init__(
-        self, take: Take, number: int, count: int, *, prompt: str | None = None, mode: Mode = "ripple"
+        self,
+        take: Take,
+        number: int,
+        count: int,
+        *,
+        prompt: str | None = None,
+        mode: Mode = "ripple",
+        check: Callable[[], None] | None = None,
     ) -> None:
         """number: of the shot, from 1. prompt, mode: see `retake`; mode matters when a version is chosen later.
 
-        The caller holds the `TakeLock` and has loaded the take since. Raises ValueError for a count outside 1 …
-        MAX_VERSIONS, for a shot that is locked or given, and for a prompt that sets a seed; ScriptError for the prompt.
+        check: see `TakeStore`. The caller holds the `TakeLock` and has loaded the take since. Raises ValueError for a
+        count outside 1 … MAX_VERSIONS, for a shot that is locked or given, and for a prompt that sets a seed;
+        ScriptError for the prompt.
         """
         if not 1 <= count <= MAX_VERSIONS:
             raise ValueError(f"{count} versions of a shot: make 1 to {MAX_VERSIONS} at a time")
-        self.index = take.sampled_index(number)
+        self.index, self._check = take.sampled_index(number), check
         self._take, shot = take, take.shots[self.index]
         check_unlocked(shot, number)
         wanted = requested_version(take, self.index, None, prompt, mode)
@@ -93,7 +101,7 @@ class ShotVersions:
             draft = self._draft(version)
             end = draft.plan.blocks_of_shots[self.index][-1].index + 1
             plan = replace(draft.plan, blocks=draft.plan.blocks[:end])
-            store = VersionStore(draft, plan, shared, on_note=on_note, snapshots=snapshots)
+            store = VersionStore(draft, plan, shared, on_note=on_note, snapshots=snapshots, check=self._check)
             store.on_first = lambda version=version: self._record(version)
             films[version] = Film(plan, start_generation, store, start=start)
             prepare(films[version])
@@ -140,9 +148,10 @@ class VersionStore(TakeStore):
         *,
         on_note: Callable[[str], None] | None = None,
         snapshots: bool = False,
+        check: Callable[[], None] | None = None,
     ) -> None:
         """take: with the version chosen. plan: of the film up to its end. The other arguments are of `TakeStore`."""
-        super().__init__(take, on_note=on_note, snapshots=snapshots, is_locked=True)
+        super().__init__(take, on_note=on_note, snapshots=snapshots, is_locked=True, check=check)
         self._stored, self._shared = plan.blocks, shared
         self._first = plan.blocks_of_shots[-1][0]
         self.on_first: Callable[[], None] = lambda: None

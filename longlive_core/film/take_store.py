@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import takewhile
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ..sampling import Generation, Snapshot
 from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
 from ..take import BadBlockError, Take
+from ..take.ahead import AheadShots
 from ..take.block_file import BlockRecord, History, latents_digest, load_block, save_block, write_atomically
 from ..take.from_video import check_video
 from ..take.history import read_blocks, stored_blocks
@@ -44,15 +45,18 @@ class TakeStore(BlockStore):
         live: LiveScript | None = None,
         storyboard: bool = False,
         is_locked: bool = False,
+        check: Callable[[], None] | None = None,
+        ahead: AheadShots | None = None,
     ) -> None:
         """on_note: receives a note whenever a block is made again. snapshots: store the KV cache before each shot.
 
         live: the script that the film follows; the take records its changes. storyboard: the film is the take's
         storyboard, whose blocks are used regardless of the blocks before them. is_locked: the caller holds the
-        `TakeLock`.
+        `TakeLock`. check: that of the lock; it is called before anything is written.
+        ahead: has blocks that other processes sampled.
         """
         self.take, self.is_locked = take, is_locked
-        self._on_note = on_note
+        self._on_note, self._check, self._ahead = on_note, check or _no_check, ahead
         self._snapshots, self._live, self._storyboard = snapshots, live, storyboard
         self._stored = storyboard_blocks(take.plan) if storyboard else take.plan.blocks
         self._checked: dict[int, BlockRecord] = {}
@@ -74,6 +78,9 @@ class TakeStore(BlockStore):
         try:
             block, record = load_block(path, stored, self.take.settings)
         except FileNotFoundError:
+            if self._ahead is not None and (found := self._ahead.find(stored)) is not None:
+                self.save(Block(spec, found.latents), self.take.plan)
+                return Block(spec, found.latents)
             if self._was_removed(spec):
                 self._notify(f"block {spec.index} (shot {spec.shot + 1}) is missing and is made again")
             return None
@@ -94,6 +101,7 @@ class TakeStore(BlockStore):
         stored = self._stored[block.index]
         path, record = self.take.path(stored), BlockRecord(self._history, latents_digest(block.latents))
         if self._checked.get(block.index) != record or not path.is_file():
+            self._check()
             save_block(path, Block(stored, block.latents), self.take.settings, self._history)
             self._checked[block.index] = record
             self._saved.add(block.index)
@@ -152,6 +160,7 @@ class TakeStore(BlockStore):
         is_damaged = path in self._unusable_snapshots
         if (path.is_file() or (replayed and not self.take.is_preview(spec))) and not is_damaged:
             return
+        self._check()
         try:
             write_atomically(path, snapshot().save)
         except OSError as error:
@@ -159,7 +168,15 @@ class TakeStore(BlockStore):
             self._notify(f"no snapshot is stored before shot {spec.shot + 1}: {error}")
 
     def locked(self) -> AbstractContextManager[object]:
-        return nullcontext() if self.is_locked else TakeLock(self.take.folder)
+        if self.is_locked:
+            return nullcontext()
+        with ExitStack() as stack:
+            self._check = stack.enter_context(TakeLock(self.take.folder)).check
+            stack.callback(self._end_lock)
+            return stack.pop_all()
+
+    def _end_lock(self) -> None:
+        self._check = _no_check
 
     def _notify(self, note: str) -> None:
         if self._on_note is not None:
@@ -178,7 +195,12 @@ class TakeStore(BlockStore):
 
     def _follow(self, plan: BlockPlan) -> None:
         """Records the shots that the live script changed, beside versions that a retake may have added on disk."""
+        self._check()
         take = with_versions_of(self.take, Take.load(self.take.folder))
         self.take = with_live_script(take, plan, None if self._live is None else self._live.script)
         self.take.save()
         self._stored = self.take.plan.blocks
+
+
+def _no_check() -> None:
+    """Of a store whose take this process has not locked."""

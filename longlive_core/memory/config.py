@@ -32,6 +32,8 @@ class MemoryConfig:
     shot_clean_recache: at a cut, evict all but the global sink before the clean pass of the cut block. relative_rope:
     rotate keys by their position in the window instead of their position in the film. rope_offset: latent frames that
     each cut adds to the RoPE time. t_scale: scale of the RoPE time. recall_position: see `RecallPosition`.
+    independent_shots: at a cut, evict all but the global sink before the block is denoised, so that blocks depend on
+    the global sink and on their own shot only.
     """
 
     window: int = 32
@@ -43,8 +45,13 @@ class MemoryConfig:
     relative_rope: bool = False
     rope_offset: float = 8.0
     t_scale: float = 1.0
-    # Not in the repr, which the snapshots of takes record and which is compared as a whole.
+    # Not in the text by which snapshots of the KV cache are compared, unless they are set: older ones do not know them.
     recall_position: RecallPosition = field(default="original", repr=False)
+    independent_shots: bool = field(default=False, repr=False)
+
+    def __str__(self) -> str:
+        position = "" if self.recall_position == "original" else f", recall_position={self.recall_position}"
+        return f"{self!r}{position}{', independent_shots' * self.independent_shots}"
 
     @property
     def pins_shots(self) -> bool:
@@ -87,10 +94,15 @@ class MemoryConfig:
             yield shot, len({block for block in next(specs).recalled if block >= sinks})
 
     def check_recalled(self, blocks: Iterable[BlockSpec], block_frames: int) -> None:
-        """Raises ValueError if a shot recalls more blocks than fit. blocks: of the film."""
+        """Raises ValueError if a shot of these blocks recalls more than fit, or any with independent shots."""
         fits = self.recallable(block_frames)
         for shot, count in self.recalled_by_shot(blocks, block_frames):
-            if count > fits:
+            if count and self.independent_shots:
+                raise ValueError(
+                    f"shot {shot + 1} recalls {plural(count, 'block')}, but independent shots see the film's start and "
+                    "themselves only; take @recall out, or leave independent shots off"
+                )
+            if count > max(0, fits):
                 needed = self.window + (count - fits) * block_frames
                 raise ValueError(
                     f"shot {shot + 1} recalls {plural(count, 'block')}, but {fits if fits > 0 else 'none'} "

@@ -89,7 +89,11 @@ class FilmKVCache:
 
     def begin(self, block: BlockSpec) -> None:
         """Assigns a slot to the next block. Does nothing if the block began before and was interrupted."""
-        self.window.begin(block.index)
+        self.window.begin(block.index, alone=block.cut and self.config.independent_shots)
+
+    def skip_to(self, block: BlockSpec) -> bool:
+        """Makes a later block the next one if it depends on the global sink only; returns whether it is."""
+        return self.config.independent_shots and block.cut and self.window.skip_to(block.index)
 
     def recall(self, block: BlockSpec) -> None:
         """Makes room for the blocks that the shot recalls, before its first block begins.

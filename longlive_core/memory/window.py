@@ -88,11 +88,12 @@ class Window:
         """The blocks that the current block attends, in film order. The last one is the current block itself."""
         return tuple(sorted(self._blocks))
 
-    def begin(self, block: int) -> int:
+    def begin(self, block: int, *, alone: bool = False) -> int:
         """Assigns a slot to the next block of the film, evicts the block in it, and returns the slot.
 
-        For the current block it returns the same slot again, so that an interrupted block can be restarted. Raises
-        RuntimeError for a block that is neither the current nor the next one.
+        alone: first evict all blocks but the global sink. For the current block it returns the same slot again, so that
+        an interrupted block can be restarted. Raises RuntimeError for a block that is neither the current nor the next
+        one.
         """
         if block == self.current:
             return self.slot
@@ -101,6 +102,8 @@ class Window:
             raise RuntimeError(f"block {block} cannot begin: the current block is {current}, the next is {self._next}")
         if self.entering:
             raise RuntimeError(f"block {block} cannot begin: the recalled blocks {self.entering} have not entered")
+        if alone:
+            self._blocks, self.pin = list(range(min(self.sinks, block))), None
         if len(self._blocks) < self.slots:
             self._blocks.append(block)
         else:
@@ -112,6 +115,13 @@ class Window:
         """The block that is evicted next. Raises ValueError if all are pinned."""
         pinned = {self.pin, *self.recalled}
         return min(other for other in blocks if other >= self.sinks and other not in pinned)
+
+    def skip_to(self, block: int) -> bool:
+        """Makes a later block the next one and evicts all but the global sink; false if that is not finished yet."""
+        if self.current is not None or not self.sinks <= self._next < block:
+            return False
+        self._blocks, self.pin, self._next = list(range(self.sinks)), None, block
+        return True
 
     def recall(self, blocks: Sequence[int], *, again: bool = False) -> tuple[Move, ...]:
         """Makes `blocks` the recalled blocks of the shot that begins next; returns the moves to make at once.
@@ -199,7 +209,8 @@ class Window:
             "the global sink is missing": not sinks <= blocks,
             "the shot sink is missing": self.pin is not None and self.pin not in blocks,
             "a recalled block is missing": not {*self.recalled} <= blocks,
-            "the newest block is missing": self._next > 0 and self._next - 1 not in blocks,
+            # After `skip_to` there is only the sink.
+            "the newest block is missing": self._next > 0 and self._next - 1 not in blocks and blocks != sinks,
         }
         found = [fault for fault, present in faults.items() if present]
         if found:

@@ -48,6 +48,10 @@ class NewFile:
         """Closes the file, which has `video_frames` frames. Raises OSError."""
         self.writer.close()
 
+    def abandon(self) -> None:
+        """Closes the file as it is, without writing to it: it is another process's by now."""
+        self.writer.abandon()
+
     def discard(self, path: Path) -> None:
         """Closes the file at `path`, to which nothing was written, and removes it."""
         self.close(0)

@@ -144,6 +144,19 @@ def recorded_digests(take: Take, film: Path) -> tuple[str, ...]:
         return ()
 
 
+def is_whole(take: Take) -> bool:
+    """Whether the take's film is closed and has every block of the take as chosen; read from its index alone."""
+    try:
+        film = take.film
+        lines = (take.folder / FILM_INDEX / f"{film.name}{index_suffix(take, film)}").read_text("ascii").splitlines()
+        *blocks, (end, size, _) = (line.split() for line in lines[1:])
+        records = [take.record(spec) for spec in take.plan.blocks]
+        made = [None if record is None else record.digest for record in records] == [block[0] for block in blocks]
+        return made and end == END and (film.is_dir() or film.stat().st_size == int(size))
+    except (OSError, ValueError):
+        return False
+
+
 class PreviousFilm:
     """The previous file of a take's film, before and while a new file is written.
 

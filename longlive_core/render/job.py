@@ -21,6 +21,8 @@ from ..script.prompt_folder import read_script
 from ..script.reading import COMMENT
 from ..script.storyboard import storyboard_plan
 from ..take import Take
+from ..take.ahead import AheadShots
+from ..take.lock import TakeLock, TakenOverError
 from ..take.pace import save_pace
 from ..take.settings import Settings
 from ..take.storyboard import with_storyboard
@@ -59,6 +61,7 @@ class Job:
         like: Job | None = None,
         storyboard: bool = False,
         leader: Leader | None = None,
+        lock: TakeLock | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_note: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -70,7 +73,8 @@ class Job:
         new take takes over where they are the same. video: begins the film and is encoded here. like: a job whose
         settings differ in seed and files only; its model is used. storyboard: makes only the first block of every shot
         and writes FILM.preview.mp4 and .png; a film that is resumed from the take begins its shots with these blocks,
-        bit for bit. leader: of ranks that share the work. on_note: receives notes while the film is made.
+        bit for bit. leader: of ranks that share the work. lock: of the take, if the caller has it and releases it.
+        on_note: receives notes while the film is made.
 
         Raises ValueError (including ScriptError and CheckpointError) and OSError for invalid settings and files, and
         ClipStopped after a stop while the video is encoded; nothing is left on disk then.
@@ -98,10 +102,15 @@ class Job:
         self._has_take, self._read_only = settings.take or known is not None, False
         with ExitStack() as stack:
             if self._has_take:
-                lock = lock_take(take_folder(settings) if take is None else take.folder, take)
+                if lock is None:
+                    lock = lock_take(take_folder(settings) if take is None else take.folder, take)
+                    stack.enter_context(lock or nullcontext())
                 self._read_only = lock is None
-                stack.enter_context(lock or nullcontext())
+            self._check = None if lock is None else lock.check
+            self._ahead: AheadShots | None = None
             self._open(script, take, video, mini)
+            if self._ahead is not None:
+                stack.callback(self._ahead.close)
             self._exit_stack = stack.pop_all()
         self._has_run = False
 
@@ -133,10 +142,12 @@ class Job:
         try:
             return self.render.run(self.film.run(pace.step, self._should_stop))
         finally:
-            self._save_pace(pace)
-            self._exit_stack.close()
-            if self.sheet is not None and self.render.video_frames:
-                self.sheet.save(self.sheet_path)
+            with self._exit_stack, suppress(TakenOverError):
+                if self._check is not None:
+                    self._check()
+                self._save_pace(pace)
+                if self.sheet is not None and self.render.video_frames:
+                    self.sheet.save(self.sheet_path)
 
     def close(self) -> None:
         """Ends a job that was not run: its blocks stay in the take, and its file is as it was before."""
@@ -157,12 +168,18 @@ class Job:
         if self._has_take:
             take, notes = self._prepare_take(take, video, script, loaded.recorded)
             self.notes = (*self.notes, *notes)
+            # The KV cache before an independent shot is that of the global sink, which is soon made again.
+            independent = settings.memory.independent_shots
+            if independent and not self._storyboard and not self._read_only:
+                self._ahead = AheadShots(take, self._should_stop)
             self._store = TakeStore(
                 take,
                 on_note=self._on_note,
-                snapshots=settings.snapshots and not self._storyboard and not self._read_only,
+                snapshots=settings.snapshots and not (self._storyboard or self._read_only or independent),
                 storyboard=self._storyboard,
                 is_locked=True,
+                check=self._check,
+                ahead=self._ahead,
             )
         self.film = Film(self.plan, loaded.start, self._store)
         captions = [shot.prompt for shot in script.shots]
@@ -181,6 +198,7 @@ class Job:
             cuda_graphs=settings.cuda_graphs,
             on_progress=self._on_progress,
             should_stop=self._should_stop,
+            check=self._check,
         )
 
     def _load(self, mini: Mini | None) -> LoadedFilm:

@@ -84,6 +84,11 @@ class ReusingFile(NewFile):
             self._index_writer.add(self._digests[frame.block.index])
         return written
 
+    def abandon(self) -> None:
+        """See `NewFile.abandon`; index and previous file stay as they are, too."""
+        super().abandon()
+        self._index_writer.close()
+
     def discard(self, path: Path) -> None:
         """See `NewFile.discard`; the film's previous file comes back to its place."""
         super().discard(path)

@@ -62,9 +62,9 @@ class VersionsJob:
         self.made, self._began = list[int](), 0.0
         self.sheet_path = settings.output.with_suffix(f".shot{number}.png")
         with ExitStack() as stack:
-            stack.enter_context(TakeLock(settings.resume))
+            lock = stack.enter_context(TakeLock(settings.resume))
             take = Take.load(settings.resume)
-            self.versions = ShotVersions(take, number, count, prompt=prompt, mode=mode)
+            self.versions = ShotVersions(take, number, count, prompt=prompt, mode=mode, check=lock.check)
             self._film = load_film(settings, mini, leader=leader)
             at_once = self._film.at_once(len(self.versions.numbers), len(take.plan.blocks))
             self.batch = FilmBatch(self._film.start, at_once.fits, on_note)

@@ -12,10 +12,11 @@ from pathlib import Path
 from time import perf_counter
 
 from ..model.cuda_graph import cuda_capture
-from ..pipeline.decode import QUEUE_DEPTH, decode, decoder_cuda_stream
+from ..pipeline.decode import QUEUE_DEPTH, DecodedFrame, decode, decoder_cuda_stream
 from ..pipeline.stages import Mode, Pipeline, in_stage, sample
 from ..pipeline.write import NewFile, Written, write
 from ..script import BlockPlan
+from ..take.lock import TakenOverError
 from ..types import SPACE_FACTOR, Block, BlockSpec
 from ..vae import DecodeStream, WanVAE
 from ..vae.graphed_decoder import GraphedDecoder
@@ -80,9 +81,11 @@ class Render:
         cuda_graphs: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         """Opens the file. size: (height, width) in latent cells. should_stop: called before every latent frame, in the
-        decoding thread. sheet and on_progress are called in the thread of `run`.
+        decoding thread. sheet and on_progress are called in the thread of `run`. check: see `TakeStore`; it raises
+        TakenOverError before the file is written, which then stays as it is.
 
         audio: the sound of the film. previous: the earlier files of this film, whose equal blocks are copied unless a
         sheet needs their frames. cuda_graphs: decode steady latent frames as CUDA graphs on a device that has them.
@@ -98,7 +101,7 @@ class Render:
         decoder = vae if capture is None else GraphedDecoder(vae, capture)
         self._stream = DecodeStream(decoder, cuda_stream=decoder_cuda_stream(device) if mode == "async" else None)
         self._on_progress = on_progress
-        self._should_stop = should_stop or (lambda: False)
+        self._should_stop, self._check = should_stop or (lambda: False), check or (lambda: None)
         self._reach = ceil(vae.config.decoder_reach / plan.block_frames)
         fps = Fraction(plan.fps)
         writer = partial(
@@ -151,7 +154,12 @@ class Render:
             is_written=self._file.is_written,
             reach=self._reach,
         )
-        return write(pipeline.stage("decoding", decoded, QUEUE_DEPTH), self._file)
+        return write(self._checked(pipeline.stage("decoding", decoded, QUEUE_DEPTH)), self._file)
+
+    def _checked(self, frames: Iterable[DecodedFrame]) -> Iterator[DecodedFrame]:
+        for frame in frames:
+            self._check()
+            yield frame
 
     def _counted(self, written: Iterable[Written]) -> Iterator[Written]:
         for item in written:
@@ -173,4 +181,9 @@ class Render:
             yield
         finally:
             with in_stage("writing"):
+                try:
+                    self._check()
+                except TakenOverError:
+                    self._file.abandon()
+                    raise
                 self._file.close(self.video_frames)

@@ -156,6 +156,17 @@ class Generation(Iterator[Block]):
             self._kept[block.index] = finished
         return Block(block, finished)
 
+    def skip_towards(self, index: int) -> None:
+        """Skips blocks on which block `index` does not depend: with independent shots those before its cut.
+
+        Nothing happens before the global sink is finished.
+        """
+        cut = max((block.index for block in self.plan.blocks[: index + 1] if block.cut), default=0)
+        if self._position < cut:
+            self.finish_clean_pass()
+            if self._cache.skip_to(self.plan.blocks[cut]):
+                self._position, self._last = cut, None
+
     @torch.no_grad()
     def finish_clean_pass(self) -> None:
         """Runs the clean pass of the newest block, unless it is done already."""
@@ -363,14 +374,10 @@ class Generation(Iterator[Block]):
 
     def _kind(self, batch: int | None = None) -> dict[str, str]:
         """The settings that two runs must share to exchange K/V. batch: of the other run, by default as this one's."""
-        memory = self._cache.config
-        # Left out where it is the usual one, as in snapshots of earlier versions.
-        position = {} if memory.recall_position == "original" else {"recall_position": memory.recall_position}
         return {
-            **position,
             "model": str(self._model.config),
             "block": str(self._shape if batch is None else self._shape.with_batch(batch)),
-            "memory": str(memory),
+            "memory": str(self._cache.config),
             "guided": str(self._guidance != 1.0),
         }
 

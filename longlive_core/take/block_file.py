@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -99,7 +100,8 @@ def latents_digest(latents: Tensor) -> str:
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Writes a file under a temporary name and renames it, so that it is complete or absent. Raises OSError."""
-    partial = path.with_suffix(PARTIAL)
+    # A name of its own: a process whose take was taken over may still be at the same file.
+    partial = path.with_suffix(f".{secrets.token_hex(4)}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)

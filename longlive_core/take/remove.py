@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
 
-from .lock import FILE as LOCK
 from .pace import FILE as PACE
-from .take import FILE, FILM_FILE, FILM_INDEX, SNAPSHOTS, SOUND, SOURCES, WORKFLOW, Take, bytes_in
+from .take import AHEAD, FILE, FILM_FILE, FILM_INDEX, SNAPSHOTS, SOUND, SOURCES, WORKFLOW, Take, bytes_in
 
 # What a take's folder holds.
-FOLDERS = ("shots", SNAPSHOTS, FILM_INDEX)
+FOLDERS = ("shots", SNAPSHOTS, FILM_INDEX, AHEAD)
 FILES = (SOUND, PACE, FILM_FILE, WORKFLOW, SOURCES)
 
 
@@ -29,8 +27,4 @@ def remove(take: Take) -> int:
     for name in FILES:
         (take.folder / name).unlink(missing_ok=True)
     left = bytes_in(take.folder)
-    with suppress(OSError):  # Windows keeps the file of a held lock
-        if [path.name for path in take.folder.iterdir()] == [LOCK]:
-            (take.folder / LOCK).unlink()
-            take.folder.rmdir()
     return before - left

@@ -15,7 +15,12 @@ Settings = Mapping[str, Setting]
 
 # The values of settings that takes of older versions do not record. They are recorded only if they differ from these,
 # so that such a take stays a take of the same film.
-UNRECORDED: Settings = {"seam": "plain", "attention": "usual", "recall_position": "original"}
+UNRECORDED: Settings = {
+    "seam": "plain",
+    "attention": "usual",
+    "recall_position": "original",
+    "independent_shots": False,
+}
 # Recorded settings that do not change the bits of a block: where files lie, the frame rate, and the fingerprint of the
 # text of a film made in ComfyUI, which depends on all its prompts.
 WITHOUT_BITS = ("model", "lora", "fps", "text")

@@ -70,6 +70,10 @@ class FilmWriter(ABC):
     def close(self) -> None:
         """Finishes the film on disk. Closing twice is harmless. Raises OSError as `write` does."""
 
+    @abstractmethod
+    def abandon(self) -> None:
+        """Closes the film without writing anything more, for a path that is another process's by now."""
+
     def __enter__(self) -> FilmWriter:
         return self
 

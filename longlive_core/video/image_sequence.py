@@ -79,6 +79,10 @@ class ImageSequenceWriter(FilmWriter):
         if samples < audio.waveform.shape[1]:
             self._write_sound(Audio(audio.waveform[:, :samples], audio.rate))
 
+    def abandon(self) -> None:
+        """See `FilmWriter`."""
+        self._audio = None
+
     @property
     def _format(self) -> Format:
         return Format("png", self.width, self.height, None, "RGB")

@@ -132,6 +132,11 @@ class VideoWriter(FilmWriter):
         finally:
             self._file.close()
 
+    def abandon(self) -> None:
+        """See `FilmWriter`."""
+        self._file.failed = True
+        self.close()
+
     @property
     def _format(self) -> Format:
         # The header on disk has the settings that the encoder wrote. Rate and pixel format are known from frames only.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from longlive.longlive_core.cli.main import main
-from longlive.longlive_core.evaluation import arms
+from longlive.longlive_core.evaluation import arm_films
 from longlive.longlive_core.mini import Mini, load_mini
 from longlive.longlive_core.training.lora import LoraCard, LoraSettings, add_adapter, save_lora
 
@@ -26,7 +26,7 @@ def test_a_lora_is_evaluated_with_its_model(tmp_path: Path, monkeypatch: pytest.
         seen.append(mini)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(arms, "evaluate_arms", stop)
+    monkeypatch.setattr(arm_films, "evaluate_arms", stop)
     words = ["eval", "mini", "--films", "1", "--no-extra", "--out", str(tmp_path)]
     file = str(tmp_path / "random.safetensors")
     for lora in ([], ["--lora", f"{file}:0.5"], ["--lora", file]):

@@ -191,3 +191,25 @@ def test_integrity_notices_a_lost_sink() -> None:
     window._blocks[0] = 1
     with pytest.raises(RuntimeError, match="global sink is missing"):
         window.check_integrity()
+
+
+def test_a_block_alone_sees_the_global_sink_only() -> None:
+    """Of independent shots: no block before the cut stays but the global sink, and the shot fills the slots anew."""
+    window, seen = Window(4), []
+    for block in range(8):
+        window.begin(block, alone=block in (3, 4))
+        assert window.begin(block) == window.slot  # it was interrupted: the same slot again
+        seen.append(window.attended())
+        window.end(cut=block in (3, 4))
+        window.check_integrity()
+    assert seen[2:] == [(0, 1, 2), (0, 3), (0, 4), (0, 4, 5), (0, 4, 5, 6), (0, 4, 6, 7)]
+    window.restore(window.state())
+
+
+def test_a_block_alone_keeps_what_there_is_of_the_sink() -> None:
+    """A cut inside a global sink of two blocks evicts neither."""
+    window = Window(4, sinks=2)
+    for block in range(4):
+        window.begin(block, alone=block in (1, 3))
+        window.end(cut=block in (1, 3))
+    assert window.attended() == (0, 1, 3)

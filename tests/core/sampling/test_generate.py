@@ -556,3 +556,16 @@ def test_noise_comes_from_a_seed_or_a_source(tiny: Tiny) -> None:
     with pytest.raises(ValueError, match="seed 3 and a source of noise are both given"):
         tiny.generate("A", seed=3, noise=block_noise(3))
     assert torch.equal(tiny.film("A |B", seed=3), tiny.film("A |B", noise=block_noise(3)))
+
+
+@pytest.mark.parametrize("seam", ["plain", "align"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_independent_shots_depend_on_the_sink_and_themselves(tiny: Tiny, seam: str, relative: bool) -> None:
+    """Other words in shot 2 change all shots after it, and with independent shots that shot alone, to the bit."""
+    for independent in (False, True):
+        memory = tiny.memory(independent_shots=independent, relative_rope=relative)
+        film, other = (tiny.film(f"A A |{word} {word} |C C C", memory, seam=seam) for word in "BD")
+        frames = [torch.equal(film[:, :, at : at + 4], other[:, :, at : at + 4]) for at in (0, 4, 8)]
+        assert frames == [True, False, independent]
+        first = tiny.film("E A |B B |C C C", memory, seam=seam)
+        assert not torch.equal(first[:, :, 8:], film[:, :, 8:])  # they see the global sink

@@ -172,7 +172,7 @@ def test_a_new_film_takes_the_blocks_of_an_old_one_away(mini: Mini, settings: Re
     settings.script.write_text("Shot 1 (1 block): the hero\n")  # type: ignore[union-attr]
     assert Job(settings, mini=mini).run()
     names = [path.name for path in take.folder.rglob("*") if path.is_file()]
-    assert sorted(names) == ["block_00000.safetensors", "film.mp4.txt", "in_use", "pace.json", "take.json"]
+    assert sorted(names) == ["block_00000.safetensors", "film.mp4.txt", "pace.json", "take.json"]
 
 
 @pytest.mark.linux
