@@ -25,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 package = ModuleType("longlive")
 package.__path__ = [str(ROOT)]
-sys.modules["longlive"] = package
+sys.modules.setdefault("longlive", package)
 sys.path.append(str(ROOT / "tests"))
 
 import torch  # noqa: E402

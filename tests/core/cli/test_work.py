@@ -180,6 +180,7 @@ def test_ctrl_c_ends_it_and_keeps_what_is_finished(films: Path, model: Path, roo
 
 KILLED = """
     import os, random, signal, sys, time, types
+    from argparse import Namespace
     from pathlib import Path
 
     root, folder, model, kills = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -209,7 +210,7 @@ KILLED = """
         process = os.fork()
         if process == 0:
             folder_work = WorkFolder(folder, {"size": "32x32", "steps": 2, "independent_shots": independent}, mini=mini)
-            with job_hooks() as (bar, hooks):
+            with job_hooks(Namespace(leader=None)) as (bar, hooks):
                 Worker(folder_work).run(bar, hooks, watch=False)
             os._exit(1 if folder_work.failed or folder_work.left else 0)
         return process
