@@ -31,7 +31,7 @@ sys.path.append(str(ROOT / "tests"))
 import torch  # noqa: E402
 from core.cli.test_ranks import RENDER, SCRIPT, ranks_of  # noqa: E402
 from core.parallel.ranks import run_ranks  # noqa: E402
-from core.parallel.test_sequence import FILMS, bytes_of_a_film, keys_values, recorded_paths  # noqa: E402
+from core.parallel.test_sequence import FILMS, WORK, bytes_of_a_film, keys_values, recorded_paths  # noqa: E402
 from longlive.longlive_core.evaluation.recorded import relative_error  # noqa: E402
 from longlive.longlive_core.model import WAN22_TI2V_5B  # noqa: E402
 from longlive.longlive_core.parallel import Ranks  # noqa: E402
@@ -44,7 +44,7 @@ def sequences(sizes: list[int], folder: Path) -> None:
     found = dict[int, dict[str, Any]]()
     for size in (1, *sizes):
         inputs = recorded_paths() if size > 1 else [], keys_values(), FILMS, FILMS if found else []
-        found[size] = run_ranks(size, "sequence", folder, *inputs)[0]
+        found[size] = run_ranks(size, "sequence", folder, *inputs, file=WORK)[0]
     for size in sizes:
         print(f"\nranks {size}\n| recorded run | relative L2 |\n|---|---|")
         for path, result in zip(recorded_paths(), found[size]["replayed"], strict=True):
