@@ -1,0 +1,43 @@
+"""What the process of a rank does that `RankProcesses` started."""
+
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing.connection import Connection
+
+import torch
+
+from .join import device_of, end_with_parent, joined
+from .link import Leader, follow
+from .remote import serve
+
+
+def run_rank(
+    rank: int, size: int, meeting: str, threads: int | None, errors: Connection, commands: Connection | None
+) -> None:
+    """Serves the pipe of rank 0, or follows rank 0; never returns. errors: takes its last words."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    end_with_parent()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        with joined(meeting, rank, size, device_of(rank)) as ranks:
+            _work(Leader(ranks), commands, errors)
+    except Exception as error:
+        _end(error, errors)
+
+
+def _work(leader: Leader, commands: Connection | None, errors: Connection) -> None:
+    try:
+        if commands is None:
+            follow(leader.ranks)
+        else:
+            serve(leader, commands)
+    except Exception as error:
+        _end(error, errors)  # here, because NCCL would wait for ranks that are gone when it is left
+
+
+def _end(error: Exception, errors: Connection) -> None:
+    errors.send(" ".join(str(error).split()) or type(error).__name__)
+    os._exit(1)
