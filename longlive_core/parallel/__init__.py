@@ -1,9 +1,10 @@
 """Processes that work on one film or one training step: mesh, exchange of heads, gathers, and rank 0 that leads."""
 
 from .exchange import all_gather, all_max, heads_to_tokens, tokens_to_heads
-from .join import device_of, end_with_parent, first_failure, joined
+from .join import device_of, first_failure, joined
 from .link import Leader, RankError, follow
 from .mesh import Mesh, make_mesh
+from .parent import end_with_parent
 from .processes import CalledOffError, RankProcesses
 from .ranks import ALONE, SIZES, Ranks, Traffic, check_size
 from .remote import Calls, Remote

@@ -1,14 +1,11 @@
-"""How a process on this machine becomes a rank, why ranks failed, and the end of a rank whose parent is gone."""
+"""How a process on this machine becomes a rank, and why ranks failed."""
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from multiprocessing import parent_process
-from threading import Thread
 
 import torch
 
@@ -43,11 +40,6 @@ def joined(meeting: str | None, rank: int, size: int, device: str) -> Generator[
         dist.destroy_process_group()
 
 
-def end_with_parent() -> None:
-    """Ends this process as soon as the one that started it is gone, however that ended."""
-    Thread(target=_wait_for_parent, name="parent", daemon=True).start()
-
-
 def first_failure(size: int, errors: Mapping[int, str], exit_codes: Sequence[int | None], otherwise: str) -> str:
     """Which rank failed first, and why. errors: of ranks. exit_codes: by rank, None for one that runs."""
     for rank, code in enumerate(exit_codes):
@@ -57,10 +49,3 @@ def first_failure(size: int, errors: Mapping[int, str], exit_codes: Sequence[int
     for rank, error in sorted(errors.items(), key=lambda item: "onnection" in item[1]):
         return f"rank {rank} of {size} failed: {error}"
     return otherwise
-
-
-def _wait_for_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

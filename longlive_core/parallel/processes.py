@@ -35,8 +35,8 @@ class RankProcesses:
     ended: why they have ended, None while they run.
     """
 
-    def __init__(self, count: int, threads: int | None = None) -> None:
-        """Starts them. threads: of each on the CPU."""
+    def __init__(self, count: int, device: str = "cpu", threads: int | None = None) -> None:
+        """Starts them. device: cuda for one GPU each, or cpu. threads: of each on the CPU."""
         # Not imported with the module: the command line starts its ranks without it.
         from torch import multiprocessing
 
@@ -49,7 +49,7 @@ class RankProcesses:
         self._processes, self._errors = list[BaseProcess](), list[Connection]()
         for rank in range(count):
             errors, told = context.Pipe(duplex=False)
-            arguments = (package, root, rank, count, meeting, threads, told, None if rank else served)
+            arguments = (package, root, rank, count, meeting, device, threads, told, None if rank else served)
             # The package has the name under which this process imported it, so that both mean the same functions.
             inputs = {"init_globals": {"ARGUMENTS": arguments}, "run_name": "rank"}
             process = context.Process(target=runpy.run_path, args=(str(SCRIPT),), kwargs=inputs, daemon=True)

@@ -8,21 +8,29 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from .join import device_of, end_with_parent, joined
+from .join import device_of, joined
 from .link import Leader, follow
 from .remote import serve
 
 
 def run_rank(
-    rank: int, size: int, meeting: str, threads: int | None, errors: Connection, commands: Connection | None
+    rank: int,
+    size: int,
+    meeting: str,
+    device: str,
+    threads: int | None,
+    errors: Connection,
+    commands: Connection | None,
 ) -> None:
-    """Serves the pipe of rank 0, or follows rank 0; never returns. errors: takes its last words."""
+    """Serves the pipe of rank 0, or follows rank 0; never returns.
+
+    device: cpu, or cuda for a GPU each. threads: on the CPU. errors: gets the error that ends it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    end_with_parent()
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        with joined(meeting, rank, size, device_of(rank)) as ranks:
+        with joined(meeting, rank, size, device_of(rank) if device == "cuda" else device) as ranks:
             _work(Leader(ranks), commands, errors)
     except Exception as error:
         _end(error, errors)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 
 def main(package: str, root: str, *arguments: Any) -> None:  # noqa: ANN401
     """Runs a rank with the arguments of `run_rank`, with the package at `root` under this name, without its nodes."""
+    runpy.run_path(str(Path(__file__).with_name("parent.py")))["end_with_parent"]()  # importing torch takes seconds
     if package not in sys.modules:
         module = ModuleType(package)
         module.__path__ = [root]
