@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import torch
@@ -47,5 +48,6 @@ def _work(leader: Leader, commands: Connection | None, errors: Connection) -> No
 
 
 def _end(error: Exception, errors: Connection) -> None:
-    errors.send(" ".join(str(error).split()) or type(error).__name__)
+    with suppress(OSError):  # there is nobody to tell
+        errors.send(" ".join(str(error).split()) or type(error).__name__)
     os._exit(1)

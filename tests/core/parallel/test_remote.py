@@ -31,8 +31,9 @@ import sys, time
 from types import ModuleType
 package = sys.modules["longlive"] = ModuleType("longlive")
 package.__path__ = [sys.argv[1]]
-from longlive.longlive_core.parallel import RankProcesses
+from longlive.longlive_core.parallel import RankProcesses, Ranks, Remote
 processes = RankProcesses(2, threads=1)
+Remote(processes).call(Ranks.shares, 4)
 print(*processes.pids, flush=True)
 time.sleep(600)
 """
@@ -43,12 +44,14 @@ class Box:
 
 
 class FakeLeader:
-    """Calls functions in this process."""
+    """Calls functions in this process. made: what `make` made. alive: which of it a call found alive, by its order."""
 
     def __init__(self) -> None:
         self.made: list[weakref.ref[Any]] = []
+        self.alive: list[bool] = []
 
     def call(self, work: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+        self.alive = [thing() is not None for thing in self.made]
         return work(Ranks(), *arguments)
 
     def make(self, work: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
@@ -123,9 +126,13 @@ def test_ranks_drop_what_the_caller_has_dropped(served: tuple[Remote, FakeLeader
     assert remote.call(values_of, second, first) == (torch.tensor(2), torch.tensor(1))
     del first
     assert remote.call(values_of, second) == (torch.tensor(2),)
-    assert [thing() is None for thing in leader.made] == [True, False]
+    assert leader.alive == [False, True]
     third = remote.make(things, torch.tensor(3), own=(Box(),))[0]
     assert remote.call(values_of, third, second) == (torch.tensor(3), torch.tensor(2))
+    fourth = remote.make(things, torch.tensor(4), own=(Box(),))
+    del third, fourth
+    remote.call(values_of, second)
+    assert leader.alive == [False, True, False, False]
 
 
 def runs(pid: int) -> bool:
