@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from longlive.longlive_core.take import Take
 
-from .graphs import MEMORY, MINI, SAMPLER, Prompt, film, film_frames, latent, latents, node, save_lora
+from .graphs import MEMORY, MINI, SAMPLER, Prompt, film, film_frames, kept_latent, latent, latents, node, save_lora
 from .host import Host, Start
 from .run import Event, Run
 
 pytestmark = pytest.mark.comfy
 
 DOES = ((1, "sways"), (2, "rests"))
-SHARE, LORA = "50", "51"
+SHARE, LORA, TAKE = "50", "51", "52"
 PATIENCE = 120
 LONG = "\n".join(f"Shot {number} (4s): a big red ring {does} in front of a plain wall" for number, does in DOES)
 
@@ -164,6 +165,27 @@ def test_a_cancelled_film_goes_on(host: Host) -> None:
     assert workers(host) == kept
     whole = host.run(film(LONG, 7), PATIENCE)
     assert torch.equal(film_frames(host, again), film_frames(host, whole))
+
+
+def test_a_take_goes_on_with_several_processes(host: Host) -> None:
+    """A take that one process began is finished by two, as one would have; they make versions of its shots at once."""
+
+    def in_take(prompt: Prompt) -> Prompt:
+        take = node("LongLiveSaveTake", stream=[SAMPLER, 0], name_prefix="takes/shared")
+        return {**prompt, TAKE: take, **kept_latent([TAKE, 0])}
+
+    cancel = At(10, host.interrupt)
+    begun = host.run(in_take(latent(seed=12)), PATIENCE, on_event=cancel)
+    assert begun.interrupted
+    ended = host.run(in_take(shared(latent(seed=12))), PATIENCE)
+    assert ended.ok, ended.error
+    assert any("finished already" in line for line in ended.texts[SAMPLER])
+    assert torch.equal(latents(host, ended), latents(host, host.run(latent(seed=12), PATIENCE)))
+    versions = node("LongLiveShotVersions", stream=[TAKE, 0], vae=[MINI, 2], shot=2, versions=2)
+    made = host.run({**in_take(shared(latent(seed=12))), "53": versions}, PATIENCE)
+    assert made.ok, made.error
+    (folder,) = (host.base / "output" / "takes").glob("shared*")
+    assert len(Take.load(folder).shots[1].versions) == 3
 
 
 @pytest.mark.parametrize("rank", [0, 1])
