@@ -12,6 +12,7 @@ from .extend import ExtendVideo
 from .front_end_keys import FrontEndKeys
 from .loaders import MiniModel, ModelLoader
 from .lora import DMDLora
+from .multi_gpu import MultiGPU
 from .retake import LoadTake, Retake
 from .routes import add_routes
 from .sampler import StreamingSampler
@@ -44,6 +45,7 @@ NODES: list[type[io.ComfyNode]] = [
     ShotVersionsNode,
     StoryboardNode,
     TrainLora,
+    MultiGPU,
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import comfy.model_patcher
 from comfy.quant_ops import QuantizedTensor
@@ -23,6 +23,7 @@ from ..longlive_core.vram.budget import activation_bytes, overlap_bytes, prompt_
 from ..longlive_core.vram.films_at_once import FilmsAtOnce, FilmSize, films_at_once
 from .device_lock import DeviceLock
 from .model import HostedModel
+from .shared_model import Sharing, sharing_of
 
 Storyboard = Literal["off", "only", "first"]
 
@@ -64,6 +65,21 @@ class FilmSpec:
         )
 
     @property
+    def sharing(self) -> Sharing | None:
+        """How the MODEL is shared among processes; None if this one samples."""
+        return sharing_of(self.model)
+
+    @property
+    def hosted(self) -> comfy.model_patcher.ModelPatcher:
+        """What the host loads to sample: the MODEL, or in its place what stands for the processes that share it."""
+        return self.model if self.sharing is None else self.sharing.ranks.stand_in
+
+    @property
+    def hosted_bytes(self) -> int:
+        """VRAM of a run in this process besides the weights of `hosted`."""
+        return self.bytes if self.sharing is None else 0
+
+    @property
     def rounds_together(self) -> bool:
         """Whether the host may round activations with one scale for all films of a batch, so that none is as alone.
 
@@ -79,11 +95,13 @@ class FilmSpec:
         return films_at_once(1 if self.rounds_together else wanted, size, free)
 
     def check(self) -> None:
-        """Raises ValueError if the text is encoded for another model, or the window cannot hold such blocks or
-        what a shot recalls.
+        """Raises ValueError for text encoded for another model, a window too small for such blocks or for what a shot
+        recalls, and what no processes can share.
         """
         _ = self.bytes
         self.settings.check_plan(self.plan)
+        if self.sharing is not None:
+            self.sharing.check(self.model, self.shape)
         widths = {embedding.shape[-1] for embedding in self.embeddings.values()}
         if width := next(iter(widths - {self.config.text_dim}), None):
             raise ValueError(
@@ -110,9 +128,12 @@ class FilmSpec:
         batch: int = 1,
         noise: NoiseSource | None = None,
     ) -> Generation:
-        model, hooks = HostedModel(self.model, self.device_lock), (on_step, should_stop)
-        options: dict[str, Any] = {"attention": model.attention, "free": self.device_lock.free_vram}
-        return self.settings.start(model, self.text, plan, known, *hooks, batch=batch, noise=noise, **options)
+        hooks, options = (on_step, should_stop), {"batch": batch, "noise": noise, "free": self.device_lock.free_vram}
+        if self.sharing is not None:
+            shared = self.sharing.model(self.model, should_stop)
+            return self.settings.start(shared, self.text, plan, known, *hooks, pools=shared, **options)
+        model = HostedModel(self.model, self.device_lock)
+        return self.settings.start(model, self.text, plan, known, *hooks, attention=model.attention, **options)
 
 
 def make_film(

@@ -9,12 +9,14 @@ from comfy.ops import QuantizedTensor
 from comfy.weight_adapter import WeightAdapterBase
 from comfy_api.latest import io, ui
 
+from ..longlive_core.render.shared_model import SharedLora
 from ..longlive_core.weights import CheckpointError, Lora, read_lora
 from ..longlive_core.weights.lora_file import check_not_merged
 from .checks import check_file
 from .inputs import strength_input
 from .lora_beside import ChangeAdapter, DoraAdapter, add_beside, keep_merged
 from .model import as_causal, checkpoint_of
+from .shared_model import remember_lora
 from .types import CATEGORY
 
 PREFIX = "diffusion_model."
@@ -89,6 +91,7 @@ def with_lora(
         changed = apply_lora(model, lora, strength, bypass=bypass)
     except CheckpointError as error:  # the host shows our own classes with the folder they were loaded from
         raise ValueError(str(error)) from error
+    remember_lora(changed, model, SharedLora(lora.path, strength, not bypass))
     return changed, f"{'bypass' if bypass else 'merge'}: {report.text()}"
 
 

@@ -69,11 +69,11 @@ class StreamRun:
         self._models: list[comfy.model_patcher.ModelPatcher] = []
         # Evaluated once, because a film in a take reads every block on disk to find out what it must sample.
         unfinished = stream.unfinished
-        self._sampling = max((member.spec.bytes for member in unfinished), default=0)
+        self._sampling = max((member.spec.hosted_bytes for member in unfinished), default=0)
         self._scripts = {member.node: member.live for member in unfinished if member.live is not None}
         for member in unfinished:
-            if not any(member.spec.model is model for model in self._models):
-                self._models.append(member.spec.model)
+            if not any(member.spec.hosted is model for model in self._models):
+                self._models.append(member.spec.hosted)
         self._pipeline = Pipeline(workers())
         self._stopping = Event()
         self._events: SimpleQueue[Step | Block] = SimpleQueue()

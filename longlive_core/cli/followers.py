@@ -9,47 +9,17 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
-from datetime import timedelta
-from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from multiprocessing.queues import SimpleQueue
 from threading import Event, Thread
 
 import torch
 
-from ..parallel import Leader, RankError, Ranks, follow, make_mesh
+from ..parallel import Leader, RankError, device_of, end_with_parent, first_failure, follow, joined
 from .console import BAD_INPUT
 
-# Between two calls of rank 0 the others wait as long as it takes. That a rank is gone is noticed without a limit.
-LIMIT = timedelta(days=365)
 GRACE_SECONDS = 3.0
 END_SECONDS = 10.0
-
-
-def device_of(local: int) -> str:
-    """The device of a rank, by its number on this machine. Raises ValueError for a machine with fewer GPUs."""
-    count = torch.cuda.device_count()
-    if count and local >= count:
-        raise ValueError(f"rank {local} of this machine has no GPU, of which there are {count}; start {count} or fewer")
-    return f"cuda:{local}" if count else "cpu"
-
-
-@contextmanager
-def joined(meeting: str | None, rank: int, size: int, device: str) -> Generator[Ranks, None, None]:
-    """Joins the other ranks; collectives use NCCL on GPUs and gloo on CPUs.
-
-    meeting: the URL of a file that all of them name; None where torchrun tells rank and size.
-    """
-    import torch.distributed as dist
-
-    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size, timeout=LIMIT)
-    try:
-        yield make_mesh(dist.get_world_size(), device).sequence
-    finally:
-        dist.destroy_process_group()
 
 
 class Followers:
@@ -90,13 +60,8 @@ class Followers:
         while not self._errors.empty():
             rank, error = self._errors.get()
             errors[rank] = error
-        what = failure
-        # Of ranks that failed, the last in this order was first: others fail because their connection to it is lost.
-        for rank, error in sorted(errors.items(), key=lambda item: "onnection" not in item[1]):
-            what = f"rank {rank} of {self._count} failed: {error}"
-        for rank, process in enumerate(self._processes, 1):
-            if (process.exitcode or 0) < 0:
-                what = f"rank {rank} of {self._count} was ended by {signal.Signals(-(process.exitcode or 0)).name}"
+        codes = [None, *(process.exitcode for process in self._processes)]
+        what = first_failure(self._count, errors, codes, failure)
         return RankError(f"{what}; finished blocks stay in the take, which goes on with any number of GPUs")
 
     def _end_with_them(self) -> None:
@@ -110,7 +75,7 @@ class Followers:
 def _follow(rank: int, meeting: str, count: int, threads: int | None, errors: SimpleQueue[tuple[int, str]]) -> None:
     """What the process of a rank does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for rank 0, which then lets the others go
-    Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    end_with_parent()
     if threads is not None:
         torch.set_num_threads(threads)
     try:
@@ -119,10 +84,3 @@ def _follow(rank: int, meeting: str, count: int, threads: int | None, errors: Si
     except Exception as error:
         errors.put((rank, " ".join(str(error).split()) or type(error).__name__))
         sys.exit(BAD_INPUT)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from ..parallel import SIZES, Leader, Ranks, follow
-from .followers import Followers, device_of, joined
+from ..parallel import SIZES, Leader, Ranks, device_of, follow, joined
+from .followers import Followers
 
 Run = Callable[[argparse.Namespace], int]
 

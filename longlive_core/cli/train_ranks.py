@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .followers import device_of, joined
+from ..parallel import device_of, joined, make_mesh
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,6 @@ def training_processes(sequence: int, device: torch.device) -> Generator[tuple[W
     import torch
     import torch.distributed as dist
 
-    from ..parallel import make_mesh
     from ..training.workers import ALONE, Workers
 
     if not (dist.is_available() and dist.is_torchelastic_launched()):

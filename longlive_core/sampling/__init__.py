@@ -4,6 +4,7 @@ from .generate import generate
 from .generation import Generation, KnownLatents, Step
 from .led import LedModel, RankModel
 from .noise import MAX_SEED, NoiseSource, batch_noise, block_noise
+from .remote_model import RemoteModel
 from .seam import SEAMS, Seam
 from .snapshot import Snapshot
 
@@ -15,6 +16,7 @@ __all__ = [
     "LedModel",
     "NoiseSource",
     "RankModel",
+    "RemoteModel",
     "Seam",
     "Snapshot",
     "Step",

@@ -22,7 +22,7 @@ from ..memory.pools import check_whole, restore_own, whole_tensors
 from ..memory.quantized_pool import Smoothing
 from ..model import CausalWan, KeyValue, KVCache, Rope, TextKVCache
 from ..model.attention import Attention
-from ..parallel import Leader, Ranks, check_size
+from ..parallel import Calls, Leader, Ranks, check_size
 from .generate import rounds_together
 
 
@@ -63,8 +63,9 @@ class LedModel:
         load: Callable[..., RankModel],
         *arguments: Any,  # noqa: ANN401
     ) -> None:
-        self._leader, model = leader, own.model
+        model = own.model
         check_shared(model, size, leader.ranks.size)
+        self._leader: Calls = leader
         self._rank = leader.make(load, *arguments, own=own)
         self.config, self.dtype, self.device = model.config, model.dtype, model.device
 
@@ -78,7 +79,7 @@ class LedModel:
 
     def text_kv(self, text: Tensor) -> PromptLayers:
         """See `CausalWan.text_kv`."""
-        return self._leader.make(_text_kv, self._rank, text)
+        return self._leader.make(text_kv_of_rank, self._rank, text)
 
     def make(
         self,
@@ -93,7 +94,7 @@ class LedModel:
         """See `make_pools`; the pools of this rank, with its share of the heads."""
         if device.type == "meta":
             return make_pools(kv_format, shape, device, dtype, smoothing=smoothing, count=count)
-        return self._leader.make(_make_pools, kv_format, shape, dtype, smoothing, count)
+        return self._leader.make(pools_of_rank, kv_format, shape, dtype, smoothing, count)
 
     def save(self, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:
         """See `Pools.save`; the heads of all ranks."""
@@ -136,7 +137,8 @@ def _flow(
     *angles: Tensor,
 ) -> Tensor:
     """`CausalWan.forward` on one rank. angles: cos and sin of the keys, then of the queries, for relative RoPE."""
-    text, kv = _caches(rank, pool, layers, call, angles)
+    x, t, positions, *here = _here(ranks, x, t, positions, *angles)
+    text, kv = _caches(rank, pool, layers, call, here)
     return rank.model(x, t, text, kv, positions, ranks=ranks)
 
 
@@ -152,7 +154,8 @@ def _write_kv(
     *angles: Tensor,
 ) -> None:
     """`CausalWan.write_kv` on one rank; arguments of `_flow`."""
-    text, kv = _caches(rank, pool, layers, call, angles)
+    x, t, positions, *here = _here(ranks, x, t, positions, *angles)
+    text, kv = _caches(rank, pool, layers, call, here)
     rank.model.write_kv(x, t, text, kv, positions, ranks=ranks)
 
 
@@ -164,13 +167,20 @@ def _caches(
     return PromptKV(layers, rank.attention), kv
 
 
-def _text_kv(_: Ranks, rank: RankModel, text: Tensor) -> PromptLayers:
-    return PromptLayers(rank.model.text_kv(text))
+def _here(ranks: Ranks, *tensors: Tensor) -> list[Tensor]:
+    """Tensors on the device of a rank: those of a `RemoteModel` come from the CPU."""
+    return [tensor.to(ranks.device) for tensor in tensors]
 
 
-def _make_pools(
+def text_kv_of_rank(ranks: Ranks, rank: RankModel, text: Tensor) -> PromptLayers:
+    """`CausalWan.text_kv` on one rank."""
+    return PromptLayers(rank.model.text_kv(text.to(ranks.device)))
+
+
+def pools_of_rank(
     ranks: Ranks, kv_format: str, shape: PoolShape, dtype: torch.dtype, smoothing: Smoothing, count: int
 ) -> tuple[Pool, ...]:
+    """`make_pools` on one rank, for its share of the heads."""
     shape = replace(shape, ranks=ranks)
     return make_pools(kv_format, shape, torch.device(ranks.device), dtype, smoothing=smoothing, count=count)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from server import PromptServer
 
 from .films import FILMS, add_films, films
+from .ranks import add_ranks
 from .script import add_script
 from .takes import add_takes
 from .workers import add_workers
@@ -19,6 +20,7 @@ __all__ = ["FILMS", "add_routes", "films"]
 def add_routes(server: PromptServer) -> None:
     """Adds the routes to a server before it starts."""
     add_workers(server)
+    add_ranks(server)
     add_films(server)
     add_script(server)
     add_takes(server)

@@ -59,6 +59,7 @@ NODES = {
     "LongLiveShotVersions",
     "LongLiveStoryboard",
     "LongLiveTrainLora",
+    "LongLiveMultiGPU",
 }
 LINE = re.compile(r"shot (\d+)/2 · block (\d+)/6 · \d+ fps · \d+:\d\d left")
 SEED = 21

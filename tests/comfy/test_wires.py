@@ -132,6 +132,10 @@ def graphs() -> dict[str, tuple[str, Prompt]]:
             },
         ),
         "LongLiveTrainLora": ("40", {**mini, "40": train}),
+        "LongLiveMultiGPU": (
+            "9",
+            {**film(SHORT, **SMALL, model=["9", 0]), "9": node("LongLiveMultiGPU", model=[MINI, 0], gpus="off")},
+        ),
         "LongLiveShotScript": (SHOTS, whole),
         "LongLiveEncodeShots": ("3", whole),
         "LongLiveSinkMemory": (MEMORY, whole),
@@ -253,6 +257,7 @@ def test_every_widget_can_be_wired(host: Host, kind: str) -> None:
         ("LongLiveTrainLora", "rank", 0, ["rank", "0", "1", "512"]),
         ("LongLiveTrainLora", "data", "../x", ["../x", "input folder"]),
         ("LongLiveTrainLora", "output_name", "a/b", ["output_name", "a/b", "without folders"]),
+        ("LongLiveMultiGPU", "gpus", "3", ["gpus", "3", "off"]),
         ("LongLiveModelLoader", "precision", "int4", ["precision", "int4", "bf16"]),
     ],
 )

@@ -88,6 +88,7 @@ WIDGETS = {
     "LongLiveStoryboard": [],
     "LongLiveRetake": ["shot", "seed", "control_after_generate", "prompt", "mode"],
     "LongLiveShotVersions": ["shot", "versions"],
+    "LongLiveMultiGPU": ["gpus"],
 }
 # What Nodes 2.0 draws: of every node its left, top, right and bottom on the page.
 BOXES = """() => [...document.querySelectorAll("[data-node-id]")].map((node) => {

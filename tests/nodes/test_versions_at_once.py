@@ -56,7 +56,14 @@ def spec(model: CausalWan, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         lock = SimpleNamespace(free_vram=lambda: None, released=nullcontext)
         text = {prompt: torch.randn(3, 16, generator=torch.Generator().manual_seed(len(prompt))) for prompt in PROMPTS}
         plan = ShotScript.parse(SCRIPT).plan(24, 2)
-        yield module.FilmSpec(SimpleNamespace(model=inner), text, plan, LatentShape(1, 4, 2, 4, 6), settings, lock)
+        yield module.FilmSpec(
+            SimpleNamespace(model=inner, get_attachment=lambda _: None),
+            text,
+            plan,
+            LatentShape(1, 4, 2, 4, 6),
+            settings,
+            lock,
+        )
 
 
 PROMPTS = tuple(dict.fromkeys(block.prompt for block in ShotScript.parse(SCRIPT).plan(24, 2).blocks))

@@ -1,0 +1,71 @@
+"""The model and the KV cache of a program whose ranks are all other processes; see `RankProcesses`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..memory import PoolShape
+from ..memory.formats import META, Pool, make_pools
+from ..memory.quantized_pool import Smoothing
+from ..model import WanConfig
+from ..oom import free_memory
+from ..parallel import Ranks, Remote
+from .led import LedModel, PromptLayers, RankModel, pools_of_rank, text_kv_of_rank
+
+
+class _Named:
+    """Names the model of the ranks."""
+
+
+class RemoteModel(LedModel):
+    """`FlowModel` and `Pools` of a program that has neither weights nor K/V; the solver runs on its CPU.
+
+    config: of the model that `load` gives on each rank with its `Ranks` and the arguments, dtype: in which it computes.
+    should_stop: ends the ranks while they load. Raises RankError as `LedModel`, and CalledOffError.
+    """
+
+    def __init__(
+        self,
+        remote: Remote,
+        config: WanConfig,
+        dtype: torch.dtype,
+        load: Callable[..., RankModel],
+        *arguments: Any,  # noqa: ANN401
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self._leader = self.remote = remote
+        named: Any = _Named()
+        self._rank = remote.make(load, *arguments, own=named, should_stop=should_stop)
+        self.config, self.dtype, self.device = config, dtype, torch.device("cpu")
+
+    def text_kv(self, text: Tensor) -> PromptLayers:
+        """See `CausalWan.text_kv`; what is returned only names them."""
+        return self.remote.make(text_kv_of_rank, self._rank, text, own=PromptLayers())
+
+    def make(
+        self,
+        kv_format: str,
+        shape: PoolShape,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        smoothing: Smoothing,
+        count: int,
+    ) -> tuple[Pool, ...]:
+        """See `make_pools`; what is returned only names them, and has no memory."""
+        named = make_pools(kv_format, shape, META, dtype, smoothing=smoothing, count=count)
+        if device.type == "meta":
+            return named
+        return self.remote.make(pools_of_rank, kv_format, shape, dtype, smoothing, count, own=named)
+
+    def rest(self) -> None:
+        """Frees what the ranks keep for generations that are gone."""
+        self.remote.call(_rest)
+
+
+def _rest(_: Ranks) -> None:
+    free_memory()

@@ -1,0 +1,60 @@
+"""Films whose model is in other processes, which the program that samples them is not one of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from longlive.longlive_core.memory import MemoryConfig
+from longlive.longlive_core.mini import Mini, load_mini
+from longlive.longlive_core.parallel import RankProcesses, Remote
+from longlive.longlive_core.render.shared_model import SharedModel, load_shared
+from longlive.longlive_core.sampling import Generation, RemoteModel, generate
+from longlive.longlive_core.script import ShotScript
+
+pytestmark = pytest.mark.slow
+
+PLAN = ShotScript.parse("Shot 1 (2 blocks): a big red ring sways\nShot 2 (2 blocks): a big red ring rests").plan()
+FILMS: list[dict[str, Any]] = [
+    {"memory": MemoryConfig(window=24)},
+    {"memory": MemoryConfig(window=24, kv_format="nvfp4"), "guidance": 2.0, "negative": "a square"},
+    {"memory": MemoryConfig(window=24, kv_format="fp8", relative_rope=True), "seam": "align"},
+]
+
+
+@pytest.fixture(scope="module")
+def mini() -> Mini:
+    return load_mini()
+
+
+@pytest.fixture(scope="module")
+def remote(mini: Mini) -> Iterator[RemoteModel]:
+    """LongLive Mini in two processes."""
+    processes = RankProcesses(2, threads=1)
+    shared = SharedModel(None, torch.float32, mini.model.config.text_len)
+    yield RemoteModel(Remote(processes), mini.model.config, torch.float32, load_shared, shared)
+    processes.end("the tests are over")
+    assert processes.pids == []
+
+
+@pytest.mark.parametrize("settings", FILMS, ids=["plain", "guided", "relative"])
+def test_a_film_is_that_of_one_process(mini: Mini, remote: RemoteModel, settings: dict[str, Any]) -> None:
+    """To the bit, also when one process goes on with the K/V of the others in its middle, and they with its."""
+
+    def begin(model: RemoteModel | None) -> Generation:
+        rest: dict[str, Any] = {"size": (8, 8), "steps": 2, "seed": 1, "pools": model, **settings}
+        return generate(model or mini.model, PLAN, mini.encode_text, **rest)
+
+    whole = [block.latents for block in begin(None)]
+    run, there = begin(remote), list[torch.Tensor]()
+    for model in (None, remote):
+        there.append(next(run).latents)
+        state = run.snapshot()
+        run = begin(model)
+        run.restore(state)
+    there += [block.latents for block in run]
+    assert all(torch.equal(one, other) for one, other in zip(whole, there, strict=True))
+    del run
+    remote.rest()
