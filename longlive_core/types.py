@@ -80,7 +80,8 @@ class BlockSpec:
     index: position in the film. shot: index of the shot, from 0. prompt: the text that is encoded, including the
     prefix of a scene transition. cut: whether the block starts a new shot with a scene transition; always false for the
     first block of a film. seed: the shot's own seed, or None. start, frames: latent frames. recalled: indices of
-    earlier blocks that are in memory as long as the shot lasts, the same for every block of the shot.
+    earlier blocks that are in memory as long as the shot lasts, the same for every block of the shot; -1, -2, … are the
+    blocks of the film's cast files.
     """
 
     index: int

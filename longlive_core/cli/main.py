@@ -13,7 +13,7 @@ from ..oom import OutOfMemoryError
 from ..parallel import RankError
 from ..pipeline.stages import StageError, format_error
 from ..sampling.generate import NotFiniteError
-from . import convert, evaluate, extend, plan, render, retake, script, takes, train, verify, work
+from . import cast, convert, evaluate, extend, plan, render, retake, script, takes, train, verify, work
 from .console import BAD_INPUT, STOPPED
 from .ranks import run_on_ranks
 
@@ -29,6 +29,7 @@ COMMANDS = (
     ("extend", "add shots to the end of a film or of any video", extend),
     ("work", "make the unfinished films of a folder, on any number of machines that share it", work),
     ("takes", "list, show, edit, export and prune takes: the stored settings and shot versions of films", takes),
+    ("cast", "save a block of a film as a file, which other films recall, and show such files", cast),
     ("plan", "estimate the VRAM that a film needs, and suggest changes if it does not fit", plan),
     ("convert", "convert a checkpoint to bf16, fp8 or nvfp4", convert),
     ("verify", "replay recorded runs of the official implementation and compare the results", verify),

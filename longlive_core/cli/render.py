@@ -14,6 +14,8 @@ from ..render.variant_settings import numbered_films
 from ..script import ShotScript
 from ..script.prompt_folder import read_films, read_script
 from ..take import Take, follow, preview_changes
+from ..take.cast import Cast
+from ..take.settings import with_unrecorded
 from ..take.take import FILE, check_no_retakes
 from ..types import BLOCK_FRAMES, FPS
 from ..units import plural
@@ -107,14 +109,17 @@ def edited_film(args: argparse.Namespace, settings: RenderSettings) -> tuple[Ren
     """
     take, script = Take.load(args.resume), read_script(args.script)
     changes = preview_changes(take, script)
-    if not changes.another_film:
+    folder = args.script.parent
+    other_cast = bool(script.cast) and Cast.read(script, folder).recorded != with_unrecorded(take.settings)["cast"]
+    if not (changes.another_film or other_cast):
         return settings, {"take": follow(take, script)}
     if args.output is None or take_folder(settings).resolve() == take.folder.resolve():
         raise ValueError(
-            f"this script is another film than {take.folder}: the shots, their lengths, cuts or definitions differ; "
+            f"this script is another film than {take.folder}: the shots, their lengths, cuts, definitions or cast "
+            "differ; "
             f"name it with -o, and {changes.count('kept')} of {plural(len(take.plan.blocks), 'block')} are taken over"
         )
-    return replace(settings, resume=None), {"script": script, "earlier": take}
+    return replace(settings, script=args.script, resume=None), {"script": script, "earlier": take}
 
 
 def dry_run_lines(args: argparse.Namespace) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from ..memory import DEFAULT_MEMORY, MemoryConfig, Pools, TextEncoder
@@ -13,6 +13,7 @@ from ..sampling import Generation, KnownLatents, NoiseSource, Seam, Step, block_
 from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
 from ..take.settings import Settings
+from ..types import Block
 
 OnStep = Callable[[Step], None]
 ShouldStop = Callable[[], bool]
@@ -26,6 +27,7 @@ class SamplerSettings:
 
     size: (height, width) in latent cells. noise: replaces the noise from the seeds. seam: see `generate`.
     cuda_graphs: whether steady blocks are CUDA graphs where they can be, which changes no bit; see `GraphedModel`.
+    cast: the blocks of cast files, see `generate`.
     """
 
     size: tuple[int, int]
@@ -37,6 +39,7 @@ class SamplerSettings:
     noise: NoiseSource | None = None
     seam: Seam = "plain"
     cuda_graphs: bool = False
+    cast: Sequence[Block] = ()
 
     @property
     def recorded(self) -> Settings:
@@ -88,6 +91,7 @@ class SamplerSettings:
             seam=self.seam,
             known=known,
             noise=noise,
+            cast=self.cast,
             attention=attention,
             pools=pools,
             on_step=on_step,

@@ -18,7 +18,10 @@ from .pool import PoolShape
 from .quantized_pool import Smoothing
 
 RecallPosition = Literal["original", "before_shot"]
-"""The RoPE position of a recalled block: its own in the film, or that of the frames before the shot that recalls it."""
+"""The RoPE position of a recalled block: its own in the film, or that of the frames before the shot that recalls it.
+
+The block of a cast file has no position in the film: it is always before the shot.
+"""
 RECALL_POSITIONS: tuple[RecallPosition, ...] = get_args(RecallPosition)
 
 
@@ -91,7 +94,7 @@ class MemoryConfig:
         """Yields each shot (from 0) and how many slots its recalled blocks take; global sinks have theirs already."""
         sinks = self.sink // block_frames
         for shot, specs in groupby(blocks, key=lambda block: block.shot):
-            yield shot, len({block for block in next(specs).recalled if block >= sinks})
+            yield shot, len({block for block in next(specs).recalled if not 0 <= block < sinks})
 
     def check_recalled(self, blocks: Iterable[BlockSpec], block_frames: int) -> None:
         """Raises ValueError if a shot of these blocks recalls more than fit, or any with independent shots."""

@@ -134,7 +134,7 @@ class FilmKVCache:
 
     def recall_calls(self, recalled: BlockSpec) -> Iterator[CallKV]:
         """Like `calls`, for the clean pass of the block that enters next. It attends the global sinks and itself."""
-        sinks = self.window.blocks[: self.window.sinks]
+        sinks = self.window.held_sinks
         yield from self._calls(recalled, (*sinks, recalled.index), len(sinks), True, 0)
 
     def _calls(
@@ -159,7 +159,7 @@ class FilmKVCache:
 
     def recalled_positions(self, recalled: BlockSpec, cuts: int, block: BlockSpec, cuts_now: int) -> Tensor:
         """Like `positions`, of a block that enters before `block`. cuts, cuts_now: up to the one and the other."""
-        if self.config.recall_position == "original":
+        if self.config.recall_position == "original" and recalled.index >= 0:
             return self.positions(recalled, cuts)
         distance = len(self.window.recalled) - self.window.recalled.index(recalled.index)
         start = block.start - distance * recalled.frames

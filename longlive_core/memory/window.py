@@ -12,6 +12,8 @@ stay there as long as the shot lasts:
 
     shot of 7 recalls 1    0 global   1 recalled 6          3 shot     the block that was in slot 1 moved to slot 2
     block 7                0 global   1 recalled 7 new      3 shot
+
+Blocks of cast files have negative numbers. They are of no shot of this film, and enter anew for every shot.
 """
 
 from __future__ import annotations
@@ -114,7 +116,15 @@ class Window:
     def _oldest(self, blocks: Iterable[int]) -> int:
         """The block that is evicted next. Raises ValueError if all are pinned."""
         pinned = {self.pin, *self.recalled}
-        return min(other for other in blocks if other >= self.sinks and other not in pinned)
+        return min(other for other in blocks if not self._is_sink(other) and other not in pinned)
+
+    def _is_sink(self, block: int) -> bool:
+        return 0 <= block < self.sinks
+
+    @property
+    def held_sinks(self) -> list[int]:
+        """The global sinks that are finished; they have the first slots, but in a first shot that recalls a cast."""
+        return [block for block in self._blocks if self._is_sink(block)]
 
     def skip_to(self, block: int) -> bool:
         """Makes a later block the next one and evicts all but the global sink; false if that is not finished yet."""
@@ -126,21 +136,21 @@ class Window:
     def recall(self, blocks: Sequence[int], *, again: bool = False) -> tuple[Move, ...]:
         """Makes `blocks` the recalled blocks of the shot that begins next; returns the moves to make at once.
 
-        Recalled blocks of the shot before are evicted. A block that is in the window stays in its slot, unless `again`:
-        it then enters once more, but a global sink never does. Called again for the same shot, as after an interrupt,
-        it returns no moves, and `entering` tells what is left to do. Raises RuntimeError within a block and for a block
-        that is not before the next one.
+        Recalled blocks of the shot before are evicted. A block that is in the window stays in its slot, unless `again`
+        or of a cast file: it then enters once more, but a global sink never does. Called again for the same shot, as
+        after an interrupt, it returns no moves, and `entering` tells what is left to do. Raises RuntimeError within a
+        block and for a block that is not before the next one.
         """
-        if self.current is not None or not all(0 <= block < self._next for block in blocks):
+        if self.current is not None or not all(block < self._next for block in blocks):
             raise RuntimeError(f"blocks {list(blocks)} cannot be recalled before block {self._next}")
         if self._recalled_for == self._next or not (blocks or self.recalled):
             return ()
         before, self._recalled_for = self.recalled, self._next
-        self.recalled = tuple(dict.fromkeys(block for block in blocks if block >= self.sinks))
-        self.entering = tuple(block for block in self.recalled if again or block not in self._blocks)
+        self.recalled = tuple(dict.fromkeys(block for block in blocks if not self._is_sink(block)))
+        self.entering = tuple(b for b in self.recalled if again or b < 0 or b not in self._blocks)
         gone = {*before} - {*self.recalled, self.pin} | {*self.entering}
-        others = [block for block in self._blocks if block >= self.sinks and block not in gone]
-        sinks = [block for block in self._blocks if block < self.sinks]
+        others = [block for block in self._blocks if not self._is_sink(block) and block not in gone]
+        sinks = self.held_sinks
         while len(sinks) + len(self.entering) + len(others) > self.slots:
             others.remove(self._oldest(others))
         # The block that enters last has the first slot behind the sinks, in which each of them is written.
@@ -153,7 +163,7 @@ class Window:
         """
         first, *rest = self.entering
         self.entering = tuple(rest)
-        return Move(self.sinks, self._blocks.index(first))
+        return Move(len(self.held_sinks), self._blocks.index(first))
 
     def recache(self) -> tuple[Move, ...]:
         """Evicts all but the global sink, the recalled blocks and the current block; returns the moves to make.
@@ -205,7 +215,8 @@ class Window:
         faults = {
             "a block has two slots": len(blocks) != len(self._blocks),
             "there are more blocks than slots": len(blocks) > self.slots,
-            "a block is not before the next one": any(not 0 <= block < self._next for block in blocks),
+            "a block is not before the next one": any(block >= self._next for block in blocks),
+            "a block of no film is not recalled": any(block < 0 for block in blocks - {*self.recalled}),
             "the global sink is missing": not sinks <= blocks,
             "the shot sink is missing": self.pin is not None and self.pin not in blocks,
             "a recalled block is missing": not {*self.recalled} <= blocks,

@@ -22,6 +22,7 @@ from ..script.reading import COMMENT
 from ..script.storyboard import storyboard_plan
 from ..take import Take
 from ..take.ahead import AheadShots
+from ..take.cast import Cast
 from ..take.lock import TakeLock, TakenOverError
 from ..take.pace import save_pace
 from ..take.settings import Settings
@@ -158,6 +159,8 @@ class Job:
     def _open(self, script: ShotScript, take: Take | None, video: GivenVideo | None, mini: Mini | None) -> None:
         """Does the part of the constructor that needs the take to be locked."""
         settings = self.settings
+        folder = Path() if settings.script is None else settings.script.parent
+        self._cast = Cast.read(script, folder) if take is None else Cast.of_take(take)
         loaded = self.loaded = self._load(mini)
         self.mini, self._size = loaded.mini, loaded.sampler.size
         self.notes = (*self._remarks, *self.plan.notes, *loaded.notes, *_unknown_word_notes(script, self.mini))
@@ -205,7 +208,9 @@ class Job:
         """Loads the model, unless the job that this one is like has done so."""
         if self._like is not None:
             return self._like.loaded.with_seed(self.settings.seed, self._noise())
-        return load_film(self.settings, mini, fingerprint=self._has_take, noise=self._noise(), leader=self._leader)
+        fingerprint = self._has_take or bool(self._cast.cards)
+        loaded = load_film(self.settings, mini, fingerprint=fingerprint, noise=self._noise(), leader=self._leader)
+        return loaded.with_cast(self._cast)
 
     def _save_pace(self, pace: Pace) -> None:
         """Stores the pace of this run for estimates, if it sampled anything, and for this film only."""
@@ -223,6 +228,7 @@ class Job:
         """Prepares the take on disk for its blocks; returns it with notes for the user."""
         if video is not None:
             take = video.begin_take(recorded)
+            self._cast.save(take)
             video.encode(take, self.mini.vae, self._size, self._on_progress, self._should_stop)
             return take, video.notes
         if take is not None:
@@ -230,6 +236,7 @@ class Job:
         else:
             take = new_take(self.settings, script, recorded)
             notes = begin_take(take, self._earlier, storyboard=self._storyboard)
+            self._cast.save(take)
         if self._storyboard:
             take = with_storyboard(take)
             take.save()

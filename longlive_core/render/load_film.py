@@ -12,7 +12,8 @@ from ..model.fp8_gate import choose_attention
 from ..parallel import Leader, Ranks
 from ..sampling import Generation, LedModel, NoiseSource, RankModel
 from ..sampling.graphed_model import graph_notes
-from ..take.settings import Settings
+from ..take.cast import Cast
+from ..take.settings import Settings, recorded_only
 from ..types import BLOCK_FRAMES, LatentShape
 from ..vram.device_memory import device_memory
 from ..vram.films_at_once import FilmsAtOnce, FilmSize, films_at_once
@@ -45,8 +46,15 @@ class LoadedFilm:
         model, sampler = self.mini.model, self.sampler
         block = LatentShape(1, model.config.channels, BLOCK_FRAMES, *sampler.size)
         branches, aligns = 1 if sampler.guidance == 1.0 else 2, sampler.seam == "align"
+        blocks += len(sampler.cast)
         size = FilmSize(model.config, sampler.memory, block, blocks, branches, aligns, model.dtype)
         return films_at_once(wanted, size, device_memory(model.device))
+
+    def with_cast(self, cast: Cast) -> LoadedFilm:
+        """What samples the film with the blocks of its cast files. Raises ValueError as `Cast.check`."""
+        cast.check(self.recorded)
+        recorded = recorded_only({**self.recorded, "cast": cast.recorded})
+        return replace(self, sampler=replace(self.sampler, cast=cast.blocks), recorded=recorded)
 
     def with_seed(self, seed: int, noise: NoiseSource | None = None) -> LoadedFilm:
         """What samples another film of the same model and settings, with another seed and without the notes."""

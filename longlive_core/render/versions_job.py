@@ -17,6 +17,7 @@ from ..parallel import Leader
 from ..pipeline.decode import decode
 from ..pipeline.stills import still_pieces
 from ..take import Take
+from ..take.cast import Cast
 from ..take.history import read_blocks
 from ..take.lock import TakeLock
 from ..take.retake import Mode
@@ -65,7 +66,7 @@ class VersionsJob:
             lock = stack.enter_context(TakeLock(settings.resume))
             take = Take.load(settings.resume)
             self.versions = ShotVersions(take, number, count, prompt=prompt, mode=mode, check=lock.check)
-            self._film = load_film(settings, mini, leader=leader)
+            self._film = load_film(settings, mini, leader=leader).with_cast(Cast.of_take(take))
             at_once = self._film.at_once(len(self.versions.numbers), len(take.plan.blocks))
             self.batch = FilmBatch(self._film.start, at_once.fits, on_note)
             notes = [at_once.text] if at_once.wanted > 1 else []

@@ -19,6 +19,7 @@ from ..script import ShotScript
 from ..take import Take, takes_in
 from ..take.ahead import OpenShots, claim_shots, sampled_ahead
 from ..take.block_file import write_text
+from ..take.cast import Cast
 from ..take.lock import TakeLock, TakenOverError
 from ..take.settings import COMFYUI
 from ..take.take import FILE, SUFFIX
@@ -111,7 +112,7 @@ class WorkFolder:
     def sample(self, shots: OpenShots, should_stop: Callable[[], bool]) -> bool:
         """Samples shots whose lock the caller has; returns false after a stop. Raises as `Job` does."""
         settings = self._resumed(shots.take.folder)
-        film = load_film(settings, self._loaded(settings))
+        film = load_film(settings, self._loaded(settings)).with_cast(Cast.of_take(shots.take))
         resume_take(shots.take, film.recorded, read_only=True)
         with torch.inference_mode():
             for _ in sample_ahead(shots.take, shots.run, film.start, shots.lock.check, should_stop):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from ..model import FlowModel
 from ..model.attention import Attention, default_attention
 from ..model.cuda_graph import Capture
 from ..model.linears import NVFP4Linear, base_of, linear_layers
-from ..types import BlockSpec, LatentShape
+from ..types import Block, BlockSpec, LatentShape
 from .generation import Generation, KnownLatents, NotFiniteError, Plan, Step
 from .graphed_model import GraphedModel, obstacle
 from .noise import MAX_SEED, NoiseSource, block_noise
@@ -43,6 +43,7 @@ def generate(
     prefix: Tensor | None = None,
     known: KnownLatents | None = None,
     noise: NoiseSource | None = None,
+    cast: Sequence[Block] = (),
     attention: Attention | None = None,
     pools: Pools | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -61,6 +62,7 @@ def generate(
     prefix: given latents at the start of the film, `[B, C, F, H, W]` normalised: one frame for image to video, whole
     blocks to extend a film; they are returned as blocks too. known: called for every block after the prefix; see
     `KnownLatents`. seed: of the film, 0 by default. noise: the source of noise in place of a seed.
+    cast: blocks of other films that shots recall as -1, -2, …, latents `[1, C, F, H, W]`.
     pools: of the KV cache, where other ranks share it; see `LedModel`.
     on_step: called after every step; its exceptions pass through. should_stop: called before every model call; when it
     returns true the iteration ends, and a later `next` samples the unfinished block from the start. free: called if the
@@ -84,18 +86,20 @@ def generate(
         )
     if seam not in SEAMS:
         raise ValueError(f"seam '{seam}' is not known; choose one of {', '.join(SEAMS)}")
-    _check_plan(plan)
+    _check_plan(plan, len(cast))
     memory.check_recalled(plan.blocks, plan.block_frames)
     shape = LatentShape(batch, model.config.channels, plan.block_frames, *size)
+    _check_cast(cast, shape)
     schedule = unipc(steps, shift)
     known = _known_latents(_checked_prefix(prefix, plan, shape), known)
     attend, avoided = attention or default_attention(model.device), None if guidance == 1.0 else negative
-    cache = FilmKVCache(model, memory, shape, len(plan.blocks), text, attend, negative=avoided, pools=pools)
+    blocks = len(plan.blocks) + len(cast)
+    cache = FilmKVCache(model, memory, shape, blocks, text, attend, negative=avoided, pools=pools)
     noise = noise or block_noise(seed or 0)
     if capture is not None:
         model = _graphed(model, memory, capture)
     generation = Generation(
-        model, plan, cache, schedule, shape, guidance, noise, known, on_step, should_stop, free, seam
+        model, plan, cache, schedule, shape, guidance, noise, known, on_step, should_stop, free, seam, cast
     )
     if resume is not None:
         generation.restore(resume)
@@ -117,7 +121,7 @@ def _graphed(model: FlowModel, memory: MemoryConfig, capture: Capture) -> FlowMo
     return model
 
 
-def _check_plan(plan: Plan) -> None:
+def _check_plan(plan: Plan, cast: int) -> None:
     if not plan.blocks:
         raise ValueError("the plan has no blocks; the script needs at least one shot")
     for index, block in enumerate(plan.blocks):
@@ -126,10 +130,25 @@ def _check_plan(plan: Plan) -> None:
                 f"block {index} of the plan has index {block.index} and latent frames {block.start} to "
                 f"{block.start + block.frames - 1}; blocks must be consecutive, with {plan.block_frames} frames each"
             )
-        if late := [other for other in block.recalled if not 0 <= other < index]:
+        if late := [other for other in block.recalled if other >= index]:
             raise ValueError(f"block {index} of the plan recalls block {late[0]}, which is not before it")
+        if unknown := [-other for other in block.recalled if other < -cast]:
+            raise ValueError(
+                f"shot {block.shot + 1} recalls cast file {unknown[0]}, but {cast or 'none'} of the film's cast files "
+                "is loaded; make the film on the command line with `longlive render`"
+            )
     if plan.blocks[0].cut:
         raise ValueError("the first block of a film cannot be a cut; a cut needs a shot before it")
+
+
+def _check_cast(cast: Sequence[Block], shape: LatentShape) -> None:
+    """Raises ValueError for blocks of another shape or in another order."""
+    for number, block in enumerate(cast, 1):
+        if block.index != -number or tuple(block.latents.shape) != shape.with_batch(1).as_tuple():
+            raise ValueError(
+                f"cast file {number} has block {block.index} and latents of {tuple(block.latents.shape)}, but must "
+                f"have {-number} and {shape.with_batch(1).as_tuple()}; use one of a film of this size"
+            )
 
 
 def _known_latents(prefix: Tensor, known: KnownLatents | None) -> KnownLatents:

@@ -93,6 +93,7 @@ class Generation(Iterator[Block]):
         should_stop: Callable[[], bool] | None = None,
         free: Callable[[], None] | None = None,
         seam: Seam = "plain",
+        cast: Iterable[Block] = (),
     ) -> None:
         """shape: of one block. The other arguments are those of `generate`."""
         self.plan = plan
@@ -107,6 +108,7 @@ class Generation(Iterator[Block]):
         self._should_stop = should_stop or (lambda: False)
         self._free = free
         self._seam: Seam = seam
+        self._cast = {block.index: block for block in cast}
         self._cuts = tuple(accumulate(int(block.cut) for block in plan.blocks))
         self._position = 0
         # The block that was returned last, on the device, until its clean pass is done.
@@ -184,17 +186,20 @@ class Generation(Iterator[Block]):
         """Enters the blocks that the shot of its first block recalls, each by a clean pass over its latents."""
         self._cache.recall(block)
         for index in self._cache.window.entering:
-            recalled = self.plan.blocks[index]
+            recalled = self.plan.blocks[index] if index >= 0 else self._cast[index].spec
             latents = self._latents_of(recalled, block)
             retry_on_oom(
                 lambda spec=recalled, x=latents: self._write_recalled(spec, x, block),
                 self._free,
-                f"the clean pass of block {index}, which shot {block.shot + 1} recalls",
+                f"the clean pass of {_name(index)}, which shot {block.shot + 1} recalls",
             )
             self._cache.entered()
 
     def _latents_of(self, recalled: BlockSpec, block: BlockSpec) -> Tensor:
-        """The latents of a finished block, `[B, C, F, H, W]` float32 on the model's device."""
+        """The latents of a finished block or a cast file, `[B, C, F, H, W]` float32 on the model's device."""
+        if recalled.index in self._cast:
+            films = self._cast[recalled.index].latents.expand(self._shape.as_tuple())
+            return to_device(films.float(), self._model.device)
         latents = self._kept.get(recalled.index)
         if latents is None:
             latents = self._known_latents(recalled)
@@ -380,6 +385,11 @@ class Generation(Iterator[Block]):
             "memory": str(self._cache.config),
             "guided": str(self._guidance != 1.0),
         }
+
+
+def _name(recalled: int) -> str:
+    """Names a recalled block in a message."""
+    return f"block {recalled}" if recalled >= 0 else f"cast file {-recalled}"
 
 
 def _replace_known(x: Tensor, known: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from .cast import name_of_path, take_cast
 from .duration import shorten
 from .entry import MAX_SHOTS, STYLE, Entry, referenced_names
 from .reader import Reader
@@ -30,6 +31,10 @@ def append_shots(script: ShotScript, text: str) -> ShotScript:
     if take_auto_recall(added) and not script.auto_recall:
         message = "'recall: auto', which the film to continue does not have"
         raise ScriptError(message, remedy="it would change its shots: write @recall=… in the new ones")
+    take_cast(existing, name_of_path)
+    if new := [file for file in take_cast(added, name_of_path) if file not in script.cast]:
+        message = f"'cast: {shorten(str(new[0]))}', which the film to continue does not have"
+        raise ScriptError(message, remedy="render a new film of the whole script, or leave the line out")
     if not added.shots:
         last = added.definitions[-1].source if added.definitions else Line("", 1)
         raise last.error("no shots to add", "write one shot per line, as in 'Shot 1 (4s): a red fox in the snow'")
@@ -42,7 +47,7 @@ def append_shots(script: ShotScript, text: str) -> ShotScript:
     settle_unused_names(added, referenced_names(texts) | defined)
     definitions = read_definitions([*existing.definitions, *_new(added.definitions, script)])
     shots = tuple(read_shot(entry, definitions) for entry in added.shots)
-    resolve((*script.shots, *shots), auto=script.auto_recall)
+    resolve((*script.shots, *shots), auto=script.auto_recall, cast=script.cast)
     reading = reading_of(added, shots)
     return replace(script, shots=(*script.shots, *shots), names=definitions.names, reading=reading)
 

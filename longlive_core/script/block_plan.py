@@ -15,6 +15,7 @@ from .duration import MAX_SECONDS, Length
 from .recall import Recalled, resolve
 
 if TYPE_CHECKING:
+    from .cast import CastEntry
     from .shots import Shot
 
 CUT_PREFIX = "The scene transitions. "
@@ -74,7 +75,9 @@ class BlockPlan:
         for blocks in self.blocks_of_shots:
             first, end = blocks[0], blocks[-1].index + 1
             start, stop = (_format_seconds(grid.seconds(0, index)) for index in (first.index, end))
-            recalls = f", recalls {numbered('block', sorted(first.recalled))}" if first.recalled else ""
+            kept, cast = ([i for i in first.recalled if (i < 0) == of_cast] for of_cast in (False, True))
+            recalls = f", recalls {numbered('block', sorted(kept))}" if kept else ""
+            recalls += f", recalls {numbered('cast file', sorted(-i for i in cast))}" if cast else ""
             length = f"{plural(len(blocks), 'block')}{recalls}"
             lines.append(f"shot {first.shot + 1}: {start} to {stop}, {length}: {first.prompt}")
         return "\n".join([*lines, *self.notes])
@@ -97,7 +100,7 @@ class BlockPlan:
                 start=self.latent_frames + block.start,
                 cut=block.cut or (cut and block.index == 0),
                 prompt=cut_prompt(block.prompt) if cut and block.index == 0 else block.prompt,
-                recalled=tuple(len(self.blocks) + index for index in block.recalled),
+                recalled=tuple(i if i < 0 else len(self.blocks) + i for i in block.recalled),
             )
             for block in other.blocks
         ]
@@ -163,6 +166,7 @@ def make_plan(
     notes: Sequence[str],
     default_seconds: float,
     auto_recall: bool = False,
+    cast: Sequence[CastEntry] = (),
 ) -> BlockPlan:
     """Plans the shots in whole blocks; see `ShotScript.plan`."""
     if not (isfinite(fps) and fps > 0 and block_frames > 0):
@@ -171,7 +175,7 @@ def make_plan(
         raise ValueError(f"the default shot length is {default_seconds:g} s; it must be above 0 and at most 24 h")
     grid = Grid(Fraction(fps), block_frames)
     notes = list(notes)
-    blocks, firsts, recalled = list[BlockSpec](), list[int](), resolve(shots, auto=auto_recall)
+    blocks, firsts, recalled = list[BlockSpec](), list[int](), resolve(shots, auto=auto_recall, cast=cast)
     for requested in requested_shots(shots, grid, notes, Fraction(default_seconds)):
         first = len(blocks)
         firsts.append(first)
@@ -255,8 +259,9 @@ def _check_kept(requested: RequestedShot, blocks: int) -> None:
 
 
 def _indices(recalled: Sequence[Recalled], firsts: Sequence[int]) -> tuple[int, ...]:
-    """The blocks of the film that are recalled, each once. firsts: the first block of every shot so far."""
-    return tuple(dict.fromkeys(firsts[kept.shot] + kept.block - 1 for kept in recalled))
+    """The blocks that are recalled, each once. firsts: the first block of every shot so far; a cast file is a block."""
+    starts = ((kept.shot if kept.shot < 0 else firsts[kept.shot]) + kept.block - 1 for kept in recalled)
+    return tuple(dict.fromkeys(starts))
 
 
 def _specs(requested: RequestedShot, indices: range, block_frames: int) -> Iterator[BlockSpec]:

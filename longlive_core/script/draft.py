@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .block_plan import BlockPlan
+from .cast import CastEntry
 from .duration import shorten
 from .header import parse_header
 from .reading import ScriptReading
@@ -47,6 +48,7 @@ class Draft:
     names: tuple[tuple[str, str], ...]
     shots: tuple[DraftShot, ...]
     auto_recall: bool = False
+    cast: tuple[CastEntry, ...] = ()
     head: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
     selected: int = 1
@@ -55,11 +57,12 @@ class Draft:
     @property
     def script(self) -> ShotScript:
         """The script as it is meant."""
-        return ShotScript(tuple(item.shot for item in self.shots), self.style, self.names, self.auto_recall)
+        shots = tuple(item.shot for item in self.shots)
+        return ShotScript(shots, self.style, self.names, self.auto_recall, self.cast)
 
     def text(self) -> str:
         """Returns canonical text with the comments."""
-        top = [*map(_comment, self.head), *format_head(self.style, self.auto_recall, self.names)]
+        top = [*map(_comment, self.head), *format_head(self.style, self.auto_recall, self.cast, self.names)]
         body = [
             line
             for number, item in enumerate(self.shots, 1)
@@ -103,7 +106,8 @@ def draft_of(script: ShotScript, text: str, plan: BlockPlan) -> Draft:
         DraftShot(shot, len(blocks), tuple(comments))
         for shot, blocks, comments in zip(script.shots, plan.blocks_of_shots, above[:-1], strict=True)
     )
-    return Draft(script.style, script.names, shots, script.auto_recall, tuple(head), tuple(above[-1]))
+    head_and_tail = tuple(head), tuple(above[-1])
+    return Draft(script.style, script.names, shots, script.auto_recall, script.cast, *head_and_tail)
 
 
 def check_read_alike(read: ShotScript, meant: ShotScript) -> None:
@@ -115,7 +119,8 @@ def check_read_alike(read: ShotScript, meant: ShotScript) -> None:
         if _fields(shot) != _fields(wanted):
             remedy = "write \\ before a bracket or @ that is a plain character"
             raise ScriptError(f"the text of shot {number} would be read otherwise", remedy=remedy)
-    if (read.style, read.names, read.auto_recall) != (meant.style, meant.names, meant.auto_recall):
+    top = (read.style, read.names, read.auto_recall, read.cast)
+    if top != (meant.style, meant.names, meant.auto_recall, meant.cast):
         raise ScriptError(
             "the style or a name would be read otherwise", remedy="a name is one word, and its text is not empty"
         )

@@ -16,6 +16,7 @@ from .duration import shorten
 from .source import ScriptError, SourceText
 
 if TYPE_CHECKING:
+    from .cast import CastEntry
     from .shots import Shot
 
 SETTING, AUTO = "recall", "auto"
@@ -37,7 +38,10 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A kept block that a shot recalls; `shot` counts from 0, `block` from 1 within it."""
+    """A kept block that a shot recalls; `shot` counts from 0, `block` from 1 within it.
+
+    The block of a cast file is block 1 of a shot before the film: -1 is the script's first file, -2 its second one.
+    """
 
     shot: int
     block: int
@@ -67,13 +71,14 @@ def format_words(keeps: Iterable[Kept], recalls: Iterable[str]) -> str:
     return "".join(f" @{word}={names}" for word, names in words if names)
 
 
-def resolve(shots: Sequence[Shot], *, auto: bool) -> tuple[tuple[Recalled, ...], ...]:
+def resolve(shots: Sequence[Shot], *, auto: bool, cast: Sequence[CastEntry] = ()) -> tuple[tuple[Recalled, ...], ...]:
     """Returns the kept blocks that each shot recalls, in the order in which it names them, each once.
 
-    auto: names in curly brackets recall, too, where an earlier shot keeps them. Raises ScriptError for a name that is
-    kept twice, and for one that is recalled twice by a shot or that no earlier shot keeps.
+    auto: names in curly brackets recall, too, where an earlier shot keeps them. cast: the script's cast files, whose
+    blocks every shot can recall. Raises ScriptError for a name that is kept twice or that a cast file has, too, and for
+    one that is recalled twice by a shot or that neither an earlier shot nor a cast file has.
     """
-    keepers: dict[str, Recalled] = {}
+    keepers = {file.name.casefold(): Recalled(-1 - index, 1) for index, file in enumerate(cast)}
     result: list[tuple[Recalled, ...]] = []
     for index, shot in enumerate(shots):
         keys = [name.casefold() for name in shot.recalls]
@@ -86,7 +91,8 @@ def resolve(shots: Sequence[Shot], *, auto: bool) -> tuple[tuple[Recalled, ...],
         result.append(tuple(dict.fromkeys(keepers[key] for key in (*keys, *named))))
         for kept in shot.keeps:
             if (before := keepers.get(kept.name.casefold())) is not None:
-                message = f"shot {index + 1} keeps '{kept.name}', which shot {before.shot + 1} keeps already"
+                other = f"shot {before.shot + 1} keeps" if before.shot >= 0 else f"{cast[-1 - before.shot].path} has"
+                message = f"shot {index + 1} keeps '{kept.name}', which {other} already"
                 raise _error(shot, "keep", message, "give one of them another name")
             keepers[kept.name.casefold()] = Recalled(index, kept.block)
     return tuple(result)
@@ -119,7 +125,7 @@ def _not_kept(shots: Sequence[Shot], index: int, name: str, keepers: dict[str, R
     if (at := next(keeping, None)) is not None:
         where = "this shot itself" if at == index else f"shot {at + 1}, which is later,"
         remedy = f"{where} keeps it: recall it in a shot after that, or keep it earlier"
-    elif index == 0:
+    elif index == 0 and not keepers:
         remedy = "the first shot has nothing to recall: take it out"
     else:
         near = get_close_matches(name.casefold(), keepers, 1, 0.6)

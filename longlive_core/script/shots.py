@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..types import BLOCK_FRAMES, FPS
 from .block_plan import DEFAULT_SECONDS, BlockPlan, make_plan
+from .cast import CAST, CastEntry, cast_facts, find_cast, name_of_path, take_cast
 from .duration import Length, Timing, shorten
 from .entry import STYLE, Entry, referenced_names
 from .hints import hints
@@ -55,7 +57,7 @@ class ShotScript:
     """A whole script. `names` are (name, text) pairs as defined; `style` is added to every shot.
 
     `reading` says how the text was read; it is empty for a script that was not read from a text. `auto_recall`: names
-    in curly brackets recall what an earlier shot keeps under them.
+    in curly brackets recall what an earlier shot keeps under them. `cast`: files with blocks that shots recall.
 
     Limits: 1,000 shots, 10,000 characters in a shot's prompt, 24 hours, files of 16 MiB.
     """
@@ -64,29 +66,33 @@ class ShotScript:
     style: str = ""
     names: tuple[tuple[str, str], ...] = ()
     auto_recall: bool = False
+    cast: tuple[CastEntry, ...] = ()
     reading: ScriptReading = field(default=ScriptReading(), compare=False, repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> ShotScript:
-        """Parses a script. Raises ScriptError, with line, column and remedy, at the first error."""
+    def parse(cls, text: str, cast_name: Callable[[str], str] = name_of_path) -> ShotScript:
+        """Parses a script. Raises ScriptError, with line, column and remedy, at the first error.
+
+        cast_name: the name in the cast file with a path; see `take_cast`.
+        """
         reader = Reader()
         reader.read(text)
         if not reader.shots:
             raise _no_shots(reader.definitions)
-        auto = take_auto_recall(reader)
+        auto, cast = take_auto_recall(reader), take_cast(reader, cast_name)
         definitions = read_names(reader)
         shots = tuple(read_shot(entry, definitions) for entry in reader.shots)
-        resolve(shots, auto=auto)
-        return cls(shots, definitions.style, definitions.names, auto, reading_of(reader, shots))
+        resolve(shots, auto=auto, cast=cast)
+        return cls(shots, definitions.style, definitions.names, auto, cast, reading_of(reader, shots))
 
     @classmethod
     def read(cls, path: str | Path) -> ShotScript:
-        """Parses a UTF-8 text file. Raises ScriptError as `parse` does, and if it cannot be read."""
-        return cls.parse(read_text(path))
+        """Parses a UTF-8 text file. Raises ScriptError as `parse` does, and if it or a cast file cannot be read."""
+        return cls.parse(read_text(path), lambda file: cast_facts(find_cast(file, Path(path).parent)).get("name", ""))
 
     def format(self) -> str:
         """Returns the script as canonical text; parsing it gives an equal script."""
-        head = format_head(self.style, self.auto_recall, self.names)
+        head = format_head(self.style, self.auto_recall, self.cast, self.names)
         body = [shot.format(number) for number, shot in enumerate(self.shots, 1)]
         return "\n".join([*head, "", *body] if head else body) + "\n"
 
@@ -100,7 +106,7 @@ class ShotScript:
         beyond 24 hours, for a kept block that its shot does not have, and as `resolve`, and ValueError for an invalid
         rate, block length or default.
         """
-        return make_plan(self.shots, fps, block_frames, self._notes(), default_seconds, self.auto_recall)
+        return make_plan(self.shots, fps, block_frames, self._notes(), default_seconds, self.auto_recall, self.cast)
 
     def _notes(self) -> list[str]:
         """Returns notes on parts of the script that have no effect."""
@@ -123,9 +129,11 @@ class Definitions:
     full_names: dict[str, str]
 
 
-def format_head(style: str, auto_recall: bool, names: tuple[tuple[str, str], ...]) -> list[str]:
+def format_head(
+    style: str, auto_recall: bool, cast: tuple[CastEntry, ...], names: tuple[tuple[str, str], ...]
+) -> list[str]:
     """Returns the canonical lines above the first shot."""
-    lines = [(STYLE, style), (SETTING, AUTO if auto_recall else ""), *names]
+    lines = [(STYLE, style), (SETTING, AUTO if auto_recall else ""), (CAST, ", ".join(map(str, cast))), *names]
     return [f"{name}: {text}" for name, text in lines if text]
 
 

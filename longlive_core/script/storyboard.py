@@ -27,16 +27,14 @@ def storyboard_plan(film: BlockPlan, after: int = 0) -> BlockPlan:
     frames = film.block_frames
     chosen = storyboard_blocks(film, after)
     index = {block.index: i for i, block in enumerate(chosen)}
-    blocks = [
-        replace(block, index=i, start=i * frames, recalled=tuple(index[r] for r in block.recalled if r in index))
-        for i, block in enumerate(chosen)
-    ]
+    recalled = [tuple(index.get(r, r) for r in block.recalled if r in index or r < 0) for block in chosen]
+    blocks = [replace(block, index=i, start=i * frames, recalled=recalled[i]) for i, block in enumerate(chosen)]
     missing = {block.shot for block in film.blocks} - {block.shot for block in blocks}
     notes = [f"shot {shot + 1} continues without a cut: the storyboard has no block of it" for shot in sorted(missing)]
     notes += [
-        f"shot {block.shot + 1} recalls block {recalled} of the film, which the storyboard does not have"
+        f"shot {block.shot + 1} recalls block {missed} of the film, which the storyboard does not have"
         for block in chosen
-        for recalled in block.recalled
-        if recalled not in index
+        for missed in block.recalled
+        if missed >= 0 and missed not in index
     ]
     return replace(film, blocks=tuple(blocks), notes=(*film.notes, *notes))

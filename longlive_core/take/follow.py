@@ -42,7 +42,7 @@ def is_another_film(take: Take, script: ShotScript, plan: BlockPlan) -> bool:
         _place(b) for b in take.plan.blocks
     ]:
         return True
-    if script.style != take.script.style:
+    if script.style != take.script.style or [f.name for f in script.cast] != [f.name for f in take.script.cast]:
         return True
     versions = (version.text for shot in take.shots for version in shot.versions)
     used = referenced_names([take.script.style, *versions, *(text for _, text in take.script.names)])

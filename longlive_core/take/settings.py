@@ -20,6 +20,7 @@ UNRECORDED: Settings = {
     "attention": "usual",
     "recall_position": "original",
     "independent_shots": False,
+    "cast": "",
 }
 # Recorded settings that do not change the bits of a block: where files lie, the frame rate, and the fingerprint of the
 # text of a film made in ComfyUI, which depends on all its prompts.

@@ -135,5 +135,5 @@ def _previewed(shot: Shot) -> Shot:
 
 def _input(plan: BlockPlan, spec: BlockSpec) -> tuple[object, ...]:
     """What the first block of a shot is sampled from, apart from its place in the film."""
-    recalled = tuple(_input(plan, plan.blocks[index]) for index in spec.recalled)
+    recalled = tuple((index,) if index < 0 else _input(plan, plan.blocks[index]) for index in spec.recalled)
     return spec.prompt, spec.seed, spec.cut, spec.frames, recalled

@@ -23,6 +23,7 @@ SUFFIX = ".take"
 FILE = "take.json"
 SNAPSHOTS = "memory"
 AHEAD = "ahead"
+CAST = "cast"
 FILM_INDEX = "footage"
 # In this folder: the film's file before the one that is being written, with the ending of a film.
 PREVIOUS = "before"
@@ -230,7 +231,7 @@ class Take:
         Raises FileExistsError if the earlier film has retakes, OSError if the folder cannot be written.
         """
         check_no_retakes(self.folder)
-        for name in ("shots", SNAPSHOTS, FILM_INDEX, AHEAD):
+        for name in ("shots", SNAPSHOTS, FILM_INDEX, AHEAD, CAST):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         self.sound.unlink(missing_ok=True)
         self.save()

@@ -22,7 +22,7 @@ def run(window: Window, cuts: set[int], blocks: int, recalls: Mapping[int, tuple
             for source, target in window.recall(wanted, again=again):
                 slots[target] = slots[source]
             while window.entering:
-                slots[window.sinks] = (window.entering[0], "entered")
+                slots[len(window.held_sinks)] = (window.entering[0], "entered")
                 move = window.entered()
                 slots[move.target] = slots[move.source]
         slots[window.begin(block)] = (block, "own")
@@ -138,12 +138,28 @@ def test_a_restored_window_knows_what_is_recalled() -> None:
 
 def test_only_earlier_blocks_are_recalled_and_between_blocks() -> None:
     window = Window(4)
-    for wrong in ((0,), (-1,)):
+    for wrong in ((0,), (-1, 2)):
         with pytest.raises(RuntimeError, match="cannot be recalled before block 0"):
             window.recall(wrong)
     window.begin(0)
     with pytest.raises(RuntimeError, match="cannot be recalled"):
         window.recall(())
+
+
+@given(st.data())
+def test_cast_blocks_are_held_as_long_as_their_shot(data: st.DataObject) -> None:
+    """In any window and any shot, the first one too: they enter anew in each, and are gone in the next."""
+    sinks, fits = data.draw(st.integers(0, 2)), data.draw(st.integers(1, 3))
+    cuts = data.draw(st.sets(st.integers(1, 12)))
+    recalls = {
+        cut: tuple(data.draw(st.lists(st.integers(-3, cut - 1), max_size=fits, unique=True))) for cut in (0, *cuts)
+    }
+    window, shot = Window(sinks + 2 + fits, sinks=sinks), 0
+    for block, (seen, held) in enumerate(run(window, cuts, 14, recalls, data.draw(st.booleans()))):
+        shot = block if block in cuts else shot
+        assert {*recalls[shot], *range(min(sinks, block)), block} <= {*seen}
+        assert {other for other in seen if other < 0} == {other for other in recalls[shot] if other < 0}
+        assert all(held[other] == "entered" for other in seen if other < 0)
 
 
 def spec(index: int, shot: int, recalled: tuple[int, ...] = ()) -> BlockSpec:

@@ -1,0 +1,88 @@
+"""`longlive cast`: saves a block of a film as a cast file, which other films recall, and shows what is in one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..script.cast import ENDING, SUFFIX, cast_facts, name_of_path
+from ..script.recall import NAME
+from ..take import Take
+from ..take.cast_file import Card, card_of
+from ..units import format_bytes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommands and their arguments."""
+    subcommands = parser.add_subparsers(required=True, metavar="WHAT", dest="what")
+    save = subcommands.add_parser("save", help="save a block of a film, for `cast: FILE` in other scripts")
+    save.add_argument("take", type=Path, metavar="TAKE", help="the FILM.take of a render")
+    save.add_argument("--shot", type=int, required=True, metavar="N", help="number of the shot, from 1")
+    save.add_argument("--block", type=int, default=1, metavar="N", help="number of the block in the shot (1)")
+    save.add_argument("--name", help="the name by which @recall=NAME brings it back (the file's)")
+    save.add_argument("-o", "--output", type=Path, metavar=f"NAME{SUFFIX}", help="the file to write (named as --name)")
+    show = subcommands.add_parser("show", help="show the name, the prompt and the origin of a cast file")
+    show.add_argument("file", type=Path, metavar="FILE")
+    show.add_argument("--still", type=Path, metavar="FILE.png", help="also write the picture in it")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the subcommand and prints its report; returns the exit code."""
+    for line in _save(args) if args.what == "save" else _show(args):
+        print(line)
+    return 0
+
+
+def _save(args: argparse.Namespace) -> Iterator[str]:
+    """Raises ValueError and OSError."""
+    from ..render.cast_still import still_of
+
+    path, name = _target(args)
+    take = Take.load(args.take)
+    card = card_of(take, args.shot, args.block, name)
+    still, note = still_of(take, card)
+    card = replace(card, still=still)
+    card.save(path)
+    if note:
+        yield note
+    yield f"{path}: {_summary(card, path)}"
+    yield f"write `cast: {path.name}` above the first shot of a script, and @recall={name} into a shot"
+
+
+def _show(args: argparse.Namespace) -> Iterator[str]:
+    from PIL import Image
+
+    card = Card.load(args.file)
+    yield f"{args.file}: {_summary(card, args.file)}"
+    yield f"prompt: {card.prompt}"
+    yield ", ".join(f"{name} {value}" for name, value in card.made_by.items()) + f", digest {card.digest}"
+    if args.still is not None:
+        if card.still is None:
+            raise ValueError(f"{args.file} has no picture: save it again where the film's model is, or leave --still")
+        Image.fromarray(card.still.numpy()).save(args.still)
+        yield f"{args.still} shows it"
+
+
+def _target(args: argparse.Namespace) -> tuple[Path, str]:
+    """The file to write and the name of the card. Raises ValueError."""
+    if args.name is None and args.output is None:
+        raise ValueError(f"the block has no name: give --name NAME, or -o NAME{SUFFIX}")
+    path: Path = args.output or Path(f"{args.name}{SUFFIX}")
+    if path.suffix != ENDING:
+        raise ValueError(f"{path} does not end with {ENDING}, by which a script knows cast files; name it NAME{SUFFIX}")
+    name: str = args.name or name_of_path(path.name)
+    if NAME.fullmatch(name) is None:
+        raise ValueError(f"'{name}' is no name: it has letters, digits, _ and single -; give another with --name")
+    if path.exists():
+        try:
+            cast_facts(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; it is not replaced, name another file with -o") from error
+    return path, name
+
+
+def _summary(card: Card, path: Path) -> str:
+    picture = "a picture" if card.still is not None else "no picture"
+    return f"'{card.name}' of {card.origin}, {picture}, {format_bytes(path.stat().st_size)}"
