@@ -24,6 +24,7 @@ BINS: Final = 16  # of each colour channel, to tell colours of the border from o
 RARE: Final = 0.5  # a colour is the subject's if its share of the border is below this part of its share of the picture
 MIN_AREA, MAX_AREA = 0.01, 0.6  # of a subject, as a share of the picture
 QUANTILES: Final = 16
+LIGHT: Final = 1.5  # a subject in this many times the light, or in as much less, is still the same
 # Directions in RGB along which distributions are compared: channels, their differences, and the brightness.
 _AXES: Final[Floats] = np.array(
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, -1, 0], [0, 1, -1], [1, 0, -1], [1, 1, 1]], dtype=np.float32
@@ -57,6 +58,12 @@ def block_colours(frames: Sequence[Frame]) -> BlockColours:
 def distance(a: Floats, b: Floats) -> float:
     """How far colours have to be moved to make one distribution of the other, in levels of 255 (sliced Wasserstein)."""
     return float(np.abs(a - b).mean())
+
+
+def relit_distance(a: Floats, b: Floats) -> float:
+    """The distance after the second subject is lit like the first one, within limits."""
+    gain = float((a * b).sum() / max(float((b * b).sum()), 1.0))
+    return distance(a, b * min(max(gain, 1 / LIGHT), LIGHT))
 
 
 def small(frame: Frame, side: int) -> Frame:

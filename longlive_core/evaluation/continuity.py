@@ -3,7 +3,7 @@
 A score is in [0, 1], 1 for no difference, and the score of a shot is that of its worst measure. What a shot is compared
 with follows from the script:
 
-    identity   the subject of the blocks that it recalls, else of the film's first block
+    identity   the subject of the blocks that it recalls, else of the film's first block, in any light
     place      the surroundings of the blocks that it recalls; without a cut, those of the shot before; else nothing
     colour     all colours of the shot's first block
     seam       the steps between frames beside each boundary of its blocks
@@ -12,23 +12,24 @@ with follows from the script:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from ..script import BlockPlan
 from ..types import TIME_FACTOR, BlockSpec
-from .colours import Floats, distance
+from .colours import Floats, distance, relit_distance
 from .film_facts import FilmFacts
 from .pixels import CUT_TOLERANCE
 from .references import References
 
+Distance = Callable[[Floats, Floats], float]
 Measure = Literal["identity", "place", "colour", "seam", "cut"]
 MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
 
 LIMIT: Final = 0.8  # scores below it are faults; chosen with tests/benchmarks/bench_continuity.py
 # Distances of colours, in levels of 255, at which a score is 0.
-IDENTITY_SCALE, PLACE_SCALE, COLOUR_SCALE = 120.0, 80.0, 40.0
+IDENTITY_SCALE, PLACE_SCALE, COLOUR_SCALE = 120.0, 80.0, 30.0
 SEAM_LEVELS: Final = 1.0  # a seam may step by this many levels more than the frames beside it
 
 
@@ -65,7 +66,7 @@ def score_shot(facts: FilmFacts, plan: BlockPlan, references: References, shot: 
     subjects = [facts.blocks[index].subject for index in references.identity]
     places = [facts.blocks[index].place for index in references.place]
     scores: dict[Measure, float | None] = {
-        "identity": _likeness([block.subject for block in own], subjects, IDENTITY_SCALE),
+        "identity": _likeness([block.subject for block in own], subjects, IDENTITY_SCALE, relit_distance),
         "place": _likeness([block.place for block in own], places, PLACE_SCALE),
         "colour": _likeness([block.whole for block in own[1:]], [own[0].whole], COLOUR_SCALE),
         "seam": min((_seam(facts.steps, block.video_start) for block in blocks[1:]), default=None),
@@ -74,10 +75,12 @@ def score_shot(facts: FilmFacts, plan: BlockPlan, references: References, shot: 
     return ShotScore(shot, scores)
 
 
-def _likeness(own: Sequence[Floats | None], others: Sequence[Floats | None], scale: float) -> float | None:
+def _likeness(
+    own: Sequence[Floats | None], others: Sequence[Floats | None], scale: float, apart: Distance = distance
+) -> float | None:
     """Of each distribution, the likeness to the nearest of the others; the least of these. None without a pair."""
     known = [other for other in others if other is not None]
-    nearest = [min(distance(one, other) for other in known) for one in own if one is not None and known]
+    nearest = [min(apart(one, other) for other in known) for one in own if one is not None and known]
     return max(0.0, 1 - max(nearest) / scale) if nearest else None
 
 

@@ -89,12 +89,11 @@ def test_seam_reacts_to_a_step_between_blocks(clean: Frames) -> None:
 
 
 def test_colour_reacts_to_a_slow_drift(clean: Frames) -> None:
-    """A shot that loses its light from block to block, too slowly for a seam."""
+    """A shot that loses its light from block to block, too slowly for a seam; its hero in less light is the same."""
     frames = clean.copy()
     gain = np.linspace(1.0, 0.55, THIRD - SECOND)[:, None, None, None]
     frames[SECOND:THIRD] = (frames[SECOND:THIRD] * gain).round()
-    assert (2, "colour") in below(frames) and {shot for shot, _ in below(frames)} == {2}
-    assert not {"place", "seam", "cut"} & {name for _, name in below(frames)}
+    assert below(frames) == [(2, "colour")]
 
 
 def test_what_a_shot_is_compared_with_follows_from_the_script() -> None:
