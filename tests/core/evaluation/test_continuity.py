@@ -61,6 +61,9 @@ def test_identity_reacts_to_a_recoloured_hero(clean: Frames) -> None:
     """In the shot with the other colour, and in no other measure of it."""
     other = render(replace(FILM, hero=replace(FILM.hero, colour="orange")), SECOND, THIRD)
     assert below(np.concatenate([clean[:SECOND], other, clean[THIRD:]])) == [(2, "identity")]
+    late = clean.copy()
+    late[SECOND + 32 : THIRD] = other[32:]
+    assert (2, "identity") in below(late)  # in one of its blocks is enough
 
 
 def test_place_reacts_to_another_place_than_the_recalled_one(clean: Frames) -> None:
