@@ -124,6 +124,13 @@ MUTANTS = (
     Mutant("a line that headers do not count is a shot", "(belongs and not counts)", "(counts and not belongs)", FORMS),
     Mutant("clocks without brackets are lengths", "if not bare or bare[0].timing.start is None:", "if bare:", FORMS),
     Mutant("remarks around a list are shots", "aside = aside or (begins and", "aside = aside and (begins and", FORMS),
+    # evaluation/, render/: continuity
+    Mutant("a place is not compared with the recalled one", 'places = [facts.blocks[index].place for index in references.place]', 'places = [block.place for block in own]', "continuity"),
+    Mutant("the best block of a shot decides", "max(0.0, 1 - max(nearest) / scale)", "max(0.0, 1 - min(nearest) / scale)", "continuity"),
+    Mutant("a cut within a shot is none", "== blocks[0].cut and not inside)", "== blocks[0].cut)", "continuity"),
+    Mutant("colours of the border are the subject's", "(outside < RARE * everywhere)", "(outside > RARE * everywhere)", "continuity"),
+    Mutant("a worse version is put into the film", "best = max(scores,", "best = min(scores,", "remake"),
+    Mutant("more shots than --most are made again", "sorted(chosen[:most])", "sorted(chosen)", "remake"),
     # training/
     Mutant("the average begins after its first update", "and self.average is None and step >=", "and self.average is None and step >", "trainer"),
     Mutant("the average moves by its decay", "alpha=1 - self.decay", "alpha=self.decay", "trainer"),

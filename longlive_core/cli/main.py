@@ -13,7 +13,7 @@ from ..oom import OutOfMemoryError
 from ..parallel import RankError
 from ..pipeline.stages import StageError, format_error
 from ..sampling.generate import NotFiniteError
-from . import cast, convert, evaluate, extend, plan, render, retake, script, takes, train, verify, work
+from . import cast, check, convert, evaluate, extend, plan, render, retake, script, takes, train, verify, work
 from .console import BAD_INPUT, STOPPED
 from .ranks import run_on_ranks
 
@@ -34,6 +34,7 @@ COMMANDS = (
     ("convert", "convert a checkpoint to bf16, fp8 or nvfp4", convert),
     ("verify", "replay recorded runs of the official implementation and compare the results", verify),
     ("eval", "measure how well a model keeps identities over shots", evaluate),
+    ("check", "report where shots of a film differ in what should stay, and make the worst ones again", check),
     ("train", "train LongLive Mini from scratch, train a model further, or distil it into a LoRA", train),
 )
 

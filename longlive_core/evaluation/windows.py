@@ -99,6 +99,12 @@ def decode_film(vae: WanVAE, blocks: Iterable[Block]) -> Frames:
     return np.concatenate([frames for _, frames in _decode(vae, blocks, None)])
 
 
+def decode_frames(vae: WanVAE, blocks: Iterable[Block]) -> Iterator[Frames]:
+    """Yields the video frames `[H, W, 3]` uint8 of blocks as if a film began with the first one."""
+    for _, frames in _decode(vae, blocks, None):
+        yield from frames
+
+
 def _decode(vae: WanVAE, blocks: Iterable[Block], needed: set[int] | None) -> Iterator[tuple[int, Frames]]:
     """Yields the latent frames in `needed` (None: all) with their video frames, as if there were no others."""
     stream = DecodeStream(vae)

@@ -23,7 +23,7 @@ from ..take.lock import TakeLock
 from ..take.retake import Mode
 from ..take.stills import save_still
 from ..types import Block
-from ..vae import DecodeStream
+from ..vae import DecodeStream, WanVAE
 from ..video.contact_sheet import Cell, draw_sheet, thumbnail
 from .load_film import load_film
 from .prepare_take import resume_take
@@ -77,6 +77,11 @@ class VersionsJob:
     def take(self) -> Take:
         """The take with the versions so far."""
         return self.versions.take
+
+    @property
+    def vae(self) -> WanVAE:
+        """What decodes the versions."""
+        return self._film.mini.vae
 
     def run(self) -> bool:
         """Makes the versions and their sheet; returns whether all are complete. What is finished stays, stopped or not.

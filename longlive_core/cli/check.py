@@ -1,0 +1,124 @@
+"""`longlive check`: a continuity report on a film, and its worst shots made again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import CHECK_FAILED, STOPPED, job_hooks
+from .run_job import set_threads
+
+if TYPE_CHECKING:
+    from ..evaluation.continuity import ShotScore
+    from ..evaluation.film_facts import FilmFacts
+    from ..evaluation.references import References
+    from ..render.remake import Remade
+    from ..take import Take
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("take", type=Path, metavar="TAKE", help="the FILM.take of a render")
+    limit = "scores below it are faults: what the report names, and exit code 1 (0.8)"
+    parser.add_argument("--below", type=float, default=0.8, metavar="SCORE", help=limit)
+    places = "names of @keep or {name} that stand for a place only: the subject in front of it may change"
+    parser.add_argument("--places", default="", metavar="NAME,NAME", help=places)
+    subjects = "names that stand for a subject only: the place behind it may change"
+    parser.add_argument("--subjects", default="", metavar="NAME,NAME", help=subjects)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    again = "make the worst shots below this score again with new seeds; later shots stay, spliced"
+    parser.add_argument("--retake-below", type=float, metavar="SCORE", help=again)
+    parser.add_argument("--tries", type=int, default=2, metavar="N", help="new versions of each of these shots (2)")
+    parser.add_argument("--most", type=int, default=3, metavar="N", help="shots that are made again at most (3)")
+    parser.add_argument("--threads", type=int, help="number of CPU threads (torch's default)")
+    parser.set_defaults(leader=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the report; returns 1 if a shot is below the limit."""
+    from ..evaluation.continuity_report import report_data, report_lines
+    from ..evaluation.film_facts import has_detector
+    from ..render.remake import check_tries
+    from ..take import Take
+
+    set_threads(args)
+    for name, value in (("--below", args.below), ("--retake-below", args.retake_below)):
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name} {value:g}: scores are from 0 to 1")
+    check_tries(args.tries, args.most)
+    facts, references, scores = _check(Take.load(args.take), args)
+    remade, code = list["Remade"](), 0
+    if args.retake_below is not None:
+        remade, code = _remake(args, facts, references, scores)
+        if any(shot.chosen != shot.before for shot in remade) and not code:
+            _, references, scores = _check(Take.load(args.take), args)
+    take = Take.load(args.take)
+    if args.json:
+        data = report_data(take.film.name, scores, references, args.below, has_detector())
+        data["remade"] = [
+            {
+                "shot": shot.shot + 1,
+                "before": shot.before,
+                "chosen": shot.chosen,
+                "scores": {str(version): round(score, 4) for version, score in shot.scores.items()},
+            }
+            for shot in remade
+        ]
+        print(json.dumps(data, indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(report_lines(scores, take.plan, references, args.below)))
+    return code or (CHECK_FAILED if any(score.score < args.below for score in scores) else 0)
+
+
+def _check(take: Take, args: argparse.Namespace) -> tuple[FilmFacts, tuple[References, ...], tuple[ShotScore, ...]]:
+    """Reads the film of a take. Raises FileNotFoundError without a film, and ValueError as what it calls."""
+    from ..evaluation.continuity import score_film
+    from ..evaluation.film_facts import film_facts
+    from ..evaluation.references import references_of
+    from ..video import read_frames
+
+    names = [[name.strip() for name in text.split(",") if name.strip()] for text in (args.places, args.subjects)]
+    references = references_of(take.script, take.plan, *names)
+    if not take.film.exists():
+        raise FileNotFoundError(f"{take.film}, the film of {take.folder}, is missing; resume its render to write it")
+    facts = film_facts(read_frames(take.film), take.plan.blocks)
+    return facts, references, score_film(facts, take.plan, references)
+
+
+def _remake(
+    args: argparse.Namespace,
+    facts: FilmFacts,
+    references: tuple[References, ...],
+    scores: tuple[ShotScore, ...],
+) -> tuple[list[Remade], int]:
+    """Makes the worst shots again and writes the film; returns what was done and the exit code of a stop, or 0."""
+    from ..render.job import Job
+    from ..render.remake import remake_shot, shots_to_remake
+    from ..render.settings import RenderSettings
+    from ..take import Take
+
+    def say(line: str) -> None:
+        if not args.json:
+            print(line, flush=True)
+
+    settings = RenderSettings.resumed(args.take)
+    shots, notes = shots_to_remake(scores, Take.load(args.take), args.retake_below, args.most)
+    for note in notes:
+        say(f"note: {note}")
+    remade = list["Remade"]()
+    with job_hooks(args) as (bar, hooks):
+        hooks["on_note"] = None if args.json else hooks["on_note"]
+        for shot in shots:
+            remade.append(remake_shot(settings, facts, references, shot, args.tries, **hooks))
+            bar.end()
+            for line in (remade[-1].text, *remade[-1].notes):
+                say(line)
+            if not remade[-1].complete:
+                return remade, STOPPED
+        if any(shot.chosen != shot.before for shot in remade):
+            complete = Job(settings, **hooks).run()
+            bar.end()
+            return remade, 0 if complete else STOPPED
+    return remade, 0

@@ -1,0 +1,100 @@
+"""Scores of shots for what should stay: identity, place, colour, no jump at seams, and cuts where the script has them.
+
+A score is in [0, 1], 1 for no difference, and the score of a shot is that of its worst measure. What a shot is compared
+with follows from the script:
+
+    identity   the subject of the blocks that it recalls, else of the film's first block, in any light
+    place      the surroundings of the blocks that it recalls; without a cut, those of the shot before; else nothing
+    colour     all colours of the shot's first block
+    seam       the steps between frames beside each boundary of its blocks
+    cut        the script: a cut is found at its start, or not there, and nowhere else
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from ..script import BlockPlan
+from ..types import TIME_FACTOR, BlockSpec
+from .colours import Floats, distance, relit_distance
+from .film_facts import FilmFacts
+from .pixels import CUT_TOLERANCE
+from .references import References
+
+Distance = Callable[[Floats, Floats], float]
+Measure = Literal["identity", "place", "colour", "seam", "cut"]
+MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
+
+LIMIT: Final = 0.8  # scores below it are faults; chosen with tests/benchmarks/bench_continuity.py
+# Distances of colours, in levels of 255, at which a score is 0.
+IDENTITY_SCALE, PLACE_SCALE, COLOUR_SCALE = 120.0, 80.0, 30.0
+SEAM_LEVELS: Final = 1.0  # a seam may step by this many levels more than the frames beside it
+
+
+@dataclass(frozen=True, slots=True)
+class ShotScore:
+    """The scores of a shot (from 0). A measure that has nothing to compare is None."""
+
+    shot: int
+    scores: Mapping[Measure, float | None]
+
+    @property
+    def score(self) -> float:
+        """The score of the worst measure."""
+        return min((value for value in self.scores.values() if value is not None), default=1.0)
+
+    @property
+    def worst(self) -> Measure | None:
+        """The worst measure; None if every one is 1 or has nothing to compare."""
+        known: dict[Measure, float] = {
+            name: value for name, value in self.scores.items() if value is not None and value < 1.0
+        }
+        return min(known, key=lambda name: known[name], default=None)
+
+
+def score_film(facts: FilmFacts, plan: BlockPlan, references: Sequence[References]) -> tuple[ShotScore, ...]:
+    """The scores of every shot of a film, in its order."""
+    return tuple(score_shot(facts, plan, references[shot], shot) for shot in range(plan.shots))
+
+
+def score_shot(facts: FilmFacts, plan: BlockPlan, references: References, shot: int) -> ShotScore:
+    """The scores of a shot (from 0)."""
+    blocks = plan.blocks_of_shots[shot]
+    own = [facts.blocks[block.index] for block in blocks]
+    subjects = [facts.blocks[index].subject for index in references.identity]
+    places = [facts.blocks[index].place for index in references.place]
+    scores: dict[Measure, float | None] = {
+        "identity": _likeness([block.subject for block in own], subjects, IDENTITY_SCALE, relit_distance),
+        "place": _likeness([block.place for block in own], places, PLACE_SCALE),
+        "colour": _likeness([block.whole for block in own[1:]], [own[0].whole], COLOUR_SCALE),
+        "seam": min((_seam(facts.steps, block.video_start) for block in blocks[1:]), default=None),
+        "cut": _cut(facts.found, plan, blocks),
+    }
+    return ShotScore(shot, scores)
+
+
+def _likeness(
+    own: Sequence[Floats | None], others: Sequence[Floats | None], scale: float, apart: Distance = distance
+) -> float | None:
+    """Of each distribution, the likeness to the nearest of the others; the least of these. None without a pair."""
+    known = [other for other in others if other is not None]
+    nearest = [min(apart(one, other) for other in known) for one in own if one is not None and known]
+    return max(0.0, 1 - max(nearest) / scale) if nearest else None
+
+
+def _seam(steps: Mapping[int, float], seam: int) -> float:
+    """The largest step beside a seam, at a boundary of latent frames like itself, as a part of that at the seam."""
+    beside = max((steps[frame] for frame in (seam - TIME_FACTOR, seam + TIME_FACTOR) if frame in steps), default=0.0)
+    return min(1.0, (beside + SEAM_LEVELS) / max(steps[seam], SEAM_LEVELS))
+
+
+def _cut(found: frozenset[int], plan: BlockPlan, blocks: Sequence[BlockSpec]) -> float:
+    """1 if the cuts that were found in a shot are those of the script, else 0."""
+    start, end = blocks[0].video_start, blocks[-1].video_start + blocks[-1].video_frames
+    at_start = {cut for cut in found if abs(cut - start) <= CUT_TOLERANCE}
+    following = plan.blocks[blocks[-1].index + 1] if blocks[-1].index + 1 < len(plan.blocks) else None
+    belongs_to_next = CUT_TOLERANCE if following is not None else -1
+    inside = {cut for cut in found - at_start if start < cut < end - belongs_to_next}
+    return float(bool(at_start) == blocks[0].cut and not inside)

@@ -1,0 +1,85 @@
+"""A continuity report as lines, the worst shot first, and as data for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from ..script import BlockPlan
+from ..units import numbered, plural
+from .continuity import MEASURES, Measure, ShotScore
+from .references import References
+
+FORMAT: Final = "longlive-continuity-1"
+DETECTORS: Final = ("steps between frames", "PySceneDetect and steps between frames")
+
+
+def worst_first(scores: Sequence[ShotScore]) -> list[ShotScore]:
+    """The shots by score, equal ones in the order of the film."""
+    return sorted(scores, key=lambda score: (score.score, score.shot))
+
+
+def report_lines(
+    scores: Sequence[ShotScore], plan: BlockPlan, references: Sequence[References], limit: float
+) -> Iterator[str]:
+    """Yields a table of all shots, and what is wrong with those below the limit."""
+    yield "shot  score  " + "".join(f"{name:>10}" for name in MEASURES)
+    for score in worst_first(scores):
+        cells = (score.scores[name] for name in MEASURES)
+        row = "".join(f"{'–' if value is None else f'{value:.2f}':>10}" for value in cells)
+        yield f"{score.shot + 1:4}  {score.score:5.2f}  {row}"
+    below = [score for score in worst_first(scores) if score.score < limit]
+    for score in below:
+        for name in MEASURES:
+            value = score.scores[name]
+            if value is not None and value < limit:
+                yield f"shot {score.shot + 1}: {_fault(name, plan, references[score.shot], score.shot)}"
+    good = len(scores) - len(below)
+    yield f"{good} of {plural(len(scores), 'shot')} at {limit:g} or above"
+
+
+def report_data(
+    film: str, scores: Sequence[ShotScore], references: Sequence[References], limit: float, detector: bool
+) -> dict[str, Any]:
+    """The report as data: shots count from 1 as in the script, blocks from 0 as in a take."""
+    return {
+        "format": FORMAT,
+        "film": film,
+        "limit": limit,
+        "cuts": DETECTORS[detector],
+        "score": _rounded(min(score.score for score in scores)),
+        "worst_first": [score.shot + 1 for score in worst_first(scores)],
+        "shots": [
+            {
+                "shot": score.shot + 1,
+                "score": _rounded(score.score),
+                "worst": score.worst,
+                "scores": {name: _rounded(score.scores[name]) for name in MEASURES},
+                "compared": {
+                    "identity": list(references[score.shot].identity),
+                    "place": list(references[score.shot].place),
+                },
+            }
+            for score in scores
+        ],
+    }
+
+
+def _fault(measure: Measure, plan: BlockPlan, references: References, shot: int) -> str:
+    """What a low score says, in a few words."""
+    if measure in ("identity", "place"):
+        blocks = references.identity if measure == "identity" else references.place
+        shots = numbered("shot", sorted({plan.blocks[index].shot + 1 for index in blocks}))
+        thing = "subject" if measure == "identity" else "place"
+        return f"{measure}: its {thing} has other colours than that of {shots}"
+    if measure == "colour":
+        return "colour: its colours change from its first block on"
+    if measure == "seam":
+        return "seam: its picture jumps where two blocks meet"
+    if plan.blocks_of_shots[shot][0].cut:
+        return "cut: none is found at its start, or another one within it"
+    return "cut: one is found that the script does not have"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

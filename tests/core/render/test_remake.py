@@ -1,0 +1,99 @@
+"""The worst shots of a film made again: bounded, the best version by score in the film, the others in the take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from longlive.longlive_core.cli.main import main
+from longlive.longlive_core.evaluation.continuity import ShotScore, score_film
+from longlive.longlive_core.evaluation.film_facts import FilmFacts, film_facts
+from longlive.longlive_core.evaluation.references import References, references_of
+from longlive.longlive_core.mini import Mini
+from longlive.longlive_core.render import remake
+from longlive.longlive_core.render.remake import Remade, check_tries, remake_shot, shots_to_remake
+from longlive.longlive_core.render.settings import RenderSettings
+from longlive.longlive_core.take import Take, lock_shot
+from longlive.longlive_core.video import read_frames
+
+from ..takes import SCRIPT
+
+pytestmark = pytest.mark.slow
+
+
+def checked(take: Take) -> tuple[FilmFacts, tuple[References, ...]]:
+    return film_facts(read_frames(take.film), take.plan.blocks, detector=False), references_of(take.script, take.plan)
+
+
+def remade(take: Take, mini: Mini, scores: Mapping[int, float], monkeypatch: pytest.MonkeyPatch) -> Remade:
+    """Shot 3 of a take made again twice, where its versions have these scores."""
+    monkeypatch.setattr(remake, "_score", lambda draft, *_: scores[draft.shots[2].chosen])
+    return remake_shot(RenderSettings.resumed(take.folder), *checked(take), 2, 2, mini=mini)
+
+
+def test_the_best_version_is_chosen(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of so many new ones with seeds that the shot has not had; the later shots keep their versions."""
+    done = remade(take, mini, {0: 0.3, 1: 0.4, 2: 0.9}, monkeypatch)
+    saved = Take.load(take.folder)
+    assert done.chosen == saved.shots[2].chosen == 2 and len(saved.shots[2].versions) == 3
+    assert [shot.chosen for shot in saved.shots] == [0, 0, 2, 0, 0]
+    assert done.text == (
+        "shot 3 made again: version 0 0.30, version 1 0.40, version 2 0.90; version 2 is in the film now"
+    )
+
+
+def test_the_film_stays_where_no_version_is_better(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An equal one is not better; the versions stay in the take."""
+    done = remade(take, mini, {0: 0.3, 1: 0.3, 2: 0.2}, monkeypatch)
+    saved = Take.load(take.folder)
+    assert done.chosen == saved.shots[2].chosen == 0 and len(saved.shots[2].versions) == 3
+    assert done.text.endswith("version 0 is kept")
+
+
+def test_a_decoded_version_has_the_score_of_its_film(mini: Mini, take: Take) -> None:
+    """Decoded with the blocks beside it, the version in the film differs from the file by the encoding only."""
+    facts, references = checked(take)
+    of_file = [score.score for score in score_film(facts, take.plan, references)]
+    decoded = [remake._score(take, mini.vae, facts, references, shot) for shot in (1, 2)]
+    assert decoded == pytest.approx([min(of_file[1], 1), min(of_file[2], 1)], abs=0.1)
+
+
+def test_the_worst_shots_are_made_again_and_no_more(take: Take) -> None:
+    """Below the limit, at most so many, in the order of the film; never the first one, nor a locked one."""
+    scores = [ShotScore(shot, {"cut": value}) for shot, value in enumerate((0.1, 0.5, 0.2, 0.3, 0.9))]
+    shots, notes = shots_to_remake(scores, take, 0.8, 2)
+    assert shots == [2, 3] and "1 more below 0.8" in notes[1] and notes[0].startswith("shot 1 is not made again")
+    shots, notes = shots_to_remake(scores, lock_shot(take, 3, True), 0.8, 2)
+    assert shots == [1, 3] and any("shot 3 is not made again: it is locked" in note for note in notes)
+    assert shots_to_remake(scores, take, 0.05, 2) == ([], ())
+    for tries, most in ((0, 1), (17, 1), (1, 0)):
+        with pytest.raises(ValueError, match=r"--(tries|most)"):
+            check_tries(tries, most)
+
+
+def test_the_command_reports_and_makes_again(mini: Mini, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`longlive check` alone changes nothing; with --retake-below it makes so many versions, and says so in JSON."""
+    mini.save(tmp_path / "model")
+    (tmp_path / "script.txt").write_text(SCRIPT)
+
+    def longlive(*words: str | Path) -> tuple[int, str]:
+        code = main([str(word) for word in words])
+        return code, capsys.readouterr().out
+
+    film = tmp_path / "film.mp4"
+    size = ("--size", "32x32", "--steps", "2")
+    assert longlive("render", tmp_path / "script.txt", "-o", film, "--model", tmp_path / "model", *size)[0] == 0
+    before = film.read_bytes()
+    folder = tmp_path / "film.take"
+    code, printed = longlive("check", folder, "--below", "0")
+    assert code == 0 and printed.startswith("shot  score") and film.read_bytes() == before
+    code, printed = longlive(
+        "check", folder, "--below", "1", "--retake-below", "1", "--tries", "1", "--most", "1", "--json"
+    )
+    data = json.loads(printed)
+    assert code == 1 and len(data["remade"]) == 1 and len(data["remade"][0]["scores"]) == 2
+    shots = Take.load(folder).shots
+    assert sum(len(shot.versions) for shot in shots) == len(shots) + 1
+    assert longlive("check", folder, "--retake-below", "0.5", "--tries", "99")[0] == 2
