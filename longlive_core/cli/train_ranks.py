@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..parallel import device_of, joined, make_mesh
+from ..pipeline.stages import format_error
+from .console import BAD_INPUT
 
 if TYPE_CHECKING:
     import torch
@@ -38,4 +42,11 @@ def training_processes(sequence: int, device: torch.device) -> Generator[tuple[W
     own = torch.device(device_of(get_node_local_rank())) if device.type == "cuda" else device
     with joined(None, -1, -1, str(own)):
         mesh = make_mesh(sequence, own.type)
-        yield Workers(dist.get_rank(), dist.get_world_size(), mesh.sequence), own
+        try:
+            yield Workers(dist.get_rank(), dist.get_world_size(), mesh.sequence), own
+        except Exception as error:
+            if dist.get_world_size() == 1:
+                raise
+            # Leaving the group would wait for ranks that wait for this one; torchrun ends them when this one ends.
+            print(f"longlive: rank {dist.get_rank()}: {format_error(error)}", file=sys.stderr, flush=True)
+            os._exit(BAD_INPUT)

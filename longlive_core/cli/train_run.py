@@ -80,6 +80,11 @@ def _train_ar(config: Path, out: Path, device: torch.device, workers: Workers) -
     from ..types import BLOCK_FRAMES
 
     run = read_settings(ARRun, config)
+    if run.ar.kv_format is not None and workers.sequence.size > 1:
+        raise ValueError(
+            f"'ar.kv_format' = {run.ar.kv_format}: processes that share a film would scale K/V by their own heads; "
+            "unset it, or use --sequence 1"
+        )
     if run.ar.error_recycling is not None and workers.groups > 1:
         raise ValueError(
             f"{workers.groups} groups of processes would each recycle errors of their own, which checkpoints do not "
@@ -223,7 +228,7 @@ def run_stage(
                 write(trainer)
 
         trainer = Trainer(stage, settings, folder, show, should_stop, workers)
-        for note in trainer.notes:
+        for note in trainer.notes if workers.first else ():
             print(f"note: {note}")
         if trainer.step and workers.first:
             print(f"resumed after step {trainer.step}", flush=True)

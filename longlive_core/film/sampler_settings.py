@@ -10,6 +10,7 @@ from ..model import FlowModel
 from ..model.attention import Attention
 from ..model.cuda_graph import Capture, cuda_capture
 from ..sampling import Generation, KnownLatents, NoiseSource, Seam, Step, block_noise, generate
+from ..sampling.generate import check_cast_loaded
 from ..script import BlockPlan
 from ..script.storyboard import storyboard_blocks
 from ..take.settings import Settings
@@ -53,8 +54,10 @@ class SamplerSettings:
         return self.noise or block_noise(self.seed)
 
     def check_plan(self, plan: BlockPlan) -> None:
-        """Raises ValueError if a shot of the plan recalls more blocks than the KV cache holds."""
+        """Raises ValueError if a shot recalls more than the KV cache holds, or a cast file that is not loaded."""
         self.memory.check_recalled(plan.blocks, plan.block_frames)
+        for block in plan.blocks:
+            check_cast_loaded(block, len(self.cast))
 
     def start(
         self,

@@ -110,7 +110,7 @@ class FilmKVCache:
     def _move(self, moves: Iterable[Move]) -> None:
         for source, target in moves:
             for pool in self._pools if source != target else ():
-                pool.move(source, target)
+                self._access.move(pool, source, target)
 
     def recaches(self, block: BlockSpec) -> bool:
         """Whether all but the global sink are evicted before the clean pass of this block (`shot_clean_recache`)."""

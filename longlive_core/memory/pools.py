@@ -39,6 +39,10 @@ class Pools(Protocol):
         """Restores what `save` gave. Raises ValueError as `restore_pool` does."""
         ...
 
+    def move(self, pool: Pool, source: int, target: int) -> None:
+        """Copies a slot to another one; see `DensePool.move`."""
+        ...
+
 
 class OwnPools:
     """The pools of one process, which has all heads."""
@@ -49,6 +53,10 @@ class OwnPools:
     def save(self, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:
         """See `Pools.save`."""
         return tuple(tensor[films].to("cpu", copy=True).contiguous() for tensor in pool.tensors(filled))
+
+    def move(self, pool: Pool, source: int, target: int) -> None:
+        """See `Pools.move`."""
+        pool.move(source, target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,10 @@ class RankPools:
     def restore(self, pool: Pool, tensors: Sequence[Tensor], filled: int, films: slice) -> None:
         """See `Pools.restore`."""
         restore_own(pool, tensors, filled, films)
+
+    def move(self, pool: Pool, source: int, target: int) -> None:
+        """See `Pools.move`."""
+        pool.move(source, target)
 
 
 def whole_tensors(pool: Pool, filled: int, films: slice = ALL) -> Iterator[Tensor]:

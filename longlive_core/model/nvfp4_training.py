@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels import NVFP4
+from ..parallel import ALONE, Ranks
 from .linears import replace_linears
 from .nvfp4_products import GROUP, NVFP4Products, NVFP4Settings, Operand, multiply
 
@@ -93,12 +94,18 @@ class _Product(torch.autograd.Function):
         return dx, dw, db, None
 
 
-def train_in_nvfp4(model: nn.Module, settings: NVFP4Settings) -> RoundingNoise:
+def train_in_nvfp4(model: nn.Module, settings: NVFP4Settings, ranks: Ranks = ALONE) -> RoundingNoise:
     """Lets the linear layers of the blocks train in NVFP4, in place; names and weights stay. Returns their noise.
 
-    All other layers stay as they are, as in LongLive 2.0. Raises ValueError for widths that are not multiples of 16
-    and for a model without float layers, before anything changes.
+    All other layers stay as they are, as in LongLive 2.0. Raises ValueError for widths that are not multiples of 16,
+    for a model without float layers, and for several ranks, each of which would scale its own tokens, before anything
+    changes.
     """
+    if ranks.size > 1:
+        raise ValueError(
+            f"{ranks.size} processes that share each film would scale their own tokens by themselves, so that a run "
+            "would depend on their number; train in NVFP4 with --sequence 1, or leave 'nvfp4' unset"
+        )
     products, noise = NVFP4Products(settings), RoundingNoise()
     layers = {
         name: layer

@@ -84,6 +84,8 @@ def load_film(
     changes = change_linears(mini.model, settings.fp8, loras)
     attention = choose_attention(mini.model, default_attention(mini.model.device), settings.attention)
     graphs = graph_notes(mini.model, settings.memory) if settings.cuda_graphs else ()
+    if settings.cuda_graphs and leader is not None:
+        graphs = ("no CUDA graphs: several processes share the model",)
     notes = (*model_notes(settings.model), *changes, *attention.notes, *graphs)
     sampler = SamplerSettings(
         latent_size(settings.size, mini.pixel_size),

@@ -132,13 +132,18 @@ def _check_plan(plan: Plan, cast: int) -> None:
             )
         if late := [other for other in block.recalled if other >= index]:
             raise ValueError(f"block {index} of the plan recalls block {late[0]}, which is not before it")
-        if unknown := [-other for other in block.recalled if other < -cast]:
-            raise ValueError(
-                f"shot {block.shot + 1} recalls cast file {unknown[0]}, but {cast or 'none'} of the film's cast files "
-                "is loaded; make the film on the command line with `longlive render`"
-            )
+        check_cast_loaded(block, cast)
     if plan.blocks[0].cut:
         raise ValueError("the first block of a film cannot be a cut; a cut needs a shot before it")
+
+
+def check_cast_loaded(block: BlockSpec, cast: int) -> None:
+    """Raises ValueError if a block recalls a cast file beyond the first `cast`, which are loaded."""
+    if unknown := [-other for other in block.recalled if other < -cast]:
+        raise ValueError(
+            f"shot {block.shot + 1} recalls cast file {unknown[0]}, but {cast or 'none'} of the film's cast files "
+            "is loaded; make the film on the command line with `longlive render`"
+        )
 
 
 def _check_cast(cast: Sequence[Block], shape: LatentShape) -> None:

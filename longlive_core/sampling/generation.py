@@ -212,7 +212,8 @@ class Generation(Iterator[Block]):
 
     def _write_recalled(self, recalled: BlockSpec, latents: Tensor, block: BlockSpec) -> None:
         """Writes the K/V of a recalled block at t = 0, for each branch of guidance."""
-        cuts, cuts_now = self._cuts[recalled.index], self._cuts[block.index]
+        cuts_now = self._cuts[block.index]
+        cuts = self._cuts[recalled.index] if recalled.index >= 0 else cuts_now  # a cast file is of no shot
         positions = self._cache.recalled_positions(recalled, cuts, block, cuts_now)
         for text, kv in self._cache.recall_calls(recalled):
             self._model.write_kv(

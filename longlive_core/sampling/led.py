@@ -105,6 +105,10 @@ class LedModel:
         check_whole(pool, tensors, filled, films)
         self._leader.call(_restore, pool, filled, films, *tensors)
 
+    def move(self, pool: Pool, source: int, target: int) -> None:
+        """See `Pools.move`; in the pools of all ranks."""
+        self._leader.call(_move, pool, source, target)
+
     def _arguments(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> tuple[Any, ...]:
         """The arguments of `_flow`."""
         assert isinstance(text, PromptKV) and isinstance(kv, BlockKVCache)  # those of `FilmKVCache`
@@ -196,3 +200,7 @@ def _save(ranks: Ranks, pool: Pool, filled: int, films: slice) -> tuple[Tensor, 
 
 def _restore(_: Ranks, pool: Pool, filled: int, films: slice, *tensors: Tensor) -> None:
     restore_own(pool, tensors, filled, films)
+
+
+def _move(_: Ranks, pool: Pool, source: int, target: int) -> None:
+    pool.move(source, target)

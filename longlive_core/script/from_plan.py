@@ -20,9 +20,11 @@ SPECIAL_CHARACTERS = re.compile(r"[\\|{}\[\]()@]")
 def script_of(plan: BlockPlan) -> ShotScript:
     """Returns a script whose plan has the same blocks, at the frame rate and block length of `plan`.
 
-    Raises ValueError if no script has these blocks: several prompts or seeds in a shot, repeated white space, a control
-    character, or more than 1,000 shots.
+    Raises ValueError if no script has these blocks: cast files, several prompts or seeds in a shot, repeated white
+    space, a control character, or more than 1,000 shots.
     """
+    if any(index < 0 for block in plan.blocks for index in block.recalled):
+        raise ValueError("the film recalls cast files, whose names its blocks do not tell")
     script = ShotScript(tuple(_shots(plan)))
     try:
         read = ShotScript.parse(script.format())

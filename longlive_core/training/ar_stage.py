@@ -66,7 +66,7 @@ class ARStage:
         self.model, self.train, self.settings, self.seed = model, train, settings, seed
         self.validation, self.validation_batches = validation, validation_batches
         self.origins = {} if origins is None else origins
-        self._noise = None if settings.nvfp4 is None else train_in_nvfp4(model, settings.nvfp4)
+        self._noise = None if settings.nvfp4 is None else train_in_nvfp4(model, settings.nvfp4, ranks)
         self.table = TimestepTable.shifted(settings.shift)
         if settings.weighting == "uniform":
             self.table = replace(self.table, weights=torch.ones_like(self.table.weights))

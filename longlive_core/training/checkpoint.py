@@ -180,6 +180,8 @@ def disk_errors(path: Path, size: int) -> Generator[None, None, None]:
     except (OSError, RuntimeError, CheckpointException) as error:
         # torch reports a stream that takes no more bytes as a RuntimeError, and DCP wraps that.
         cause = next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+        if isinstance(cause, torch.distributed.DistError):
+            raise  # another process is gone
         why = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
         raise DiskFullError(
             f"cannot write {path} ({format_bytes(size)}): {why}; free disk space or choose another folder, "

@@ -140,7 +140,7 @@ class DMDStage:
         settings.rollout.memory.bytes(model.config, block)
         self.settings, self.seed, self._clips = settings, seed, clips
         self.origins = {} if origins is None else origins
-        self._noise = None if settings.nvfp4 is None else train_in_nvfp4(model, settings.nvfp4)
+        self._noise = None if settings.nvfp4 is None else train_in_nvfp4(model, settings.nvfp4, ranks)
         self.weights = add_adapter(model, GENERATOR, settings.lora, seed)
         if start is not None:
             load_adapter(model, GENERATOR, start)

@@ -115,7 +115,7 @@ class Trainer:
                 if not self._stop_in_parts:
                     self._plot()
                 return False
-            line = self.workers.sum_figures(self._position.line) | self._position.updates
+            line = self._position.updates
             self.step, self._position = self.step + 1, _Position()
             line |= self._validation()
             if not self.workers.first:
@@ -210,7 +210,9 @@ class Trainer:
             batch = ", ".join(filter(None, self._position.batches))
             raise self._not_finite(trained, f"gradient norm is {norm}", batch)
         lr = trained.update(self.step, self.settings.steps)
-        self._position.updates |= {f"{trained.name}.norm": norm, f"{trained.name}.lr": lr}
+        figures = self.workers.sum_figures(self._position.line)
+        self._position.updates |= {**figures, f"{trained.name}.norm": norm, f"{trained.name}.lr": lr}
+        self._position.line.clear()
         self._position.batches.clear()
 
     def _not_finite(self, trained: TrainedPart, what: str, batch: str) -> NotFiniteLossError:
@@ -298,7 +300,7 @@ class Trainer:
 @dataclass
 class _Position:
     """The place within a step: the index of the trained part among those due, the next gradient-accumulation part, the
-    own line of the log so far, the norms and learning rates of updates, and the batches since the last update.
+    own figures since the last update, the line of the log so far, and the batches since the last update.
 
     It is part of a checkpoint, because a stage may have changed its state in the parts that are done.
     """

@@ -26,6 +26,11 @@ SCRIPT = """Shot 1 (2 blocks): a large red circle goes right on a plain blue bac
 ---
 Shot 2 (1 block): the circle goes left on a plain blue background"""
 
+RECALLING = """Shot 1 (1 block): a large red circle goes right on a plain blue background
+Shot 2 (1 block) @keep=blue: a large blue ring goes left on a plain grey background
+Shot 3 (3 blocks): a small green square goes left on a plain grey background
+Shot 4 (2 blocks) @recall=blue: the ring goes right on a plain grey background"""
+
 
 def recorded_model(_: Ranks, path: Path) -> RankModel:
     """The model of a recorded run."""
@@ -103,6 +108,23 @@ def stored(mesh: Mesh, kv: Tensor) -> dict[str, list[Tensor]]:
         restore_own(other, found[name], 2)
         found[f"{name} restored"] = [tensor.clone() for tensor in whole_tensors(other, 2)]
     return found
+
+
+def recalled(mesh: Mesh, _: Path) -> Tensor | None:
+    """A film whose last shot recalls a block that the window no longer holds, `[B, C, F, H, W]`, on rank 0."""
+    ranks = mesh.sequence
+    if ranks.rank:
+        follow(ranks)
+        return None
+    mini, memory = load_mini(), MemoryConfig(window=32, kv_format="float32")
+    sampler = SamplerSettings(LATENT_SIZE, memory, steps=1)
+    leader = Leader(ranks)
+    led = LedModel(leader, LATENT_SIZE, mini_model(ranks, mini), mini_model) if ranks.size > 1 else None
+    plan = ShotScript.parse(RECALLING).plan(FPS, BLOCK_FRAMES)
+    film = sampler.start(led or mini.model, mini.encode_text, plan, pools=led, attention=torch_attention)
+    latents = torch.cat([block.latents for block in film], dim=2)
+    leader.stop()
+    return latents
 
 
 def sequence(

@@ -113,3 +113,11 @@ def bytes_of_a_film(ranks: Ranks) -> tuple[int, int]:
 def test_bytes_and_exchanges_are_those_of_the_formula(found: dict[int, list[dict[str, Any]]], size: int) -> None:
     """What is counted is what the formula says, to the byte."""
     assert found[size][0]["made"]["plain"][1] == bytes_of_a_film(Ranks(size, 0))
+
+
+@pytest.mark.slow
+def test_a_film_that_recalls_a_block_is_that_of_one_rank(tmp_path: Path) -> None:
+    """Slots move in the pools of all ranks."""
+    (one,) = run_ranks(1, "recalled", tmp_path, file=WORK)
+    two, _ = run_ranks(2, "recalled", tmp_path, file=WORK)
+    assert relative_error(two, one) <= LIMIT

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from longlive.longlive_core.film.sampler_settings import SamplerSettings
 from longlive.longlive_core.sampling import Snapshot, batch_noise, block_noise
+from longlive.longlive_core.script.from_plan import script_of
 from longlive.longlive_core.types import Block, BlockSpec
 from torch import Tensor
 
@@ -111,3 +113,22 @@ def test_what_cannot_be_recalled_is_refused_before_any_work(tiny: Tiny) -> None:
         tiny.generate("", plan=recalling(tiny.plan(SHOTS), {0: (-1, -2)}), cast=[some(), some(6, 2)])
     with pytest.raises(ValueError, match="independent shots"):
         tiny.generate("", tiny.memory(independent_shots=True), plan=plan, cast=[some(), some(6, 2)])
+
+
+def test_a_film_may_be_shorter_than_its_cast(tiny: Tiny) -> None:
+    """A film of one block recalls the second of two cast files."""
+    plan = recalling(tiny.plan("A"), {0: (-2,)})
+    film = tiny.film("", tiny.memory(), plan=plan, cast=[some(5), some(6, 2)])
+    alone = tiny.film("", tiny.memory(), plan=recalling(tiny.plan("A"), {0: (-1,)}), cast=[some(6)])
+    assert torch.equal(film, alone)
+
+
+def test_a_cast_file_that_is_not_loaded_is_refused_with_the_plan(tiny: Tiny) -> None:
+    """Settings refuse the plan before a film begins, or follows a live script; such a plan is no script either."""
+    plan = recalling(tiny.plan(SHOTS), {3: (-2,)})
+    settings = SamplerSettings(tiny.size, tiny.memory(), cast=[some()])
+    with pytest.raises(ValueError, match="recalls cast file 2, but 1 of the film's cast files is loaded"):
+        settings.check_plan(plan)
+    settings.check_plan(recalling(tiny.plan(SHOTS), {3: (-1,)}))
+    with pytest.raises(ValueError, match="the film recalls cast files, whose names its blocks do not tell"):
+        script_of(plan)
