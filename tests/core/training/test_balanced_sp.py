@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from longlive.longlive_core.evaluation.recorded import RecordedRun, relative_error
+from longlive.longlive_core.model.nvfp4_products import NVFP4Settings
+from longlive.longlive_core.model.nvfp4_training import train_in_nvfp4
 from longlive.longlive_core.parallel import Mesh, Ranks
+from longlive.longlive_core.training.checkpoint import DiskFullError, disk_errors
 from longlive.longlive_core.training.log import TrainingLog
 from longlive.longlive_core.training.segments import SegmentOrder, attention_mask
 from longlive.longlive_core.training.teacher_forcing import teacher_forced_flow
@@ -180,3 +184,19 @@ def test_a_rank_that_is_killed_ends_the_others(
             process.kill()
     (tmp_path / "again").mkdir()
     assert difference(trained(2, tmp_path / "again", tmp_path / "run", 2, 4, True), one[1]) <= 1e-5
+
+
+def test_ranks_do_not_train_in_nvfp4(tiny: Tiny) -> None:
+    """Each rank would scale its own tokens, so that a run would depend on their number; nothing changes."""
+    before = {name: type(module) for name, module in tiny.model.named_modules()}
+    with pytest.raises(ValueError, match=r"2 processes that share each film .*train in NVFP4 with --sequence 1"):
+        train_in_nvfp4(tiny.model, NVFP4Settings(), Ranks(2))
+    assert {name: type(module) for name, module in tiny.model.named_modules()} == before
+
+
+def test_a_process_that_is_gone_is_no_full_disk(tmp_path: Path) -> None:
+    """What a collective raises passes; a stream that takes no more bytes is a full disk."""
+    with pytest.raises(dist.DistNetworkError, match="closed by peer"), disk_errors(tmp_path, 1):
+        raise dist.DistNetworkError("closed by peer")
+    with pytest.raises(DiskFullError, match="free disk space"), disk_errors(tmp_path, 1):
+        raise RuntimeError("unexpected pos 0 vs 1")
