@@ -15,7 +15,6 @@ from ..script import ShotScript
 from ..script.prompt_folder import read_films, read_script
 from ..take import Take, follow, preview_changes
 from ..take.cast import Cast
-from ..take.settings import with_unrecorded
 from ..take.take import FILE, check_no_retakes
 from ..types import BLOCK_FRAMES, FPS
 from ..units import plural
@@ -108,16 +107,15 @@ def edited_film(args: argparse.Namespace, settings: RenderSettings) -> tuple[Ren
     Raises ValueError if the script is of another film and -o names no file for it, and as `follow`.
     """
     take, script = Take.load(args.resume), read_script(args.script)
-    changes = preview_changes(take, script)
-    folder = args.script.parent
-    other_cast = bool(script.cast) and Cast.read(script, folder).recorded != with_unrecorded(take.settings)["cast"]
-    if not (changes.another_film or other_cast):
+    cast = {"cast": Cast.read(script, args.script.parent).recorded} if script.cast else {}
+    changes = preview_changes(take, script, cast)
+    if not changes.another_film:
         return settings, {"take": follow(take, script)}
     if args.output is None or take_folder(settings).resolve() == take.folder.resolve():
+        kept = f"{changes.count('kept')} of {plural(len(take.plan.blocks), 'block')}"
         raise ValueError(
             f"this script is another film than {take.folder}: the shots, their lengths, cuts, definitions or cast "
-            "differ; "
-            f"name it with -o, and {changes.count('kept')} of {plural(len(take.plan.blocks), 'block')} are taken over"
+            f"differ; name it with -o, and {kept} are taken over"
         )
     return replace(settings, script=args.script, resume=None), {"script": script, "earlier": take}
 

@@ -172,3 +172,16 @@ def test_a_take_without_its_block_or_its_model_says_so(take: Take, card: Card) -
     take.path(take.plan.blocks[1]).unlink()
     with pytest.raises(ValueError, match="is missing; make it with `longlive render --resume"):
         card_of(take, 1, 2, "kitchen")
+
+
+def test_a_script_with_another_cast_is_another_film(
+    other: RenderSettings, mini: Mini, card: Card, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Resumed with a file that has changed, the film needs a name of its own, and takes no block over."""
+    job = Job(other, mini=mini)
+    assert job.run() and job.take is not None and other.script is not None
+    words = ["render", str(other.script), "--resume", str(job.take.folder), "--dry-run"]
+    assert main(words) == 0 and "another film" not in capsys.readouterr().err
+    replace(card, prompt="another").save(other.script.parent / "room.cast.safetensors")
+    assert main(words[:-1]) == 2
+    assert "definitions or cast differ; name it with -o, and 0 of 4 blocks are taken over" in capsys.readouterr().err
