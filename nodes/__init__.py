@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
 from .async_decode import AsyncDecode
+from .cast import CastNode, SaveCast
 from .checks import checks_wires
 from .convert import ConvertCheckpoint
 from .extend import ExtendVideo
@@ -46,6 +47,8 @@ NODES: list[type[io.ComfyNode]] = [
     StoryboardNode,
     TrainLora,
     MultiGPU,
+    CastNode,
+    SaveCast,
 ]
 
 

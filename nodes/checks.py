@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
+from comfy_execution.validation import validate_node_input
 
 from ..longlive_core.types import PixelShape
 from .inputs import SIZE_UNIT
 
-FILE_LISTS = ("model_name", "lora_name", "take", "data")
+FILE_LISTS = ("model_name", "lora_name", "take", "data", "cast_name")
 
 
 def check_file(folder: str, name: str | None, read: Callable[[str], object]) -> bool:
@@ -34,6 +35,17 @@ def check_file(folder: str, name: str | None, read: Callable[[str], object]) -> 
 def check_sides(width: int | None, height: int | None) -> None:
     """Raises ValueError if a side is not a whole number of latent cells. None: the side comes over a wire."""
     _ = PixelShape(1, 1, height or SIZE_UNIT, width or SIZE_UNIT).latent
+
+
+def check_wires(node: type[io.ComfyNode], wires: Mapping[str, str]) -> None:
+    """Raises ValueError for a wire of another type than its input has. The host leaves it to a node that asks for them.
+
+    wires: the type of what is connected to each input.
+    """
+    inputs = {one.id: one.get_io_type() for one in node.define_schema().inputs}
+    for name, kind in wires.items():
+        if name in inputs and not validate_node_input(kind, inputs[name]):
+            raise ValueError(f"{name} takes {inputs[name]}, not {kind}: connect another output")
 
 
 def passed(_: object = None) -> bool:

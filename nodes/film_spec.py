@@ -52,7 +52,8 @@ class FilmSpec:
     @property
     def bytes(self) -> int:
         """VRAM of a run besides the weights. Raises ValueError if the window does not fit the blocks."""
-        blocks, branches = len(self.plan.blocks), 1 if self.settings.guidance == 1.0 else 2
+        blocks = len(self.plan.blocks) + len(self.settings.cast)
+        branches = 1 if self.settings.guidance == 1.0 else 2
         dtype, memory = self.model.model.get_dtype_inference(), self.settings.memory
         window = min(memory.window, blocks * self.shape.frames)
         aligns = self.settings.seam == "align"
@@ -91,6 +92,7 @@ class FilmSpec:
         """How many films of so many blocks fit into `free` bytes at once. Raises ValueError as `films_at_once`."""
         settings, dtype = self.settings, self.model.model.get_dtype_inference()
         branches, aligns = 1 if settings.guidance == 1.0 else 2, settings.seam == "align"
+        blocks += len(settings.cast)
         size = FilmSize(self.config, settings.memory, self.shape, blocks, branches, aligns, dtype)
         return films_at_once(1 if self.rounds_together else wanted, size, free)
 

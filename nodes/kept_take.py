@@ -155,6 +155,7 @@ def _begin(stream: Stream, script: ShotScript, settings: Settings, earlier: Take
     with TakeLock(folder):
         if (folder / FILE).exists():
             raise FileExistsError(f"another process created {folder} at the same time: queue again")
+        stream.cast.save(take)
         take.save()
         if earlier is not None:
             carry_over(earlier, take)

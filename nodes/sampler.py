@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import comfy.model_patcher
@@ -19,9 +20,11 @@ from ..longlive_core.mini import PIXELS as MINI_PIXELS
 from ..longlive_core.sampling import Seam
 from ..longlive_core.script.from_plan import script_of
 from ..longlive_core.take.block_file import latents_digest
+from ..longlive_core.take.cast import NO_CAST, Cast
 from ..longlive_core.take.settings import Settings
 from ..longlive_core.types import LatentShape, PixelShape
 from . import tooltips
+from .cast_files import check_cast, read_script
 from .checks import check_sides, passed
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec, Storyboard, make_film
@@ -163,21 +166,39 @@ def make_stream(
     device_lock = DeviceLock(model.load_device) if state is None else state.spec.device_lock
     if seam == "auto":
         seam = default_seam(model) if state is None else state.spec.settings.seam
+    cast = cast_of(conditioning, state)
+    check_cast(cast, model, shape)
     settings = SamplerSettings(
-        (shape.height, shape.width), memory, seed, steps, guidance, conditioning.negative, seam=seam
+        (shape.height, shape.width), memory, seed, steps, guidance, conditioning.negative, seam=seam, cast=cast.blocks
     )
     spec = FilmSpec(model, embeddings, plan, shape, settings, device_lock, conditioning.encode)
     spec.check()
     start = encode_start(*picture, model, shape) if state is None else None
-    script, check = conditioning.script or script_of(conditioning.plan), settings.check_plan
-    live = LiveScript(script, plan, check) if storyboard == "off" else None
+    script = conditioning.script or script_of(conditioning.plan)
+    read = partial(read_script, given=conditioning.given)
+    live = LiveScript(script, plan, settings.check_plan, read) if storyboard == "off" else None
     recorded: Settings = {
         **settings.recorded,
         "start": None if start is None else f"image {latents_digest(start.to('cpu', torch.float32))}",
         "storyboard": storyboard,
     }
     film = make_film(spec, start, None if state is None else state.film, storyboard, live)
-    return Stream(film, spec, node, title, state, recorded, conditioning.script if state is None else None, live)
+    written = conditioning.script if state is None else None
+    return Stream(film, spec, node, title, state, recorded, written, live, cast=cast)
+
+
+def cast_of(conditioning: ShotConditioning, state: Stream | None) -> Cast:
+    """The cast files of the film of `state` followed by these shots.
+
+    Raises ValueError if both have some and they differ, because shots recall them by number.
+    """
+    own, before = conditioning.cast, NO_CAST if state is None else state.cast
+    if own.cards and before.cards and own.recorded != before.recorded:
+        raise ValueError(
+            f"these shots have the cast files {own.recorded}, and the film that they continue {before.recorded}: give "
+            "both scripts the same cast files in the same order"
+        )
+    return own if own.cards else before
 
 
 def default_seam(model: comfy.model_patcher.ModelPatcher) -> Seam:

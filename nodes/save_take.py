@@ -86,6 +86,7 @@ def open_take(stream: Stream, prefix: str) -> Take:
     with TakeLock(folder):
         if (folder / FILE).exists():
             raise FileExistsError(f"another process created {folder} at the same time: queue again")
+        stream.cast.save(take)
         take.save()
     return take
 

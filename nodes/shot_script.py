@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,15 +12,18 @@ import comfy.utils
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..longlive_core.script import BlockPlan, ShotScript
+from ..longlive_core.script import BlockPlan
 from ..longlive_core.script.block_plan import cut_prompt
+from ..longlive_core.script.cast import CastEntry
 from ..longlive_core.script.reading import COMMENT
+from ..longlive_core.take.cast import NO_CAST, Cast
 from ..longlive_core.types import FPS
 from . import tooltips
-from .checks import passed
+from .cast_files import cast_stamps, list_casts, read_cast, read_script
+from .checks import check_wires, passed
 from .inputs import fps_input, seconds_input, text_input
 from .mini import MiniTextModel
-from .types import CATEGORY, ConditioningType, ShotConditioning, Shots, ShotsType
+from .types import CATEGORY, CastType, ConditioningType, ShotConditioning, Shots, ShotsType
 
 EXAMPLE = """hero: a big red ring
 
@@ -51,6 +54,12 @@ class ShotScriptNode(io.ComfyNode):
                 ),
                 seconds_input("default_seconds", 0.1, "Length in seconds of a shot that does not specify one."),
                 fps_input("fps", "Video frames per second of the film. The models were trained at 24."),
+                CastType.Input(
+                    "cast",
+                    optional=True,
+                    tooltip="Blocks of other films, from LongLive Cast, which shots recall by their names. A line "
+                    "cast: FILE above the first shot does the same.",
+                ),
             ],
             outputs=[
                 ShotsType.Output(display_name="SHOTS", tooltip="The shots, for LongLive Encode Shots."),
@@ -61,16 +70,24 @@ class ShotScriptNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, script: str | None = None) -> bool:
-        """Raises ScriptError."""
-        return passed(script is None or ShotScript.parse(script).plan(FPS))
+    def validate_inputs(cls, script: str | None = None, input_types: Mapping[str, str] | None = None) -> bool:
+        """What a wired cast has is not known here: such a script is read when it runs. Raises ScriptError."""
+        wires = input_types or {}
+        check_wires(cls, wires)
+        return passed(script is None or "cast" in wires or read_script(script).plan(FPS))
 
     @classmethod
-    def execute(cls, script: str, default_seconds: float, fps: float) -> io.NodeOutput:
-        shots = ShotScript.parse(script)
+    def fingerprint_inputs(cls, script: str | None = None, **_: object) -> list[tuple[str, int, int]]:
+        return cast_stamps(name for name in list_casts() if name in (script or ""))
+
+    @classmethod
+    def execute(
+        cls, script: str, default_seconds: float, fps: float, cast: tuple[CastEntry, ...] = ()
+    ) -> io.NodeOutput:
+        shots = read_script(script, cast)
         plan = shots.plan(fps, default_seconds=default_seconds)
         text = "\n".join([plan.text(), *shots.reading.lines((*plan.notes, COMMENT))])
-        return io.NodeOutput(Shots(shots, plan), text, plan.video_frames, plan.seconds)
+        return io.NodeOutput(Shots(shots, plan, read_cast(shots), cast), text, plan.video_frames, plan.seconds)
 
 
 class EncodeShots(io.ComfyNode):
@@ -101,7 +118,8 @@ class EncodeShots(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: comfy.sd.CLIP | None, shots: Shots, negative: str) -> io.NodeOutput:
-        conditioning = replace(encode_shots(clip, shots.plan, negative), script=shots.script)
+        conditioning = encode_shots(clip, shots.plan, negative, shots.cast)
+        conditioning = replace(conditioning, script=shots.script, cast=shots.cast, given=shots.given)
         notes = [
             f"shot {number}: {note}"
             for number, shot in enumerate(shots.script.shots, 1)
@@ -110,9 +128,12 @@ class EncodeShots(io.ComfyNode):
         return io.NodeOutput(conditioning, ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 
-def encode_shots(clip: comfy.sd.CLIP | None, plan: BlockPlan, negative: str = "") -> ShotConditioning:
-    """Encodes each distinct prompt of the plan once. Raises ValueError without a text encoder."""
-    embeddings = encode_prompts(clip, distinct_prompts(plan, negative))
+def encode_shots(
+    clip: comfy.sd.CLIP | None, plan: BlockPlan, negative: str = "", cast: Cast = NO_CAST
+) -> ShotConditioning:
+    """Encodes each distinct prompt of the plan and of its cast files once. Raises ValueError without a text encoder."""
+    prompts = [*distinct_prompts(plan, negative), *(spec.prompt for spec in cast.specs)]
+    embeddings = encode_prompts(clip, list(dict.fromkeys(prompts)))
     return ShotConditioning(plan, embeddings, negative, partial(encode_prompt, clip))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..longlive_core.memory import KV_FORMATS, MemoryConfig
+from ..longlive_core.memory.config import RECALL_POSITIONS, RecallPosition
 from ..longlive_core.mini import LATENT_SIZE, MINI_DIT
 from ..longlive_core.model import WAN22_TI2V_5B, WanConfig
 from ..longlive_core.types import BLOCK_FRAMES, LATENT_CHANNELS, SPACE_FACTOR, LatentShape
@@ -65,6 +66,16 @@ class SinkMemory(io.ComfyNode):
                     advanced=True,
                     tooltip="At a cut, empties the memory except for the global sink.",
                 ),
+                io.Combo.Input(
+                    "recall_position",
+                    options=list(RECALL_POSITIONS),
+                    default="original",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where a recalled block stands in time. original: where it is in the film. before_shot: "
+                    "right in front of the shot that recalls it. A block of a cast file is always in front of the "
+                    "shot.",
+                ),
             ],
             outputs=[
                 MemoryType.Output(
@@ -86,7 +97,14 @@ class SinkMemory(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, window: int, global_sink: int, shot_sink: bool, rope_offset: float, kv_format: str, clean_recache: bool
+        cls,
+        window: int,
+        global_sink: int,
+        shot_sink: bool,
+        rope_offset: float,
+        kv_format: str,
+        clean_recache: bool,
+        recall_position: RecallPosition = "original",
     ) -> io.NodeOutput:
         memory = MemoryConfig(
             window=window,
@@ -95,6 +113,7 @@ class SinkMemory(io.ComfyNode):
             rope_offset=rope_offset,
             kv_format=kv_format,
             shot_clean_recache=clean_recache,
+            recall_position=recall_position,
         )
         memory.check(BLOCK_FRAMES)
         return io.NodeOutput(memory, describe(memory))

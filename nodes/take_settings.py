@@ -20,6 +20,7 @@ from ..longlive_core.script.from_plan import script_of, with_lengths
 from ..longlive_core.script.storyboard import storyboard_blocks
 from ..longlive_core.take import Take
 from ..longlive_core.take.block_file import BadBlockError, latents_digest, load_block
+from ..longlive_core.take.cast import Cast
 from ..longlive_core.take.settings import (
     COMFYUI,
     Setting,
@@ -31,6 +32,7 @@ from ..longlive_core.take.settings import (
 )
 from ..longlive_core.types import LATENT_CHANNELS, BlockSpec, LatentShape
 from ..longlive_core.units import plural
+from .cast_files import check_cast
 from .device_lock import DeviceLock
 from .film_spec import FilmSpec
 from .fingerprint import text_fingerprint, weights_fingerprint
@@ -70,6 +72,7 @@ def recorded_settings(stream: Stream) -> Settings:
         "fps": plan.fps,
         "block_frames": plan.block_frames,
         "text": text_fingerprint((block.prompt for block in plan.blocks), _embeddings(stream)),
+        "cast": stream.cast.recorded,
     }
     return recorded_only(settings)
 
@@ -90,20 +93,22 @@ def take_stream(
     height, width = latent_size(str(settings.get("size")), MAX_SIDE)
     shape = LatentShape(1, LATENT_CHANNELS, plan.block_frames, height, width)
     check_size(model, shape, None)
-    first, sampler = take.as_begun.plan, _sampler(settings, (height, width))
-    prompts = [*distinct_prompts(plan, sampler.negative), *(block.prompt for block in first.blocks)]
+    cast = Cast.of_take(take)
+    first, sampler = take.as_begun.plan, replace(_sampler(settings, (height, width)), cast=cast.blocks)
+    prompts = [*distinct_prompts(plan, sampler.negative), *(block.prompt for block in (*first.blocks, *cast.specs))]
     embeddings, device_lock = encode_prompts(clip, list(dict.fromkeys(prompts))), DeviceLock(model.load_device)
     spec = FilmSpec(model, embeddings, plan, shape, sampler, device_lock)
     film = Film(plan, spec, TakeStore(take, on_note=lambda note: log.info("LongLive: %s", note)))
     notes: list[str] = []
     if film.needs_model:
         spec.check()
+        check_cast(cast, model, shape)
         text = text_fingerprint((block.prompt for block in first.blocks), embeddings)
         notes = [*_check_can_sample(take, model, text), *machine_notes(take.machine, machine_of_model(model))]
     # A film that continues this one begins with the chosen versions.
     start = f"take {take.folder.name}: {' '.join(str(shot.chosen) for shot in take.shots)}"
     recorded = {**sampler.recorded, "start": start, "storyboard": "off"}
-    return Stream(film, spec, node, title, recorded=recorded, script=take.script), notes
+    return Stream(film, spec, node, title, recorded=recorded, script=take.script, cast=cast), notes
 
 
 def script_of_stream(stream: Stream) -> ShotScript:
@@ -119,7 +124,7 @@ def script_of_stream(stream: Stream) -> ShotScript:
         for script in (written, with_lengths(written, plan)):
             if script.plan(plan.fps, plan.block_frames).blocks == plan.blocks:
                 return script
-    return script_of(plan)
+    return script_of(plan, stream.cast.files)
 
 
 def status_text(take: Take, stream: Stream, notes: list[str]) -> str:

@@ -12,6 +12,8 @@ from torch import Tensor
 from ..longlive_core.film.film import Film
 from ..longlive_core.film.live_script import LiveScript
 from ..longlive_core.script import BlockPlan, ShotScript
+from ..longlive_core.script.cast import CastEntry
+from ..longlive_core.take.cast import NO_CAST, Cast
 from ..longlive_core.take.settings import Settings
 from .film_spec import FilmSpec
 from .sources import Sources
@@ -19,17 +21,20 @@ from .sources import Sources
 
 @dataclass(frozen=True)
 class Shots:
-    """A script and its block plan."""
+    """A script and its block plan. cast: the files that it recalls. given: those that it does not name."""
 
     script: ShotScript
     plan: BlockPlan
+    cast: Cast = NO_CAST
+    given: tuple[CastEntry, ...] = ()
 
 
 @dataclass(frozen=True)
 class ShotConditioning:
     """A plan with the embedding `[L, text_dim]` of each distinct prompt; `negative` is what guidance avoids.
 
-    script: the script of the plan, if it was written as one. encode: encodes prompts that are added later.
+    script: the script of the plan, if it was written as one. encode: encodes prompts that are added later. cast, given:
+    those of `Shots`.
     """
 
     plan: BlockPlan
@@ -37,6 +42,8 @@ class ShotConditioning:
     negative: str
     encode: Callable[[str], Tensor]
     script: ShotScript | None = None
+    cast: Cast = NO_CAST
+    given: tuple[CastEntry, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Stream:
     the stream that this one continues. recorded: the node's settings that change a block's bits, None for a stream that
     samples nothing. script: the script of the whole film, if the user wrote one. live: the script of this node's shots,
     which may change while the film is sampled. notes: what the node says beside its progress. sources: the nodes that
-    lead to this one, None if it is not known.
+    lead to this one, None if it is not known. cast: the cast files that shots of the whole film recall.
     """
 
     film: Film
@@ -60,6 +67,7 @@ class Stream:
     live: LiveScript | None = None
     notes: tuple[str, ...] = ()
     sources: Sources | None = None
+    cast: Cast = NO_CAST
 
     @property
     def chain(self) -> list[Stream]:
@@ -100,6 +108,7 @@ MemoryType = io.Custom("LONGLIVE_MEMORY")
 StreamType = io.Custom("LONGLIVE_STREAM")
 StateType = io.Custom("LONGLIVE_STATE")
 TakeType = io.Custom("LONGLIVE_TAKE")
+CastType = io.Custom("LONGLIVE_CAST")
 
 # The value is the same. An input for a film takes both, so that a bypassed node passes on the film that it continues.
 FILM_TYPES = [StreamType, StateType]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from ..script.cast import ENDING, SUFFIX, cast_facts, name_of_path
-from ..script.recall import NAME
+from ..script.cast import ENDING, SUFFIX, name_of_path
 from ..take import Take
-from ..take.cast_file import Card, card_of
+from ..take.cast_file import Card, card_of, check_name, check_replaceable
 from ..units import format_bytes
 
 
@@ -37,13 +35,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _save(args: argparse.Namespace) -> Iterator[str]:
     """Raises ValueError and OSError."""
-    from ..render.cast_still import still_of
+    from ..render.cast_still import with_model
 
     path, name = _target(args)
     take = Take.load(args.take)
-    card = card_of(take, args.shot, args.block, name)
-    still, note = still_of(take, card)
-    card = replace(card, still=still)
+    card, note = with_model(take, card_of(take, args.shot, args.block, name))
     card.save(path)
     if note:
         yield note
@@ -57,7 +53,7 @@ def _show(args: argparse.Namespace) -> Iterator[str]:
     card = Card.load(args.file)
     yield f"{args.file}: {_summary(card, args.file)}"
     yield f"prompt: {card.prompt}"
-    yield ", ".join(f"{name} {value}" for name, value in card.made_by.items()) + f", digest {card.digest}"
+    yield ", ".join(f"{name} {value}" for name, value in card.made_by.items() if value) + f", digest {card.digest}"
     if args.still is not None:
         if card.still is None:
             raise ValueError(f"{args.file} has no picture: save it again where the film's model is, or leave --still")
@@ -73,13 +69,8 @@ def _target(args: argparse.Namespace) -> tuple[Path, str]:
     if path.suffix != ENDING:
         raise ValueError(f"{path} does not end with {ENDING}, by which a script knows cast files; name it NAME{SUFFIX}")
     name: str = args.name or name_of_path(path.name)
-    if NAME.fullmatch(name) is None:
-        raise ValueError(f"'{name}' is no name: it has letters, digits, _ and single -; give another with --name")
-    if path.exists():
-        try:
-            cast_facts(path)
-        except ValueError as error:
-            raise ValueError(f"{error}; it is not replaced, name another file with -o") from error
+    check_name(name)
+    check_replaceable(path)
     return path, name
 
 

@@ -12,6 +12,7 @@ from ..render.prepare_take import take_folder
 from ..render.settings import RenderSettings
 from ..render.variant_settings import numbered_films
 from ..script import ShotScript
+from ..script.cast import find_cast
 from ..script.prompt_folder import read_films, read_script
 from ..take import Take, follow, preview_changes
 from ..take.cast import Cast
@@ -107,7 +108,7 @@ def edited_film(args: argparse.Namespace, settings: RenderSettings) -> tuple[Ren
     Raises ValueError if the script is of another film and -o names no file for it, and as `follow`.
     """
     take, script = Take.load(args.resume), read_script(args.script)
-    cast = {"cast": Cast.read(script, args.script.parent).recorded} if script.cast else {}
+    cast = {"cast": Cast.read(script, lambda file: find_cast(file, args.script.parent)).recorded} if script.cast else {}
     changes = preview_changes(take, script, cast)
     if not changes.another_film:
         return settings, {"take": follow(take, script)}

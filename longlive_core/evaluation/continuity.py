@@ -63,8 +63,8 @@ def score_shot(facts: FilmFacts, plan: BlockPlan, references: References, shot: 
     """The scores of a shot (from 0)."""
     blocks = plan.blocks_of_shots[shot]
     own = [facts.blocks[block.index] for block in blocks]
-    subjects = [facts.blocks[index].subject for index in references.identity]
-    places = [facts.blocks[index].place for index in references.place]
+    subjects = [facts.blocks[index].subject for index in references.identity if index in facts.blocks]
+    places = [facts.blocks[index].place for index in references.place if index in facts.blocks]
     scores: dict[Measure, float | None] = {
         "identity": _likeness([block.subject for block in own], subjects, IDENTITY_SCALE, relit_distance),
         "place": _likeness([block.place for block in own], places, PLACE_SCALE),

@@ -67,11 +67,11 @@ def report_data(
 
 def _fault(measure: Measure, plan: BlockPlan, references: References, shot: int) -> str:
     """What a low score says, in a few words."""
+    shots, files = compared_with(measure, plan, references)
     if measure in ("identity", "place"):
-        blocks = references.identity if measure == "identity" else references.place
-        shots = numbered("shot", sorted({plan.blocks[index].shot + 1 for index in blocks}))
+        others = [numbered(noun, found) for noun, found in (("shot", shots), ("cast file", files)) if found]
         thing = "subject" if measure == "identity" else "place"
-        return f"{measure}: its {thing} has other colours than that of {shots}"
+        return f"{measure}: its {thing} has other colours than that of {' and '.join(others)}"
     if measure == "colour":
         return "colour: its colours change from its first block on"
     if measure == "seam":
@@ -79,6 +79,13 @@ def _fault(measure: Measure, plan: BlockPlan, references: References, shot: int)
     if plan.blocks_of_shots[shot][0].cut:
         return "cut: none is found at its start, or another one within it"
     return "cut: one is found that the script does not have"
+
+
+def compared_with(measure: Measure, plan: BlockPlan, references: References) -> tuple[list[int], list[int]]:
+    """The shots and the cast files, from 1, that a shot was compared with by a measure."""
+    blocks = {"identity": references.identity, "place": references.place}.get(measure, ())
+    shots = sorted({plan.blocks[index].shot + 1 for index in blocks if index >= 0})
+    return shots, sorted(-index for index in blocks if index < 0)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from statistics import median
 from typing import Final
@@ -23,13 +23,18 @@ CUT_STEP, CUT_RATIO, CUT_REACH = 8.0, 3.0, 8
 class FilmFacts:
     """Facts of a film or of a part of it.
 
-    blocks: by index. steps: mean absolute difference in levels of 255 of a frame, by its index, from the one before.
-    found: cuts that were found, as the indices of the first frames after them.
+    blocks: by index; a shot is not compared with one that is missing. steps: mean absolute difference in levels of 255
+    of a frame, by its index, from the one before. found: cuts that were found, as the indices of the first frames after
+    them.
     """
 
     blocks: Mapping[int, BlockColours]
     steps: Mapping[int, float]
     found: frozenset[int]
+
+    def with_stills(self, stills: Mapping[int, Frame]) -> FilmFacts:
+        """The facts with pictures `[H, W, 3]` of cast files, by the numbers of their blocks: -1, -2, …"""
+        return replace(self, blocks={**self.blocks, **{n: block_colours([still]) for n, still in stills.items()}})
 
     def with_part(self, part: FilmFacts) -> FilmFacts:
         """The facts of the film with a part of it replaced."""

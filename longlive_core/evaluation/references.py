@@ -11,7 +11,7 @@ from ..script.shot_text import REFERENCE
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Indices of the blocks whose subject or place a shot should show again."""
+    """Indices of the blocks whose subject or place a shot should show again; -1 is the film's first cast file."""
 
     identity: tuple[int, ...]
     place: tuple[int, ...]
@@ -55,8 +55,9 @@ def references_of(
 
 
 def _kept_names(script: ShotScript, plan: BlockPlan) -> dict[int, frozenset[str]]:
-    """The names under which each block is kept."""
+    """The names under which each block is kept, or that a cast file has for its block."""
     names: dict[int, frozenset[str]] = {block.index: frozenset() for block in plan.blocks}
+    names |= {-number: frozenset({file.name.casefold()}) for number, file in enumerate(script.cast, 1)}
     for shot, blocks in zip(script.shots, plan.blocks_of_shots, strict=True):
         for kept in shot.keeps:
             index = blocks[kept.block - 1].index

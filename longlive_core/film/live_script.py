@@ -29,13 +29,17 @@ class LiveScript:
     """
 
     def __init__(
-        self, script: ShotScript, plan: BlockPlan, check: Callable[[BlockPlan], None] = lambda _: None
+        self,
+        script: ShotScript,
+        plan: BlockPlan,
+        check: Callable[[BlockPlan], None] = lambda _: None,
+        parse: Callable[[str], ShotScript] = ShotScript.parse,
     ) -> None:
         """plan: the film's plan; for a film that continues another one it includes the earlier film's blocks.
 
-        check: raises ValueError for a plan that the film's memory cannot hold.
+        check: raises ValueError for a plan that the film's memory cannot hold. parse: reads a changed script.
         """
-        self._lock = Lock()
+        self._lock, self._parse = Lock(), parse
         self.script, self._plan, self._check = script, plan, check
         self._before = plan.shots - len(script.shots)
         self.text: str | None = None
@@ -56,10 +60,12 @@ class LiveScript:
         """Replaces the script and returns the new version.
 
         version: the version that was edited. Raises ScriptError if the text is not a script, TooLateError if it changes
-        a shot that has begun or if `version` is not the newest, ValueError if it changes a length or recalls more than
-        fits.
+        a shot that has begun or if `version` is not the newest, ValueError if it changes a length or the cast files, or
+        recalls more than fits.
         """
-        script = ShotScript.parse(text)
+        script = self._parse(text)
+        if script.cast != self.script.cast:
+            raise ValueError("the cast files of a film cannot change while it is made; put the cast: lines back")
         with self._lock:
             if version is not None and version != self.version:
                 raise TooLateError(f"the script is at version {self.version}, not {version}: read it again")

@@ -17,6 +17,7 @@ from ..mini.text_encoder import split_words
 from ..parallel import Leader
 from ..sampling import NoiseSource, block_noise
 from ..script import ShotScript
+from ..script.cast import find_cast
 from ..script.prompt_folder import read_script
 from ..script.reading import COMMENT
 from ..script.storyboard import storyboard_plan
@@ -160,7 +161,7 @@ class Job:
         """Does the part of the constructor that needs the take to be locked."""
         settings = self.settings
         folder = Path() if settings.script is None else settings.script.parent
-        self._cast = Cast.read(script, folder) if take is None else Cast.of_take(take)
+        self._cast = Cast.read(script, lambda file: find_cast(file, folder)) if take is None else Cast.of_take(take)
         loaded = self.loaded = self._load(mini)
         self.mini, self._size = loaded.mini, loaded.sampler.size
         self.notes = (*self._remarks, *self.plan.notes, *loaded.notes, *_unknown_word_notes(script, self.mini))

@@ -17,7 +17,7 @@ from ..take.settings import Settings, recorded_only
 from ..types import BLOCK_FRAMES, LatentShape
 from ..vram.device_memory import device_memory
 from ..vram.films_at_once import FilmsAtOnce, FilmSize, films_at_once
-from .load_model import change_linears, load_model, model_notes, read_loras, weights_fingerprint
+from .load_model import change_linears, load_model, model_notes, read_loras, transformer_of, weights_fingerprint
 from .settings import RenderSettings, latent_size
 
 
@@ -25,7 +25,7 @@ from .settings import RenderSettings, latent_size
 class LoadedFilm:
     """What samples a film. recorded: the settings for its take. notes: on the model, for the user.
 
-    led: the model on all ranks, if there are several.
+    led: the model on all ranks, if there are several. transformer: what cast files compare beside `recorded`.
     """
 
     mini: Mini
@@ -34,6 +34,7 @@ class LoadedFilm:
     recorded: Settings
     notes: tuple[str, ...]
     led: LedModel | None = None
+    transformer: str = ""
 
     @property
     def start(self) -> partial[Generation]:
@@ -52,7 +53,7 @@ class LoadedFilm:
 
     def with_cast(self, cast: Cast) -> LoadedFilm:
         """What samples the film with the blocks of its cast files. Raises ValueError as `Cast.check`."""
-        cast.check(self.recorded)
+        cast.check(self.recorded, self.transformer)
         recorded = recorded_only({**self.recorded, "cast": cast.recorded})
         return replace(self, sampler=replace(self.sampler, cast=cast.blocks), recorded=recorded)
 
@@ -81,6 +82,7 @@ def load_film(
         mini.to(leader.ranks.device)
     loras = read_loras(settings.model, settings.loras)
     weights = weights_fingerprint(mini, loras) if fingerprint else ""
+    transformer = transformer_of(mini, loras) if fingerprint else ""
     changes = change_linears(mini.model, settings.fp8, loras)
     attention = choose_attention(mini.model, default_attention(mini.model.device), settings.attention)
     graphs = graph_notes(mini.model, settings.memory) if settings.cuda_graphs else ()
@@ -101,7 +103,7 @@ def load_film(
     led = None
     if leader is not None:
         led = LedModel(leader, sampler.size, RankModel(mini.model, attention.function), load_rank, settings)
-    return LoadedFilm(mini, sampler, attention.function, settings.recorded(sampler, weights), notes, led)
+    return LoadedFilm(mini, sampler, attention.function, settings.recorded(sampler, weights), notes, led, transformer)
 
 
 def load_rank(ranks: Ranks, settings: RenderSettings) -> RankModel:

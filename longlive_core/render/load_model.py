@@ -13,6 +13,7 @@ from ..mini import MINI_DIT, Mini, load_mini
 from ..model import CausalWan
 from ..model.linears import quantize_linears
 from ..take.settings import fingerprint, tensor_bytes
+from ..take.transformer import transformer_fingerprint
 from ..weights import Lora, LoraFile, inspect_checkpoint, load_checkpoint, read_lora
 from ..weights.lora_file import check_not_merged
 from ..weights.metadata import causal_note, merged_loras
@@ -86,3 +87,8 @@ def weights_fingerprint(mini: Mini, loras: Sequence[tuple[Lora, float]]) -> str:
                 yield repr(strength).encode()
 
     return fingerprint(parts())
+
+
+def transformer_of(mini: Mini, loras: Sequence[tuple[Lora, float]]) -> str:
+    """The `transformer_fingerprint` of a model as loaded, "" with LoRAs."""
+    return "" if loras else transformer_fingerprint(dict(mini.model.named_parameters()), len(mini.model.state_dict()))

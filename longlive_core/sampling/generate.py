@@ -142,7 +142,7 @@ def check_cast_loaded(block: BlockSpec, cast: int) -> None:
     if unknown := [-other for other in block.recalled if other < -cast]:
         raise ValueError(
             f"shot {block.shot + 1} recalls cast file {unknown[0]}, but {cast or 'none'} of the film's cast files "
-            "is loaded; make the film on the command line with `longlive render`"
+            "is loaded; give the film its cast files"
         )
 
 

@@ -8,7 +8,7 @@ that it can be read without the files.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,18 +35,18 @@ class CastEntry:
         return f"{self.name}={self.path}"
 
 
-def take_cast(reader: Reader, name_of: Callable[[str], str]) -> tuple[CastEntry, ...]:
-    """Takes the lines `cast: …` of files out of the definitions; returns the files, in order.
+def take_cast(reader: Reader, name_of: Callable[[str], str], given: Iterable[CastEntry] = ()) -> tuple[CastEntry, ...]:
+    """Takes the lines `cast: …` of files out of the definitions; returns the files, in order, behind those given.
 
     name_of: the name of the block in the file with this path. A script may have a name {cast}. Raises ScriptError for
     a name that is none or that two files have, and at the line of a file for which `name_of` raises ValueError.
     """
+    files = {file.name.casefold(): file for file in given}
     texts = [entry.source_text.text for entry in (*reader.definitions, *reader.shots)]
     if CAST in referenced_names(texts):
-        return ()
+        return tuple(files.values())
     found = [entry for entry in reader.definitions if entry.name.casefold() == CAST and _paths(entry)]
     reader.definitions[:] = [entry for entry in reader.definitions if all(entry is not other for other in found)]
-    files: dict[str, CastEntry] = {}
     for entry in found:
         for file in _files(entry, name_of):
             if (other := files.get(file.name.casefold())) is not None:
@@ -64,17 +64,17 @@ def _paths(entry: Entry) -> list[str]:
 
 def _files(entry: Entry, name_of: Callable[[str], str]) -> Iterator[CastEntry]:
     for part in _paths(entry):
-        if named := NAMED.fullmatch(part):
-            yield CastEntry(named["name"], named["path"])
-            continue
+        named = NAMED.fullmatch(part)
+        path = part if named is None else named["path"]
         try:
-            name = name_of(part)
+            in_file = name_of(path)
         except ValueError as error:
             raise entry.source.error(str(error)) from error
+        name = in_file if named is None else named["name"]
         if NAME.fullmatch(name) is None:
-            remedy = f"write a name of letters, digits, _ and -, as in cast: kitchen={part}"
-            raise entry.source.error(f"'{shorten(name)}', the name of {part}, is no name", remedy)
-        yield CastEntry(name, part)
+            remedy = f"write a name of letters, digits, _ and -, as in cast: kitchen={path}"
+            raise entry.source.error(f"'{shorten(name)}', the name of {path}, is no name", remedy)
+        yield CastEntry(name, path)
 
 
 def name_of_path(path: str) -> str:
@@ -92,7 +92,10 @@ def find_cast(path: str, folder: Path) -> Path:
 def cast_facts(path: Path) -> dict[str, str]:
     """Reads what a cast file says of its block. Raises ValueError for a file that is missing or none."""
     if not path.is_file():
-        raise ValueError(f"the cast file {path} does not exist; check the path, or make it with `longlive cast save`")
+        raise ValueError(
+            f"the cast file {path} does not exist; check the path, or make it with `longlive cast save` or LongLive "
+            "Save Cast"
+        )
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}

@@ -42,7 +42,10 @@ class DraftShot:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A script while it is edited. `head` and `tail` are the comments at its ends, `selected` is a shot from 1."""
+    """A script while it is edited. `head` and `tail` are the comments at its ends, `selected` is a shot from 1.
+
+    `cast` is what the text names, `given` what the script has besides.
+    """
 
     style: str
     names: tuple[tuple[str, str], ...]
@@ -53,12 +56,13 @@ class Draft:
     tail: tuple[str, ...] = ()
     selected: int = 1
     notes: tuple[str, ...] = ()
+    given: tuple[CastEntry, ...] = ()
 
     @property
     def script(self) -> ShotScript:
         """The script as it is meant."""
         shots = tuple(item.shot for item in self.shots)
-        return ShotScript(shots, self.style, self.names, self.auto_recall, self.cast)
+        return ShotScript(shots, self.style, self.names, self.auto_recall, (*self.given, *self.cast))
 
     def text(self) -> str:
         """Returns canonical text with the comments."""
@@ -90,8 +94,11 @@ class Draft:
         yield from self.tail
 
 
-def draft_of(script: ShotScript, text: str, plan: BlockPlan) -> Draft:
-    """Returns the draft of a script that was read from `text`: what the reader left out becomes comments."""
+def draft_of(script: ShotScript, text: str, plan: BlockPlan, given: Sequence[CastEntry] = ()) -> Draft:
+    """Returns the draft of a script that was read from `text`: what the reader left out becomes comments.
+
+    given: the cast files that it has without naming them, which are its first ones.
+    """
     lines = [shot.source.line for shot in script.shots]
     above: list[list[str]] = [[] for _ in (*lines, None)]
     head: list[str] = []
@@ -107,7 +114,8 @@ def draft_of(script: ShotScript, text: str, plan: BlockPlan) -> Draft:
         for shot, blocks, comments in zip(script.shots, plan.blocks_of_shots, above[:-1], strict=True)
     )
     head_and_tail = tuple(head), tuple(above[-1])
-    return Draft(script.style, script.names, shots, script.auto_recall, script.cast, *head_and_tail)
+    named = script.cast[len(given) :]
+    return Draft(script.style, script.names, shots, script.auto_recall, named, *head_and_tail, given=tuple(given))
 
 
 def check_read_alike(read: ShotScript, meant: ShotScript) -> None:

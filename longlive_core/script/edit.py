@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from ..types import BLOCK_FRAMES, FPS
 from .block_plan import DEFAULT_SECONDS, Grid
+from .cast import CastEntry, name_of_path
 from .draft import Draft, DraftShot, check_read_alike, draft_of
 from .edits import (
     Delete,
@@ -42,15 +44,24 @@ class EditedScript:
     notes: tuple[str, ...] = ()
 
 
-def edit_script(text: str, edit: Edit, fps: float = FPS, default_seconds: float = DEFAULT_SECONDS) -> EditedScript:
+def edit_script(
+    text: str,
+    edit: Edit,
+    fps: float = FPS,
+    default_seconds: float = DEFAULT_SECONDS,
+    cast_name: Callable[[str], str] = name_of_path,
+    given: Sequence[CastEntry] = (),
+) -> EditedScript:
     """Returns a script after an edit. Parsing the result gives the script that was meant.
+
+    cast_name, given: see `ShotScript.parse`.
 
     Times of the film, as in `[4s-9s]`, become lengths if shots change places or lengths. Raises ScriptError if the
     script is wrong, or would be after the edit, and ValueError as `ShotScript.plan` does.
     """
-    script = ShotScript.parse(text)
+    script = ShotScript.parse(text, cast_name, given)
     plan = script.plan(fps, default_seconds=default_seconds)
-    draft = _Editor(draft_of(script, text, plan), Grid(Fraction(fps), BLOCK_FRAMES), default_seconds).apply(edit)
+    draft = _Editor(draft_of(script, text, plan, given), Grid(Fraction(fps), BLOCK_FRAMES), default_seconds).apply(edit)
     read = _read(draft)
     if any(item.typed is not None for item in draft.shots):
         shots = tuple(replace(item, shot=shot, typed=None) for item, shot in zip(draft.shots, read.shots, strict=True))
@@ -60,17 +71,17 @@ def edit_script(text: str, edit: Edit, fps: float = FPS, default_seconds: float 
     except ScriptError:
         draft = draft.without_headers_in_comments()
         check_read_alike(_read(draft), draft.script)
-    edited = ShotScript.parse(draft.text())
+    edited = ShotScript.parse(draft.text(), given=draft.given)
     edited.plan(fps, default_seconds=default_seconds)
     return EditedScript(draft.text(), edited, draft.selected, draft.notes)
 
 
 def _read(draft: Draft) -> ShotScript:
     """Reads the text of a draft. Raises ScriptError if it has another number of shots."""
-    read = ShotScript.parse(draft.text())
+    read = ShotScript.parse(draft.text(), given=draft.given)
     if len(read.shots) != len(draft.shots):
         draft = draft.without_headers_in_comments()
-        read = ShotScript.parse(draft.text())
+        read = ShotScript.parse(draft.text(), given=draft.given)
         if len(read.shots) != len(draft.shots):
             check_read_alike(read, draft.script)
     return read

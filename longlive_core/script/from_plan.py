@@ -9,6 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from .block_plan import CUT_PREFIX, BlockPlan
+from .cast import CastEntry
 from .duration import Length
 from .recall import Kept
 from .shots import Shot, ShotScript
@@ -17,15 +18,15 @@ from .source import ScriptError
 SPECIAL_CHARACTERS = re.compile(r"[\\|{}\[\]()@]")
 
 
-def script_of(plan: BlockPlan) -> ShotScript:
+def script_of(plan: BlockPlan, cast: tuple[CastEntry, ...] = ()) -> ShotScript:
     """Returns a script whose plan has the same blocks, at the frame rate and block length of `plan`.
 
-    Raises ValueError if no script has these blocks: cast files, several prompts or seeds in a shot, repeated white
-    space, a control character, or more than 1,000 shots.
+    cast: the cast files that its blocks recall. Raises ValueError if no script has these blocks: other cast files,
+    several prompts or seeds in a shot, repeated white space, a control character, or more than 1,000 shots.
     """
-    if any(index < 0 for block in plan.blocks for index in block.recalled):
+    if any(index < -len(cast) for block in plan.blocks for index in block.recalled):
         raise ValueError("the film recalls cast files, whose names its blocks do not tell")
-    script = ShotScript(tuple(_shots(plan)))
+    script = ShotScript(tuple(_shots(plan, cast)), cast=cast)
     try:
         read = ShotScript.parse(script.format())
         if read == script and read.plan(plan.fps, plan.block_frames).blocks == plan.blocks:
@@ -55,7 +56,7 @@ def escaped(prompt: str) -> str:
     return SPECIAL_CHARACTERS.sub(r"\\\g<0>", prompt)
 
 
-def _shots(plan: BlockPlan) -> Iterator[Shot]:
+def _shots(plan: BlockPlan, cast: tuple[CastEntry, ...]) -> Iterator[Shot]:
     kept = _kept(plan)
     for blocks in plan.blocks_of_shots:
         shot = blocks[0].shot
@@ -69,7 +70,7 @@ def _shots(plan: BlockPlan) -> Iterator[Shot]:
             seed=first.seed,
             continues=shot > 0 and not first.cut,
             keeps=tuple(kept[block.index] for block in blocks if block.index in kept),
-            recalls=tuple(kept[index].name for index in first.recalled),
+            recalls=tuple(kept[i].name if i >= 0 else cast[-1 - i].name for i in first.recalled),
         )
 
 

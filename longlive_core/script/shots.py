@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -70,16 +70,19 @@ class ShotScript:
     reading: ScriptReading = field(default=ScriptReading(), compare=False, repr=False)
 
     @classmethod
-    def parse(cls, text: str, cast_name: Callable[[str], str] = name_of_path) -> ShotScript:
+    def parse(
+        cls, text: str, cast_name: Callable[[str], str] = name_of_path, given: Sequence[CastEntry] = ()
+    ) -> ShotScript:
         """Parses a script. Raises ScriptError, with line, column and remedy, at the first error.
 
-        cast_name: the name in the cast file with a path; see `take_cast`.
+        cast_name: the name in the cast file with a path. given: cast files that it has without naming them. See
+        `take_cast`.
         """
         reader = Reader()
         reader.read(text)
         if not reader.shots:
             raise _no_shots(reader.definitions)
-        auto, cast = take_auto_recall(reader), take_cast(reader, cast_name)
+        auto, cast = take_auto_recall(reader), take_cast(reader, cast_name, given)
         definitions = read_names(reader)
         shots = tuple(read_shot(entry, definitions) for entry in reader.shots)
         resolve(shots, auto=auto, cast=cast)

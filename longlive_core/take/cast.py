@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..script import ShotScript
-from ..script.cast import SUFFIX, find_cast
+from ..script.cast import SUFFIX, CastEntry
 from ..types import Block, BlockSpec
 from .cast_file import Card
 from .settings import Setting, Settings
@@ -21,10 +21,12 @@ class Cast:
     cards: tuple[Card, ...] = ()
 
     @classmethod
-    def read(cls, script: ShotScript, folder: Path) -> Cast:
-        """Reads the cast files of a script in a folder. Raises ValueError for a file that is missing or damaged."""
-        cards = (replace(Card.load(find_cast(file.path, folder)), name=file.name) for file in script.cast)
-        return cls(tuple(cards))
+    def read(cls, script: ShotScript, find: Callable[[str], Path]) -> Cast:
+        """Reads the cast files of a script. Raises ValueError for a file that is missing or damaged.
+
+        find: where the file with a path of the script is.
+        """
+        return cls(tuple(replace(Card.load(find(file.path)), name=file.name) for file in script.cast))
 
     @classmethod
     def of_take(cls, take: Take) -> Cast:
@@ -48,10 +50,10 @@ class Cast:
         for index, card in enumerate(self.cards):
             card.save(_path(take, index))
 
-    def check(self, recorded: Settings) -> None:
-        """Raises ValueError if a film of these settings cannot recall one of the cards."""
+    def check(self, recorded: Settings, transformer: str) -> None:
+        """Raises ValueError if a film of these settings and this transformer cannot recall one of the cards."""
         for card in self.cards:
-            card.check_film(recorded)
+            card.check_film(recorded, transformer)
 
     @property
     def recorded(self) -> Setting:
@@ -59,9 +61,22 @@ class Cast:
         return ",".join(f"{card.name}:{card.digest}" for card in self.cards)
 
     @property
+    def files(self) -> tuple[CastEntry, ...]:
+        """The cards as a script names them; the paths are only names."""
+        return tuple(CastEntry(card.name, f"{card.name}{SUFFIX}") for card in self.cards)
+
+    @property
     def blocks(self) -> Sequence[Block]:
         """The blocks as the sampler takes them, numbered -1, -2, …"""
-        return tuple(Block(_spec(card, -number), card.latents) for number, card in enumerate(self.cards, 1))
+        return tuple(Block(spec, card.latents) for spec, card in zip(self.specs, self.cards, strict=True))
+
+    @property
+    def specs(self) -> tuple[BlockSpec, ...]:
+        """The specs of `blocks`, whose prompts their clean passes need."""
+        return tuple(_spec(card, -number) for number, card in enumerate(self.cards, 1))
+
+
+NO_CAST = Cast()
 
 
 def _spec(card: Card, index: int) -> BlockSpec:

@@ -10,9 +10,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..script import BlockPlan
 from ..script.cast import FORMAT, cast_facts
+from ..script.recall import NAME
+from ..types import BlockSpec
+from ..units import plural
 from .block_file import BadBlockError, latents_digest, load_block, write_atomically
-from .settings import Settings, fingerprint
+from .settings import COMFYUI, Setting, Settings, fingerprint
 from .take import Take
 
 # What must be the same in the film that recalls the block, and what to do if it is not.
@@ -21,7 +25,7 @@ MUST_EQUAL = {
     "size": ("another size", "render with --size {was}, or save a block of a film of size {now}"),
     "block_frames": ("another block length", "save a block of a film with blocks of {now} latent frames"),
 }
-LATENTS, STILL = "latents", "still"
+LATENTS, STILL, TRANSFORMER = "latents", "still", "transformer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,8 @@ class Card:
     """The block of a cast file.
 
     latents: `[1, C, F, H, W]` float32 on the CPU, normalised. prompt: with which its clean pass runs. origin: the film,
-    shot and block that it was saved from. made_by: the settings of `MUST_EQUAL`. still: a picture `[H, W, 3]` uint8.
+    shot and block that it was saved from. made_by: the settings of `MUST_EQUAL`, and `transformer_fingerprint`, "" with
+    LoRAs. still: a picture `[H, W, 3]` uint8.
     """
 
     name: str
@@ -74,15 +79,53 @@ class Card:
             raise ValueError(f"{path} is damaged ({error}); save it again with `longlive cast save`") from error
         return card
 
-    def check_film(self, recorded: Settings) -> None:
-        """Raises ValueError, with the remedy, if a film of these settings cannot recall the block."""
+    def check_film(self, recorded: Settings, transformer: str) -> None:
+        """Raises ValueError, with the remedy, if a film of these settings cannot recall the block.
+
+        transformer: the fingerprint of its model without LoRAs, "" for one with LoRAs or quantised weights. Weights of
+        the command line are compared with those of ComfyUI by it, because their own fingerprints differ.
+        """
         for setting, (what, remedy) in MUST_EQUAL.items():
             was, now = self.made_by.get(setting), recorded.get(setting)
-            if was != now:
+            if setting == "weights" and _of_comfyui(was) != _of_comfyui(now):
+                was, now = self.made_by.get(TRANSFORMER) or "not known", transformer or "not known"
+                if "not known" in (was, now):
+                    what += ", or the same one that cannot be compared between the command line and ComfyUI"
+                    remedy = "use it where it was made, or save a block of a film of this model here"
+            if was != now or now == "not known":
                 raise ValueError(
                     f"the cast '{self.name}' ({self.origin}) is of {what}: {setting} was {was}, now {now}; "
                     + remedy.format(was=was, now=now)
                 )
+
+
+def _of_comfyui(weights: Setting) -> bool:
+    return str(weights).startswith(COMFYUI)
+
+
+def check_block(plan: BlockPlan, shot: int, block: int) -> BlockSpec:
+    """The block of a shot, both by number from 1. Raises ValueError if the film has no such block."""
+    if not 1 <= shot <= plan.shots:
+        raise ValueError(f"shot {shot}: the film has {plural(plan.shots, 'shot')}, numbered from 1")
+    specs = plan.blocks_of_shots[shot - 1]
+    if not 1 <= block <= len(specs):
+        raise ValueError(f"block {block}: shot {shot} has {len(specs)}, numbered from 1")
+    return specs[block - 1]
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for a name by which no shot can recall a block."""
+    if NAME.fullmatch(name) is None:
+        raise ValueError(f"'{name}' is no name: it has letters, digits, _ and single -; give another one")
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises ValueError if a file of this name exists that is no cast file."""
+    if path.exists():
+        try:
+            cast_facts(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; it is not replaced, name another file") from error
 
 
 def card_of(take: Take, shot: int, block: int, name: str) -> Card:
@@ -90,10 +133,7 @@ def card_of(take: Take, shot: int, block: int, name: str) -> Card:
 
     Raises ValueError if the film has no such block or it is not stored.
     """
-    specs = take.plan.blocks_of_shots[take.shot_index(shot)]
-    if not 1 <= block <= len(specs):
-        raise ValueError(f"block {block}: shot {shot} has {len(specs)}, numbered from 1")
-    spec = specs[block - 1]
+    spec = check_block(take.plan, take.shot_index(shot) + 1, block)
     try:
         latents = load_block(take.path(spec), spec, take.settings)[0].latents
     except (FileNotFoundError, BadBlockError) as error:

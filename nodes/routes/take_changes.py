@@ -18,7 +18,9 @@ from ...longlive_core.take.retake import Mode, retake
 from ...longlive_core.take.settings import Setting, with_unrecorded
 from ...longlive_core.take.sources import load_sources
 from ...longlive_core.take.storyboard import accept
+from ..cast_files import read_script, recorded_cast
 from ..take_json import changes_json
+from .script import wired_cast
 
 Change = Callable[[Take, Mapping[str, Any]], dict[str, Any]]
 """Changes a take that is locked, on disk, and returns the answer. Raises ValueError and OSError."""
@@ -63,7 +65,7 @@ def _film(take: Take, body: Mapping[str, Any]) -> tuple[ShotScript, dict[str, Se
     for name, value in settings.items():
         if name not in known or not _is_setting(value):
             raise ValueError(f"settings has {name[:40]!r}, which is no setting of this take or has no valid value")
-    script = ShotScript.parse(text)
+    script = read_script(text, wired_cast(body))
     fps = settings.get("fps", take.settings["fps"])
     if not _is_number(fps):
         raise ValueError("fps must be a number")
@@ -73,7 +75,7 @@ def _film(take: Take, body: Mapping[str, Any]) -> tuple[ShotScript, dict[str, Se
     others: dict[str, Setting] = {}
     if sources is not None and made_from is not None and sources != made_from:
         others["weights"] = None  # not known, but other than those of the take
-    return script, {**settings, **others}
+    return script, {"cast": recorded_cast(script), **settings, **others}
 
 
 def _choose(take: Take, body: Mapping[str, Any]) -> dict[str, Any]:

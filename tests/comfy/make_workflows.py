@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import conftest  # noqa: F401  (makes `longlive` importable)
+import numpy as np
+import torch
+from longlive.longlive_core.take.cast_file import Card
 from longlive.longlive_core.take.take import FILE
 from longlive.longlive_core.video import read_video
 from PIL import Image
@@ -28,11 +31,11 @@ from .run import Json
 from .templates import MODEL_FILES, TEMPLATES, Template, blueprint_nodes
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 WORKFLOWS, SUBGRAPHS, PICTURES = ROOT / "workflows", ROOT / "subgraphs", ROOT / "web" / "docs" / "images"
 WIDTH = 512
+DEMO = (280, 12, 536, 268)  # the second picture of the demo film
 BLUEPRINT = "LongLive multi-shot"
 EMPTY = {"version": 0.4, "last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": []}
 
@@ -169,6 +172,10 @@ def stand_in(base: Path, folder: Path) -> None:
     (base / "input" / "my_clips").mkdir(parents=True)
     (base / "input" / "my_clips" / "clip.mp4").touch()
     shutil.copy(folder / "input" / "example.png", base / "input")
+    demo = Image.open(ROOT / "longlive_core" / "assets" / "demo.png").convert("RGB").crop(DEMO)
+    prompt, origin = "it bobs in the middle against a plain wine wall", "demo.mp4, shot 2, block 1"
+    card = Card("hero", torch.zeros(1), prompt, origin, {}, torch.from_numpy(np.array(demo)))
+    card.save(base / "input" / "cast" / "hero.cast.safetensors")
 
 
 def make_template(template: Template, front: Front, host: Host) -> None:

@@ -60,6 +60,8 @@ NODES = {
     "LongLiveStoryboard",
     "LongLiveTrainLora",
     "LongLiveMultiGPU",
+    "LongLiveCast",
+    "LongLiveSaveCast",
 }
 LINE = re.compile(r"shot (\d+)/2 · block (\d+)/6 · \d+ fps · \d+:\d\d left")
 SEED = 21

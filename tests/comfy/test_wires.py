@@ -39,6 +39,7 @@ PRIMITIVES = {
     "BOOLEAN": "PrimitiveBoolean",
 }
 TAKE = "takes/wires_00001.take"
+CAST = "wires.cast.safetensors"
 names = count(1)
 
 
@@ -53,6 +54,9 @@ def host(start: Start) -> Iterator[Host]:
         folder.mkdir()
         (own.base / "input" / save_clip(own, 30)).rename(folder / "clip.mp4")
         (folder / "clip.txt").write_text("a big red ring", "utf-8")
+        cast = {"20": node("LongLiveSaveCast", stream=[SAMPLER, 0], vae=[MINI, 2], shot=1, block=1, name="wires")}
+        run = own.run({**film(SHORT, **SMALL), **cast})
+        assert run.ok, run.error
         run = own.run({**film(SHORT, **SMALL), "20": take_of([SAMPLER, 0]), **kept_latent(["20", 0])})
         assert run.ok, run.error
         yield own
@@ -66,10 +70,16 @@ def loaded() -> Json:
     return node("LongLiveLoadTake", take=TAKE, model=[MINI, 0], clip=[MINI, 1])
 
 
+def with_cast(prompt: Prompt) -> Prompt:
+    shots = prompt[SHOTS]
+    return {**prompt, SHOTS: {**shots, "inputs": {**shots["inputs"], "cast": ["40", 0]}}}
+
+
 def graphs() -> dict[str, tuple[str, Prompt]]:
     """For each node that has widgets its id in a graph, and the graph, which runs it with its usual values."""
     whole = {**film(SHORT, **SMALL, storyboard="off", seam="auto")}
     whole[FILM]["inputs"]["decode"] = "async"
+    whole[MEMORY]["inputs"]["recall_position"] = "original"
     links = {"model": [MINI, 0], "clip": [MINI, 1]}
     shot = node(
         "LongLiveShot",
@@ -175,6 +185,14 @@ def graphs() -> dict[str, tuple[str, Prompt]]:
                 **ends,
             },
         ),
+        "LongLiveCast": ("40", {**with_cast(whole), "40": node("LongLiveCast", cast_name=CAST, name="ring")}),
+        "LongLiveSaveCast": (
+            "40",
+            {
+                **whole,
+                "40": node("LongLiveSaveCast", stream=[SAMPLER, 0], vae=[MINI, 2], shot=1, block=1, name="ring"),
+            },
+        ),
         "LongLiveShotVersions": (
             "40",
             {
@@ -242,6 +260,7 @@ def test_every_widget_can_be_wired(host: Host, kind: str) -> None:
         ("LongLiveSinkMemory", "window", 20, ["window", "20", "8"]),
         ("LongLiveSinkMemory", "global_sink", 64, ["64", "32"]),
         ("LongLiveSinkMemory", "kv_format", "int8", ["kv_format", "int8", "nvfp4"]),
+        ("LongLiveSinkMemory", "recall_position", "behind", ["recall_position", "behind", "before_shot"]),
         ("LongLiveShotScript", "fps", 0.0, ["fps", "0", "1", "120"]),
         ("LongLiveShotScript", "default_seconds", -4.0, ["default_seconds", "-4", "0.1"]),
         ("LongLiveShotScript", "script", "Shot 1 (4 bananas): x", ["line 1", "bananas"]),
@@ -254,6 +273,10 @@ def test_every_widget_can_be_wired(host: Host, kind: str) -> None:
         ("LongLiveRetake", "shot", 0, ["shot", "0", "1"]),
         ("LongLiveShotVersions", "versions", 17, ["versions", "17", "16"]),
         ("LongLiveLoadTake", "take", "takes/none.take", ["takes/none.take"]),
+        ("LongLiveCast", "cast_name", "../x.safetensors", ["../x.safetensors", "put it into"]),
+        ("LongLiveCast", "name", "a b", ["a b", "is no name"]),
+        ("LongLiveSaveCast", "name", "1", ["1", "is no name"]),
+        ("LongLiveSaveCast", "block", 2, ["block 2", "has 1"]),
         ("LongLiveTrainLora", "rank", 0, ["rank", "0", "1", "512"]),
         ("LongLiveTrainLora", "data", "../x", ["../x", "input folder"]),
         ("LongLiveTrainLora", "output_name", "a/b", ["output_name", "a/b", "without folders"]),

@@ -40,7 +40,15 @@ WIDGETS = {
     "LongLiveDMDLora": ["lora_name", "strength", "mode"],
     "LongLiveShotScript": ["script", "default_seconds", "fps"],
     "LongLiveEncodeShots": ["negative"],
-    "LongLiveSinkMemory": ["window", "global_sink", "shot_sink", "rope_offset", "kv_format", "clean_recache"],
+    "LongLiveSinkMemory": [
+        "window",
+        "global_sink",
+        "shot_sink",
+        "rope_offset",
+        "kv_format",
+        "clean_recache",
+        "recall_position",
+    ],
     "LongLiveStreamingSampler": [
         "width",
         "height",
@@ -89,6 +97,8 @@ WIDGETS = {
     "LongLiveRetake": ["shot", "seed", "control_after_generate", "prompt", "mode"],
     "LongLiveShotVersions": ["shot", "versions"],
     "LongLiveMultiGPU": ["gpus"],
+    "LongLiveCast": ["cast_name", "name"],
+    "LongLiveSaveCast": ["shot", "block", "name"],
 }
 # What Nodes 2.0 draws: of every node its left, top, right and bottom on the page.
 BOXES = """() => [...document.querySelectorAll("[data-node-id]")].map((node) => {

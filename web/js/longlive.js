@@ -1,4 +1,5 @@
 // Registers the pack with the front-end, which loads this file. The nodes work without any of these scripts.
+import { cast } from "./cast/mount.mjs";
 import { errors } from "./errors.mjs";
 import { api, app, loadWords } from "./host.mjs";
 import { live } from "./live.mjs";
@@ -26,5 +27,5 @@ const pack = {
   },
 };
 
-for (const extension of [pack, sizes, prefixes, errors, live, strip, player, takeSettings, takes])
+for (const extension of [pack, sizes, prefixes, errors, live, strip, player, cast, takeSettings, takes])
   app.registerExtension(extension);

@@ -157,3 +157,18 @@ def test_a_cut_that_either_way_finds_counts(clean: Frames, monkeypatch: pytest.M
     monkeypatch.setattr(facts_module, "cut_finder", lambda: lambda _: [7])
     assert film_facts(clean, PLAN.blocks, detector=True).found == {7, SECOND, THIRD}
     assert isinstance(REFERENCES[0], References)
+
+
+def test_a_shot_is_compared_with_the_picture_of_a_cast_file(clean: Frames) -> None:
+    """One that recalls it; without a picture it is compared with nothing. A low score names the file."""
+    shots = "Shot 1 (2 blocks): a\nShot 2 (2 blocks): b\nShot 3 (2 blocks) @recall=a: c\n"
+    script = ShotScript.parse(f"cast: a.safetensors\n{shots}")
+    references = references_of(script, script.plan(24, 8))
+    assert references[2] == References((-1,), (-1,))
+    facts = film_facts(clean, PLAN.blocks, detector=False)
+    assert score_film(facts, PLAN, references)[2].scores["identity"] is None
+    other = 255 - clean[THIRD]
+    for still, fits in ((clean[THIRD + 8], True), (other, False)):
+        scores = score_film(facts.with_stills({-1: still}), PLAN, references)
+        assert ((scores[2].scores["identity"] or 0) >= LIMIT) == fits
+        assert any("that of cast file 1" in line for line in report_lines(scores, PLAN, references, LIMIT)) != fits

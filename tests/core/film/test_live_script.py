@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from longlive.longlive_core.film.live_script import LiveScript, TooLateError
 from longlive.longlive_core.film.sampler_settings import OnStep, ShouldStop
 from longlive.longlive_core.sampling.generation import Generation, KnownLatents
 from longlive.longlive_core.script import BlockPlan, ScriptError, ShotScript
+from longlive.longlive_core.script.cast import CastEntry
 from longlive.longlive_core.take import Take
 from longlive.longlive_core.take.live_versions import with_live_script
 
@@ -184,3 +186,17 @@ def test_earlier_versions_keep_their_names(tmp_path: Path, edit: Callable[[str],
     loaded = Take.load(take.folder)
     assert loaded.plan.blocks == plan.blocks and [name for name, _ in loaded.script.names] == names
     assert [block.prompt for block in loaded.as_begun.plan.blocks] == before
+
+
+def test_the_cast_files_of_a_film_stay() -> None:
+    """What shots recall by number would otherwise be another file; the film's own way of reading knows given ones."""
+    given, text = (
+        (CastEntry("hall", "x"),),
+        "cast: room.cast.safetensors\nShot 1 (1 block): a\nShot 2 (1 block) @recall=hall: b",
+    )
+    script = ShotScript.parse(text, given=given)
+    film = LiveScript(script, script.plan(), parse=partial(ShotScript.parse, given=given))
+    with pytest.raises(ValueError, match="cast files of a film cannot change while it is made"):
+        film.change(text.replace("room", "other"))
+    assert film.change(text.replace("@recall=hall: b", "@recall=room: c")) == 1
+    assert film.begin(1).blocks[1].recalled == (-2,)

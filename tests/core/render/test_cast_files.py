@@ -10,7 +10,7 @@ import torch
 from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.memory import MemoryConfig
 from longlive.longlive_core.mini import Mini
-from longlive.longlive_core.render.cast_still import still_of
+from longlive.longlive_core.render.cast_still import with_model
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
 from longlive.longlive_core.take.cast import Cast
@@ -52,9 +52,9 @@ def other(card: Card, tmp_path: Path) -> RenderSettings:
 def test_a_file_gives_back_what_was_saved(take: Take, mini: Mini, tmp_path: Path) -> None:
     """Latents to the bit, the prompt of the block, where it is from, and a picture; the digest is of what counts."""
     card = card_of(take, 2, 1, "kitchen")
-    still, note = still_of(take, card, mini)
+    card, note = with_model(take, card, mini)
+    still = card.still
     assert still is not None and still.shape == (32, 32, 3) and still.dtype == torch.uint8 and not note
-    card = replace(card, still=still)
     card.save(tmp_path / "k.safetensors")
     loaded = Card.load(tmp_path / "k.safetensors")
     assert torch.equal(loaded.latents, latents(take)[2]) and loaded.still is not None
@@ -135,6 +135,25 @@ def test_a_block_that_does_not_fit_is_refused_before_any_work(
     assert not other.output.exists() and not (other.output.with_suffix(".take") / "take.json").exists()
 
 
+@pytest.mark.parametrize(("made_in", "recalled_in"), [("", "ComfyUI-"), ("ComfyUI-", "")])
+def test_the_command_line_and_comfyui_compare_the_transformer(
+    take: Take, card: Card, mini: Mini, made_in: str, recalled_in: str
+) -> None:
+    """Their fingerprints of the weights differ, that of the transformer is shared; nothing is let through unknown."""
+    card = with_model(take, card, mini)[0]
+    transformer, settings = str(card.made_by["transformer"]), {**card.made_by, "weights": f"{recalled_in}y"}
+    card = replace(card, made_by={**card.made_by, "weights": f"{made_in}x"})
+    card.check_film(settings, transformer)
+    with pytest.raises(ValueError, match=rf"another model or LoRA: weights was {transformer}, now other"):
+        card.check_film(settings, "other")
+    for unknown in (replace(card, made_by={**card.made_by, "transformer": ""}), card):
+        known = transformer if unknown is not card else ""
+        with pytest.raises(ValueError, match=r"cannot be compared between the command line and ComfyUI: .*not known"):
+            unknown.check_film(settings, known)
+    with pytest.raises(ValueError, match=r"another model or LoRA: weights was .*x, now .*y"):
+        card.check_film({**settings, "weights": f"{made_in}y"}, transformer)
+
+
 def test_films_without_a_cast_record_nothing_of_it(take: Take) -> None:
     """Their takes are those of earlier versions."""
     assert "cast" not in take.settings and not (take.folder / "cast").exists()
@@ -159,7 +178,7 @@ def test_the_command_saves_and_shows(
         ([], "the block has no name: give --name NAME"),
         (["-o", "kitchen.txt"], "does not end with .safetensors"),
         (["-o", "1.safetensors"], "'1' is no name"),
-        (["-o", "model.safetensors"], "it is not replaced, name another file with -o"),
+        (["-o", "model.safetensors"], "it is not replaced, name another file"),
     ):
         assert main([*save, *wrong]) == 2 and why in capsys.readouterr().err
     assert Path("model.safetensors").read_text() == "weights"
@@ -168,7 +187,8 @@ def test_the_command_saves_and_shows(
 def test_a_take_without_its_block_or_its_model_says_so(take: Take, card: Card) -> None:
     """A block that is not stored is refused; a film of ComfyUI has no picture, and a note says why."""
     comfy = replace(take, settings={**take.settings, "model": "ComfyUI"})
-    assert still_of(comfy, card) == (None, "no picture: the film was made in ComfyUI, whose VAE the take does not name")
+    note = "no picture: the film was made in ComfyUI, whose VAE the take does not name"
+    assert with_model(comfy, card) == (card, note)
     take.path(take.plan.blocks[1]).unlink()
     with pytest.raises(ValueError, match="is missing; make it with `longlive render --resume"):
         card_of(take, 1, 2, "kitchen")

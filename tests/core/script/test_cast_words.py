@@ -10,6 +10,7 @@ from longlive.longlive_core.script.append import append_shots
 from longlive.longlive_core.script.cast import CastEntry
 from longlive.longlive_core.script.edit import edit_script
 from longlive.longlive_core.script.edits import Move, SetText
+from longlive.longlive_core.script.from_plan import script_of
 from longlive.longlive_core.script.storyboard import storyboard_plan
 
 SHOTS = "Shot 1 (1 block) @recall=hall: snow @keep=hero\nShot 2 (2 blocks) @recall=Kitchen,hero: rain\nShot 3: fog\n"
@@ -93,3 +94,21 @@ def test_a_storyboard_and_a_longer_film_recall_the_same_files() -> None:
         append_shots(script, "cast: c.safetensors\nhail\n")
     plan = script.plan()
     assert plan.then(plan).blocks[7].recalled == (-1, 6)
+
+
+def test_a_script_can_have_files_that_it_does_not_name() -> None:
+    """They come first, an edit does not write them into the text, and a script of the plan names all."""
+    given = (CastEntry("hall", "given.safetensors"),)
+    text = "cast: kitchen.cast.safetensors\n" + SHOTS
+    script = ShotScript.parse(text, given=given)
+    assert [file.name for file in script.cast] == ["hall", "kitchen"]
+    assert [block.recalled for block in script.plan().blocks][:2] == [(-1,), (-2, 0)]
+    for edit in (Move(3, 1), SetText(1, "wind")):
+        edited = edit_script(text, edit, given=given)
+        assert edited.script.cast == script.cast and "given" not in edited.text and "hall=" not in edited.text
+    with pytest.raises(ScriptError, match=r"'hall' is the name of given.safetensors and of b"):
+        ShotScript.parse("cast: hall=b.safetensors\n" + SHOTS, given=given)
+    plan = script.plan()
+    assert script_of(plan, script.cast).plan().blocks == plan.blocks
+    with pytest.raises(ValueError, match="recalls cast files, whose names its blocks do not tell"):
+        script_of(plan, script.cast[:1])

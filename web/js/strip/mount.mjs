@@ -1,4 +1,5 @@
 // Puts a strip of shots under the text of every LongLive ShotScript.
+import { castOf } from "../cast/wired.mjs";
 import { api, app, executionIds, fixedWidget, loadStyle, request, word, workflowId, writeWidget } from "../host.mjs";
 import { FilmFollower } from "./follow.mjs";
 import { Strip } from "./strip.mjs";
@@ -19,6 +20,7 @@ function scriptOf(node) {
       script: String(widgetOf(node, "script")?.value ?? ""),
       fps: Number(widgetOf(node, "fps")?.value ?? 24),
       default_seconds: Number(widgetOf(node, "default_seconds")?.value ?? 4),
+      cast: castOf(node),
     }),
     write: (text) => writeWidget(node, "script", text),
     wired: () => isWired(node, "script"),

@@ -32,7 +32,7 @@
  * @property {Note[]} warnings
  * @property {string[]} plan_notes
  *
- * @typedef {{script: string, fps: number, default_seconds: number}} Question
+ * @typedef {{script: string, fps: number, default_seconds: number, cast: [string, string][]}} Question
  * @typedef {{outline?: Outline, error?: Mistake, script?: string, selected?: number, notes?: string[]}} Answer
  */
 
@@ -79,7 +79,8 @@ export class Reader {
 
 /** @param {Question | undefined} a @param {Question | undefined} b */
 function isSame(a, b) {
-  return a?.script === b?.script && a?.fps === b?.fps && a?.default_seconds === b?.default_seconds;
+  const numbers = a?.fps === b?.fps && a?.default_seconds === b?.default_seconds;
+  return numbers && a?.script === b?.script && JSON.stringify(a?.cast) === JSON.stringify(b?.cast);
 }
 
 /** Lines of a text as the reader counts them. @param {string} text */
