@@ -12,8 +12,7 @@ from .run_job import set_threads
 
 if TYPE_CHECKING:
     from ..evaluation.continuity import ShotScore
-    from ..evaluation.film_facts import FilmFacts
-    from ..evaluation.references import References
+    from ..render.rank_versions import FilmScores
     from ..render.remake import Remade
     from ..take import Take
 
@@ -48,15 +47,15 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name} {value:g}: scores are from 0 to 1")
     check_tries(args.tries, args.most)
-    facts, references, scores = _check(Take.load(args.take), args)
+    film, scores = _check(Take.load(args.take), args)
     remade, code = list["Remade"](), 0
     if args.retake_below is not None:
-        remade, code = _remake(args, facts, references, scores)
+        remade, code = _remake(args, film, scores)
         if any(shot.chosen != shot.before for shot in remade) and not code:
-            _, references, scores = _check(Take.load(args.take), args)
+            film, scores = _check(Take.load(args.take), args)
     take = Take.load(args.take)
     if args.json:
-        data = report_data(take.film.name, scores, references, args.below, has_detector())
+        data = report_data(take.film.name, scores, film.references, args.below, has_detector())
         data["remade"] = [
             {
                 "shot": shot.shot + 1,
@@ -68,31 +67,21 @@ def run(args: argparse.Namespace) -> int:
         ]
         print(json.dumps(data, indent=1, ensure_ascii=False))
     else:
-        print("\n".join(report_lines(scores, take.plan, references, args.below)))
+        print("\n".join(report_lines(scores, take.plan, film.references, args.below)))
     return code or (CHECK_FAILED if any(score.score < args.below for score in scores) else 0)
 
 
-def _check(take: Take, args: argparse.Namespace) -> tuple[FilmFacts, tuple[References, ...], tuple[ShotScore, ...]]:
-    """Reads the film of a take. Raises FileNotFoundError without a film, and ValueError as what it calls."""
+def _check(take: Take, args: argparse.Namespace) -> tuple[FilmScores, tuple[ShotScore, ...]]:
+    """Reads the film of a take. Raises as `FilmScores.of`."""
     from ..evaluation.continuity import score_film
-    from ..evaluation.film_facts import film_facts
-    from ..evaluation.references import references_of
-    from ..video import read_frames
+    from ..render.rank_versions import FilmScores
 
     names = [[name.strip() for name in text.split(",") if name.strip()] for text in (args.places, args.subjects)]
-    references = references_of(take.script, take.plan, *names)
-    if not take.film.exists():
-        raise FileNotFoundError(f"{take.film}, the film of {take.folder}, is missing; resume its render to write it")
-    facts = film_facts(read_frames(take.film), take.plan.blocks)
-    return facts, references, score_film(facts, take.plan, references)
+    film = FilmScores.of(take, names[0], names[1])
+    return film, score_film(film.facts, take.plan, film.references)
 
 
-def _remake(
-    args: argparse.Namespace,
-    facts: FilmFacts,
-    references: tuple[References, ...],
-    scores: tuple[ShotScore, ...],
-) -> tuple[list[Remade], int]:
+def _remake(args: argparse.Namespace, film: FilmScores, scores: tuple[ShotScore, ...]) -> tuple[list[Remade], int]:
     """Makes the worst shots again and writes the film; returns what was done and the exit code of a stop, or 0."""
     from ..render.job import Job
     from ..render.remake import remake_shot, shots_to_remake
@@ -111,7 +100,7 @@ def _remake(
     with job_hooks(args) as (bar, hooks):
         hooks["on_note"] = None if args.json else hooks["on_note"]
         for shot in shots:
-            remade.append(remake_shot(settings, facts, references, shot, args.tries, **hooks))
+            remade.append(remake_shot(settings, film, shot, args.tries, **hooks))
             bar.end()
             for line in (remade[-1].text, *remade[-1].notes):
                 say(line)

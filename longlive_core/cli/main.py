@@ -13,7 +13,7 @@ from ..oom import OutOfMemoryError
 from ..parallel import RankError
 from ..pipeline.stages import StageError, format_error
 from ..sampling.generate import NotFiniteError
-from . import cast, check, convert, evaluate, extend, plan, render, retake, script, takes, train, verify, work
+from . import cast, check, convert, cover, evaluate, extend, plan, render, retake, script, takes, train, verify, work
 from .console import BAD_INPUT, STOPPED
 from .ranks import run_on_ranks
 
@@ -26,6 +26,7 @@ COMMANDS = (
     ("render", "render a shot script as a film", render),
     ("script", "show how a shot script is read, with notes and warnings", script),
     ("retake", "make one shot of a film again", retake),
+    ("cover", "make several versions of a shot of a film from one memory, and use one of them", cover),
     ("extend", "add shots to the end of a film or of any video", extend),
     ("work", "make the unfinished films of a folder, on any number of machines that share it", work),
     ("takes", "list, show, edit, export and prune takes: the stored settings and shot versions of films", takes),

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ..evaluation.continuity import ShotScore, score_shot
+from ..evaluation.continuity import ShotScore
 from ..evaluation.continuity_report import worst_first
-from ..evaluation.film_facts import FilmFacts, film_facts
-from ..evaluation.references import References
-from ..evaluation.windows import decode_frames
 from ..film.shot_versions import MAX_VERSIONS
 from ..mini import Mini
 from ..parallel import Leader
 from ..take import Take, choose
-from ..take.block_file import load_block
 from ..take.lock import TakeLock
 from ..take.take import GIVEN_VIDEO
-from ..types import TIME_FACTOR
-from ..vae import WanVAE
+from .rank_versions import FilmScores
 from .settings import RenderSettings
 from .versions_job import VersionsJob
 from .write_film import Progress
@@ -82,8 +77,7 @@ def check_tries(tries: int, most: int) -> None:
 
 def remake_shot(
     settings: RenderSettings,
-    facts: FilmFacts,
-    references: Sequence[References],
+    film: FilmScores,
     shot: int,
     tries: int,
     *,
@@ -96,7 +90,7 @@ def remake_shot(
     """Makes `tries` versions of a shot (from 0) and chooses the best one; the present one stays where none is better.
 
     The later shots stay as they are, spliced, but for those that recall the shot, which the next render makes again.
-    settings: those of the take, as resumed. facts: of the film. The other arguments are of `VersionsJob`. Raises as it.
+    settings: those of the take, as resumed. film: as it is. The other arguments are of `VersionsJob`. Raises as it.
     """
     job = VersionsJob(
         settings,
@@ -112,10 +106,9 @@ def remake_shot(
     complete = job.run()
     take = job.take
     present = take.shots[shot].chosen
-    scores = {
-        version: _score(_draft(take, shot, version), job.vae, facts, references, shot)
-        for version in dict.fromkeys((present, *job.made))
-    }
+    versions = tuple(dict.fromkeys((present, *job.made)))
+    found = film.of_versions(take, job.vae, shot, versions)
+    scores = {version: found[version] for version in versions}
     best = max(scores, key=lambda version: scores[version])
     if best == present or not complete:
         return Remade(shot, present, present, scores, complete=complete)
@@ -123,21 +116,3 @@ def remake_shot(
         changed, notes = choose(Take.load(take.folder), shot + 1, best)
         changed.save()
     return Remade(shot, present, best, scores, notes)
-
-
-def _draft(take: Take, shot: int, version: int) -> Take:
-    return take.with_shot(shot, replace(take.shots[shot], chosen=version))
-
-
-def _score(take: Take, vae: WanVAE, facts: FilmFacts, references: Sequence[References], shot: int) -> float:
-    """The score of a shot of a take, and of the cut after it; decodes it with the blocks beside it."""
-    own = take.plan.blocks_of_shots[shot]
-    specs = take.plan.blocks[max(0, own[0].index - 1) : own[-1].index + 2]
-    blocks = [load_block(take.path(spec), spec, take.settings)[0] for spec in specs]
-    # The decoder makes one frame of the first latent frame that it is given, as if a film began with it.
-    first = specs[0].video_start + (TIME_FACTOR - 1) * (specs[0].index > 0)
-    facts = facts.with_part(film_facts(decode_frames(vae, blocks), specs, first))
-    scores = [score_shot(facts, take.plan, references[shot], shot).score]
-    if shot + 1 < take.plan.shots:
-        scores.append(score_shot(facts, take.plan, references[shot + 1], shot + 1).scores["cut"] or 0.0)
-    return min(scores)

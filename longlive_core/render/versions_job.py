@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from time import perf_counter
 
-from PIL import Image
 from torch import Tensor
 
 from ..film.film import Film
@@ -60,7 +59,7 @@ class VersionsJob:
             raise ValueError("versions of a shot need the take of a film: name its FILM.take")
         self.settings, self._on_progress, self._on_note = settings, on_progress, on_note
         self._should_stop = should_stop or (lambda: False)
-        self.made, self._began = list[int](), 0.0
+        self.made, self._began, self._pictures = list[int](), 0.0, dict[int, Tensor]()
         self.sheet_path = settings.output.with_suffix(f".shot{number}.png")
         with ExitStack() as stack:
             lock = stack.enter_context(TakeLock(settings.resume))
@@ -88,9 +87,9 @@ class VersionsJob:
 
         Raises NotFiniteError, OSError and OutOfMemoryError.
         """
-        self._began, pictures = perf_counter(), list[tuple[int, Tensor]]()
+        self._began = perf_counter()
         with self._exit_stack:
-            pictures += self._pictures_of_film()
+            self._pictures.update(self._pictures_of_film())
             films = self.versions.films(
                 self._film.start,
                 on_note=self._on_note,
@@ -100,11 +99,10 @@ class VersionsJob:
             for done, (version, film) in enumerate(films):
                 for picture in self._decoded(self._reported(film, done)):
                     save_still(self.take, self.versions.index, version, picture)
-                    pictures.append((version, picture))
+                    self._pictures[version] = picture
                 if film.complete:
                     self.made.append(version)
-            if pictures:
-                self._draw(pictures).save(self.sheet_path)
+            self.save_sheet()
         return len(self.made) == len(self.versions.numbers)
 
     def _pictures_of_film(self) -> Iterator[tuple[int, Tensor]]:
@@ -133,11 +131,19 @@ class VersionsJob:
                 self._on_progress(Progress(block.spec, blocks, shots, frames, count * shot, seconds))
             yield block
 
-    def _draw(self, pictures: list[tuple[int, Tensor]]) -> Image.Image:
-        versions, chosen = self.take.shots[self.versions.index].versions, self.take.shots[self.versions.index].chosen
+    def save_sheet(self, scores: Mapping[int, float] | None = None) -> None:
+        """Writes the sheet of the versions that have a picture.
+
+        scores: of versions, which come in their order, behind the one in the film and before those without.
+        """
+        shot = self.take.shots[self.versions.index]
+        order = dict.fromkeys((shot.chosen, *(scores or ()), *self._pictures))
         cells = list[Cell]()
-        for number, picture in pictures:
-            seed = "the film's seed" if versions[number].seed is None else f"seed {versions[number].seed}"
-            title = f"Version {number}{' (in the film)' if number == chosen else ''}, {seed}"
-            cells.append(Cell(thumbnail(picture), title, versions[number].text))
-        return draw_sheet(cells)
+        for number in (number for number in order if number in self._pictures):
+            seed = shot.versions[number].seed
+            title = f"Version {number}{' (in the film)' if number == shot.chosen else ''}, "
+            title += "the film's seed" if seed is None else f"seed {seed}"
+            title += f", continuity {scores[number]:.2f}" if scores is not None and number in scores else ""
+            cells.append(Cell(thumbnail(self._pictures[number]), title, shot.versions[number].text))
+        if cells:
+            draw_sheet(cells).save(self.sheet_path)

@@ -9,28 +9,21 @@ from pathlib import Path
 import pytest
 from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.evaluation.continuity import ShotScore, score_film
-from longlive.longlive_core.evaluation.film_facts import FilmFacts, film_facts
-from longlive.longlive_core.evaluation.references import References, references_of
 from longlive.longlive_core.mini import Mini
-from longlive.longlive_core.render import remake
+from longlive.longlive_core.render.rank_versions import FilmScores
 from longlive.longlive_core.render.remake import Remade, check_tries, remake_shot, shots_to_remake
 from longlive.longlive_core.render.settings import RenderSettings
 from longlive.longlive_core.take import Take, lock_shot
-from longlive.longlive_core.video import read_frames
 
 from ..takes import SCRIPT
 
 pytestmark = pytest.mark.slow
 
 
-def checked(take: Take) -> tuple[FilmFacts, tuple[References, ...]]:
-    return film_facts(read_frames(take.film), take.plan.blocks, detector=False), references_of(take.script, take.plan)
-
-
 def remade(take: Take, mini: Mini, scores: Mapping[int, float], monkeypatch: pytest.MonkeyPatch) -> Remade:
     """Shot 3 of a take made again twice, where its versions have these scores."""
-    monkeypatch.setattr(remake, "_score", lambda draft, *_: scores[draft.shots[2].chosen])
-    return remake_shot(RenderSettings.resumed(take.folder), *checked(take), 2, 2, mini=mini)
+    monkeypatch.setattr(FilmScores, "_score", lambda _, draft, *__: scores[draft.shots[2].chosen])
+    return remake_shot(RenderSettings.resumed(take.folder), FilmScores.of(take), 2, 2, mini=mini)
 
 
 def test_the_best_version_is_chosen(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,9 +47,9 @@ def test_the_film_stays_where_no_version_is_better(mini: Mini, take: Take, monke
 
 def test_a_decoded_version_has_the_score_of_its_film(mini: Mini, take: Take) -> None:
     """Decoded with the blocks beside it, the version in the film differs from the file by the encoding only."""
-    facts, references = checked(take)
-    of_file = [score.score for score in score_film(facts, take.plan, references)]
-    decoded = [remake._score(take, mini.vae, facts, references, shot) for shot in (1, 2)]
+    film = FilmScores.of(take)
+    of_file = [score.score for score in score_film(film.facts, take.plan, film.references)]
+    decoded = [film.of_versions(take, mini.vae, shot, [0])[0] for shot in (1, 2)]
     assert decoded == pytest.approx([min(of_file[1], 1), min(of_file[2], 1)], abs=0.1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -58,28 +59,37 @@ def test_a_stop_keeps_what_is_finished(mini: Mini, take: Take) -> None:
     assert [saved.block_count(0, version) for version in range(len(saved.shots[0].versions))] == [2, 2, 2, 2]
 
 
-def test_the_command_makes_and_chooses(mini: Mini, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`longlive retake --versions` says how to choose, and the film is then made with the later shots."""
+def test_the_command_makes_ranks_and_chooses(mini: Mini, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`longlive cover` says how to choose; a chosen version is written, with the later shots, as a straight render."""
     mini.save(tmp_path / "model")
     script = tmp_path / "script.txt"
     script.write_text(SCRIPT)
 
-    def longlive(*words: str | Path) -> str:
-        assert main([str(word) for word in words]) == 0
-        return capsys.readouterr().out
+    def longlive(*words: str | Path, code: int = 0) -> str:
+        assert main([str(word) for word in words]) == code
+        return "".join(capsys.readouterr())
 
-    longlive(
-        "render", script, "-o", tmp_path / "film.mp4", "--model", tmp_path / "model", "--size", "32x32", "--steps", "2"
-    )
+    model = ("--model", tmp_path / "model", "--size", "32x32", "--steps", "2")
+    longlive("render", script, "-o", tmp_path / "film.mp4", *model)
     folder = tmp_path / "film.take"
-    printed = longlive("retake", folder, "--shot", "3", "--versions", "2")
-    assert (
-        "version 1 of shot 3: seed 1\nversion 2 of shot 3: seed 2\n" in printed
-        and "film.shot3.png shows them" in printed
-    )
-    assert "shot 4 gets a new version" in longlive("takes", "choose", folder, "--shot", "3", "--version", "2")
-    longlive("render", "--resume", folder)
-    assert Take.load(folder).complete and "@seed=2" in Take.load(folder).script.format()
-    for wrong in (["--seed", "3"], ["--preview"]):
-        assert main(["retake", str(folder), "--shot", "3", "--versions", "2", *wrong]) == 2
-        assert "leave --seed and --preview out" in capsys.readouterr().err
+    printed = longlive("cover", folder, "--shot", "3", "--takes", "2")
+    assert "version 1 of shot 3: seed 1\nversion 2 of shot 3: seed 2\n" in printed
+    assert "film.shot3.png shows them" in printed and f"longlive cover {folder} --shot 3 --choose V" in printed
+    plain = (tmp_path / "film.shot3.png").read_bytes()
+    ranked = longlive("cover", folder, "--shot", "3", "--takes", "2", "--rank")
+    lines = re.findall(r"version (\d) of shot 3: seed \d, continuity (\d\.\d\d)", ranked)
+    assert {line[0] for line in lines} == {"3", "4"} and lines[0][1] >= lines[1][1]
+    assert (tmp_path / "film.shot3.png").read_bytes() != plain
+    printed = longlive("cover", folder, "--shot", "3", "--choose", "2")
+    assert "shot 3 is version 2\nshot 4 gets a new version" in printed
+    take = Take.load(folder)
+    assert take.complete and "@seed=2" in take.script.format()
+    (tmp_path / "straight.txt").write_text(take.script.format())
+    longlive("render", tmp_path / "straight.txt", "-o", tmp_path / "straight.mp4", *model)
+    assert all(same(latents(take), latents(Take.load(tmp_path / "straight.take"))))
+    for wrong in (["--takes", "2"], ["--rank"], ["--prompt", "a"], ["--mode", "keep"]):
+        assert "leave --takes, --rank" in longlive("cover", folder, "--shot", "3", "--choose", "1", *wrong, code=2)
+    assert "leave --preview out" in longlive("cover", folder, "--shot", "3", "--preview", code=2)
+    take.film.unlink()
+    assert "is missing; resume its render" in longlive("cover", folder, "--shot", "3", "--rank", code=2)
+    assert len(Take.load(folder).shots[2].versions) == 5
