@@ -5,11 +5,24 @@ from __future__ import annotations
 import shutil
 
 from .pace import FILE as PACE
-from .take import AHEAD, FILE, FILM_FILE, FILM_INDEX, SNAPSHOTS, SOUND, SOURCES, WORKFLOW, Take, bytes_in
+from .take import (
+    AHEAD,
+    CAST,
+    CONTINUITY,
+    FILE,
+    FILM_FILE,
+    FILM_INDEX,
+    SNAPSHOTS,
+    SOUND,
+    SOURCES,
+    WORKFLOW,
+    Take,
+    bytes_in,
+)
 
 # What a take's folder holds.
-FOLDERS = ("shots", SNAPSHOTS, FILM_INDEX, AHEAD)
-FILES = (SOUND, PACE, FILM_FILE, WORKFLOW, SOURCES)
+FOLDERS = ("shots", SNAPSHOTS, FILM_INDEX, AHEAD, CAST)
+FILES = (SOUND, PACE, FILM_FILE, WORKFLOW, SOURCES, CONTINUITY)
 
 
 def remove(take: Take) -> int:

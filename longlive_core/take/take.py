@@ -24,6 +24,7 @@ FILE = "take.json"
 SNAPSHOTS = "memory"
 AHEAD = "ahead"
 CAST = "cast"
+CONTINUITY = "continuity.json"
 FILM_INDEX = "footage"
 # In this folder: the film's file before the one that is being written, with the ending of a film.
 PREVIOUS = "before"

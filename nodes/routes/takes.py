@@ -3,6 +3,7 @@
     GET  /longlive/takes?workflow=…&node=…                    {"takes": […], "bytes", "limit", "keep", …}
     GET  /longlive/takes/<name>                               {"name", "script", "shots": [{"versions": […]}], …}
     GET  /longlive/takes/<name>/workflow                      {"workflow"}
+    GET  /longlive/takes/<name>/continuity                    {"limit", "shots": [{"shot", "score", "faults"}]}
     GET  /longlive/takes/<name>/timeline                      the edit as an .otio file beside the film
     GET  /longlive/takes/<name>/shots/<n>/versions/<v>/still  a JPEG of at most 256 pixels
     POST /longlive/takes/<name>/choose                        {"shot", "version"} -> {"take", "notes"}
@@ -35,6 +36,7 @@ from ...longlive_core.take import Take
 from ...longlive_core.take.lock import TakeLock
 from ...longlive_core.take.take import WORKFLOW
 from ...longlive_core.units import percent_encoded
+from ..continuity import continuity
 from ..keep_settings import USER, KeepSettings
 from ..kept_take import film_key, kept_takes
 from ..take_folders import list_takes, take_folder
@@ -54,6 +56,7 @@ def add_takes(server: PromptServer) -> None:
     routes.get(PATH)(_guarded(list_route))
     routes.get(f"{PATH}/{{name}}")(_guarded(take_route))
     routes.get(f"{PATH}/{{name}}/workflow")(_guarded(workflow_route))
+    routes.get(f"{PATH}/{{name}}/continuity")(_guarded(partial(continuity_route, asyncio.Lock())))
     routes.get(f"{PATH}/{{name}}/timeline")(_guarded(timeline_route))
     still = rf"{PATH}/{{name}}/shots/{{shot:\d{{1,4}}}}/versions/{{version:\d{{1,6}}}}/still"
     routes.get(still)(_guarded(still_route))
@@ -82,6 +85,13 @@ async def workflow_route(request: web.Request) -> web.Response:
     except (OSError, ValueError):
         refuse(web.HTTPNotFound, f"{requested_name(request)} has no workflow: only films of the canvas store one")
     return web.json_response({"workflow": workflow})
+
+
+async def continuity_route(one: asyncio.Lock, request: web.Request) -> web.Response:
+    """Returns what the shots of a film score, worked out when it is asked for; one film at a time."""
+    name = requested_name(request)
+    async with one:
+        return web.json_response(await asyncio.to_thread(lambda: continuity(view_of(name, load_take(name)))))
 
 
 async def timeline_route(request: web.Request) -> web.Response:

@@ -1,5 +1,6 @@
 // The cards of a strip: frames of a film with number, length and prompt. Only those in view are in the document.
 import { icon, make } from "../dom.mjs";
+import { continuityText } from "./continuity.mjs";
 import { visible } from "./layout.mjs";
 
 /** Pixels beside the view whose cards are made too. */
@@ -11,6 +12,7 @@ const BESIDE = 150;
  * @property {number} [progress] from 0 to 1 while it is made
  * @property {boolean} [locked]
  * @property {boolean} [accepted] on the storyboard
+ * @property {import("../takes/routes.mjs").ShotScore} [continuity] of a shot that is made
  *
  * @typedef {object} View what the cards show
  * @property {import("./reading.mjs").Outline} outline
@@ -132,7 +134,7 @@ export class Cards {
         badges.length ? make("span", { className: "ll-badges" }, ...badges.map(icon)) : undefined,
       ),
       " ", // parts of the text that can be seen
-      make("div", { className: "ll-length" }, shot.continues ? icon("pi-link") : undefined, length),
+      make("div", { className: "ll-length" }, shot.continues ? icon("pi-link") : undefined, length, this.#score(state)),
       " ",
       make("div", { className: "ll-prompt" }, shot.text),
       make("div", { className: "ll-edge", "aria-hidden": "true" }),
@@ -143,6 +145,14 @@ export class Cards {
   #tag({ accepted }) {
     const values = { className: accepted ? "ll-tag ll-accepted" : "ll-tag", "data-tag": this.word("strip_board_tag") };
     return make("span", values, accepted ? icon("pi-thumbs-up-fill") : undefined);
+  }
+
+  /** The continuity of a shot, marked where something is below the limit. @param {ShotState} state */
+  #score({ continuity }) {
+    if (!continuity) return undefined;
+    const low = continuity.faults.length > 0;
+    const values = { className: low ? "ll-score ll-low" : "ll-score", title: continuityText(continuity, this.word) };
+    return make("span", values, low ? icon("pi-exclamation-circle") : undefined, continuity.score.toFixed(2));
   }
 
   /** The length of a shot, as in `4 s`. @param {{seconds: number}} shot */
@@ -159,6 +169,7 @@ export class Cards {
       shot.number > 1 ? this.word(shot.continues ? "strip_continues" : "strip_cut") : "",
       this.word(STATES[state.state], { percent: Math.round((state.progress ?? 0) * 100) }),
       state.accepted ? this.word("strip_accepted") : "",
+      state.continuity ? continuityText(state.continuity, this.word) : "",
       state.locked ? this.word("strip_locked") : "",
       warned ? this.word("strip_warned") : "",
       shot.seed === null ? "" : this.word("strip_seed_is", { seed: shot.seed }),

@@ -4,8 +4,9 @@ import { api, executionIds, notify, word, workflowId } from "../host.mjs";
 import { films, PLAYS } from "../player/mount.mjs";
 import { isRunning } from "../store.mjs";
 import { sendScript } from "../live.mjs";
-import { acceptShot, lockShot, readTakeOfFilm } from "../takes/routes.mjs";
+import { acceptShot, lockShot, readContinuity, readTakeOfFilm } from "../takes/routes.mjs";
 import { makeFilm } from "./board.mjs";
+import { withContinuity } from "./continuity.mjs";
 import { BoardFollower } from "./follow_board.mjs";
 import { settingsOf, sourcesOf } from "./sources.mjs";
 import { VersionsFollower } from "./follow_versions.mjs";
@@ -39,6 +40,8 @@ export class FilmFollower {
   /** The film that is made, and the text that it began with. */
   #begun = { prompt: "", script: "" };
   #asking = false;
+  /** The continuity of a take at a time. @type {{ of: string, report?: import("../takes/routes.mjs").Continuity }} */
+  #scores = { of: "" };
   /** Whether something changed since the take was asked for. */
   #stale = false;
   #disposed = false;
@@ -47,7 +50,10 @@ export class FilmFollower {
   constructor(node, strip) {
     this.node = node;
     this.strip = strip;
-    this.later = () => this.update();
+    this.later = () => {
+      strip.changed(); // cast files may be connected anew
+      this.update();
+    };
     followers.add(this);
     for (const type of CHANGES) api.addEventListener(type, this.later);
     this.unsubscribe = films.subscribe(() => this.#filmChanged());
@@ -139,9 +145,10 @@ export class FilmFollower {
     const [sampler] = node ? executionIds(node) : [];
     if (!node || !sampler || !this.node.graph || this.strip.script.wired()) return;
     try {
-      const { script, default_seconds, fps } = this.strip.script.read();
+      const { script, default_seconds, fps, cast } = this.strip.script.read();
       const settings = { ...settingsOf(node), fps };
-      const film = { workflow: workflowId(), node: sampler, script, default_seconds, settings, sources: sourcesOf(node) };
+      const sources = sourcesOf(node);
+      const film = { workflow: workflowId(), node: sampler, script, default_seconds, cast, settings, sources };
       const { take, changes, refused } = await readTakeOfFilm(film);
       if (this.#disposed) return;
       this.#show(take ?? undefined, changes ?? undefined);
@@ -172,8 +179,32 @@ export class FilmFollower {
     this.strip.film.setStills(new Map(stills.map(([number, still]) => [number, api.apiURL(still)])));
     if (running) return;
     if (board) return this.board.show(board, changes ? statesOfTake(changes, take) : new Map());
-    this.strip.film.setStates(changes ? statesOfTake(changes, take) : new Map());
+    const states = changes ? statesOfTake(changes, take) : new Map();
+    if (changes?.another_film) this.strip.film.setStates(states);
+    else this.#showScores(take, states);
     this.strip.film.setLine(changes && changes.remade + changes.new ? word("strip_run_makes", { line: changes.line }) : "");
+  }
+
+  /**
+   * Shows the states of the take's shots, and their continuity as soon as the server knows it.
+   *
+   * @param {import("../takes/routes.mjs").Take} take
+   * @param {Map<number, import("./cards.mjs").ShotState>} states
+   */
+  #showScores(take, states) {
+    const of = `${take.name} ${take.modified} ${take.making}`;
+    if (this.#scores.of === of && this.#scores.report) return this.strip.film.setStates(withContinuity(states, this.#scores.report));
+    this.strip.film.setStates(states);
+    if (this.#scores.of === of || !take.film || !take.complete) return;
+    this.#scores = { of };
+    readContinuity(take.name).then(
+      (report) => {
+        if (this.#disposed || this.#scores.of !== of) return;
+        this.#scores = { of, report };
+        if (report.shots.length) this.update();
+      },
+      () => {}, // cards without scores, until the take changes
+    );
   }
 
   /** Changes the take. @param {(take: string) => Promise<unknown>} change with its name */

@@ -66,6 +66,7 @@ export const readTake = (name) => request(address(name));
  * @property {string} node id of the sampler
  * @property {string} script
  * @property {number} default_seconds
+ * @property {[string, string][]} cast wired files, each with its name in the script
  * @property {Record<string, string | number>} settings
  * @property {unknown[]} sources
  *
@@ -74,6 +75,15 @@ export const readTake = (name) => request(address(name));
 
 /** The take that a run would go on in, or else the node's newest one. @param {Making} making @returns {Promise<TakeOfFilm>} */
 export const readTakeOfFilm = (making) => request(`${PATH}/changes`, making);
+
+/**
+ * @typedef {{ measure: string, score: number, shots: number[], files: number[], cut: boolean }} Fault
+ * @typedef {{ shot: number, score: number, faults: Fault[] }} ShotScore
+ * @typedef {{ limit: number, shots: ShotScore[] }} Continuity
+ */
+
+/** What the shots of a take's film score; no shots where there is no such film. @param {string} name @returns {Promise<Continuity>} */
+export const readContinuity = (name) => request(`${address(name)}/continuity`);
 
 /** @param {string} name @returns {Promise<{ workflow: object }>} */
 export const readWorkflow = (name) => request(`${address(name)}/workflow`);
