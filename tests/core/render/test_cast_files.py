@@ -15,6 +15,7 @@ from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
 from longlive.longlive_core.take.cast import Cast
 from longlive.longlive_core.take.cast_file import Card, card_of
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ..takes import MODEL, VAE, after, latents, make_settings, remade, resume
@@ -182,6 +183,37 @@ def test_the_command_saves_and_shows(
     ):
         assert main([*save, *wrong]) == 2 and why in capsys.readouterr().err
     assert Path("model.safetensors").read_text() == "weights"
+
+
+def test_a_picture_becomes_a_block_that_stands_still(
+    other: RenderSettings, mini: Mini, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its latent frame, eight times; films recall it like any other, and ComfyUI can compare its model."""
+    monkeypatch.chdir(other.output.parent)
+    monkeypatch.setattr("longlive.longlive_core.render.cast_image.load_model", lambda _: mini)
+    pixels = torch.arange(32 * 32 * 3).view(32, 32, 3) % 256
+    Image.fromarray(pixels.to(torch.uint8).numpy()).save("hero.png")
+    save = ["cast", "save", "--image", "hero.png", "-o", "scripts/room.cast.safetensors", "--name", "kitchen"]
+    assert main([*save, "--prompt", "the hero"]) == 0 and "experimental" in capsys.readouterr().out
+    card = Card.load(Path("scripts/room.cast.safetensors"))
+    latent = mini.vae.normalise(mini.vae.encode(pixels.permute(2, 0, 1)[None, :, None].float() / 127.5 - 1))
+    assert card.latents.shape[2] == 8 and torch.allclose(card.latents, latent.expand_as(card.latents), atol=1e-5)
+    assert card.still is not None and torch.equal(card.still, pixels.to(torch.uint8)) and card.made_by["transformer"]
+    job = Job(other, mini=mini)
+    assert job.run() and job.take is not None and "kitchen:" in str(job.take.settings["cast"])
+    Image.new("RGB", (40, 500)).save("large.png")
+    Path("none.png").write_text("what")
+    for words, why in (
+        (
+            [*save[:3], "large.png", "-o", "x.safetensors", "--prompt", "a"],
+            "try 128x32, by scaling and cropping the picture",
+        ),
+        ([*save[:3], "none.png", "-o", "x.safetensors", "--prompt", "a"], "none.png is no picture that can be read"),
+        (save, "the picture needs a text for its memory: --prompt"),
+        ([*save, "film.take", "--prompt", "a"], "leave TAKE and --shot out"),
+        (["cast", "save", "-o", "x.safetensors"], "name the TAKE of a film and one of its shots"),
+    ):
+        assert main(words) == 2 and why in capsys.readouterr().err
 
 
 def test_a_take_without_its_block_or_its_model_says_so(take: Take, card: Card) -> None:
