@@ -9,6 +9,7 @@ from typing import Any
 
 from ..memory import KV_FORMATS, RECALL_POSITIONS
 from ..model.fp8_gate import ATTENTION_FORMATS
+from ..pipeline.decode_device import decode_device
 from ..pipeline.stages import MODES
 from ..render.settings import FILE_SETTINGS, MEMORY_SETTINGS, OUTPUT_SETTINGS
 from ..sampling import SEAMS
@@ -79,6 +80,10 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--contact-sheet", action="store_true", help="also write one still per shot (FILM.png)")
     modes = "async: decode during sampling; sequential: after each block; off: after the whole film (async)"
     parser.add_argument("--decode", choices=MODES, default="async", help=modes)
+    device = (
+        "GPU that decodes: its index, last, or cpu (the device that samples); one beyond those of --gpus is free for it"
+    )
+    parser.add_argument("--decode-gpu", metavar="INDEX", help=device)
     parser.set_defaults(leader=None)
     graphs = "start passes of steady blocks, and the decoder, as CUDA graphs where nothing is in the way (off)"
     parser.add_argument("--cuda-graphs", action="store_true", help=graphs)
@@ -93,5 +98,11 @@ def given_settings(args: argparse.Namespace, names: Sequence[str] = SETTINGS) ->
 
 
 def unrecorded_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns the settings that a take does not record."""
-    return {"contact_sheet": args.contact_sheet, "decode": args.decode, "cuda_graphs": args.cuda_graphs}
+    """Returns the settings that a take does not record. Raises ValueError as `decode_device`."""
+    device = None if args.decode_gpu is None else decode_device(args.decode_gpu)
+    return {
+        "contact_sheet": args.contact_sheet,
+        "decode": args.decode,
+        "decode_device": device,
+        "cuda_graphs": args.cuda_graphs,
+    }

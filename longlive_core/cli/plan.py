@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 from ..memory import KV_FORMATS, MemoryConfig
+from ..pipeline.decode_device import CPU
 from ..sampling import SEAMS
 from ..script.prompt_folder import read_script
 from ..script.reading import COMMENT
 from ..units import GIB
-from ..vram.budget import VAES, WEIGHT_BYTES
+from ..vram.budget import VAES, WEIGHT_BYTES, Placement
 from ..vram.planner import plan_vram
 from ..vram.training_budget import TrainingBudget
 from ..vram.training_planner import plan_training
@@ -30,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequential", action="store_true", help="decode after sampling, with the model unloaded")
     parser.add_argument("--guidance", action="store_true", help="plan for a guidance other than 1")
     parser.add_argument("--seam", choices=SEAMS, default="plain", help="plain, or align: 9/8 of the tokens (plain)")
+    gpus = "plan for N such cards that share each block, see `render --gpus`: the card with the most (1)"
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", dest="cards", help=gpus)
+    device = "the card that decodes, from 0, or cpu (0); one beyond those of --gpus only decodes"
+    parser.add_argument("--decode-gpu", metavar="INDEX", dest="decoder", help=device)
     variants = "say how many of N films with other seeds are sampled at once, see `render --variants` (1)"
     parser.add_argument("--variants", type=int, default=1, metavar="N", help=variants)
     group = parser.add_argument_group("training of a LoRA for LongLive 5B, instead of a film")
@@ -87,8 +92,21 @@ def plan_text(args: argparse.Namespace, recalled: int = 0) -> str:
         align=args.seam == "align",
         films=args.variants,
         recalled=recalled,
+        ranks=args.cards,
+        decoder=decoder_placement(args.decoder, args.cards),
     )
     return plan.text()
+
+
+def decoder_placement(name: str | None, cards: int) -> Placement:
+    """Where `--decode-gpu` puts the VAE, seen by the card with the most. Raises ValueError for what is no index."""
+    if name is None:
+        return "resident"
+    if name == CPU:
+        return "offloaded"
+    if not (name.isascii() and name.isdecimal()):
+        raise ValueError(f"--decode-gpu {name}: give the index of a card, as in {cards} for one more, or {CPU}")
+    return "other card" if int(name) >= cards else "resident"
 
 
 def parse_vram(text: str) -> int:

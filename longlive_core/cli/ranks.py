@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..parallel import SIZES, Leader, Ranks, device_of, follow, joined
+from ..pipeline.decode_device import decode_device
 from .followers import Followers
 
 Run = Callable[[argparse.Namespace], int]
@@ -18,12 +19,15 @@ Run = Callable[[argparse.Namespace], int]
 def run_on_ranks(run: Run, args: argparse.Namespace) -> int:
     """Runs a command, on several ranks if it is told to, and returns its exit code.
 
-    Raises ValueError for a number of ranks that is not possible here, and RankError, which names the rank that failed.
+    Raises ValueError for a number of ranks or a GPU that is not possible here, and RankError, which names the rank that
+    failed.
     """
     import torch.distributed as dist
 
     if not hasattr(args, "gpus"):
         return run(args)
+    if args.decode_gpu is not None:
+        decode_device(args.decode_gpu)  # before any process starts
     if dist.is_available() and dist.is_torchelastic_launched():
         return _run_in_torchrun(run, args)
     count = 1 if args.gpus is None else args.gpus

@@ -10,7 +10,7 @@ from ..render.settings import RenderSettings
 from ..render.variant_settings import resumed_variants, variants_of
 from .arguments import given_settings, unrecorded_settings
 from .console import job_hooks
-from .run_job import run_job
+from .run_job import device_arguments, run_job
 
 if TYPE_CHECKING:
     from ..render.variants import Variants
@@ -50,5 +50,4 @@ def _resume_command(args: argparse.Namespace, variants: Variants) -> str:
     take = variants.jobs[0].take
     assert take is not None  # the films have takes
     command = ["longlive", "render", "--resume", str(take.folder), "--variants", str(len(variants.jobs))]
-    gpus = [] if args.gpus is None else ["--gpus", str(args.gpus)]
-    return shlex.join([*command, *(["--preview"] if args.preview else []), *gpus])
+    return shlex.join([*command, *(["--preview"] if args.preview else []), *device_arguments(args)])

@@ -84,10 +84,15 @@ def _resume_command(args: argparse.Namespace, job: Job, take: Take, *, preview: 
         command.append("--contact-sheet")
     if args.decode != "async":
         command += ["--decode", args.decode]
-    if args.gpus is not None:
-        command += ["--gpus", str(args.gpus)]
+    command += device_arguments(args)
     if args.cuda_graphs:
         command.append("--cuda-graphs")
     if args.threads is not None:
         command += ["--threads", str(args.threads)]
     return shlex.join(command)
+
+
+def device_arguments(args: argparse.Namespace) -> list[str]:
+    """The arguments that say which devices make the film."""
+    given = {"--gpus": args.gpus, "--decode-gpu": args.decode_gpu}
+    return [word for name, value in given.items() if value is not None for word in (name, str(value))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Literal, get_args
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..model import WanConfig
+from ..parallel import Ranks
 from ..types import BlockSpec, LatentShape
 from ..units import plural
 from .formats import pool_bytes, scratch_bytes
@@ -113,31 +114,39 @@ class MemoryConfig:
                     f"recall fewer, or set window to {needed} or more"
                 )
 
-    def bytes(self, model: WanConfig, block: LatentShape, blocks: int | None = None, branches: int = 1) -> int:
+    def bytes(
+        self, model: WanConfig, block: LatentShape, blocks: int | None = None, branches: int = 1, ranks: int = 1
+    ) -> int:
         """Bytes of the K/V of a film. block: shape of one block. branches: 2 with guidance.
 
-        blocks: length of the film, if it may be shorter than the window. Raises ValueError as `check` does, and for an
-        unknown format.
+        blocks: length of the film, if it may be shorter than the window. ranks: that share the heads; the bytes are
+        those of the one with the most. Raises ValueError as `check` does, and for an unknown format.
         """
-        return branches * pool_bytes(self.kv_format, self.pool_shape(model, block, blocks))
+        return branches * pool_bytes(self.kv_format, self.pool_shape(model, block, blocks, ranks))
 
     def scratch_bytes(
-        self, model: WanConfig, block: LatentShape, blocks: int | None = None, dtype: torch.dtype = torch.bfloat16
+        self,
+        model: WanConfig,
+        block: LatentShape,
+        blocks: int | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+        ranks: int = 1,
     ) -> int:
         """Bytes of the scratch buffer of a quantised format, in addition to `bytes`; 0 for the other formats."""
-        return scratch_bytes(self.kv_format, self.pool_shape(model, block, blocks), dtype)
+        return scratch_bytes(self.kv_format, self.pool_shape(model, block, blocks, ranks), dtype)
 
-    def pool_shape(self, model: WanConfig, block: LatentShape, blocks: int | None = None) -> PoolShape:
+    def pool_shape(self, model: WanConfig, block: LatentShape, blocks: int | None = None, ranks: int = 1) -> PoolShape:
         """Shape of one pool; arguments as in `bytes`. Raises ValueError as `check` does."""
         self.check(block.frames)
         slots = self.window // block.frames
         grid = model.grid(block.height, block.width)
-        return PoolShape.of(
+        shape = PoolShape.of(
             model,
             batch=block.batch,
             slots=slots if blocks is None else min(slots, blocks),
             block_tokens=block.frames * grid[0] * grid[1],
         )
+        return shape if ranks == 1 else replace(shape, ranks=Ranks(ranks, ranks - 1))  # the last rank has the most
 
     def position(self, frame: int, cuts: int) -> float:
         """RoPE time of a latent frame of the film after `cuts` cuts: (frame + rope_offset · cuts) · t_scale."""

@@ -48,7 +48,8 @@ class LoadedFilm:
         block = LatentShape(1, model.config.channels, BLOCK_FRAMES, *sampler.size)
         branches, aligns = 1 if sampler.guidance == 1.0 else 2, sampler.seam == "align"
         blocks += len(sampler.cast)
-        size = FilmSize(model.config, sampler.memory, block, blocks, branches, aligns, model.dtype)
+        ranks = 1 if self.led is None else self.led.ranks
+        size = FilmSize(model.config, sampler.memory, block, blocks, branches, aligns, model.dtype, ranks)
         return films_at_once(wanted, size, device_memory(model.device))
 
     def with_cast(self, cast: Cast) -> LoadedFilm:
@@ -80,6 +81,8 @@ def load_film(
     mini = mini or load_model(settings.model)
     if leader is not None:
         mini.to(leader.ranks.device)
+    if settings.decode_device is not None:
+        mini.vae.to(settings.decode_device)
     loras = read_loras(settings.model, settings.loras)
     weights = weights_fingerprint(mini, loras) if fingerprint else ""
     transformer = transformer_of(mini, loras) if fingerprint else ""
@@ -107,7 +110,8 @@ def load_film(
 
 
 def load_rank(ranks: Ranks, settings: RenderSettings) -> RankModel:
-    """Loads the model of the settings on another rank."""
-    mini = load_model(settings.model).to(ranks.device)
-    loaded = load_film(settings, mini, fingerprint=False)
+    """Loads the model of the settings on another rank, which decodes nothing."""
+    mini = load_model(settings.model)
+    mini.model.to(ranks.device)
+    loaded = load_film(replace(settings, decode_device=None), mini, fingerprint=False)
     return RankModel(loaded.mini.model, loaded.attention)

@@ -66,6 +66,7 @@ class LedModel:
         model = own.model
         check_shared(model, size, leader.ranks.size)
         self._leader: Calls = leader
+        self.ranks = leader.ranks.size
         self._rank = leader.make(load, *arguments, own=own)
         self.config, self.dtype, self.device = model.config, model.dtype, model.device
 

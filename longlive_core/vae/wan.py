@@ -59,7 +59,7 @@ class WanVAE(nn.Module):
         T is 1 in the first chunk of a clip and a multiple of 4 in later ones. Frames always pass four at a time, so the
         latents do not depend on the size of the chunks.
         """
-        moments, state = _in_chunks(self._encode, video, 4, state)
+        moments, state = _in_chunks(self._encode, to_device(video, self.conv1.weight.device), 4, state)
         return moments.chunk(2, dim=1)[0], state
 
     def decode_chunk(self, latents: Tensor, state: State | None) -> tuple[Tensor, State]:

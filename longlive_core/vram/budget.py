@@ -8,17 +8,19 @@ a latent frame, 16x16 pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from typing import Literal
 
 from ..memory import KV_FORMATS, MemoryConfig
 from ..model import WAN22_TI2V_5B, WanConfig
+from ..parallel import check_size
 from ..sampling.seam import OVERLAP
 from ..types import BLOCK_FRAMES, LatentShape, PixelShape
 from ..units import plural
 
-Placement = Literal["resident", "swapped", "offloaded"]
+Placement = Literal["resident", "swapped", "offloaded", "other card"]
 """resident: on the card during the whole film. swapped: on the card while the model is not. offloaded: in host memory.
+other card: on one that samples nothing.
 """
 
 # Bytes of a bf16 number, the dtype of activations whatever the format of the weights.
@@ -71,7 +73,8 @@ class Budget:
     VAE decodes after sampling, when the model is off the card. guidance: other than 1, with a second KV cache. align:
     `seam: align`, which samples 9 latent frames for each continuing block of 8. recalled: blocks that a shot recalls;
     they take slots of the window beside the usual sinks, and no memory of their own.
-    streamed: number of layers of the model that stay in host memory and are copied to the card in each pass.
+    streamed: number of layers of the model that stay in host memory and are copied to the card in each pass. ranks:
+    cards like this one that share each block; the bytes are those of the one with the most. decoder: where the VAE is.
     Raises ValueError for unknown formats and VAEs, and for impossible sizes, windows and numbers of layers.
     """
 
@@ -87,6 +90,8 @@ class Budget:
     model: WanConfig = WAN22_TI2V_5B
     align: bool = False
     recalled: int = 0
+    ranks: int = 1
+    decoder: Placement = "resident"
 
     def __post_init__(self) -> None:
         for name, known in (("weights", WEIGHT_BYTES), ("kv_format", KV_FORMATS), ("vae", VAES)):
@@ -95,6 +100,7 @@ class Budget:
         if not 0 <= self.streamed <= self.model.num_layers:
             raise ValueError(f"streamed {self.streamed} is outside 0 … {self.model.num_layers}, the model's layers")
         self.memory.check(self.block.frames)
+        check_size(self.ranks, self.model.num_heads, prod(self.model.grid(self.block.height, self.block.width)))
         if self.recalled > max(0, self.recallable):
             more = (self.recalled - self.recallable) * self.block.frames
             raise ValueError(
@@ -113,21 +119,22 @@ class Budget:
 
         The decoder and the activations of the model are not in use at the same time, but the allocator may keep both.
         """
-        memory, block = self.memory, self.block
+        memory, block, ranks = self.memory, self.block, self.ranks
         branches = 2 if self.guidance else 1
         layer = layer_bytes(self.model, self.weights)
         # While layers are streamed, two of them are on the card: one computes and the next one is copied.
         weights = weight_bytes(self.model, self.weights) - layer * self.streamed + layer * min(self.streamed, 2)
         vae, cells = VAES[self.vae], block.height * block.width
-        placement: Placement = "swapped" if self.sequential else "resident"
-        scratch = memory.scratch_bytes(self.model, block) + weight_scratch_bytes(self.model, self.weights)
+        placement: Placement = "swapped" if self.sequential and self.decoder == "resident" else self.decoder
+        kv = memory.bytes(self.model, block, branches=branches, ranks=ranks)
+        scratch = memory.scratch_bytes(self.model, block, ranks=ranks) + weight_scratch_bytes(self.model, self.weights)
         parts = (
             Part(f"weights, {self.weights}", weights),
             Part("weights in host memory", layer * self.streamed, "offloaded"),
-            Part(f"KV of {self.window} frames, {self.kv_format}", memory.bytes(self.model, block, branches=branches)),
+            Part(f"KV of {self.window} frames, {self.kv_format}", kv),
             Part("dequantisation scratch", scratch),
-            Part("activations", activation_bytes(self.model, block)),
-            Part("aligned seams", overlap_bytes(self.model, block, self.window) if self.align else 0),
+            Part("activations", activation_bytes(self.model, block, ranks=ranks)),
+            Part("aligned seams", overlap_bytes(self.model, block, self.window, ranks=ranks) if self.align else 0),
             Part("prompt KV", prompt_bytes(self.model, prompts=1 + branches)),
             Part(f"VAE weights, {self.vae}", vae.weights, placement),
             Part("VAE streaming state", vae.cache * cells, placement),
@@ -139,10 +146,15 @@ class Budget:
 
     @property
     def total(self) -> int:
-        """Peak bytes on the card: of the resident parts, or of the swapped parts when the model is off the card."""
-        resident = sum(part.bytes for part in self.parts if part.placement == "resident")
-        swapped = sum(part.bytes for part in self.parts if part.placement == "swapped")
-        return max(resident, swapped + CONTEXT + DISPLAY)
+        """Peak bytes on the card: of the resident parts, or of the swapped parts when the model is off the card.
+
+        Or of the card that decodes, if it takes more.
+        """
+        resident, *others = (
+            sum(part.bytes for part in self.parts if part.placement == placement)
+            for placement in ("resident", "swapped", "other card")
+        )
+        return max(resident, *(other + CONTEXT + DISPLAY for other in others))
 
     @property
     def fits(self) -> bool:
@@ -184,27 +196,29 @@ def weight_scratch_bytes(model: WanConfig, weights: str) -> int:
     return 0 if weights == "bf16" else 2 * BF16_BYTES * model.dim * model.ffn_dim
 
 
-def activation_bytes(model: WanConfig, block: LatentShape, number: int = BF16_BYTES) -> int:
+def activation_bytes(model: WanConfig, block: LatentShape, number: int = BF16_BYTES, ranks: int = 1) -> int:
     """Peak bytes of activations and latents in a pass over a block.
 
     The hidden layer of the feed-forward before and after GELU, `LIVE_TENSORS` and `LIVE_LATENTS`. number: bytes of one
-    number of the activations.
+    number of the activations. ranks: that share the tokens; each has all latents.
     """
     down, across = model.grid(block.height, block.width)
-    tokens = block.batch * block.frames * down * across
+    frames = block.batch * block.frames
     activations = number * (2 * model.ffn_dim + LIVE_TENSORS * model.dim)
-    return tokens * (activations + LIVE_LATENTS * 4 * prod(model.patch) * model.channels)
+    latents = LIVE_LATENTS * 4 * prod(model.patch) * model.channels
+    return frames * (ceil(down * across / ranks) * activations + down * across * latents)
 
 
-def overlap_bytes(model: WanConfig, block: LatentShape, frames: int, number: int = BF16_BYTES) -> int:
+def overlap_bytes(model: WanConfig, block: LatentShape, frames: int, number: int = BF16_BYTES, ranks: int = 1) -> int:
     """Bytes that `seam: align` adds to a pass over a block: activations of the frames in front, and their K/V.
 
     Their K/V are not in the KV cache, so that attention reads a copy of one layer of it with them. frames: latent
-    frames in the KV cache. number: bytes of one number of the activations.
+    frames in the KV cache. number: bytes of one number of the activations. ranks: that share tokens and heads.
     """
     down, across = model.grid(block.height, block.width)
     tokens = block.batch * (frames + OVERLAP) * down * across
-    return activation_bytes(model, block.with_frames(OVERLAP), number) + 2 * number * tokens * model.dim
+    width = ceil(model.num_heads / ranks) * model.head_dim
+    return activation_bytes(model, block.with_frames(OVERLAP), number, ranks) + 2 * number * tokens * width
 
 
 def prompt_bytes(model: WanConfig, prompts: int, number: int = BF16_BYTES) -> int:

@@ -21,7 +21,7 @@ class FilmSize:
     """What the bytes of a film depend on.
 
     block: the shape of one block of one film. blocks: length of the film, None for one that fills the window. branches:
-    2 with guidance. align: `seam: align`. dtype: of the activations.
+    2 with guidance. align: `seam: align`. dtype: of the activations. ranks: that share tokens and heads.
     """
 
     model: WanConfig
@@ -31,16 +31,17 @@ class FilmSize:
     branches: int = 1
     align: bool = False
     dtype: torch.dtype = torch.bfloat16
+    ranks: int = 1
 
     def bytes(self, films: int) -> int:
         """Bytes of so many films at once: their K/V with the scratch buffer, and activations; prompts are shared."""
         block = self.block.with_batch(films)
         window = self.memory.window if self.blocks is None else min(self.memory.window, self.blocks * block.frames)
-        number = self.dtype.itemsize
-        scratch = self.memory.scratch_bytes(self.model, block, self.blocks, self.dtype)
-        overlap = overlap_bytes(self.model, block, window, number) if self.align else 0
-        kv = self.memory.bytes(self.model, block, self.blocks, self.branches)
-        return kv + scratch + activation_bytes(self.model, block, number) + overlap
+        number, ranks = self.dtype.itemsize, self.ranks
+        scratch = self.memory.scratch_bytes(self.model, block, self.blocks, self.dtype, ranks)
+        overlap = overlap_bytes(self.model, block, window, number, ranks) if self.align else 0
+        kv = self.memory.bytes(self.model, block, self.blocks, self.branches, ranks)
+        return kv + scratch + activation_bytes(self.model, block, number, ranks) + overlap
 
 
 @dataclass(frozen=True, slots=True)

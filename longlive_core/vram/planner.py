@@ -10,7 +10,7 @@ from ..model import WAN22_TI2V_5B, WanConfig
 from ..sampling.seam import OVERLAP
 from ..units import GB, GIB
 from .advice import KV_BY_QUALITY, Advice, advise
-from .budget import WEIGHT_BYTES, Budget, Part
+from .budget import WEIGHT_BYTES, Budget, Part, Placement
 from .films_at_once import FilmsAtOnce, FilmSize, check_films, films_at_once
 
 CARDS = (6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 80)
@@ -44,15 +44,23 @@ class VRAMPlan:
         """How many films are sampled at once, in what the card has left beside everything that they share."""
         budget = self.budget
         size = FilmSize(
-            budget.model, budget.memory, budget.block, branches=2 if budget.guidance else 1, align=budget.align
+            budget.model,
+            budget.memory,
+            budget.block,
+            branches=2 if budget.guidance else 1,
+            align=budget.align,
+            ranks=budget.ranks,
         )
         resident = sum(part.bytes for part in budget.parts if part.placement == "resident")
         return films_at_once(self.films, size, max(0, budget.vram - resident + size.bytes(1)))
 
     def text(self) -> str:
         """The plan as text: a table of the parts, the verdict and the advice."""
-        (height, width), vram = self.budget.size, self.budget.vram
-        lines = [f"{height}x{width} pixels (height x width), a card of {vram / GIB:g} GB", ""]
+        (height, width), vram, ranks = self.budget.size, self.budget.vram, self.budget.ranks
+        cards = f"a card of {vram / GIB:g} GB"
+        if ranks > 1:
+            cards = f"{cards}, one of {ranks} that share each block"
+        lines = [f"{height}x{width} pixels (height x width), {cards}", ""]
         lines += [*parts_table(self.budget.parts, self.budget.total, vram), "", self.verdict]
         if self.films > 1 and self.budget.fits:
             lines.append(f"{self.at_once.text}.")
@@ -81,6 +89,8 @@ def plan_vram(
     align: bool = False,
     films: int = 1,
     recalled: int = 0,
+    ranks: int = 1,
+    decoder: Placement = "resident",
 ) -> VRAMPlan:
     """Plans a film of `size` (height, width) in pixels on a card with `vram_bytes`. Other arguments as in `Budget`.
 
@@ -90,7 +100,21 @@ def plan_vram(
     """
     check_films(films)
     budgets = [
-        Budget(vram_bytes, size, w, kv, window, vae, sequential, guidance, model=model, align=align, recalled=recalled)
+        Budget(
+            vram_bytes,
+            size,
+            w,
+            kv,
+            window,
+            vae,
+            sequential,
+            guidance,
+            model=model,
+            align=align,
+            recalled=recalled,
+            ranks=ranks,
+            decoder=decoder,
+        )
         for w, kv in product(_choices(weights, WEIGHT_BYTES), _choices(kv_format, KV_BY_QUALITY))
     ]
     budget = next((budget for budget in budgets if budget.fits), budgets[-1])

@@ -13,12 +13,22 @@ import torch
 from longlive.longlive_core.memory import MemoryConfig
 from longlive.longlive_core.model import WAN22_TI2V_5B, CausalWan, WanConfig
 from longlive.longlive_core.model.linears import quantize_linears
+from longlive.longlive_core.parallel import Ranks
 from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.sampling.seam import SEAMS, Seam
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import BlockSpec
 from longlive.longlive_core.vae import VAEConfig, WanVAE
-from longlive.longlive_core.vram.budget import VAES, Budget, activation_bytes, prompt_bytes, weight_bytes
+from longlive.longlive_core.vram.budget import (
+    CONTEXT,
+    DISPLAY,
+    VAES,
+    Budget,
+    Placement,
+    activation_bytes,
+    prompt_bytes,
+    weight_bytes,
+)
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -119,12 +129,17 @@ def test_a_film_takes_what_is_planned(kv_format: str, guidance: float, seam: Sea
     assert 0.8 * part(budget, *FILM) <= live.peak <= part(budget, *FILM)
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 4])
 @pytest.mark.parametrize("size", [LARGE, SMALL])
-def test_activations_are_those_of_a_pass(size: tuple[int, int]) -> None:
-    """A pass of the full model at full size takes the activations of the budget, or up to a fifth less."""
+def test_activations_are_those_of_a_pass(size: tuple[int, int], ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass of the full model at full size takes the activations of the budget, or up to a fifth less.
+
+    Also one of a rank, whose exchanges are made without the other ranks.
+    """
+    monkeypatch.setattr(torch.distributed, "all_to_all_single", lambda *_, **__: None)
     config, block = replace(WAN22_TI2V_5B, num_layers=1), Budget(GIB, size).block
     down, across = config.grid(block.height, block.width)
-    slot = torch.empty(1, 8 * down * across, 24, 128, dtype=torch.bfloat16, device="meta")
+    slot = torch.empty(1, 8 * down * across, 24 // ranks, 128, dtype=torch.bfloat16, device="meta")
 
     class Slot:
         def attend(self, _: int, q: Any, k: Any, v: Tensor, rope: Any) -> Tensor:  # noqa: ANN401
@@ -139,9 +154,9 @@ def test_activations_are_those_of_a_pass(size: tuple[int, int]) -> None:
     x = torch.empty(block.as_tuple(), dtype=torch.bfloat16, device="meta")
     times, positions = torch.empty(1, 8, device="meta"), torch.empty(8, dtype=torch.float64, device="meta")
     with torch.no_grad(), LiveBytes() as live:
-        model(x, times, Text(), Slot(), positions)
-    planned = activation_bytes(config, block)
-    assert 0.8 * planned <= live.peak <= planned
+        model(x, times, Text(), Slot(), positions, ranks=Ranks(ranks, ranks - 1))
+    planned = activation_bytes(config, block, ranks=ranks)
+    assert 0.8 * planned <= live.peak <= planned, live.peak / planned
 
 
 def test_aligned_seams_take_a_frame_more() -> None:
@@ -161,9 +176,31 @@ def test_guidance_needs_two_kv_caches() -> None:
     assert 2 * part(two, "prompt") == 3 * part(one, "prompt") == 6 * prompt_bytes(WAN22_TI2V_5B, 1)
 
 
+def test_ranks_share_the_heads_of_the_kv() -> None:
+    """Of 24 heads the rank with the most has an equal share, of 6 on 4 ranks two; weights and prompts are whole."""
+    one, four = (Budget(GIB, LARGE, kv_format="fp8", ranks=ranks) for ranks in (1, 4))
+    assert part(one, "KV") == 4 * part(four, "KV")
+    assert part(one, "weights", "prompt", "VAE") == part(four, "weights", "prompt", "VAE")
+    small = replace(TINY, num_heads=6, dim=6 * 32)
+    uneven = [Budget(GIB, (128, 128), model=small, ranks=ranks) for ranks in (1, 4)]
+    assert part(uneven[0], "KV") == 3 * part(uneven[1], "KV")
+
+
+@pytest.mark.parametrize("decoder", ["other card", "offloaded"])
+def test_a_vae_elsewhere_takes_nothing_of_this_card(decoder: Placement) -> None:
+    """It is in the table, and not in the peak of a card that samples; decoding later would not help."""
+    usual, apart = Budget(GIB, LARGE), Budget(GIB, LARGE, decoder=decoder)
+    assert part(usual, "VAE") == part(apart, "VAE") > 0
+    assert apart.total == usual.total - part(usual, "VAE")
+    assert replace(apart, sequential=True).total == apart.total
+    few = Budget(GIB, LARGE, "nvfp4", "nvfp4", 24, model=replace(WAN22_TI2V_5B, num_layers=1), decoder="other card")
+    assert few.total == max(few.total, part(few, "VAE") + CONTEXT + DISPLAY)
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
+        ({"ranks": 3}, "3 ranks cannot share a model of 24 heads"),
         ({"weights": "int4"}, "weights 'int4' is not known; choose one of bf16, fp8, nvfp4"),
         ({"kv_format": "int4"}, "kv_format 'int4' is not known"),
         ({"vae": "huge"}, "vae 'huge' is not known"),

@@ -227,3 +227,21 @@ def test_the_command() -> None:
     words += " --seam align"
     plan = plan_vram(8 * GIB, SMALL, "fp8", "nvfp4", 24, "tiny", sequential=True, guidance=True, align=True)
     assert plan_text(parser.parse_args(words.split())) == plan.text()
+
+
+def test_several_cards() -> None:
+    """The plan is that of the card with the most, says how many share the film, and where the VAE is."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+
+    def text(words: str) -> str:
+        return plan_text(parser.parse_args(["--vram", "24GB", "--weights", "bf16", "--kv", "bf16", *words.split()]))
+
+    plan = plan_vram(24 * GIB, LARGE, "bf16", "bf16", ranks=2, decoder="other card")
+    assert text("--gpus 2 --decode-gpu 2") == plan.text()
+    assert "a card of 24 GB, one of 2 that share each block" in plan.text() and "other card" in plan.text()
+    assert text("--gpus 2 --decode-gpu 1") == text("--gpus 2 --decode-gpu 0") == text("--gpus 2")
+    assert "offloaded" in text("--gpus 2 --decode-gpu cpu").partition("VAE")[2].partition("text encoder")[0]
+    assert plan.budget.fits and not plan_vram(24 * GIB, LARGE, "bf16", "bf16", ranks=2).budget.fits
+    with pytest.raises(ValueError, match="--decode-gpu last: give the index of a card, as in 2 for one more"):
+        text("--gpus 2 --decode-gpu last")
