@@ -22,6 +22,7 @@ from ..longlive_core.types import LatentShape
 from ..longlive_core.vram.budget import activation_bytes, overlap_bytes, prompt_bytes
 from ..longlive_core.vram.films_at_once import FilmsAtOnce, FilmSize, films_at_once
 from .device_lock import DeviceLock
+from .fp8_layout import is_row_fp8
 from .model import HostedModel
 from .shared_model import Sharing, sharing_of
 
@@ -84,9 +85,10 @@ class FilmSpec:
     def rounds_together(self) -> bool:
         """Whether the host may round activations with one scale for all films of a batch, so that none is as alone.
 
-        It does for some formats of quantised weights on some cards; all are taken for such.
+        It does for some formats of quantised weights on some cards; all of its own are taken for such.
         """
-        return any(isinstance(weight, QuantizedTensor) for weight in self.model.model.diffusion_model.parameters())
+        weights = self.model.model.diffusion_model.parameters()
+        return any(isinstance(weight, QuantizedTensor) and not is_row_fp8(weight) for weight in weights)
 
     def at_once(self, wanted: int, blocks: int, free: int) -> FilmsAtOnce:
         """How many films of so many blocks fit into `free` bytes at once. Raises ValueError as `films_at_once`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 
+import comfy.model_management
+import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
@@ -21,6 +23,7 @@ from ..longlive_core.weights.names import strip_prefixes
 from ..longlive_core.weights.packing import COMFY_FP8_FORMATS, encode_settings, unpack
 from .attention import set_attention_format
 from .checks import check_file
+from .fp8_model import check_fp8, fp8_notes, take_fp8_layers
 from .mini import MiniVAE, mini_clip, mini_model
 from .model import make_patcher, remember_checkpoint
 from .routes.workers import workers
@@ -30,7 +33,8 @@ from .vae import MiniLatents
 log = logging.getLogger(__name__)
 
 QUANTISED = "_quantization_metadata"
-PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+FP8_FAST = "fp8 fast"
+PRECISIONS = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, FP8_FAST: None}
 
 
 class ModelLoader(io.ComfyNode):
@@ -56,7 +60,8 @@ class ModelLoader(io.ComfyNode):
                     options=list(PRECISIONS),
                     default="auto",
                     tooltip="Precision of unquantised weights in memory. auto: as in the file, if the card can "
-                    "compute in it. Quantised files (fp8, NVFP4) stay quantised.",
+                    "compute in it. Quantised files (fp8, NVFP4) stay quantised. fp8 fast: layers multiply in FP8 with "
+                    "a scale for each row, of a bf16, fp16 or fp8 file; fastest on RTX 40 and later, H100 and later.",
                 ),
                 io.Combo.Input(
                     "attention",
@@ -79,8 +84,11 @@ class ModelLoader(io.ComfyNode):
         checkpoint = inspect_checkpoint(folder_paths.get_full_path_or_raise("diffusion_models", model_name))
         # A converted LongLive Mini: its latents are its own.
         latents = MiniLatents(load_mini().vae) if checkpoint.config == MINI_DIT else None
-        dtype, (tensors, notes) = PRECISIONS[precision], _tensors(checkpoint)
-        model = make_patcher(checkpoint.config, tensors, dtype=dtype, latent_format=latents)
+        if precision == FP8_FAST:
+            model, notes = _fp8_fast(checkpoint, latents)
+        else:
+            dtype, (tensors, notes) = PRECISIONS[precision], _tensors(checkpoint)
+            model = make_patcher(checkpoint.config, tensors, dtype=dtype, latent_format=latents)
         warm_up(model.load_device)
         if (threads := workers()) is not None:
             warm_workers(threads, model.load_device)
@@ -93,21 +101,20 @@ class ModelLoader(io.ComfyNode):
         return io.NodeOutput(model, ui=ui.PreviewText("\n".join(notes)) if notes else None)
 
 
-def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
-    """Reads the tensors under Wan's names, as the host reads them; returns them with notes.
+def _fp8_fast(
+    checkpoint: Checkpoint, latents: MiniLatents | None
+) -> tuple[comfy.model_patcher.ModelPatcher, list[str]]:
+    """Makes a MODEL whose layers multiply in FP8; returns it with notes. Raises ValueError as `check_fp8`."""
+    check_fp8(checkpoint)
+    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    state = _read(checkpoint)
+    layers = take_fp8_layers(checkpoint, state, device, offload)
+    return make_patcher(checkpoint.config, state, latent_format=latents, fp8_layers=layers), fp8_notes(device)
 
-    Safetensors stay on disk until they are used, if the host supports that.
-    """
-    tensors, metadata, source = {}, {}, checkpoint.source
-    if source.safetensors and all(file.suffix in (".safetensors", ".sft") for file in source.files):
-        for file in source.files:
-            part, about = comfy.utils.load_torch_file(str(file), return_metadata=True)
-            tensors, metadata = {**tensors, **part}, {**metadata, **(about or {})}
-    if not tensors.keys() >= set(checkpoint.names.values()):  # a .pt, or FourOverSix, which is read as ComfyUI's NVFP4
-        tensors = source.read(source.specs)
-    renamed = {strip_prefixes(name): tensor for name, tensor in tensors.items()}
-    state = comfy.utils.convert_old_quants(renamed, "", metadata=_rename_layers(metadata))[0]
-    rows = 0
+
+def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of `_read` as the host computes with them, with notes."""
+    state, source, rows = _read(checkpoint), checkpoint.source, 0
     for layer in (layer for layer, form in checkpoint.quantized.items() if form == "fp8"):
         scale = state.get(f"{layer}.weight_scale")
         if scale is not None and scale.numel() > 1:
@@ -119,8 +126,27 @@ def _tensors(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
         elif scale is not None and f"{layer}.comfy_quant" not in state:
             form = COMFY_FP8_FORMATS[source.specs[checkpoint.names[f"{layer}.weight"]].dtype]
             state[f"{layer}.comfy_quant"] = encode_settings({"format": form})
-    note = f"{rows} fp8 layers have a scale for each row, which ComfyUI does not compute with: they are bf16 in memory"
+    note = (
+        f"{rows} fp8 layers have a scale for each row, which ComfyUI does not compute with: they are bf16 in memory; "
+        "precision fp8 fast computes with them as they are"
+    )
     return state, [note] if rows else []
+
+
+def _read(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Reads the tensors under Wan's names, as the host reads them.
+
+    Safetensors stay on disk until they are used, if the host supports that.
+    """
+    tensors, metadata, source = {}, {}, checkpoint.source
+    if source.safetensors and all(file.suffix in (".safetensors", ".sft") for file in source.files):
+        for file in source.files:
+            part, about = comfy.utils.load_torch_file(str(file), return_metadata=True)
+            tensors, metadata = {**tensors, **part}, {**metadata, **(about or {})}
+    if not tensors.keys() >= set(checkpoint.names.values()):  # a .pt, or FourOverSix, which is read as ComfyUI's NVFP4
+        tensors = source.read(source.specs)
+    renamed = {strip_prefixes(name): tensor for name, tensor in tensors.items()}
+    return comfy.utils.convert_old_quants(renamed, "", metadata=_rename_layers(metadata))[0]
 
 
 def _rename_layers(metadata: dict[str, str]) -> dict[str, str]:

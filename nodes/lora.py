@@ -13,6 +13,7 @@ from ..longlive_core.render.shared_model import SharedLora
 from ..longlive_core.weights import CheckpointError, Lora, read_lora
 from ..longlive_core.weights.lora_file import check_not_merged
 from .checks import check_file
+from .fp8_model import check_patches
 from .inputs import strength_input
 from .lora_beside import ChangeAdapter, DoraAdapter, add_beside, keep_merged
 from .model import as_causal, checkpoint_of
@@ -123,4 +124,4 @@ def apply_lora(
     else:
         keep_merged(loaded.values())
     changed.add_patches(loaded, strength)
-    return changed
+    return check_patches(changed)

@@ -14,9 +14,9 @@ from comfy.ops import QuantizedTensor
 from comfy.patcher_extension import PatcherInjection
 from comfy.weight_adapter import BypassInjectionManager, LoHaAdapter, LoKrAdapter, LoRAAdapter, WeightAdapterBase
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from ..longlive_core.weights.lora_layer import LayerChange, LoraLayer
+from .lora_hook import LoraHook
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -94,7 +94,7 @@ class LoraBeside:
             moved = adapter.beside(layer, device) if isinstance(adapter, DoraAdapter) else copy.copy(adapter)
             moved.weights = [w.to(device, dtype) if isinstance(w, Tensor) else w for w in adapter.weights]
             moved.multiplier = strength
-            _Hook.on(layer).adapters.append(moved)
+            LoraHook.on(layer).adapters.append(moved)
             self.hooked.append((layer, moved))
 
     def eject(self, patcher: comfy.model_patcher.ModelPatcher) -> None:
@@ -106,33 +106,7 @@ class LoraBeside:
         self.owner = None
         while self.hooked:
             layer, adapter = self.hooked.pop()
-            _Hook.on(layer).remove(adapter)
-
-
-@dataclass(slots=True)
-class _Hook:
-    """The hook of a layer, for all adapters beside it: each of them sees the layer's own output."""
-
-    adapters: list[WeightAdapterBase] = field(default_factory=list)
-    handle: RemovableHandle | None = None
-
-    @classmethod
-    def on(cls, layer: torch.nn.Module) -> _Hook:
-        """Returns the hook of a layer; registers one where there is none."""
-        hook = next((hook for hook in layer._forward_hooks.values() if isinstance(hook, cls)), None)
-        if hook is None:
-            hook = cls()
-            hook.handle = layer.register_forward_hook(hook)
-        return hook
-
-    def remove(self, adapter: WeightAdapterBase) -> None:
-        """Removes an adapter, and with the last one the hook."""
-        self.adapters = [other for other in self.adapters if other is not adapter]
-        if not self.adapters and self.handle is not None:
-            self.handle.remove()
-
-    def __call__(self, _: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return sum((adapter.h(inputs[0], output) for adapter in self.adapters), output)
+            LoraHook.on(layer).remove(adapter)
 
 
 def add_beside(
@@ -150,11 +124,11 @@ def moved_beside(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher
     It would round the weights a second time, which costs more than most LoRAs change. What cannot run beside a layer
     stays as it is, and so does what `keep_merged` marked.
     """
-    weights = dict(model.model.named_parameters())
+    modules = dict(model.model.named_modules())
     moved = {
         key: patches
         for key, patches in model.patches.items()
-        if isinstance(weights.get(key), QuantizedTensor) and all(map(_can_move, patches))
+        if _is_quantised(modules.get(key.removesuffix(".weight"))) and all(map(_can_move, patches))
     }
     if not moved:
         return model
@@ -165,6 +139,10 @@ def moved_beside(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher
         own = {key.removesuffix(".weight"): patches[index] for key, patches in moved.items() if index < len(patches)}
         add_beside(changed, {layer: (patch[1], patch[0]) for layer, patch in own.items()})
     return changed
+
+
+def _is_quantised(layer: torch.nn.Module | None) -> bool:
+    return isinstance(getattr(layer, "weight", None), QuantizedTensor)
 
 
 def keep_merged(adapters: Iterable[object]) -> None:

@@ -20,11 +20,13 @@ from torch import Tensor
 
 from ..longlive_core.model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
 from ..longlive_core.model.attention import Attention
+from ..longlive_core.model.fp8 import FP8Linear
 from ..longlive_core.model.fp8_gate import choose_attention
 from ..longlive_core.weights import Checkpoint, CheckpointError, inspect_checkpoint
 from ..longlive_core.weights.metadata import merged_loras
 from .attention import attention_format, usual_attention
 from .device_lock import DeviceLock
+from .fp8_model import check_patches, host_fp8_layers
 from .lora_beside import add_beside, loras_beside, moved_beside
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
@@ -108,10 +110,12 @@ def make_patcher(
     *,
     dtype: torch.dtype | None = None,
     latent_format: comfy.latent_formats.LatentFormat | None = None,
+    fp8_layers: dict[str, FP8Linear] | None = None,
 ) -> comfy.model_patcher.ModelPatcher:
     """Makes a MODEL of weights by Wan's names; quantised weights have the host's format.
 
-    dtype: the dtype of unquantised weights in memory; None keeps theirs if the device can compute in it.
+    dtype: the dtype of unquantised weights in memory; None keeps theirs if the device can compute in it. fp8_layers:
+    linear layers that `state` does not have, see `host_fp8_layers`.
     """
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     kind = CausalWanConfig(CausalWanConfig.unet_config)
@@ -128,6 +132,8 @@ def make_patcher(
     )
     kind.set_inference_dtype(dtype, cast, device=device)
     model = CausalWanModel(kind, config, offload)
+    if fp8_layers is not None:
+        host_fp8_layers(model.diffusion_model, fp8_layers, model.get_dtype_inference())
     patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
     model.load_model_weights(dict(state), "", assign=patcher.is_dynamic())
     return patcher
@@ -159,11 +165,11 @@ def as_causal(model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.Mo
     """Returns the MODEL if it is ours, or a new MODEL with the weights of a causal Wan 5B that the host loaded.
 
     LoRAs of core's loader run beside quantised weights, see `moved_beside`.
-    Raises ValueError that names the connected model and the file to use.
+    Raises ValueError that names the connected model and the file to use, and as `check_patches`.
     """
     inner = model.model
     if isinstance(inner, CausalWanModel):
-        return moved_beside(model)
+        return check_patches(moved_beside(model))
     wan = getattr(inner, "diffusion_model", None)
     if not isinstance(wan, WanModel) or wan.out_dim != 48:
         raise ValueError(

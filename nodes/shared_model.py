@@ -16,6 +16,7 @@ from ..longlive_core.render.shared_model import SharedLora, SharedModel
 from ..longlive_core.sampling import RemoteModel
 from ..longlive_core.types import LatentShape
 from .attention import attention_format
+from .fp8_model import is_fp8_fast
 from .model import checkpoint_of
 from .model_ranks import ModelRanks
 
@@ -92,6 +93,7 @@ def shared_model(model: comfy.model_patcher.ModelPatcher) -> SharedModel:
         wan.config.text_len,
         loras,
         attention_format(model),
+        fp8=is_fp8_fast(wan),
     )
 
 

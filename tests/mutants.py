@@ -114,6 +114,7 @@ MUTANTS = (
     Mutant("DoRA forgets its magnitudes", "return self.magnitude.to(weight) / (weight", "return 1.0 / (weight", LORA),
     Mutant("FourOverSix weights with the scale of 448", 'denominator_of("mse"))', 'denominator_of("static_6"))', LORA),
     Mutant("FP8 weights use half of their range", "FP8_MAX = 448.0", "FP8_MAX = 240.0", LORA),
+    Mutant("the FP8 weights of a file are multiplied as floats", '            layer.activations = "fp8"\n            return layer\n', "            return layer\n", "fp8"),
     # vae/
     Mutant("the encoder gives the variance for the mean", "return moments.chunk(2, dim=1)[0], state", "return moments.chunk(2, dim=1)[1], state", VAE),
     Mutant("the second latent frame sees the first doubled", "cache.store(x.new_zeros(x.shape[0], 2, *x.shape[2:]))", "cache.store(x.repeat(1, 2, 1, 1, 1))", VAE),

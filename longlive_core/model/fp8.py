@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -47,7 +48,28 @@ Rows = Tensor | FP8Rows
 """Input of a linear layer; only layers in FP8 take `FP8Rows`."""
 
 
-class FP8Linear(nn.Module):
+class FP8Layer(nn.Module, ABC):
+    """A linear layer that can multiply `FP8Rows`, whoever keeps its weights; `[..., K]` → `[..., N]`."""
+
+    in_features: int
+    out_features: int
+
+    @property
+    @abstractmethod
+    def takes_rows(self) -> bool:
+        """Whether its input may be `FP8Rows`."""
+
+    @property
+    def reads_unrounded(self) -> bool:
+        """Whether a LoRA of a host is beside it, which reads what its rows round."""
+        return False
+
+    @abstractmethod
+    def products(self, rows: FP8Rows, layers: Sequence[FP8Layer]) -> tuple[Tensor, ...]:
+        """The outputs of several layers for one input, this one first: parts of one product's columns if it can."""
+
+
+class FP8Linear(FP8Layer):
     """x Wᵀ + b, `[..., K]` → `[..., N]`, with W in E4M3, `[N, K]`, and a float32 scale for each row, `[N, 1]`.
 
     activations: `fp8` quantises x too, with a scale for each row (W8A8, for cards with FP8 units), unless it is so
@@ -71,6 +93,11 @@ class FP8Linear(nn.Module):
         self.activations = activations
         self._scratch = scratch
 
+    @property
+    def takes_rows(self) -> bool:
+        """See `FP8Layer`."""
+        return self.activations == "fp8"
+
     def dequantized_weight(self, dtype: torch.dtype) -> Tensor:
         """The weight `[N, K]` in `dtype`, in the scratch buffer."""
         values = self.get_buffer("values")
@@ -84,6 +111,20 @@ class FP8Linear(nn.Module):
             x = FP8Rows.of(x)
         return x.product(self.get_buffer("values"), self.get_buffer("scales"), self.bias)
 
+    def products(self, rows: FP8Rows, layers: Sequence[FP8Layer]) -> tuple[Tensor, ...]:
+        """See `FP8Layer`."""
+        stacked = [layer for layer in layers if isinstance(layer, FP8Linear)]
+        if len(stacked) < len(layers):
+            return tuple(layer(rows) for layer in layers)
+        return stacked_product(rows, stacked)
+
+
+def has_fp8_products(device: torch.device) -> bool:
+    """Whether a device multiplies E4M3 itself: NVIDIA's from compute capability 8.9 on (Ada, Hopper, Blackwell)."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 9)
+
 
 def fp8_matmul(
     x: Tensor, x_scales: Tensor, w: Tensor, w_scales: Tensor, dtype: torch.dtype, bias: Tensor | None = None
@@ -93,7 +134,7 @@ def fp8_matmul(
     x `[M, K]` and w `[N, K]` E4M3, scales `[M, 1]`, `[N, 1]`, bias `[N]`. On cards with FP8 units it is PyTorch's
     row-wise scaled product, which adds the bias before it rounds to bf16; elsewhere it is in float32.
     """
-    if x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 9):
+    if has_fp8_products(x.device):
         # PyTorch has no public function for it before 2.10.
         y = torch._scaled_mm(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             x,

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...kernels import NVFP4, dequantize_nvfp4, quantize_fp8_rows, quantize_nvfp4
-from .fp8 import FP8Linear, FP8Rows, Rows, stacked_product
+from .fp8 import FP8Layer, FP8Linear, FP8Rows, Rows
 from .scratch import Scratch
 
 Activations = Literal["float", "nvfp4"]
+E4M3 = torch.float8_e4m3fn
 
 __all__ = [
     "Activations",
@@ -105,12 +106,13 @@ class BypassLinear(nn.Module):
 
 def takes_fp8(layer: nn.Module) -> bool:
     """Whether a layer multiplies in FP8 and has no LoRA beside it, which would need its input unrounded."""
-    return isinstance(layer, FP8Linear) and layer.activations == "fp8"
+    return isinstance(layer, FP8Layer) and layer.takes_rows and not layer.reads_unrounded
 
 
 def shared_rows(x: Rows, *layers: nn.Module) -> Rows:
     """The input of several layers, quantised once if all of them multiply in FP8, with or without LoRAs beside them."""
-    if isinstance(x, Tensor) and all(takes_fp8(base_of(layer)) for layer in layers):
+    bases = [base_of(layer) for layer in layers]
+    if isinstance(x, Tensor) and all(isinstance(base, FP8Layer) and base.takes_rows for base in bases):
         return FP8Rows.of(x)
     return x
 
@@ -118,9 +120,9 @@ def shared_rows(x: Rows, *layers: nn.Module) -> Rows:
 def products(x: Rows, *layers: nn.Module) -> tuple[Tensor, ...]:
     """The outputs of several layers for one input; those of layers in FP8 are parts of one product's columns."""
     rows = shared_rows(x, *layers)
-    plain = [layer for layer in layers if isinstance(layer, FP8Linear)]
+    plain = [layer for layer in layers if isinstance(layer, FP8Layer) and takes_fp8(layer)]
     if isinstance(rows, FP8Rows) and len(plain) == len(layers):
-        return stacked_product(rows, plain)
+        return plain[0].products(rows, plain)
     return tuple(layer(rows) for layer in layers)
 
 
@@ -151,13 +153,18 @@ def replace_linears(model: nn.Module, make: Callable[[str, nn.Module], nn.Module
 def quantize_linears(model: nn.Module, format: Literal["nvfp4", "fp8"], *, activations: Activations = "float") -> int:
     """Quantises the linear layers of the blocks in place. Returns their number.
 
-    format: `nvfp4` is dequantised in each call, `fp8` is multiplied with FP8 activations (W8A8). activations: of the
-    layers in nvfp4, see `NVFP4Linear`.
+    format: `nvfp4` is dequantised in each call, `fp8` is multiplied with FP8 activations (W8A8), also where a
+    checkpoint has the weights in FP8 already. activations: of the layers in nvfp4, see `NVFP4Linear`.
     """
     scratch = Scratch()
 
     def make(name: str, layer: nn.Module) -> nn.Module | None:
-        if not name.startswith("blocks.") or not isinstance(layer, nn.Linear):
+        if not name.startswith("blocks."):
+            return None
+        if format == "fp8" and isinstance(layer, FP8Linear) and layer.get_buffer("values").dtype == E4M3:
+            layer.activations = "fp8"
+            return layer
+        if not isinstance(layer, nn.Linear):
             return None
         weight, bias = layer.weight.detach(), layer.bias.detach()  # every linear layer of Wan has a bias
         if format == "fp8":

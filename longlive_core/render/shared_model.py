@@ -11,6 +11,7 @@ from ..mini import load_mini
 from ..model import CausalWan
 from ..model.attention import default_attention
 from ..model.fp8_gate import AttentionFormat, choose_attention
+from ..model.linears import quantize_linears
 from ..parallel import Ranks
 from ..sampling import RankModel
 from ..weights import load_checkpoint, read_lora
@@ -29,7 +30,7 @@ class SharedLora:
 class SharedModel:
     """A checkpoint, or LongLive Mini without one, with LoRAs in the order in which they were applied.
 
-    dtype: in which it computes.
+    dtype: in which it computes. fp8: with linear layers in FP8, see `quantize_linears`.
     """
 
     checkpoint: Path | None
@@ -37,6 +38,7 @@ class SharedModel:
     text_len: int
     loras: tuple[SharedLora, ...] = ()
     attention: AttentionFormat = "usual"
+    fp8: bool = False
 
     @property
     def stamp(self) -> tuple[tuple[int, int], ...]:
@@ -48,6 +50,8 @@ class SharedModel:
 def load_shared(ranks: Ranks, shared: SharedModel) -> RankModel:
     """Loads the model on a rank. Raises CheckpointError and OSError."""
     model = _load(shared, ranks.device)
+    if shared.fp8:
+        quantize_linears(model, "fp8")
     for lora in (lora for lora in shared.loras if lora.merged):
         model.load_state_dict(read_lora(lora.path).merge(model.state_dict(), lora.strength), assign=True)
     for lora in (lora for lora in shared.loras if not lora.merged):

@@ -1,4 +1,4 @@
-"""Several LoRAs on one MODEL add up: in our node, beside core's loaders, on bf16, fp8 and NVFP4."""
+"""Several LoRAs on one MODEL add up: in our node, beside core's loaders, on bf16, fp8, fp8 fast and NVFP4."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ loaders, ours = (importlib.import_module(f"pack.nodes.{name}") for name in ("loa
 as_causal = importlib.import_module("pack.nodes.model").as_causal
 
 def loaded(form):
-    return loaders.ModelLoader.execute(f"stack_{form}.safetensors", "auto").args[0]
+    file, precision = ("bf16", form) if form == "fp8 fast" else (form, "auto")
+    return loaders.ModelLoader.execute(f"stack_{file}.safetensors", precision).args[0]
 
 def applied(model, step):
     who, name = step.split()
@@ -78,7 +79,7 @@ def far(pairs):
     return (sum((a - b).square().sum() for a, b in pairs) / sum(b.square().sum() for _, b in pairs)).sqrt().item()
 
 result = {}
-for form in ("bf16", "fp8", "nvfp4"):
+for form in ("bf16", "fp8", "fp8 fast", "nvfp4"):
     model = loaded(form)
     plain = outputs(model)
     for chain, steps in chains.items():

@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
 
 import pytest
 import torch
 from longlive.kernels import eager, quantize_fp8_rows
-from longlive.longlive_core.model import CausalWan, WanConfig, fp8, layers, linears, producers
+from longlive.longlive_core.model import CausalWan, layers, linears, producers
 from longlive.longlive_core.model.fp8 import FP8Linear, FP8Rows, fp8_matmul, stacked_product
-from longlive.longlive_core.model.layers import Layer
 from longlive.longlive_core.model.linears import BypassLinear, Scratch, quantize_linears
-from longlive.longlive_core.model.rope import rope_angles
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-SMALL = WanConfig(dim=64, ffn_dim=128, num_heads=2, num_layers=1, freq_dim=32, text_dim=16, text_len=5)
-
-
-class Cache:
-    """Attends the new tokens and a fixed prompt only."""
-
-    def __init__(self) -> None:
-        self.text = torch.randn(1, 5, 2, 32)
-
-    def attend(self, _layer: int, q: Any, *rest: Any) -> Tensor:  # noqa: ANN401
-        if isinstance(q, Tensor):
-            return _attention(q, self.text, self.text)
-        k, v, rope = rest
-        return _attention(q.rotated(rope), k.rotated(rope), v)
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
-
-
-def small_layer() -> Layer:
-    torch.manual_seed(0)
-    model = CausalWan(SMALL).requires_grad_(False)
-    quantize_linears(model, "fp8")
-    block = model.blocks[0]
-    assert isinstance(block, Layer)
-    return block
-
-
-def run(block: Layer) -> Tensor:
-    torch.manual_seed(1)
-    rope = rope_angles(torch.arange(2.0), (2, 4), 32)
-    return block(torch.randn(1, 16, 64), torch.randn(1, 2, 6, 64), Cache(), Cache(), rope)
+from .fp8_block import SMALL, count_calls, run, small_layer
 
 
 def beside(layer: nn.Module) -> BypassLinear:
@@ -59,19 +22,7 @@ def beside(layer: nn.Module) -> BypassLinear:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often the named functions were called."""
-    counts: dict[str, int] = {}
-
-    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: object) -> object:
-            counts[name] = counts.get(name, 0) + 1
-            return function(*args)
-
-        return call
-
-    monkeypatch.setattr(fp8, "quantize_fp8_rows", counted("quantize", quantize_fp8_rows))
-    monkeypatch.setattr(fp8, "fp8_matmul", counted("product", fp8_matmul))
-    return counts
+    return count_calls(monkeypatch)
 
 
 def test_nothing_is_quantised_twice(calls: dict[str, int]) -> None:
@@ -136,3 +87,17 @@ def test_rows_without_unrounded_values_say_so() -> None:
     with pytest.raises(ValueError, match="exist in FP8 only"):
         beside(layer)(FP8Rows(codes, scales, torch.float32))
     assert not linears.takes_fp8(beside(layer))
+
+
+def test_weights_that_a_file_has_in_fp8_are_multiplied_as_they_are() -> None:
+    """Quantised layers of a checkpoint take rows too, with their own numbers; in E5M2 they are left alone."""
+    model = CausalWan(SMALL).requires_grad_(False)
+    quantize_linears(model, "fp8")
+    for name, dtype in (("self_attn.q", torch.float8_e4m3fn), ("self_attn.k", torch.float8_e5m2)):
+        layer = model.get_submodule(f"blocks.0.{name}")
+        assert isinstance(layer, FP8Linear)
+        layer.activations, layer.values = "float", layer.get_buffer("values").float().to(dtype)
+    before = model.get_submodule("blocks.0.self_attn.q").get_buffer("values")
+    assert quantize_linears(model, "fp8") == 9
+    q, k = (model.get_submodule(f"blocks.0.self_attn.{name}") for name in "qk")
+    assert linears.takes_fp8(q) and q.get_buffer("values") is before and not linears.takes_fp8(k)

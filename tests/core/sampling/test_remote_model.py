@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from longlive.longlive_core.memory import MemoryConfig
 from longlive.longlive_core.mini import Mini, load_mini
-from longlive.longlive_core.parallel import RankProcesses, Remote
+from longlive.longlive_core.model.linears import linear_layers, takes_fp8
+from longlive.longlive_core.parallel import ALONE, RankProcesses, Remote
 from longlive.longlive_core.render.shared_model import SharedModel, load_shared
 from longlive.longlive_core.sampling import Generation, RemoteModel, generate
 from longlive.longlive_core.script import ShotScript
+from safetensors.torch import save_file
 
 pytestmark = pytest.mark.slow
 
@@ -58,3 +63,15 @@ def test_a_film_is_that_of_one_process(mini: Mini, remote: RemoteModel, settings
     assert all(torch.equal(one, other) for one, other in zip(whole, there, strict=True))
     del run
     remote.rest()
+
+
+def test_ranks_multiply_in_fp8_where_comfyui_does(mini: Mini, tmp_path: Path) -> None:
+    """`fp8 fast` of the loader: a rank reads the floats of the file and rounds the same layers."""
+    config = mini.model.config
+    told = {"num_heads": config.num_heads, "text_len": config.text_len, "eps": config.eps, "causal": True}
+    save_file(mini.model.state_dict(), tmp_path / "mini.safetensors", {"longlive": json.dumps(told)})
+    shared = SharedModel(tmp_path / "mini.safetensors", torch.float32, config.text_len)
+    for fp8 in (False, True):
+        model = load_shared(ALONE, replace(shared, fp8=fp8)).model
+        layers = [takes_fp8(layer) for layer in linear_layers(model).values()]
+        assert sum(layers) == (60 if fp8 else 0)
