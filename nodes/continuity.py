@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..longlive_core.evaluation.continuity import LIMIT, MEASURES, ShotScore, score_film
+from ..longlive_core.evaluation.continuity import LIMIT, MEASURES, ShotScore, either_of_recalled, score_film
 from ..longlive_core.evaluation.continuity_report import compared_with
 from ..longlive_core.render.rank_versions import FilmScores
 from ..longlive_core.take import Take
@@ -45,7 +45,8 @@ def continuity(view: TakeView) -> Report:
 
 
 def _shots(take: Take, film: FilmScores) -> Iterator[Report]:
-    for score in score_film(film.facts, take.plan, film.references):
+    for scored in score_film(film.facts, take.plan, film.references):
+        score = either_of_recalled(scored, take.plan)
         faults = list(_faults(take, film, score))
         yield {"shot": score.shot + 1, "score": round(score.score, 4), "faults": faults}
 

@@ -13,7 +13,7 @@ with follows from the script:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from ..script import BlockPlan
@@ -73,6 +73,18 @@ def score_shot(facts: FilmFacts, plan: BlockPlan, references: References, shot: 
         "cut": _cut(facts.found, plan, blocks),
     }
     return ShotScore(shot, scores)
+
+
+def either_of_recalled(score: ShotScore, plan: BlockPlan) -> ShotScore:
+    """The score of a shot where nobody says whether the blocks that it recalls stand for a subject or for a place.
+
+    One of them has to come back: the other one is then left out.
+    """
+    identity, place = score.scores["identity"], score.scores["place"]
+    if not plan.blocks_of_shots[score.shot][0].recalled or identity is None or place is None:
+        return score
+    other: Measure = "place" if identity >= place else "identity"
+    return score if max(identity, place) < LIMIT else replace(score, scores={**score.scores, other: None})
 
 
 def _likeness(

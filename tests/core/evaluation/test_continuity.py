@@ -8,7 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from longlive.longlive_core.evaluation import film_facts as facts_module
-from longlive.longlive_core.evaluation.continuity import LIMIT, MEASURES, ShotScore, score_film
+from longlive.longlive_core.evaluation.continuity import (
+    LIMIT,
+    MEASURES,
+    Measure,
+    ShotScore,
+    either_of_recalled,
+    score_film,
+)
 from longlive.longlive_core.evaluation.continuity_report import report_data, report_lines, worst_first
 from longlive.longlive_core.evaluation.film_facts import film_facts
 from longlive.longlive_core.evaluation.references import References, references_of
@@ -172,3 +179,16 @@ def test_a_shot_is_compared_with_the_picture_of_a_cast_file(clean: Frames) -> No
         scores = score_film(facts.with_stills({-1: still}), PLAN, references)
         assert ((scores[2].scores["identity"] or 0) >= LIMIT) == fits
         assert any("that of cast file 1" in line for line in report_lines(scores, PLAN, references, LIMIT)) != fits
+
+
+def test_of_a_recalled_block_one_thing_has_to_come_back() -> None:
+    """Its subject or its place, where nobody says which; the other is left out. A shot that recalls nothing stays."""
+
+    def scored(shot: int, identity: float | None, place: float | None) -> tuple[float, list[str]]:
+        values: dict[Measure, float | None] = {"identity": identity, "place": place, "cut": 1.0}
+        score = either_of_recalled(ShotScore(shot, values), PLAN)
+        return score.score, [name for name, value in score.scores.items() if value is None]
+
+    assert scored(2, 0.9, 0.1) == (0.9, ["place"]) and scored(2, 0.1, 0.9) == (0.9, ["identity"])
+    assert scored(2, 0.3, 0.1) == (0.1, []) and scored(2, None, 0.1) == (0.1, ["identity"])
+    assert scored(1, 0.9, 0.1) == (0.1, [])
