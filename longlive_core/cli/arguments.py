@@ -67,6 +67,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preview", action="store_true", help=preview)
     gpus = "share each block among N processes, one for each GPU: 1, 2, 4 or 8 (1); without GPUs they share the CPU"
     parser.add_argument("--gpus", type=int, metavar="N", help=gpus)
+    split = "with --guidance and --gpus: one half of the GPUs has the prompt's branch, the other the negative prompt's"
+    parser.add_argument("--split-guidance", action="store_true", help=f"{split} (CFG parallel)")
     add_file_arguments(parser)
 
 
@@ -84,7 +86,7 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
         "GPU that decodes: its index, last, or cpu (the device that samples); one beyond those of --gpus is free for it"
     )
     parser.add_argument("--decode-gpu", metavar="INDEX", help=device)
-    parser.set_defaults(leader=None)
+    parser.set_defaults(leader=None, split_guidance=False)
     graphs = "start passes of steady blocks, and the decoder, as CUDA graphs where nothing is in the way (off)"
     parser.add_argument("--cuda-graphs", action="store_true", help=graphs)
     parser.add_argument("--threads", type=int, help="number of CPU threads (torch's default)")
@@ -104,5 +106,6 @@ def unrecorded_settings(args: argparse.Namespace) -> dict[str, Any]:
         "contact_sheet": args.contact_sheet,
         "decode": args.decode,
         "decode_device": device,
+        "split_guidance": args.split_guidance,
         "cuda_graphs": args.cuda_graphs,
     }

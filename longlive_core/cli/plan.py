@@ -9,6 +9,7 @@ from pathlib import Path
 from ..memory import KV_FORMATS, MemoryConfig
 from ..pipeline.decode_device import CPU
 from ..sampling import SEAMS
+from ..sampling.split import check_split
 from ..script.prompt_folder import read_script
 from ..script.reading import COMMENT
 from ..units import GIB
@@ -33,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seam", choices=SEAMS, default="plain", help="plain, or align: 9/8 of the tokens (plain)")
     gpus = "plan for N such cards that share each block, see `render --gpus`: the card with the most (1)"
     parser.add_argument("--gpus", type=int, default=1, metavar="N", dest="cards", help=gpus)
+    split = "with --guidance: one half of the cards has one of its branches, see `render --split-guidance`"
+    parser.add_argument("--split-guidance", action="store_true", dest="split", help=split)
     device = "the card that decodes, from 0, or cpu (0); one beyond those of --gpus only decodes"
     parser.add_argument("--decode-gpu", metavar="INDEX", dest="decoder", help=device)
     variants = "say how many of N films with other seeds are sampled at once, see `render --variants` (1)"
@@ -80,6 +83,8 @@ def plan_text(args: argparse.Namespace, recalled: int = 0) -> str:
             window=args.window,
         )
         return plan_training(budget, weights=args.weights, offload=args.offload).text()
+    if args.split:
+        check_split(args.cards)
     plan = plan_vram(
         parse_vram(args.vram),
         parse_size(args.size),
@@ -92,8 +97,9 @@ def plan_text(args: argparse.Namespace, recalled: int = 0) -> str:
         align=args.seam == "align",
         films=args.variants,
         recalled=recalled,
-        ranks=args.cards,
+        ranks=args.cards // 2 if args.split else args.cards,
         decoder=decoder_placement(args.decoder, args.cards),
+        split=args.split,
     )
     return plan.text()
 

@@ -11,6 +11,7 @@ import torch
 
 from ..parallel import SIZES, Leader, Ranks, device_of, follow, joined
 from ..pipeline.decode_device import decode_device
+from ..sampling.split import check_split
 from .followers import Followers
 
 Run = Callable[[argparse.Namespace], int]
@@ -32,6 +33,8 @@ def run_on_ranks(run: Run, args: argparse.Namespace) -> int:
         return _run_in_torchrun(run, args)
     count = 1 if args.gpus is None else args.gpus
     check_count(count)
+    if args.split_guidance:
+        check_split(count)
     alone = count == 1 or getattr(args, "dry_run", False)
     return run(args) if alone else _run_with_followers(run, args, count)
 

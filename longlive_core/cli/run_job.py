@@ -95,4 +95,5 @@ def _resume_command(args: argparse.Namespace, job: Job, take: Take, *, preview: 
 def device_arguments(args: argparse.Namespace) -> list[str]:
     """The arguments that say which devices make the film."""
     given = {"--gpus": args.gpus, "--decode-gpu": args.decode_gpu}
-    return [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    words = [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    return [*words, *(["--split-guidance"] if args.split_guidance else [])]

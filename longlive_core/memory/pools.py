@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..parallel import Ranks, all_gather
-from .formats import ALL, Pool, check_saved, make_pools, restore_pool
+from .formats import ALL, META, Pool, check_saved, make_pools, restore_pool
 from .pool import PoolShape
 from .quantized_pool import Smoothing
 
@@ -119,17 +119,22 @@ def restore_own(pool: Pool, tensors: Sequence[Tensor], filled: int, films: slice
 
 def check_whole(pool: Pool, tensors: Sequence[Tensor], filled: int, films: slice = ALL) -> None:
     """Raises ValueError unless `tensors` are what `whole_tensors` would give."""
-    meta, shape = torch.device("meta"), pool.shape
+    check_saved(whole_like(pool, filled, films), tensors)
+
+
+def whole_like(pool: Pool, filled: int, films: slice = ALL) -> list[Tensor]:
+    """Tensors without memory of the shapes and dtypes that `whole_tensors` gives."""
+    shape = pool.shape
 
     def like(tensor: Tensor) -> Tensor:
-        own = tensor[films]
+        own = tensor[films].to(META)
         if not _has_heads(own):
             return own
         by_heads = _by_heads(own, shape)
         size = (*by_heads.shape[:-2], shape.heads, by_heads.shape[-1])
-        return _joined(torch.empty(size, dtype=own.dtype, device=meta), own)
+        return _joined(torch.empty(size, dtype=own.dtype, device=META), own)
 
-    check_saved([like(tensor) for tensor in pool.tensors(filled)], tensors)
+    return [like(tensor) for tensor in pool.tensors(filled)]
 
 
 def _has_heads(tensor: Tensor) -> bool:

@@ -10,8 +10,9 @@ from ..mini import Mini
 from ..model.attention import Attention, default_attention
 from ..model.fp8_gate import choose_attention
 from ..parallel import Leader, Ranks
-from ..sampling import Generation, LedModel, NoiseSource, RankModel
+from ..sampling import Generation, LedModel, NoiseSource, RankModel, SplitModel
 from ..sampling.graphed_model import graph_notes
+from ..sampling.split import check_split
 from ..take.cast import Cast
 from ..take.settings import Settings, recorded_only
 from ..types import BLOCK_FRAMES, LatentShape
@@ -48,7 +49,9 @@ class LoadedFilm:
         block = LatentShape(1, model.config.channels, BLOCK_FRAMES, *sampler.size)
         branches, aligns = 1 if sampler.guidance == 1.0 else 2, sampler.seam == "align"
         blocks += len(sampler.cast)
-        ranks = 1 if self.led is None else self.led.ranks
+        ranks = 1
+        if self.led is not None:
+            branches, ranks = branches // self.led.branches, self.led.ranks
         size = FilmSize(model.config, sampler.memory, block, blocks, branches, aligns, model.dtype, ranks)
         return films_at_once(wanted, size, device_memory(model.device))
 
@@ -78,6 +81,10 @@ def load_film(
     replaces the noise from the seeds. leader: loads the model on the other ranks too. Raises ValueError (including
     CheckpointError) and OSError.
     """
+    if settings.split_guidance:
+        check_split(1 if leader is None else leader.ranks.size)
+        if settings.guidance == 1.0:
+            raise ValueError("guidance 1 has one branch, which --split-guidance cannot split; set another --guidance")
     mini = mini or load_model(settings.model)
     if leader is not None:
         mini.to(leader.ranks.device)
@@ -105,7 +112,8 @@ def load_film(
     )
     led = None
     if leader is not None:
-        led = LedModel(leader, sampler.size, RankModel(mini.model, attention.function), load_rank, settings)
+        kind = SplitModel if settings.split_guidance else LedModel
+        led = kind(leader, sampler.size, RankModel(mini.model, attention.function), load_rank, settings)
     return LoadedFilm(mini, sampler, attention.function, settings.recorded(sampler, weights), notes, led, transformer)
 
 
@@ -113,5 +121,6 @@ def load_rank(ranks: Ranks, settings: RenderSettings) -> RankModel:
     """Loads the model of the settings on another rank, which decodes nothing."""
     mini = load_model(settings.model)
     mini.model.to(ranks.device)
-    loaded = load_film(replace(settings, decode_device=None), mini, fingerprint=False)
+    own = replace(settings, decode_device=None, split_guidance=False)
+    loaded = load_film(own, mini, fingerprint=False)
     return RankModel(loaded.mini.model, loaded.attention)

@@ -38,7 +38,7 @@ class RenderSettings:
     with FP8 weights and activations. attention: see `choose_attention`. size: "HxW" in pixels; None for the model's
     largest. seam: see `generate`; None is `align` for an embedded model and `plain` for a checkpoint. codec, quality:
     of the film's file, names in `video.CODECS` and `video.QUALITIES`. decode: when blocks are decoded, see `Mode`.
-    decode_device: the torch device of the VAE; None for that of the model.
+    decode_device: the torch device of the VAE; None for that of the model. split_guidance: see `SplitModel`.
     cuda_graphs: see `SamplerSettings`; the decoder has them, too. take: store every block in a take beside the film.
     snapshots: also store the KV cache at the beginning of every shot, so that a retake starts without rebuilding it.
     """
@@ -62,6 +62,7 @@ class RenderSettings:
     contact_sheet: bool = False
     decode: Mode = "async"
     decode_device: str | None = None
+    split_guidance: bool = False
     cuda_graphs: bool = False
     take: bool = True
     snapshots: bool = True

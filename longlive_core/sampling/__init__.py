@@ -7,6 +7,7 @@ from .noise import MAX_SEED, NoiseSource, batch_noise, block_noise
 from .remote_model import RemoteModel
 from .seam import SEAMS, Seam
 from .snapshot import Snapshot
+from .split import SplitModel
 
 __all__ = [
     "MAX_SEED",
@@ -19,6 +20,7 @@ __all__ = [
     "RemoteModel",
     "Seam",
     "Snapshot",
+    "SplitModel",
     "Step",
     "batch_noise",
     "block_noise",

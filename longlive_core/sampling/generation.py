@@ -16,6 +16,7 @@ from ..model import FlowModel
 from ..oom import OutOfMemoryError, retry_on_oom
 from ..transfer import ASYNCHRONOUS, to_device, to_host
 from ..types import Block, BlockSpec, LatentShape
+from .branches import flows_of, write_all_kv
 from .noise import NoiseSource
 from .seam import Seam, align, overlap
 from .snapshot import Snapshot
@@ -215,10 +216,8 @@ class Generation(Iterator[Block]):
         cuts_now = self._cuts[block.index]
         cuts = self._cuts[recalled.index] if recalled.index >= 0 else cuts_now  # a cast file is of no shot
         positions = self._cache.recalled_positions(recalled, cuts, block, cuts_now)
-        for text, kv in self._cache.recall_calls(recalled):
-            self._model.write_kv(
-                latents.to(self._model.dtype), self._timesteps(0.0, recalled.frames), text, kv, positions
-            )
+        calls, timesteps = self._cache.recall_calls(recalled), self._timesteps(0.0, recalled.frames)
+        write_all_kv(self._model, latents.to(self._model.dtype), timesteps, calls, positions)
 
     def _run_ahead(self, block: BlockSpec, latents: Tensor) -> bool:
         """Queues the clean pass of a block that is not checked yet; returns whether it is done.
@@ -337,10 +336,8 @@ class Generation(Iterator[Block]):
         timesteps = self._timesteps(t, x.shape[2])
         timesteps[:, :known] = 0
         positions = self._cache.positions(block, self._cuts[block.index], front)
-        flows = [
-            self._model(x.to(self._model.dtype), timesteps, text, kv, positions).float()
-            for text, kv in self._cache.calls(block, clean=False, overlap=front)
-        ]
+        calls = self._cache.calls(block, clean=False, overlap=front)
+        flows = flows_of(self._model, x.to(self._model.dtype), timesteps, calls, positions)
         if len(flows) == 1:
             return flows[0]
         positive, negative = flows
@@ -352,8 +349,8 @@ class Generation(Iterator[Block]):
     def _write_kv(self, block: BlockSpec, latents: Tensor) -> None:
         """The clean pass: writes the block's K/V at t = 0, for each branch of guidance."""
         positions = self._cache.positions(block, self._cuts[block.index])
-        for text, kv in self._cache.calls(block, clean=True):
-            self._model.write_kv(latents.to(self._model.dtype), self._timesteps(0.0, block.frames), text, kv, positions)
+        calls, timesteps = self._cache.calls(block, clean=True), self._timesteps(0.0, block.frames)
+        write_all_kv(self._model, latents.to(self._model.dtype), timesteps, calls, positions)
 
     def _noise_of(self, block: BlockSpec, front: int) -> Tensor:
         """Noise of the block and of the last `front` frames of the block before, `[B, C, front + F, H, W]` float32.

@@ -53,7 +53,11 @@ class LedModel:
     own: the model of this rank. load: called on each other rank with its `Ranks` and the arguments, gives the same
     model there. size: of a film, (height, width) of its latents. Raises ValueError for a model or a size that the ranks
     cannot share, before any of them does anything, and RankError if one fails in any call.
+
+    ranks: how many share a sequence. branches: of guidance that have ranks of their own.
     """
+
+    branches = 1
 
     def __init__(
         self,
@@ -64,19 +68,19 @@ class LedModel:
         *arguments: Any,  # noqa: ANN401
     ) -> None:
         model = own.model
-        check_shared(model, size, leader.ranks.size)
+        self.ranks = leader.ranks.size // self.branches
+        check_shared(model, size, self.ranks)
         self._leader: Calls = leader
-        self.ranks = leader.ranks.size
         self._rank = leader.make(load, *arguments, own=own)
         self.config, self.dtype, self.device = model.config, model.dtype, model.device
 
     def __call__(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> Tensor:
         """See `CausalWan.forward`."""
-        return self._leader.call(_flow, *self._arguments(x, t, text, kv, positions))
+        return self._leader.call(flow_of_rank, *self._arguments(x, t, text, kv, positions))
 
     def write_kv(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> None:
         """See `CausalWan.write_kv`."""
-        self._leader.call(_write_kv, *self._arguments(x, t, text, kv, positions))
+        self._leader.call(write_kv_of_rank, *self._arguments(x, t, text, kv, positions))
 
     def text_kv(self, text: Tensor) -> PromptLayers:
         """See `CausalWan.text_kv`."""
@@ -111,7 +115,7 @@ class LedModel:
         self._leader.call(_move, pool, source, target)
 
     def _arguments(self, x: Tensor, t: Tensor, text: TextKVCache, kv: KVCache, positions: Tensor) -> tuple[Any, ...]:
-        """The arguments of `_flow`."""
+        """The arguments of `flow_of_rank`."""
         assert isinstance(text, PromptKV) and isinstance(kv, BlockKVCache)  # those of `FilmKVCache`
         assert isinstance(kv.slot, int)  # a led model is no module, so that it has no CUDA graphs
         call = _Call(kv.blocks, kv.slot, kv.block_frames, kv.clean)
@@ -130,7 +134,7 @@ def check_shared(model: CausalWan, size: tuple[int, int], count: int) -> None:
         )
 
 
-def _flow(
+def flow_of_rank(
     ranks: Ranks,
     rank: RankModel,
     pool: Pool,
@@ -147,7 +151,7 @@ def _flow(
     return rank.model(x, t, text, kv, positions, ranks=ranks)
 
 
-def _write_kv(
+def write_kv_of_rank(
     ranks: Ranks,
     rank: RankModel,
     pool: Pool,
@@ -158,7 +162,7 @@ def _write_kv(
     positions: Tensor,
     *angles: Tensor,
 ) -> None:
-    """`CausalWan.write_kv` on one rank; arguments of `_flow`."""
+    """`CausalWan.write_kv` on one rank; arguments of `flow_of_rank`."""
     x, t, positions, *here = _here(ranks, x, t, positions, *angles)
     text, kv = _caches(rank, pool, layers, call, here)
     rank.model.write_kv(x, t, text, kv, positions, ranks=ranks)

@@ -68,7 +68,7 @@ def choose(budget: Planned, options: Sequence[Sequence[Change]]) -> tuple[Advice
 def _options(budget: Budget) -> Iterator[list[Change]]:
     """For each setting that can be changed, its changes from mild to strong. Settings with little loss come first."""
     if budget.guidance:
-        yield [Change("guidance 1", {"guidance": False})]
+        yield [Change("guidance 1", {"guidance": False, "split": False})]
     if budget.align:
         yield [Change("plain seams", {"align": False})]
     if smaller := _after(budget.kv_format, KV_BY_QUALITY):

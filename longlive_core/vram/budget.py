@@ -75,6 +75,7 @@ class Budget:
     they take slots of the window beside the usual sinks, and no memory of their own.
     streamed: number of layers of the model that stay in host memory and are copied to the card in each pass. ranks:
     cards like this one that share each block; the bytes are those of the one with the most. decoder: where the VAE is.
+    split: as many cards have the other branch of guidance, see `SplitModel`.
     Raises ValueError for unknown formats and VAEs, and for impossible sizes, windows and numbers of layers.
     """
 
@@ -92,6 +93,7 @@ class Budget:
     recalled: int = 0
     ranks: int = 1
     decoder: Placement = "resident"
+    split: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("weights", WEIGHT_BYTES), ("kv_format", KV_FORMATS), ("vae", VAES)):
@@ -101,12 +103,19 @@ class Budget:
             raise ValueError(f"streamed {self.streamed} is outside 0 … {self.model.num_layers}, the model's layers")
         self.memory.check(self.block.frames)
         check_size(self.ranks, self.model.num_heads, prod(self.model.grid(self.block.height, self.block.width)))
+        if self.split and not self.guidance:
+            raise ValueError("without guidance there is one branch, which cannot be split; plan with guidance")
         if self.recalled > max(0, self.recallable):
             more = (self.recalled - self.recallable) * self.block.frames
             raise ValueError(
                 f"{plural(self.recalled, 'recalled block')}: {self.recallable} of them fit beside the sinks in a "
                 f"window of {self.window} latent frames; set window to {self.window + more} or more, or recall fewer"
             )
+
+    @property
+    def branches(self) -> int:
+        """How many branches of guidance this card has."""
+        return 2 if self.guidance and not self.split else 1
 
     @property
     def recallable(self) -> int:
@@ -120,7 +129,7 @@ class Budget:
         The decoder and the activations of the model are not in use at the same time, but the allocator may keep both.
         """
         memory, block, ranks = self.memory, self.block, self.ranks
-        branches = 2 if self.guidance else 1
+        branches = self.branches
         layer = layer_bytes(self.model, self.weights)
         # While layers are streamed, two of them are on the card: one computes and the next one is copied.
         weights = weight_bytes(self.model, self.weights) - layer * self.streamed + layer * min(self.streamed, 2)
@@ -135,6 +144,7 @@ class Budget:
             Part("dequantisation scratch", scratch),
             Part("activations", activation_bytes(self.model, block, ranks=ranks)),
             Part("aligned seams", overlap_bytes(self.model, block, self.window, ranks=ranks) if self.align else 0),
+            # Those of the shot and of the shot before it, and the negative prompt, which split guidance has elsewhere.
             Part("prompt KV", prompt_bytes(self.model, prompts=1 + branches)),
             Part(f"VAE weights, {self.vae}", vae.weights, placement),
             Part("VAE streaming state", vae.cache * cells, placement),

@@ -47,7 +47,7 @@ class VRAMPlan:
             budget.model,
             budget.memory,
             budget.block,
-            branches=2 if budget.guidance else 1,
+            branches=budget.branches,
             align=budget.align,
             ranks=budget.ranks,
         )
@@ -60,6 +60,8 @@ class VRAMPlan:
         cards = f"a card of {vram / GIB:g} GB"
         if ranks > 1:
             cards = f"{cards}, one of {ranks} that share each block"
+        if self.budget.split:
+            cards = f"{cards}{', and ' if ranks > 1 else ', one '}for each branch of guidance"
         lines = [f"{height}x{width} pixels (height x width), {cards}", ""]
         lines += [*parts_table(self.budget.parts, self.budget.total, vram), "", self.verdict]
         if self.films > 1 and self.budget.fits:
@@ -91,6 +93,7 @@ def plan_vram(
     recalled: int = 0,
     ranks: int = 1,
     decoder: Placement = "resident",
+    split: bool = False,
 ) -> VRAMPlan:
     """Plans a film of `size` (height, width) in pixels on a card with `vram_bytes`. Other arguments as in `Budget`.
 
@@ -114,6 +117,7 @@ def plan_vram(
             recalled=recalled,
             ranks=ranks,
             decoder=decoder,
+            split=split,
         )
         for w, kv in product(_choices(weights, WEIGHT_BYTES), _choices(kv_format, KV_BY_QUALITY))
     ]

@@ -186,6 +186,16 @@ def test_ranks_share_the_heads_of_the_kv() -> None:
     assert part(uneven[0], "KV") == 3 * part(uneven[1], "KV")
 
 
+def test_split_guidance_takes_one_branch_of_a_card() -> None:
+    """A card has the K/V and prompts of one branch, as without guidance, so that the KV cache is half of both."""
+    plain, both, split = (
+        Budget(GIB, LARGE, guidance=guidance, split=split)
+        for guidance, split in ((False, False), (True, False), (True, True))
+    )
+    assert split.total == plain.total
+    assert 2 * part(split, "KV") == part(both, "KV")
+
+
 @pytest.mark.parametrize("decoder", ["other card", "offloaded"])
 def test_a_vae_elsewhere_takes_nothing_of_this_card(decoder: Placement) -> None:
     """It is in the table, and not in the peak of a card that samples; decoding later would not help."""
@@ -200,6 +210,7 @@ def test_a_vae_elsewhere_takes_nothing_of_this_card(decoder: Placement) -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
+        ({"split": True}, "without guidance there is one branch, which cannot be split; plan with guidance"),
         ({"ranks": 3}, "3 ranks cannot share a model of 24 heads"),
         ({"weights": "int4"}, "weights 'int4' is not known; choose one of bf16, fp8, nvfp4"),
         ({"kv_format": "int4"}, "kv_format 'int4' is not known"),

@@ -243,5 +243,10 @@ def test_several_cards() -> None:
     assert text("--gpus 2 --decode-gpu 1") == text("--gpus 2 --decode-gpu 0") == text("--gpus 2")
     assert "offloaded" in text("--gpus 2 --decode-gpu cpu").partition("VAE")[2].partition("text encoder")[0]
     assert plan.budget.fits and not plan_vram(24 * GIB, LARGE, "bf16", "bf16", ranks=2).budget.fits
+    split = plan_vram(24 * GIB, LARGE, "bf16", "bf16", ranks=2, guidance=True, split=True)
+    assert text("--gpus 4 --guidance --split-guidance") == split.text()
+    assert "one of 2 that share each block, and for each branch of guidance" in split.text()
+    with pytest.raises(ValueError, match="1 rank cannot split guidance"):
+        text("--guidance --split-guidance")
     with pytest.raises(ValueError, match="--decode-gpu last: give the index of a card, as in 2 for one more"):
         text("--gpus 2 --decode-gpu last")
