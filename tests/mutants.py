@@ -120,6 +120,7 @@ MUTANTS = (
     Mutant("the second latent frame sees the first doubled", "cache.store(x.new_zeros(x.shape[0], 2, *x.shape[2:]))", "cache.store(x.repeat(1, 2, 1, 1, 1))", VAE),
     Mutant("the encoder pads left and top", "(0, 0, 0, 1, 0, 1)", "(0, 0, 1, 0, 1, 0)", VAE),
     Mutant("the encoder's average pads at the end", "(-x.shape[1] % time, 0)", "(0, -x.shape[1] % time)", VAE),
+    Mutant("a shortcut forgets its bias", "conv2.bias + self.shortcut.bias", "conv2.bias", VAE),
     # script/
     Mutant("half a block is rounded down", "floor(blocks + Fraction(1, 2))", "ceil(blocks - Fraction(1, 2))", SCRIPT),
     Mutant("the first block is a cut", "requested.number > 1 and not requested.shot.continues", "not requested.shot.continues", SCRIPT),

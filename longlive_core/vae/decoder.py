@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...kernels import upsample_nearest
 from .config import VAEConfig
-from .layers import CausalConv3d, ConvCache, FrameConv, Head, Middle, ResidualBlock
+from .layers import CausalConv3d, ConvCache, FrameConv, Head, Middle, ResidualBlock, add_to
 
 
 def dup_up(x: Tensor, c_out: int, time: int, *, first: bool) -> Tensor:
@@ -57,7 +57,7 @@ class UpStage(nn.Module):
         h = x
         for layer in self.upsamples:
             h = layer(h, cache)
-        return h + dup_up(x, self.c_out, self.time, first=cache.first) if self.space else h
+        return add_to(h, dup_up(x, self.c_out, self.time, first=cache.first)) if self.space else h
 
 
 class Decoder(nn.Module):

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .config import VAEConfig
-from .layers import CausalConv3d, ConvCache, FrameConv, Head, Middle, ResidualBlock
+from .layers import CausalConv3d, ConvCache, FrameConv, Head, Middle, ResidualBlock, add_to
 
 
 def avg_down(x: Tensor, c_out: int, time: int, space: int) -> Tensor:
@@ -59,7 +59,7 @@ class DownStage(nn.Module):
         shortcut = avg_down(x, self.c_out, self.time, self.space)
         for layer in self.downsamples:
             x = layer(x, cache)
-        return x + shortcut
+        return add_to(x, shortcut)
 
 
 class Encoder(nn.Module):

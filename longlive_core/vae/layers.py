@@ -68,19 +68,23 @@ class CausalConv3d(nn.Module):
             cache.store(x[:, -history:])
         return self.convolve(x)
 
-    def convolve(self, x: Tensor, stride: int = 1) -> Tensor:
-        """Convolves x `[B, T, H, W, C_in]`, past frames included: valid in time with `stride`, same in space."""
+    def convolve(self, x: Tensor, stride: int = 1, bias: Tensor | None = None) -> Tensor:
+        """Convolves x `[B, T, H, W, C_in]`, past frames included: valid in time with `stride`, same in space.
+
+        bias: in place of the layer's own.
+        """
         taps, height, width = self.kernel
+        bias = self.bias if bias is None else bias
         if x.is_cuda:
             pad = (0, height // 2, width // 2)
-            y = convolution(x.permute(0, 4, 1, 2, 3), self.weight, self.bias, (stride, 1, 1), pad)
+            y = convolution(x.permute(0, 4, 1, 2, 3), self.weight, bias, (stride, 1, 1), pad)
             return y.permute(0, 2, 3, 4, 1)
         if taps > 1:
             x = x.unfold(1, taps, stride).transpose(-1, -2).flatten(-2)
         weight = self.weight.transpose(1, 2).flatten(1, 2)
         if height == width == 1:
-            return F.linear(x, weight[:, :, 0, 0], self.bias)
-        return per_frame_conv(x, weight, self.bias, padding=height // 2)
+            return F.linear(x, weight[:, :, 0, 0], bias)
+        return per_frame_conv(x, weight, bias, padding=height // 2)
 
 
 def per_frame_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padding: int = 0) -> Tensor:
@@ -112,15 +116,15 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.gamma.flatten(), eps=1e-12)
 
 
-def normed_conv(norm: nn.Module, conv: nn.Module, x: Tensor, cache: ConvCache) -> Tensor:
-    """conv(silu(norm(x))), `[B, T, H, W, C_in]` → `[B, T, H, W, C_out]`.
+def normed_conv(norm: nn.Module, conv: nn.Module, x: Tensor, cache: ConvCache, bias: Tensor | None = None) -> Tensor:
+    """conv(silu(norm(x))), `[B, T, H, W, C_in]` → `[B, T, H, W, C_out]`. bias: in place of the convolution's own.
 
     One op normalises, activates and prepends the past frames, which saves two passes over the activations.
     """
     assert isinstance(norm, RMSNorm) and isinstance(conv, CausalConv3d)
     padded = rms_silu_pad(x, norm.gamma.flatten(), cache.past())
     cache.store(padded[:, -2:])
-    return conv.convolve(padded)
+    return conv.convolve(padded, bias=bias)
 
 
 class ResidualBlock(nn.Module):
@@ -141,8 +145,32 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, cache: ConvCache) -> Tensor:
         norm1, conv1, norm2, conv2 = self.residual.values()
-        h = normed_conv(norm2, conv2, normed_conv(norm1, conv1, x, cache), cache)
-        return h + (x if self.shortcut is None else self.shortcut(x, cache))
+        h = normed_conv(norm1, conv1, x, cache)
+        if self.shortcut is None:
+            return add_to(normed_conv(norm2, conv2, h, cache), x)
+        if not _may_change(h, x):
+            return normed_conv(norm2, conv2, h, cache) + self.shortcut(x, cache)
+        # Both biases go into the convolution, so that the projection and the sum are one op.
+        assert isinstance(conv2, CausalConv3d)
+        h = normed_conv(norm2, conv2, h, cache, conv2.bias + self.shortcut.bias)
+        return add_product(h, x, self.shortcut.weight)
+
+
+def add_to(h: Tensor, x: Tensor) -> Tensor:
+    """h + x, in place where h is a result that nobody else reads; both `[B, T, H, W, C]`."""
+    return h.add_(x) if _may_change(h, x) else h + x
+
+
+def add_product(h: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """h + x Wᵀ by one op, in place; h `[B, T, H, W, N]`, x `[B, T, H, W, C]`, weight `[N, C, 1, 1, 1]`."""
+    rows = h.flatten(0, -2)  # a view, except of a convolution that does not give channels last
+    rows.addmm_(x.flatten(0, -2), weight.flatten(1).t().to(h.dtype))
+    return rows.view(h.shape)
+
+
+def _may_change(h: Tensor, x: Tensor) -> bool:
+    """Whether a sum may be written into h: not in training, which needs gradients and mixes dtypes."""
+    return h.dtype == x.dtype and not (h.requires_grad or x.requires_grad)
 
 
 class SpatialAttention(nn.Module):
@@ -159,7 +187,7 @@ class SpatialAttention(nn.Module):
         qkv = F.linear(self.norm(x), self.to_qkv.weight.view(3 * C, C), self.to_qkv.bias)
         q, k, v = rearrange(qkv, "b t h w (n c) -> n (b t) 1 (h w) c", n=3)
         h = F.scaled_dot_product_attention(q, k, v).reshape(B, T, H, W, C)
-        return x + F.linear(h, self.proj.weight.view(C, C), self.proj.bias)
+        return add_to(F.linear(h, self.proj.weight.view(C, C), self.proj.bias), x)
 
 
 class Middle(nn.ModuleList):

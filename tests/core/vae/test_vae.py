@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from copy import deepcopy
+from typing import Any
+
 import pytest
 import torch
 from longlive.longlive_core.vae import DecodeStream, State, VAEConfig, WanVAE
-from longlive.longlive_core.vae.layers import CausalConv3d, ConvCache
+from longlive.longlive_core.vae.layers import CausalConv3d, ConvCache, ResidualBlock
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +176,43 @@ def test_weights_of_another_decoder_are_refused(vae: WanVAE) -> None:
         WanVAE.of_decoder(weights)
     with pytest.raises(RuntimeError, match="size mismatch"):
         WanVAE.of_decoder({**vae.state_dict(), "decoder.head.0.gamma": torch.ones(6, 1, 1, 1)})
+
+
+class Ops(TorchDispatchMode):
+    """Counts by name the ops that read or write activations, views apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        del types
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and made.numel() > 1000 and not func.is_view:
+            self.counts[func.overloadpacket.__name__] += 1
+        return made
+
+
+@pytest.mark.parametrize(("c_in", "sums"), [(12, {"addmm_": 1}), (8, {"add_": 1})])
+def test_a_shortcut_and_the_sum_are_one_op(c_in: int, sums: dict[str, int]) -> None:
+    """The projection of a residual block's input adds itself to the block, and what needs none is added in place."""
+    torch.manual_seed(4)
+    block, x = ResidualBlock(c_in, 8).requires_grad_(False), torch.randn(1, 4, 8, 8, c_in)
+    for name, value in block.named_parameters():
+        if name.endswith("bias"):
+            value.normal_()
+    with Ops() as ops:
+        y = block(x, ConvCache(None))
+    added = {name: count for name, count in ops.counts.items() if "add" in name or name in ("linear", "mm")}
+    assert added == sums and ops.counts["convolution"] == 2
+    block.requires_grad_(True)  # training sums as it did
+    torch.testing.assert_close(y, block(x, ConvCache(None)).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_shortcut_in_bf16_rounds_the_sum_once() -> None:
+    """It is at least as near to the block in float64 as a projection that is rounded before it is added."""
+    torch.manual_seed(5)
+    block, x = ResidualBlock(12, 8).requires_grad_(False).bfloat16(), torch.randn(1, 4, 8, 8, 12).bfloat16()
+    exact, apart = deepcopy(block).double()(x.double(), ConvCache(None)), deepcopy(block).requires_grad_(True)
+    fused, separate = (part(x, ConvCache(None)).detach().double() for part in (block, apart))
+    assert (fused - exact).norm() <= (separate - exact).norm()
