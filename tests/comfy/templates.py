@@ -174,6 +174,16 @@ Shot 2 (1.33s): {hero} bobs in the middle against a plain wine wall
 Shot 3 (1.33s): {hero} circles at the top in front of a checked forest background
 """
 
+MINI_HERO_SCRIPT = """\
+Shot 1 (2 blocks): a big yellow square rests in the middle against a plain navy wall
+"""
+
+MINI_RECALL_SCRIPT = """\
+# No shot of this script describes the hero: its looks come from the other film.
+Shot 1 (4s) @recall=mini-hero: it bobs on the left against a plain wine wall
+Shot 2 (4s) @recall=mini-hero: it rests on the right against a checked forest wall
+"""
+
 MINI_AGAIN = "{hero} hops near the bottom in front of a plain grey wall"
 
 MINI_SHOTS = (
@@ -217,6 +227,20 @@ stores every version.
 
 Then change *shot*, *seed* or *prompt* of the retake and run again: only that shot is rendered. With *ripple*, the \
 later shots are rendered too, so that they follow from it. In another workflow, *LongLive Load Take* loads the film.
+"""
+
+CAST_NOTE = """\
+## LongLive Mini: a hero in another film
+
+Press **Run**. No download, no GPU.
+
+*LongLive Save Cast* saves a block of the left film as *cast/mini-hero.cast.safetensors* in the input folder. Both \
+shots of the right film recall it with *@recall=mini-hero*.
+
+**Expect** a film of 8 s with a yellow square, which its script never names. Take *@recall=mini-hero* out of the \
+shots, and the hero is white and has no clear shape.
+
+In other workflows *LongLive Cast* loads the file, or the line *cast: mini-hero.cast.safetensors* above the first shot.
 """
 
 STORYBOARD_NOTE = """\
@@ -539,6 +563,37 @@ MINI_STORYBOARD = Template(
     app_output="decode",
 )
 
+MINI_CAST = Template(
+    "LongLive 12 A hero in another film (Mini)",
+    [
+        note(CAST_NOTE),
+        group("Model", 1, [node("mini", "LongLiveMini")]),
+        group(
+            "A film with the hero",
+            2,
+            [shot_script("script1", MINI_HERO_SCRIPT, 560, "Script of the hero"), encode("encode1")],
+            [sampler("sampler1", 128, 128, 0)],
+            [node("save", "LongLiveSaveCast", size=(300, 420), shot=1, block=2, name="mini-hero")],
+        ),
+        group(
+            "Another film",
+            3,
+            [shot_script("script2", MINI_RECALL_SCRIPT, 560, "Script that recalls it"), encode("encode2")],
+            [sampler("sampler2", 128, 128, 0)],
+            [decode("decode", "LongLive_mini_cast", "Film")],
+        ),
+    ],
+    [
+        *from_mini("encode1", "encode2", "sampler1", "sampler2", "save", "decode"),
+        *([f"script{i}", "SHOTS", f"encode{i}", "shots"] for i in (1, 2)),
+        *([f"encode{i}", "SHOT_CONDITIONING", f"sampler{i}", "conditioning"] for i in (1, 2)),
+        ["sampler1", "STREAM", "save", "stream"],
+        ["save", "CAST", "script2", "cast"],
+        ["sampler2", "STREAM", "decode", "stream"],
+    ],
+    [("Film", frame) for frame in (30, 75, 125, 170)],
+)
+
 MINI_TAKE = Template(
     "LongLive 05 A saved take and its retake (Mini)",
     [
@@ -709,6 +764,7 @@ TEMPLATES = (
     DMD_LORA,
     IMAGE_TO_FILM,
     TRAIN,
+    MINI_CAST,
 )
 
 

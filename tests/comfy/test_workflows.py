@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from longlive.longlive_core.evaluation.probe import Reading, read_frame
 from longlive.longlive_core.script import BlockPlan, ShotScript
+from longlive.longlive_core.script.cast import CastEntry
 from longlive.longlive_core.script.storyboard import storyboard_plan
 from longlive.longlive_core.take.take import Version, with_text
 from longlive.longlive_core.training.world import BACKGROUNDS, COLOURS
@@ -159,7 +160,8 @@ def script_of(prompt: dict[str, Json], node: str) -> ShotScript:
         return ShotScript.parse("\n".join(f"Shot {number} {shot}" for number, shot in enumerate(shots, 1)))
     kind, inputs = prompt[node]["class_type"], prompt[node]["inputs"]
     if kind == "LongLiveShotScript":
-        return ShotScript.parse(inputs["script"])
+        given = [CastEntry("mini-hero", "")] if "cast" in inputs else []
+        return ShotScript.parse(inputs["script"], given=given)
     before = next(inputs[name] for name in ("stream", "take", "conditioning", "shots") if name in inputs)
     script = script_of(prompt, before[0])
     if kind == "LongLiveRetake":
@@ -175,8 +177,8 @@ def film_of(prompt: dict[str, Json], node: str) -> BlockPlan:
 
 
 def test_what_is_shipped() -> None:
-    """Seven templates of Mini, three of 5B and one that trains, each with a picture of its name, and nothing else."""
-    assert [len(MINI), len(LARGE), len(WORKFLOWS)] == [7, 3, 11]
+    """Eight templates of Mini, three of 5B and one that trains, each with a picture of its name, and nothing else."""
+    assert [len(MINI), len(LARGE), len(WORKFLOWS)] == [8, 3, 12]
     names = {file.name for path in WORKFLOWS for file in (path, path.with_suffix(".jpg"))}
     assert {path.name for path in (ROOT / "workflows").iterdir()} == names
 
