@@ -18,6 +18,8 @@
 | `hadamard16` | x · diag(signs) H / 4 in groups of 16 | x `[M, K]`, signs `[16]` |
 | `append_nvfp4`, `read_nvfp4` | the same for slots of the KV cache, in place | x `[B, T, H, D]` |
 | `read_fp8` | E4M3 numbers of slots times their scales, in place | as `read_nvfp4` |
+| `quantize_q2` | x / spread to ± ½ and ± 1½ scales, a scale for 32 channels | x `[B, T, H, D]`, spread `[B, 1, H, D]` |
+| `read_q2` | centroids and 2-bit residuals of slots, see `q2_format`, in place | as `read_nvfp4` |
 | `rms_silu_pad` | silu(x / norm(x) · √C · gamma) after two past frames | x `[B, T, H, W, C]` |
 | `upsample_nearest` | nearest-neighbour upsampling by 2 | `[B, T, H, W, C]` → `[B, T, 2H, 2W, C]` |
 | `to_uint8` | [−1, 1] to 0 … 255, clamped | video `[1, 3, T, H, W]` → `[T, H, W, 3]` |
@@ -60,6 +62,8 @@ hadamard16 = Op(eager.hadamard16, ANY)
 append_nvfp4 = Op(eager.append_nvfp4, ANY)
 read_nvfp4 = Op(eager.read_nvfp4, PACKED)
 read_fp8 = Op(eager.read_fp8, Limits(dtypes=(torch.float8_e4m3fn,), width=1024))
+quantize_q2 = Op(eager.quantize_q2, Limits(dtypes=(torch.float32,), width=1024))
+read_q2 = Op(eager.read_q2, Limits(dtypes=(torch.uint8,), width=256))
 rms_silu_pad = Op(eager.rms_silu_pad, Limits(width=4096))
 upsample_nearest = Op(eager.upsample_nearest, ANY)
 to_uint8 = Op(eager.to_uint8, ANY)
@@ -88,8 +92,10 @@ __all__ = [
     "quantize_fp8_rows",
     "quantize_nvfp4",
     "quantize_nvfp4_stochastic",
+    "quantize_q2",
     "read_fp8",
     "read_nvfp4",
+    "read_q2",
     "rms_norm",
     "rms_norm_rope",
     "rms_silu_pad",

@@ -52,6 +52,17 @@ def fp8_slots(device: torch.device) -> tuple[Tensor, Tensor]:
     return codes.view(1, 4, TOKENS, HEADS, -1), scales.view(1, 4, TOKENS, HEADS, 1)
 
 
+def q2_slots(device: torch.device) -> tuple[Tensor, ...]:
+    """Codes, scales, indices, centroids, channels and steps of four q2 slots, with four stages of 16 centroids."""
+    residual = wave(device, 4, TOKENS, HEADS, WIDTH // HEADS, dtype=torch.float32)
+    codes, scales = eager.quantize_q2(residual, torch.ones_like(residual[:, :1]))
+    indices = torch.arange(4 * TOKENS * 2 * HEADS, device=device).remainder(251).to(torch.uint8)
+    centroids = (50 * wave(device, 1, 4, 64, HEADS, WIDTH // HEADS, dtype=torch.float32)).to(torch.int8)
+    channels = wave(device, 1, 4, 1, HEADS, WIDTH // HEADS, dtype=torch.float32).abs().to(torch.float8_e4m3fn)
+    steps = wave(device, 1, 4, 4, HEADS, 1, dtype=torch.float32).abs()
+    return codes[None], scales[None], indices.view(1, 4, 2 * TOKENS, HEADS, 1), centroids, channels, steps
+
+
 def scratch(device: torch.device) -> Tensor:
     """Zeros for the tokens of four slots."""
     return torch.zeros(1, 4 * TOKENS, HEADS, WIDTH // HEADS, dtype=torch.bfloat16, device=device)
@@ -100,6 +111,8 @@ SAMPLES: dict[str, Sample] = {
     "append_nvfp4": lambda d: (heads(d), *slots(d), 1),
     "read_nvfp4": lambda d: (*filled_slots(d), "mse", [1], scratch(d)),
     "read_fp8": lambda d: (*fp8_slots(d), [1, 3], scratch(d)),
+    "quantize_q2": lambda d: (heads(d).float(), heads(d)[:, :1].float().abs() + 1),
+    "read_q2": lambda d: (*q2_slots(d), [1, 3], scratch(d)),
     "rms_silu_pad": lambda d: (wave(d, 1, 2, 4, 4, 512), wave(d, 512), wave(d, 1, 2, 4, 4, 512)),
     "upsample_nearest": lambda d: (wave(d, 1, 2, 4, 16, 512),),
     "to_uint8": lambda d: (wave(d, 1, 3, 2, 16, 16),),

@@ -14,6 +14,7 @@ from .hadamard import hadamard16
 from .kv import append_nvfp4, read_fp8, read_nvfp4
 from .norm import layer_norm_modulate, rms_norm, rms_norm_rope
 from .nvfp4 import dequantize_nvfp4, quantize_nvfp4, quantize_nvfp4_stochastic
+from .q2 import quantize_q2, read_q2
 from .rope import rope_rotate
 from .vae import rms_silu_pad, to_uint8, upsample_nearest
 
@@ -34,8 +35,10 @@ __all__ = [
     "quantize_fp8_rows",
     "quantize_nvfp4",
     "quantize_nvfp4_stochastic",
+    "quantize_q2",
     "read_fp8",
     "read_nvfp4",
+    "read_q2",
     "rms_norm",
     "rms_norm_rope",
     "rms_silu_pad",

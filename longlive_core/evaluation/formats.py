@@ -39,6 +39,7 @@ BF16: Final = Format("bf16")
 FORMATS: Final = (
     Format("fp8 KV", kv="fp8"),
     Format("NVFP4 KV", kv="nvfp4"),
+    Format("q2 KV", kv="q2"),
     Format("FP8 weights and activations", weights="fp8"),
     Format("FP8 attention", attention="fp8"),
     Format("FP8 everywhere", kv="fp8", weights="fp8", attention="fp8"),

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ..model import KeyValue
+from .centroids import WIDEST
 from .pool import DensePool, PoolShape
+from .q2_store import Q2Store
 from .quantized_pool import FP8Store, NVFP4Store, QuantizedPool, Smoothing, Store
 
 Pool = DensePool | QuantizedPool
@@ -20,6 +22,7 @@ KV_FORMATS: dict[str, torch.dtype | type[Store]] = {
     "float32": torch.float32,
     "fp8": FP8Store,
     "nvfp4": NVFP4Store,
+    "q2": Q2Store,
 }
 """Name → the dtype of a `DensePool`, or the store of a `QuantizedPool`."""
 
@@ -51,6 +54,8 @@ def make_pools(
         raise ValueError(
             f"kv_format '{kv_format}' needs a head width that is a multiple of 16, not {shape.head_dim}; use bf16"
         )
+    if storage is Q2Store and shape.head_dim > WIDEST:
+        raise ValueError(f"kv_format 'q2' holds heads of at most {WIDEST} channels, not {shape.head_dim}; use nvfp4")
     scratch = shape.empty(dtype, device)
     return tuple(QuantizedPool(shape, storage, smoothing, scratch) for _ in range(count))
 

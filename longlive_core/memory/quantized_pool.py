@@ -1,6 +1,6 @@
-"""A pool in 8 or 4 bits. Attention reads a scratch buffer in its own dtype, which all layers share.
+"""A pool in 8, 4 or 2 bits. Attention reads a scratch buffer in its own dtype, which all layers share.
 
-layer 7   store     [ global ][ shot   ][ block 4 ][ old     ]      4.5 or 8 bits per number, one store per layer
+layer 7   store     [ global ][ shot   ][ block 4 ][ old     ]      2.5, 4.5 or 8 bits per number, a store per layer
                         │         │          │                      dequantised once per layer and pass
           scratch   [ global ][ shot   ][ block 4 ][ new     ]      one for all layers; the new block is written here
                                                        │            unquantised, and to the store in its clean pass
@@ -17,6 +17,7 @@ from ...kernels import append_nvfp4, quantize_fp8_rows, read_fp8, read_nvfp4
 from ..model import KeyValue
 from ..parallel import all_max
 from .pool import PoolShape, Slot
+from .q2_store import Q2Store
 
 Smoothing = Literal["none", "token", "reference"]
 """Centring of keys before NVFP4 quantisation; see `QuantizedPool`."""
@@ -92,7 +93,7 @@ class NVFP4Store:
         return tuple(t[:, :filled] for t in (self._values, self._scales, self._amax, self._mean))
 
 
-Store = FP8Store | NVFP4Store
+Store = FP8Store | NVFP4Store | Q2Store
 
 
 def copy_slot(source: Store, target: Store, slot: Tensor) -> None:

@@ -11,6 +11,8 @@ from .budget import WEIGHT_BYTES, Budget
 
 KV_BY_QUALITY = ("bf16", "fp8", "nvfp4")
 """The KV formats that are chosen and advised, from the best to the smallest."""
+SMALLEST_KV = "q2"
+"""The KV format that is advised after these, and chosen only if it is asked for, because films show its rounding."""
 SMALL_SIZE = (480, 832)
 SMALL_WINDOW = 24
 """The shortest window that holds the sink, one other block and the new block."""
@@ -71,7 +73,7 @@ def _options(budget: Budget) -> Iterator[list[Change]]:
         yield [Change("guidance 1", {"guidance": False, "split": False})]
     if budget.align:
         yield [Change("plain seams", {"align": False})]
-    if smaller := _after(budget.kv_format, KV_BY_QUALITY):
+    if budget.kv_format != SMALLEST_KV and (smaller := _after(budget.kv_format, KV_BY_QUALITY)):
         yield [Change(f"{name} KV", {"kv_format": name}) for name in smaller]
     if smaller := _after(budget.weights, tuple(WEIGHT_BYTES)):
         yield [Change(f"{name} weights", {"weights": name}) for name in smaller]
@@ -81,6 +83,8 @@ def _options(budget: Budget) -> Iterator[list[Change]]:
         yield [Change("decoding after sampling", {"sequential": True})]
     if budget.window > SMALL_WINDOW:
         yield [Change(f"window of {SMALL_WINDOW} frames", {"window": SMALL_WINDOW})]
+    if budget.kv_format != SMALLEST_KV:
+        yield [Change(f"{SMALLEST_KV} KV (coarse)", {"kv_format": SMALLEST_KV})]
     if prod(budget.size) > prod(SMALL_SIZE):
         size = SMALL_SIZE if budget.size[0] <= budget.size[1] else SMALL_SIZE[::-1]
         yield [Change(f"size {size[0]}x{size[1]}", {"size": size})]

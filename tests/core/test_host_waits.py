@@ -54,7 +54,7 @@ def test_the_host_waits_for_nothing_in_a_steady_block(tiny: Tiny, memory: dict[s
     assert waits_of_a_block(tiny, **memory) == {}
 
 
-@pytest.mark.parametrize("kv_format", ["fp8", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["fp8", "nvfp4", "q2"])
 @pytest.mark.usefixtures("meta_gpu")
 def test_the_host_waits_for_nothing_with_a_quantised_cache(tiny: Tiny, kv_format: str) -> None:
     """Quantising and reading K/V needs no value on the host."""
@@ -67,7 +67,7 @@ def test_the_host_waits_for_nothing_with_guidance_and_aligned_seams(tiny: Tiny) 
     assert waits_of_a_block(tiny, guidance=3.0, seam="align") == {}
 
 
-@pytest.mark.parametrize("kv_format", ["bf16", "fp8", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["bf16", "fp8", "nvfp4", "q2"])
 @pytest.mark.usefixtures("meta_gpu")
 def test_the_host_waits_for_nothing_while_graphs_are_made(tiny: Tiny, kv_format: str) -> None:
     """CUDA refuses to record work that waits, and the inputs of a replay are copied on the device."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from . import float_cases, fp8_cases, nvfp4_cases
+from . import float_cases, fp8_cases, nvfp4_cases, q2_cases
 from .op_case import OpCase, Size
 
 CASES: dict[str, Callable[[Size], OpCase]] = {
@@ -33,6 +33,8 @@ CASES: dict[str, Callable[[Size], OpCase]] = {
     "read_nvfp4": nvfp4_cases.read_nvfp4,
     "read_nvfp4 centred": partial(nvfp4_cases.read_nvfp4, centred=True),
     "read_fp8": fp8_cases.read_fp8,
+    "quantize_q2": q2_cases.quantize_q2,
+    "read_q2": q2_cases.read_q2,
     "rms_silu_pad": float_cases.rms_silu_pad,
     "upsample_nearest": float_cases.upsample_nearest,
     "to_uint8": float_cases.to_uint8,

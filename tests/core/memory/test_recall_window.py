@@ -184,7 +184,7 @@ def test_positions_that_do_not_exist_are_refused() -> None:
         MemoryConfig(recall_position="before_shot", relative_rope=True).check(8)
 
 
-@pytest.mark.parametrize("kv_format", ["float32", "fp8", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["float32", "fp8", "nvfp4", "q2"])
 def test_a_move_copies_a_slot_to_the_bit(kv_format: str) -> None:
     """In every layer, whatever the format stores; the other slots stay."""
     shape = PoolShape(layers=2, batch=2, slots=3, block_tokens=4, heads=2, head_dim=16)

@@ -97,7 +97,7 @@ def stored(mesh: Mesh, kv: Tensor) -> dict[str, list[Tensor]]:
     """What the pools of all ranks store of K/V of two blocks, `[2, B, T, H, D]`, by format, and again once restored."""
     shape = PoolShape(1, kv.shape[1], 2, kv.shape[2], kv.shape[3], kv.shape[4], mesh.sequence)
     found = dict[str, list[Tensor]]()
-    for name in ("bf16", "fp8", "nvfp4"):
+    for name in ("bf16", "fp8", "nvfp4", "q2"):
         pool, other = make_pools(name, shape, CPU, kv.dtype, smoothing="token", count=2)
         for slot, block in enumerate(kv):
             for own in pool.new_block(0, slot):

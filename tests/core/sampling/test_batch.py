@@ -92,7 +92,7 @@ def test_the_first_frames_of_each_film_stay_as_given(tiny: Tiny) -> None:
         assert difference(together[row : row + 1], alone) <= TOLERANCE
 
 
-@pytest.mark.parametrize("kv_format", ["fp8", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["fp8", "nvfp4", "q2"])
 def test_scales_of_quantised_memory_are_of_one_film(kv_format: str) -> None:
     """A film a thousand times as large beside it does not change the bits of what a film's K/V are read as."""
     shape = PoolShape(layers=1, batch=2, slots=2, block_tokens=8, heads=2, head_dim=32)
@@ -109,7 +109,7 @@ def test_scales_of_quantised_memory_are_of_one_film(kv_format: str) -> None:
     assert torch.equal(*read)
 
 
-@pytest.mark.parametrize("kv_format", ["float32", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["float32", "nvfp4", "q2"])
 @pytest.mark.parametrize("seam", ["plain", "align"])
 def test_snapshots_of_films_go_in_and_out_of_a_batch(tiny: Tiny, kv_format: str, seam: str) -> None:
     """Films that are begun alone go on in a batch, and films of a batch alone, as if nothing had changed."""

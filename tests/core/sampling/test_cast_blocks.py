@@ -27,7 +27,7 @@ def some(seed: int = 5, number: int = 1) -> Block:
     return card("K", torch.randn(1, 4, 2, 4, 6, generator=torch.Generator().manual_seed(seed)), number)
 
 
-@pytest.mark.parametrize("kv_format", ["float32", "fp8", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["float32", "fp8", "nvfp4", "q2"])
 def test_a_cast_block_is_a_recalled_block_of_the_same_latents(tiny: Tiny, kv_format: str) -> None:
     """Recalled before the shot, the film with a block of its own and that with the block from a file are the same."""
     memory = tiny.memory(kv_format=kv_format, recall_position="before_shot")

@@ -52,7 +52,7 @@ def test_graphs_give_the_film_to_the_bit(tiny: Tiny, memory: dict[str, object], 
     assert recorder.replayed == blocks * (STEPS + 1)
 
 
-@pytest.mark.parametrize("kv_format", ["fp8", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["fp8", "nvfp4", "q2"])
 @pytest.mark.parametrize("smoothing", ["none", "token", "reference"])
 def test_graphs_store_quantised_blocks_in_their_slots(wide: Tiny, kv_format: str, smoothing: str) -> None:
     """The store gets a block in its clean pass only, and each step reads the block as it is."""

@@ -27,6 +27,7 @@ MEMORIES: list[dict[str, Any]] = [
     {"shot_clean_recache": True},
     {"kv_format": "fp8"},
     {"kv_format": "nvfp4"},
+    {"kv_format": "q2"},
 ]
 
 
@@ -57,7 +58,7 @@ def slot_of(generation: Generation, block: int) -> list[Tensor]:
     return [t.reshape(t.shape[0], slots, -1)[:, slot].clone() for t in stored if t.numel()]
 
 
-@pytest.mark.parametrize("kv_format", ["float32", "fp8", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["float32", "fp8", "nvfp4", "q2"])
 def test_the_pass_writes_what_the_blocks_own_pass_wrote(tiny: Tiny, kv_format: str) -> None:
     """Blocks 1 and 2 attended the global sink and themselves: recalled much later they have the same K/V to the bit."""
     plan = recalling(tiny.plan(LONG), {4: (1, 2)})

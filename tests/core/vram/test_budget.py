@@ -113,7 +113,7 @@ def test_a_vae_is_the_decoder_s(name: str, width: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seam", SEAMS)
-@pytest.mark.parametrize(("kv_format", "guidance"), [("bf16", 1.0), ("fp8", 3.0), ("nvfp4", 1.0)])
+@pytest.mark.parametrize(("kv_format", "guidance"), [("bf16", 1.0), ("fp8", 3.0), ("nvfp4", 1.0), ("q2", 1.0)])
 def test_a_film_takes_what_is_planned(kv_format: str, guidance: float, seam: Seam) -> None:
     """The peak of live bytes while a film is sampled is the budget, or up to a fifth less."""
     model = CausalWan(TINY, dtype=torch.bfloat16).requires_grad_(False)

@@ -111,6 +111,7 @@ def test_advice_is_true() -> None:
     given = {advice.change: advice for advice in plan.advice}
     changes: dict[str, dict[str, Any]] = {
         "nvfp4 KV": {"kv_format": "nvfp4"},
+        "q2 KV (coarse)": {"kv_format": "q2"},
         "nvfp4 weights": {"weights": "nvfp4"},
         "tiny VAE": {"vae": "tiny"},
         "decoding after sampling": {"sequential": True},
@@ -123,6 +124,14 @@ def test_advice_is_true() -> None:
         assert (given[name].saves, given[name].fits) == (plan.budget.total - after.total, after.fits), name
     assert next(iter(given)) == "nvfp4 KV"
     assert "fp8 KV" not in given, "fp8 is not enough, so the next smaller format is advised"
+
+
+def test_two_bits_are_advised_and_not_chosen() -> None:
+    """The formats that are chosen by themselves do not include q2, however small the card; with it none is advised."""
+    chosen = {plan_vram(card * GIB, size).budget.kv_format for card in CARDS for size in (LARGE, SMALL)}
+    assert "q2" not in chosen
+    plan = plan_vram(6 * GIB, LARGE, "nvfp4", "q2")
+    assert plan.budget.kv_format == "q2" and not any("KV" in advice.change for advice in plan.advice)
 
 
 def test_layers_in_host_memory() -> None:
@@ -175,7 +184,7 @@ def test_the_text_adds_up() -> None:
     assert "It fits, with" in plan_vram(12 * GIB, LARGE, vae="tiny").text()
 
 
-@pytest.mark.parametrize("kv_format", ["bf16", "fp8", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["bf16", "fp8", "nvfp4", "q2"])
 @pytest.mark.parametrize("size", [LARGE, SMALL])
 def test_cards_in_a_line(size: tuple[int, int], kv_format: str) -> None:
     """Every card in the text holds the film with the stated formats, and no smaller common card holds it at all."""
