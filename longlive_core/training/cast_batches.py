@@ -85,7 +85,7 @@ def cast_batch(films: Sequence[EncodedFilm], size: int, rng: np.random.Generator
         clean=torch.stack([other.latents[:, frames].float() for other in chosen]),
         hero=torch.stack([other.hero[frames].float() for other in chosen]),
         captions=tuple(_captions(other, made, rng) for other in chosen),
-        positions=torch.stack([_positions(shots, made, rng) for _ in chosen]),
+        positions=torch.stack([segment_positions(_block_positions(shots, rng), made) for _ in chosen]),
         history=tuple(segment.history for segment in made),
         heads=tuple(own[block] for block in first),
         others=torch.stack([other.others.float() for other in chosen]),
@@ -94,6 +94,10 @@ def cast_batch(films: Sequence[EncodedFilm], size: int, rng: np.random.Generator
 
 def _recalls(film: EncodedFilm) -> tuple[int | None, ...]:
     return tuple(shot.recalls for shot in film.film.shots)
+
+
+def _block_positions(shots: tuple[int, ...], rng: np.random.Generator) -> Tensor:
+    return random_positions(shots, rng).unflatten(0, (-1, BLOCK_FRAMES))
 
 
 def _captions(film: EncodedFilm, made: Sequence[Segment], rng: np.random.Generator) -> tuple[str, ...]:
@@ -108,8 +112,9 @@ def _captions(film: EncodedFilm, made: Sequence[Segment], rng: np.random.Generat
     return tuple(CUT_PREFIX * (s.block in cuts) + texts[film.shots[s.block]] for s in made)
 
 
-def _positions(shots: tuple[int, ...], made: Sequence[Segment], rng: np.random.Generator) -> Tensor:
-    """RoPE position of each latent frame `[F]`; recalled blocks have those right before the shot."""
-    blocks = random_positions(shots, rng).unflatten(0, (-1, BLOCK_FRAMES))
-    rows = [blocks[s.block] if s.before is None else blocks[s.before] - BLOCK_FRAMES for s in made]
-    return torch.cat(rows)
+def segment_positions(blocks: Tensor, made: Sequence[Segment]) -> Tensor:
+    """RoPE position of each latent frame `[F]`, given those of the film's blocks, `[blocks, BLOCK_FRAMES]`.
+
+    Recalled blocks have those right before the shot.
+    """
+    return torch.cat([blocks[s.block] if s.before is None else blocks[s.before] - BLOCK_FRAMES for s in made])

@@ -63,7 +63,8 @@ def single_batch(films: Sequence[EncodedFilm], size: int, rng: np.random.Generat
         clean.append(film.latents[:, frames].float())
         hero.append(film.hero[frames].float())
         others.append(film.others[shot : shot + 1].float())
-        text = caption(film.film.hero, film.film.shots[shot], rng)
+        described = film.film.shots[shot]
+        text = caption(film.film.shown(described), described, rng)
         texts.append((CUT_PREFIX + text if shot else text,))
     positions = torch.arange(BLOCK_FRAMES).float().expand(size, -1)
     return Batch(torch.stack(clean), torch.stack(hero), tuple(texts), positions, ((),), (0,), torch.stack(others))

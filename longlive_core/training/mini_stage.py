@@ -101,7 +101,7 @@ class MiniStage:
         # The log shows means over all parts; those of films are of the PARTS-th part of them.
         kind = "films" if part % PARTS else "singles"
         if kind == "singles":
-            batch = single_batch(self.films, self.settings.singles, rng)
+            batch = single_batch([*self.films, *self.casts], self.settings.singles, rng)
         elif self.casts and rng.random() < CAST_SHARE:
             batch = cast_batch(self.casts, self.settings.film_blocks, rng)
         else:
