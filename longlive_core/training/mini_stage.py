@@ -30,7 +30,7 @@ CONTEXT_NOISE = 0.15  # the highest noise level of the clean blocks that a block
 # the hero: single blocks, films.
 OPENINGS = (0.45, 0.5)
 PARTS = 2  # of a batch: part 0 holds single blocks, part 1 films
-CAST_SHARE = 0.65  # share of batches of films that hold films of several heroes
+CAST_SHARES = (0.5, 0.65)  # share of batches of each part that hold films of several heroes instead, if there are any
 TABLE = TimestepTable.shifted(5.0)
 SAMPLER_SIGMAS = torch.tensor(unipc(4).sigmas[:-1])
 
@@ -98,14 +98,14 @@ class MiniStage:
         """See `Stage.loss`. Even parts hold single blocks, odd ones films."""
         del name  # there is one module
         rng = np.random.default_rng((self.settings.seed, 2, step, part))
-        # The log shows means over all parts; those of films are of the PARTS-th part of them.
-        kind = "films" if part % PARTS else "singles"
-        if kind == "singles":
-            batch = single_batch([*self.films, *self.casts], self.settings.singles, rng)
-        elif self.casts and rng.random() < CAST_SHARE:
-            batch = cast_batch(self.casts, self.settings.film_blocks, rng)
-        else:
+        kind = ("singles", "films")[part % PARTS]
+        if self.casts and rng.random() < CAST_SHARES[part % PARTS]:
+            # Told apart in the log by the part that they replace.
+            kind, batch = f"casts for {kind}", cast_batch(self.casts, self.settings.film_blocks, rng)
+        elif kind == "films":
             batch = film_batch(self.films, self.settings.film_blocks, rng)
+        else:
+            batch = single_batch([*self.films, *self.casts], self.settings.singles, rng)
         if self._noise is not None:
             self._noise.restart(int(np.random.default_rng((self.settings.seed, 3, step, part)).integers(2**62)))
         kv_format = self.settings.kv_format
