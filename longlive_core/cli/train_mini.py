@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start", choices=["nothing", "mini"], default="nothing", help="weights of the transformer to start from"
     )
-    parser.add_argument("--films", type=int, default=2000, help="number of films to train on")
+    parser.add_argument("--films", type=int, default=2000, help="number of films of one hero to train on")
+    parser.add_argument("--casts", type=int, default=600, help="number of films of several heroes to train on")
     parser.add_argument("--data", type=Path, help="folder of the encoded films (default: films in --out)")
     parser.add_argument("--steps", type=int, default=30_000, help="training steps of the transformer")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of the transformer (0.001)")
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         vae=None if args.vae in ("new", "shipped") else Path(args.vae),
         from_mini=args.start == "mini",
         films=args.films,
+        casts=args.casts,
         data=args.data,
         steps=args.steps,
         lr=args.lr,

@@ -44,8 +44,8 @@ def hero_phrase(hero: Hero, rng: np.random.Generator) -> str:
     return f"a {_pick(rng, SIZE_WORDS[hero.size])} {hero.colour} {_pick(rng, SHAPE_WORDS[hero.shape])}"
 
 
-def shot_phrase(shot: WorldShot, rng: np.random.Generator) -> str:
-    """Describes motion, place, background and camera.
+def shot_phrase(shot: WorldShot, rng: np.random.Generator, *, walled: bool = True) -> str:
+    """Describes motion, place and, if `walled`, background and camera.
 
     An example: 'sways on the left in front of a striped navy wall, the camera pans left'.
     """
@@ -53,13 +53,18 @@ def shot_phrase(shot: WorldShot, rng: np.random.Generator) -> str:
     # A pan over a plain background is invisible.
     camera = "" if shot.pattern == "plain" else _pick(rng, CAMERA_WORDS[shot.camera])
     phrase = f"{_pick(rng, MOTION_WORDS[shot.motion])} {_pick(rng, PLACE_WORDS[shot.place])}"
+    if not walled:
+        return phrase
     return f"{phrase} {_pick(rng, BEFORE_WORDS)} a {wall}" + (f", {camera}" if camera else "")
 
 
-def caption(hero: Hero | None, shot: WorldShot, rng: np.random.Generator) -> str:
-    """Caption of one shot. With `hero` None the hero is not described, and its attributes must be in the KV cache."""
+def caption(hero: Hero | None, shot: WorldShot, rng: np.random.Generator, *, walled: bool = True) -> str:
+    """Caption of one shot. With `hero` None the hero is not described, and its attributes must be in the KV cache.
+
+    The same holds for the background if the caption is not `walled`.
+    """
     subject = _pick(rng, UNNAMED) if hero is None else hero_phrase(hero, rng)
-    return f"{subject} {shot_phrase(shot, rng)}"
+    return f"{subject} {shot_phrase(shot, rng, walled=walled)}"
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -62,8 +63,7 @@ def training_film(seed: int, index: int) -> tuple[world.WorldFilm, tuple[int, ..
     """Film `index` of the data set of a seed, and the index of the shot of each of its blocks."""
     rng = np.random.default_rng((seed, 1, index))
     shot_blocks = CUT_PATTERNS[rng.integers(len(CUT_PATTERNS))]
-    ends = [video_frames(BLOCK_FRAMES * blocks) for blocks in np.cumsum(shot_blocks)]
-    film = world.sample_film(rng, tuple(int(n) for n in np.diff([0, *ends])))
+    film = world.sample_film(rng, shot_frames(shot_blocks))
     shots = list(film.shots)
     if len(shots) > 2 and rng.random() < RETURNS:
         first = shots[0]
@@ -71,7 +71,28 @@ def training_film(seed: int, index: int) -> tuple[world.WorldFilm, tuple[int, ..
             shots[2], background=first.background, pattern=first.pattern, camera=first.camera, place=first.place
         )
     hero = replace(film.hero, shape=world.SHAPES[index % len(world.SHAPES)])
-    return world.WorldFilm(hero, tuple(shots)), tuple(s for s, blocks in enumerate(shot_blocks) for _ in range(blocks))
+    return world.WorldFilm(hero, tuple(shots)), shots_of_blocks(shot_blocks)
+
+
+def shot_frames(shot_blocks: tuple[int, ...]) -> tuple[int, ...]:
+    """Video frames of each shot of a film, given its blocks."""
+    ends = [video_frames(BLOCK_FRAMES * blocks) for blocks in np.cumsum(shot_blocks)]
+    return tuple(int(frames) for frames in np.diff([0, *ends]))
+
+
+def shots_of_blocks(shot_blocks: tuple[int, ...]) -> tuple[int, ...]:
+    """The shot of each block of a film, given the blocks of each shot."""
+    return tuple(shot for shot, blocks in enumerate(shot_blocks) for _ in range(blocks))
+
+
+class FilmSet(NamedTuple):
+    """A data set: the name of its shards, and the film of a seed and index with the shot of each block."""
+
+    name: str
+    make: Callable[[int, int], tuple[world.WorldFilm, tuple[int, ...]]]
+
+
+FILMS = FilmSet("films", training_film)
 
 
 def heads(shots: tuple[int, ...]) -> tuple[int, ...]:
@@ -85,7 +106,7 @@ def encode_film(vae: WanVAE, film: world.WorldFilm, shots: tuple[int, ...]) -> E
     mask = F.avg_pool2d(torch.from_numpy(world.render_mask(film))[:, None], SPACE_FACTOR)[:, 0]
     hero = torch.cat([mask[:1], mask[1:].unflatten(0, (-1, TIME_FACTOR)).mean(1)])
     latents = vae.normalise(vae.encode(film_video([film])))[0]
-    others = torch.stack([_other_shapes(vae, film, BLOCK_FRAMES * block) for block in heads(shots)])
+    others = torch.stack([_other_shapes(vae, film, shots[block], BLOCK_FRAMES * block) for block in heads(shots)])
     return EncodedFilm(film, shots, latents.half(), hero.half(), others.half())
 
 
@@ -99,6 +120,7 @@ def encode_films(
     *,
     process: int = 0,
     processes: int = 1,
+    of: FilmSet = FILMS,
 ) -> bool:
     """Writes those of the shards with the first `count` films that are missing in `folder`.
 
@@ -109,7 +131,7 @@ def encode_films(
     folder.mkdir(parents=True, exist_ok=True)
     digest = encoder_digest(vae)
     for shard in range(process, _shard_count(count), processes):
-        path, contents = _shard_path(folder, shard), _contents(digest, seed, shard)
+        path, contents = _shard_path(folder, of, shard), _contents(digest, seed, of, shard)
         if path.exists():
             _check_contents(path, contents)
             continue
@@ -117,32 +139,32 @@ def encode_films(
         for index in _shard_films(shard):
             if should_stop is not None and should_stop():
                 return False
-            encoded = encode_film(vae, *training_film(seed, index))
+            encoded = encode_film(vae, *of.make(seed, index))
             for name in ("latents", "hero", "others"):
                 tensors[f"{index}.{name}"] = getattr(encoded, name).contiguous()
         partial = path.with_suffix(f".partial{process}")
         save_file(tensors, partial, {"format": FORMAT, "contents": contents})
         os.replace(partial, path)
         if log is not None:
-            log(f"films encoded: shard {shard + 1} of {_shard_count(count)}")
+            log(f"{of.name} encoded: shard {shard + 1} of {_shard_count(count)}")
     return True
 
 
-def load_films(vae: WanVAE, folder: Path, seed: int, count: int) -> tuple[EncodedFilm, ...]:
+def load_films(vae: WanVAE, folder: Path, seed: int, count: int, of: FilmSet = FILMS) -> tuple[EncodedFilm, ...]:
     """The first `count` films of a folder that `encode_films` filled; their tensors are mapped from the files.
 
     Raises FileNotFoundError for a missing shard, and ValueError as `encode_films` does.
     """
     digest, films = encoder_digest(vae), list[EncodedFilm]()
     for shard in range(_shard_count(count)):
-        path = _shard_path(folder, shard)
+        path = _shard_path(folder, of, shard)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: encode {count} films first, or train on {len(films)}")
-        _check_contents(path, _contents(digest, seed, shard))
+        _check_contents(path, _contents(digest, seed, of, shard))
         tensors = load_file(path)
         for index in _shard_films(shard):
             parts = (tensors[f"{index}.{name}"] for name in ("latents", "hero", "others"))
-            films.append(EncodedFilm(*training_film(seed, index), *parts))
+            films.append(EncodedFilm(*of.make(seed, index), *parts))
     return tuple(films[:count])
 
 
@@ -161,13 +183,11 @@ def encoder_digest(vae: WanVAE) -> str:
     return digest.hexdigest()
 
 
-def _other_shapes(vae: WanVAE, film: world.WorldFilm, latent: int) -> Tensor:
-    """Latents `[3, C, OTHER_FRAMES, h, w]` from frame `latent` on, with each of the other shapes."""
-    others = [
-        world.WorldFilm(replace(film.hero, shape=shape), film.shots)
-        for shape in world.SHAPES
-        if shape != film.hero.shape
-    ]
+def _other_shapes(vae: WanVAE, film: world.WorldFilm, shot: int, latent: int) -> Tensor:
+    """Latents `[3, C, OTHER_FRAMES, h, w]` from frame `latent` of a shot on, with each of the other shapes."""
+    hero = film.shown(film.shots[shot])
+    alone = tuple(replace(other, hero=None) for other in film.shots)
+    others = [world.WorldFilm(replace(hero, shape=shape), alone) for shape in world.SHAPES if shape != hero.shape]
     before = min(latent, WARM_UP)
     # The first frame of a clip is one latent frame, as the first frame of a film is.
     start = video_frames(latent - before + 1) - 1
@@ -183,13 +203,13 @@ def _shard_films(shard: int) -> range:
     return range(shard * SHARD_FILMS, (shard + 1) * SHARD_FILMS)
 
 
-def _shard_path(folder: Path, shard: int) -> Path:
-    return folder / f"films-{shard:05d}.safetensors"
+def _shard_path(folder: Path, of: FilmSet, shard: int) -> Path:
+    return folder / f"{of.name}-{shard:05d}.safetensors"
 
 
-def _contents(digest: str, seed: int, shard: int) -> str:
+def _contents(digest: str, seed: int, of: FilmSet, shard: int) -> str:
     """Digest of what a shard must hold: of the encoder and of the descriptions of the films."""
-    films = [training_film(seed, index) for index in _shard_films(shard)]
+    films = [of.make(seed, index) for index in _shard_films(shard)]
     return hashlib.sha256(f"{digest} {films}".encode()).hexdigest()
 
 

@@ -22,6 +22,7 @@ from ..mini import FILES, VAE_FILE, Mini, load_mini, load_vae
 from ..model.nvfp4_products import NVFP4Settings
 from ..vae import WanVAE
 from .captions import vocabulary
+from .cast_films import CAST_FILMS
 from .counterfactual import decoder_metric
 from .films import encode_films, load_films
 from .gates import ShapeReader, shape_gates
@@ -43,7 +44,8 @@ class MiniRun:
 
     shipped_vae: take the VAE that comes with the program instead of training one. vae: folder of a VAE that
     `longlive train vae` made, to take instead. from_mini: start from the
-    transformer and text encoder that come with the program instead of random weights; needs their VAE too. data:
+    transformer and text encoder that come with the program instead of random weights; needs their VAE too. films:
+    number of films of one hero. casts: number of films of several heroes. data:
     folder of the encoded films. lr: learning rate of the transformer after its warm-up. nvfp4: train weights,
     activations and memory for NVFP4. processes: each of one thread if there are two or more. batch: factor of the size
     of batches. Raises ValueError for settings that contradict each other.
@@ -55,6 +57,7 @@ class MiniRun:
     vae: Path | None = None
     from_mini: bool = False
     films: int = 2000
+    casts: int = 0
     data: Path | None = None
     steps: int = 30_000
     lr: float = 1e-3
@@ -75,6 +78,8 @@ class MiniRun:
             raise ValueError(f"{self.processes} processes train on the CPU only; use one on {self.device}")
         if min(self.films, self.steps, self.processes, self.batch) < 1:
             raise ValueError("films, steps, processes and batch must be 1 or more")
+        if self.casts < 0:
+            raise ValueError(f"the number of films of several heroes is {self.casts}; it must be 0 or more")
         if not 0 < self.lr <= 1:
             raise ValueError(f"the learning rate {self.lr:g} must be above 0 and at most 1; 0.001 is a common value")
 
@@ -164,9 +169,8 @@ def _train(hooks: Hooks, stage: Stage, settings: TrainerSettings, folder: Path) 
 def _encode(workers: Workers, run: MiniRun, hooks: Hooks | None = None) -> bool:
     vae = load_mini(run.folder / "start").vae
     log, should_stop = (hooks.log, hooks.should_stop) if hooks is not None else (None, None)
-    done = encode_films(
-        vae, run.data_folder, run.seed, run.films, log, should_stop, process=workers.rank, processes=workers.count
-    )
+    share = partial(encode_films, vae, run.data_folder, run.seed, process=workers.rank, processes=workers.count)
+    done = share(run.films, log, should_stop) and share(run.casts, log, should_stop, of=CAST_FILMS)
     if done:
         workers.any(flag=False)  # waits for the other processes
     return done
@@ -175,14 +179,15 @@ def _encode(workers: Workers, run: MiniRun, hooks: Hooks | None = None) -> bool:
 def _train_transformer(workers: Workers, run: MiniRun, hooks: Hooks | None = None) -> Mini | None:
     """Trains the transformer and text encoder; returns the model with the averages of their weights, on the CPU."""
     mini = load_mini(run.folder / "start", run.device)
-    films = load_films(load_mini(run.folder / "start").vae, run.data_folder, run.seed, run.films)
+    load = partial(load_films, load_mini(run.folder / "start").vae, run.data_folder, run.seed)
+    films, casts = load(run.films), load(run.casts, CAST_FILMS)
     settings = MiniSettings(lr=run.lr, seed=run.seed)
     settings = replace(settings, singles=settings.singles * run.batch, film_blocks=settings.film_blocks * run.batch)
     if run.nvfp4:
         settings = replace(settings, nvfp4=NVFP4Settings(), kv_format="nvfp4")
     read = hooks and hooks.read
     gates = None if read is None else partial(shape_gates, read=read, films=run.gate_films)
-    stage = MiniStage(mini, films, _metric(run, workers), settings, gates)
+    stage = MiniStage(mini, films, _metric(run, workers), settings, gates, casts)
     trainer = Trainer(
         stage,
         TrainerSettings(

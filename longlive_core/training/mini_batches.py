@@ -63,7 +63,8 @@ def single_batch(films: Sequence[EncodedFilm], size: int, rng: np.random.Generat
         clean.append(film.latents[:, frames].float())
         hero.append(film.hero[frames].float())
         others.append(film.others[shot : shot + 1].float())
-        text = caption(film.film.hero, film.film.shots[shot], rng)
+        described = film.film.shots[shot]
+        text = caption(film.film.shown(described), described, rng)
         texts.append((CUT_PREFIX + text if shot else text,))
     positions = torch.arange(BLOCK_FRAMES).float().expand(size, -1)
     return Batch(torch.stack(clean), torch.stack(hero), tuple(texts), positions, ((),), (0,), torch.stack(others))
@@ -86,7 +87,7 @@ def film_batch(films: Sequence[EncodedFilm], size: int, rng: np.random.Generator
         clean=torch.stack([film.latents[:, :frames].float() for film in chosen]),
         hero=torch.stack([film.hero[:frames].float() for film in chosen]),
         captions=tuple(_captions(film, shots, rng) for film in chosen),
-        positions=torch.stack([_positions(shots, rng) for _ in chosen]),
+        positions=torch.stack([random_positions(shots, rng) for _ in chosen]),
         history=random_history(shots, rng),
         heads=first,
         others=torch.stack([film.others[: len(first)].float() for film in chosen]),
@@ -130,7 +131,7 @@ def _captions(film: EncodedFilm, shots: tuple[int, ...], rng: np.random.Generato
     return tuple(CUT_PREFIX + texts[shot] if block in cuts else texts[shot] for block, shot in enumerate(shots))
 
 
-def _positions(shots: tuple[int, ...], rng: np.random.Generator) -> Tensor:
+def random_positions(shots: tuple[int, ...], rng: np.random.Generator) -> Tensor:
     """RoPE position of each latent frame `[F]`, with random jumps by whole periods, as in a longer film."""
     positions = torch.arange(BLOCK_FRAMES * len(shots), dtype=torch.float32)
     positions += SHOT_OFFSET * torch.tensor(shots).repeat_interleave(BLOCK_FRAMES)

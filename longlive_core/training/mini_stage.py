@@ -15,6 +15,7 @@ from ..model.nvfp4_products import NVFP4Settings
 from ..model.nvfp4_training import train_in_nvfp4
 from ..sampling.unipc import unipc
 from ..types import BLOCK_FRAMES
+from .cast_batches import cast_batch
 from .counterfactual import counterfactual_loss
 from .films import OTHER_FRAMES, EncodedFilm
 from .mini_batches import Batch, film_batch, single_batch
@@ -29,6 +30,7 @@ CONTEXT_NOISE = 0.15  # the highest noise level of the clean blocks that a block
 # the hero: single blocks, films.
 OPENINGS = (0.45, 0.5)
 PARTS = 2  # of a batch: part 0 holds single blocks, part 1 films
+CAST_SHARES = (0.5, 0.65)  # share of batches of each part that hold films of several heroes instead, if there are any
 TABLE = TimestepTable.shifted(5.0)
 SAMPLER_SIGMAS = torch.tensor(unipc(4).sigmas[:-1])
 
@@ -70,7 +72,8 @@ class MiniSettings:
 class MiniStage:
     """Trains the transformer and the text encoder of `mini`, in place, on encoded films.
 
-    metric: see `decoder_metric`. gates: measures the model on held-out films; none by default.
+    metric: see `decoder_metric`. gates: measures the model on held-out films; none by default. casts: films of several
+    heroes; none by default.
     """
 
     name = "mini"
@@ -82,8 +85,9 @@ class MiniStage:
         metric: Tensor,
         settings: MiniSettings,
         gates: Gates | None = None,
+        casts: Sequence[EncodedFilm] = (),
     ) -> None:
-        self.mini, self.films, self.settings, self.gates = mini, films, settings, gates
+        self.mini, self.films, self.settings, self.gates, self.casts = mini, films, settings, gates, casts
         self.metric = metric.to(mini.model.device)
         self._noise = None if settings.nvfp4 is None else train_in_nvfp4(mini.model, settings.nvfp4)
         module = nn.ModuleList([mini.model, mini.text]).requires_grad_(True)
@@ -94,10 +98,14 @@ class MiniStage:
         """See `Stage.loss`. Even parts hold single blocks, odd ones films."""
         del name  # there is one module
         rng = np.random.default_rng((self.settings.seed, 2, step, part))
-        if part % PARTS:
-            kind, batch = "films", film_batch(self.films, self.settings.film_blocks, rng)
+        kind = ("singles", "films")[part % PARTS]
+        if self.casts and rng.random() < CAST_SHARES[part % PARTS]:
+            # Told apart in the log by the part that they replace.
+            kind, batch = f"casts for {kind}", cast_batch(self.casts, self.settings.film_blocks, rng)
+        elif kind == "films":
+            batch = film_batch(self.films, self.settings.film_blocks, rng)
         else:
-            kind, batch = "singles", single_batch(self.films, self.settings.singles, rng)
+            batch = single_batch([*self.films, *self.casts], self.settings.singles, rng)
         if self._noise is not None:
             self._noise.restart(int(np.random.default_rng((self.settings.seed, 3, step, part)).integers(2**62)))
         kv_format = self.settings.kv_format

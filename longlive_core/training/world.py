@@ -1,4 +1,4 @@
-"""Synthetic films of one hero in several shots, with known contents.
+"""Synthetic films of one or more heroes in several shots, with known contents.
 
 A film is described by data (`WorldFilm`), and its pixels and captions are functions of that description. So the
 contents of a generated film can be compared with those that its prompts asked for. All motion has a period of
@@ -75,7 +75,8 @@ class Hero:
 class WorldShot:
     """One shot: background, pattern, motion of the hero and of the camera, and length in video frames.
 
-    `background` is a key of BACKGROUNDS, `place` of PLACES.
+    `background` is a key of BACKGROUNDS, `place` of PLACES. hero: who is shown instead of the film's hero. recalls:
+    number of the earlier shot of which a block is in memory beside this one.
     """
 
     background: str
@@ -84,14 +85,25 @@ class WorldShot:
     motion: Motion
     camera: Camera
     frames: int
+    hero: Hero | None = None
+    recalls: int | None = None
+
+    @property
+    def wall(self) -> tuple[str, Pattern]:
+        """Background and pattern."""
+        return self.background, self.pattern
 
 
 @dataclass(frozen=True)
 class WorldFilm:
-    """A synthetic film: one hero in one or more shots."""
+    """A synthetic film: a hero in one or more shots, some of which may show another one."""
 
     hero: Hero
     shots: tuple[WorldShot, ...]
+
+    def shown(self, shot: WorldShot) -> Hero:
+        """The hero that a shot shows."""
+        return shot.hero or self.hero
 
     @property
     def frames(self) -> int:
@@ -163,10 +175,10 @@ def _wave(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def render(film: WorldFilm, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
     """Renders the video frames in [start, stop), `[T, SIZE, SIZE, 3]` uint8; without `stop`, to the last frame."""
-    colour = np.array(COLOURS[film.hero.colour], dtype=np.float32)
     pieces: list[NDArray[np.uint8]] = []
     for shot, seconds in _timeline(film, start, stop):
-        mask = hero_mask(film.hero, hero_centre(shot, seconds))[..., None]
+        colour = np.array(COLOURS[film.shown(shot).colour], dtype=np.float32)
+        mask = hero_mask(film.shown(shot), hero_centre(shot, seconds))[..., None]
         pieces.append((background(shot, seconds) * (1 - mask) + colour * mask).round().astype(np.uint8))
     return np.concatenate(pieces)
 
@@ -174,7 +186,7 @@ def render(film: WorldFilm, start: int = 0, stop: int | None = None) -> NDArray[
 def render_mask(film: WorldFilm, start: int = 0, stop: int | None = None) -> Pixels:
     """Share of each pixel that the hero covers in the frames in [start, stop), `[T, SIZE, SIZE]` in [0, 1]."""
     timeline = _timeline(film, start, stop)
-    return np.concatenate([hero_mask(film.hero, hero_centre(shot, seconds)) for shot, seconds in timeline])
+    return np.concatenate([hero_mask(film.shown(shot), hero_centre(shot, seconds)) for shot, seconds in timeline])
 
 
 def _timeline(film: WorldFilm, start: int, stop: int | None) -> Iterator[tuple[WorldShot, Pixels]]:

@@ -83,9 +83,7 @@ class Script:
         named = [heroes[0], heroes[1], None, *[heroes[2]] * (len(shots) - AWAY)]
         prompts = [captions.caption(hero, shot, rng) for hero, shot in zip(named, shots, strict=True)]
         unnamed = [captions.caption(None, shot, rng) for shot in shots]
-        wall_less = [
-            captions.caption(heroes[2], shot, rng).split(" in front of ")[0].split(" against ")[0] for shot in shots
-        ]
+        wall_less = [captions.caption(heroes[2], shot, rng, walled=False) for shot in shots]
         return cls(heroes, tuple(shots), tuple(prompts), tuple(unnamed), tuple(wall_less), 900_000 + index)  # type: ignore[arg-type]
 
     def plan(self, ends: dict[int, tuple[str, tuple[int, ...]]], blocks: int) -> BlockPlan:
@@ -267,11 +265,12 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first script, for runs side by side")
     parser.add_argument("--alone", action="store_true", help="a window of two blocks without sinks")
     parser.add_argument("--cost", action="store_true", help="only what a recalled block costs")
+    parser.add_argument("--model", default="mini", help='"mini" or a folder that `longlive train mini` made')
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    mini = load_model("mini")
+    mini = load_model(args.model)
     with torch.inference_mode():
         if args.cost:
             for line in cost(mini):

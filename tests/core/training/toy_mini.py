@@ -12,7 +12,8 @@ import torch
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.model import WanConfig
 from longlive.longlive_core.training.captions import vocabulary
-from longlive.longlive_core.training.films import OTHER_FRAMES, EncodedFilm, heads, training_film
+from longlive.longlive_core.training.cast_films import CAST_FILMS
+from longlive.longlive_core.training.films import FILMS, OTHER_FRAMES, EncodedFilm, FilmSet, heads
 from longlive.longlive_core.training.mini_stage import PARTS, MiniSettings, MiniStage
 from longlive.longlive_core.training.trainer import Trainer
 from longlive.longlive_core.training.trainer_settings import TrainerSettings
@@ -35,7 +36,7 @@ def save_tiny(folder: Path) -> Path:
 
 
 @cache
-def random_films(count: int = 60) -> tuple[EncodedFilm, ...]:
+def random_films(count: int = 60, of: FilmSet = FILMS) -> tuple[EncodedFilm, ...]:
     """Films with random latents, which are enough to test everything except learning."""
     generator = torch.Generator().manual_seed(0)
 
@@ -43,7 +44,7 @@ def random_films(count: int = 60) -> tuple[EncodedFilm, ...]:
         return torch.randn(shape, generator=generator).half()
 
     films: list[EncodedFilm] = []
-    for film, shots in (training_film(0, index) for index in range(count)):
+    for film, shots in (of.make(0, index) for index in range(count)):
         frames = BLOCK_FRAMES * len(shots)
         hero = (random(frames, 2, 2) > 1).half()
         others = random(len(heads(shots)), 3, 48, OTHER_FRAMES, 2, 2)
@@ -60,7 +61,9 @@ def train(
 ) -> Trainer:
     """Trains the toy in a folder."""
     mini = Mini.random(0, vocabulary(), TINY_DIT, TINY_VAE)
-    stage = MiniStage(mini, random_films(), torch.eye(48), MiniSettings(singles=2, film_blocks=8, warmup=2))
+    casts = random_films(10, CAST_FILMS)
+    settings = MiniSettings(singles=2, film_blocks=8, warmup=2)
+    stage = MiniStage(mini, random_films(), torch.eye(48), settings, casts=casts)
     trainer = Trainer(
         stage, replace(SETTINGS, steps=steps, save_every=save_every), folder, should_stop=should_stop, workers=workers
     )
