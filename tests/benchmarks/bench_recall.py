@@ -38,6 +38,7 @@ from longlive.longlive_core.evaluation.bootstrap import estimate
 from longlive.longlive_core.evaluation.measures import look_at
 from longlive.longlive_core.evaluation.windows import Frames, Window, decode_windows
 from longlive.longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
+from longlive.longlive_core.memory.config import RECALL_POSITIONS
 from longlive.longlive_core.mini import LATENT_SIZE, Mini
 from longlive.longlive_core.render.load_model import load_model
 from longlive.longlive_core.sampling import Generation, Snapshot, generate
@@ -100,15 +101,15 @@ class Bench:
     """Films of scripts, of which only the last shots differ: the rest of each is sampled once."""
 
     def __init__(self, mini: Mini, memory: MemoryConfig) -> None:
-        before = replace(memory, recall_position="before_shot")
-        self.mini, self.arms = mini, dict(zip(ARMS, (memory, before, memory), strict=True))
+        original, before = (replace(memory, recall_position=position) for position in RECALL_POSITIONS)
+        self.mini, self.arms = mini, dict(zip(ARMS, (original, before, memory), strict=True))
         self.right: dict[tuple[str, str], list[float]] = defaultdict(list)
         self.rows: list[Frames] = []
 
     def run(self, index: int) -> None:
         """Makes the films of a script and looks at them."""
         script, done, states = Script.make(index), list[Block](), dict[int, Snapshot]()
-        whole = self._start(script.plan({}, AWAY + GAPS[-1]), script, self.arms["original"])
+        whole = self._start(script.plan({}, AWAY + GAPS[-1]), script, self.arms[ARMS[-1]])
         for number in range(AWAY + GAPS[-1] + 1):
             if number - AWAY in GAPS:
                 states[number] = whole.snapshot()
@@ -165,8 +166,7 @@ class Bench:
         memory: MemoryConfig,
     ) -> list[Block]:
         """The last blocks of a film that goes on from a state."""
-        moved = {} if memory.recall_position == "original" else {"recall_position": memory.recall_position}
-        state = replace(state, kind={**state.kind, **moved})
+        state = replace(state, kind={**state.kind, "memory": str(memory)})  # the state recalls nothing yet
         plan = script.plan(ends, max(ends) + 1)
         return list(self._start(plan, script, memory, resume=state, known=lambda spec: _known(done, state, spec)))
 
