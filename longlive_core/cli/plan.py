@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequential", action="store_true", help="decode after sampling, with the model unloaded")
     parser.add_argument("--guidance", action="store_true", help="plan for a guidance other than 1")
     parser.add_argument("--seam", choices=SEAMS, default="plain", help="plain, or align: 9/8 of the tokens (plain)")
+    parser.add_argument("--cuda-graphs", action="store_true", help="count what `render --cuda-graphs` holds")
     variants = "say how many of N films with other seeds are sampled at once, see `render --variants` (1)"
     parser.add_argument("--variants", type=int, default=1, metavar="N", help=variants)
     group = parser.add_argument_group("training of a LoRA for LongLive 5B, instead of a film")
@@ -87,6 +88,7 @@ def plan_text(args: argparse.Namespace, recalled: int = 0) -> str:
         align=args.seam == "align",
         films=args.variants,
         recalled=recalled,
+        graphs=args.cuda_graphs,
     )
     return plan.text()
 

@@ -47,7 +47,8 @@ class LoadedFilm:
         block = LatentShape(1, model.config.channels, BLOCK_FRAMES, *sampler.size)
         branches, aligns = 1 if sampler.guidance == 1.0 else 2, sampler.seam == "align"
         blocks += len(sampler.cast)
-        size = FilmSize(model.config, sampler.memory, block, blocks, branches, aligns, model.dtype)
+        graphs = sampler.cuda_graphs and self.led is None and not graph_notes(model, sampler.memory)
+        size = FilmSize(model.config, sampler.memory, block, blocks, branches, aligns, model.dtype, graphs)
         return films_at_once(wanted, size, device_memory(model.device))
 
     def with_cast(self, cast: Cast) -> LoadedFilm:

@@ -16,6 +16,7 @@ from ..model import WAN22_TI2V_5B, WanConfig
 from ..sampling.seam import OVERLAP
 from ..types import BLOCK_FRAMES, LatentShape, PixelShape
 from ..units import plural
+from .graph_budget import decoder_graph_bytes, pass_graph_bytes
 
 Placement = Literal["resident", "swapped", "offloaded"]
 """resident: on the card during the whole film. swapped: on the card while the model is not. offloaded: in host memory.
@@ -72,6 +73,7 @@ class Budget:
     `seam: align`, which samples 9 latent frames for each continuing block of 8. recalled: blocks that a shot recalls;
     they take slots of the window beside the usual sinks, and no memory of their own.
     streamed: number of layers of the model that stay in host memory and are copied to the card in each pass.
+    graphs: CUDA graphs of passes and decoder, see `graph_budget`.
     Raises ValueError for unknown formats and VAEs, and for impossible sizes, windows and numbers of layers.
     """
 
@@ -87,6 +89,7 @@ class Budget:
     model: WanConfig = WAN22_TI2V_5B
     align: bool = False
     recalled: int = 0
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("weights", WEIGHT_BYTES), ("kv_format", KV_FORMATS), ("vae", VAES)):
@@ -133,9 +136,20 @@ class Budget:
             Part("VAE streaming state", vae.cache * cells, placement),
             Part("VAE transient", vae.transient * cells, placement),
             Part("text encoder, fp8", TEXT_ENCODER, "offloaded"),
+            *self._graph_parts(branches, placement),
             Part("context, slack, display", CONTEXT + DISPLAY),
         )
         return tuple(part for part in parts if part.bytes)
+
+    def _graph_parts(self, branches: int, placement: Placement) -> tuple[Part, ...]:
+        """What CUDA graphs hold, if there are any: neither passes with streamed layers nor the tiny VAE have some."""
+        block, vae, passes, decoder = self.block, VAES[self.vae], 0, 0
+        if self.graphs and not self.streamed:
+            passes = graphs_of_passes(self.model, block, self.window, branches, align=self.align)
+            passes += prompt_bytes(self.model, branches)
+        if self.graphs and self.vae != "tiny":
+            decoder = decoder_graph_bytes(block.height * block.width, vae.cache, vae.transient, BF16_BYTES)
+        return Part("CUDA graphs, passes", passes), Part("CUDA graphs, decoder", decoder, placement)
 
     @property
     def total(self) -> int:
@@ -187,13 +201,16 @@ def weight_scratch_bytes(model: WanConfig, weights: str) -> int:
 def activation_bytes(model: WanConfig, block: LatentShape, number: int = BF16_BYTES) -> int:
     """Peak bytes of activations and latents in a pass over a block.
 
-    The hidden layer of the feed-forward before and after GELU, `LIVE_TENSORS` and `LIVE_LATENTS`. number: bytes of one
-    number of the activations.
+    Those of the pass itself, and `LIVE_LATENTS`. number: bytes of one number of the activations.
     """
+    return _pass_bytes(model, block, number) + LIVE_LATENTS * 4 * prod(block.as_tuple())
+
+
+def _pass_bytes(model: WanConfig, block: LatentShape, number: int) -> int:
+    """Peak bytes in a pass: the hidden layer of the feed-forward before and after GELU, and `LIVE_TENSORS`."""
     down, across = model.grid(block.height, block.width)
     tokens = block.batch * block.frames * down * across
-    activations = number * (2 * model.ffn_dim + LIVE_TENSORS * model.dim)
-    return tokens * (activations + LIVE_LATENTS * 4 * prod(model.patch) * model.channels)
+    return tokens * number * (2 * model.ffn_dim + LIVE_TENSORS * model.dim)
 
 
 def overlap_bytes(model: WanConfig, block: LatentShape, frames: int, number: int = BF16_BYTES) -> int:
@@ -210,3 +227,14 @@ def overlap_bytes(model: WanConfig, block: LatentShape, frames: int, number: int
 def prompt_bytes(model: WanConfig, prompts: int, number: int = BF16_BYTES) -> int:
     """Bytes of the cross-attention K/V of `prompts` prompts. number: bytes of one number."""
     return prompts * model.num_layers * 2 * model.text_len * model.dim * number
+
+
+def graphs_of_passes(
+    model: WanConfig, block: LatentShape, frames: int, branches: int, *, align: bool, number: int = BF16_BYTES
+) -> int:
+    """Bytes that the CUDA graphs of passes hold without their prompts, see `graph_budget`; arguments as above."""
+    pool = _pass_bytes(model, block, number)
+    # The embedded timestep of each latent frame, its projection, and the sum of that with a layer's modulation.
+    pool += number * block.batch * block.frames * (1 + 6 + 6) * model.dim
+    pool += overlap_bytes(model, block, frames, number) if align else 0
+    return pass_graph_bytes(block, number, pool, branches=branches, align=align)

@@ -10,7 +10,7 @@ from ..memory import MemoryConfig
 from ..model import WanConfig
 from ..types import LatentShape
 from ..units import format_bytes, plural
-from .budget import activation_bytes, overlap_bytes
+from .budget import activation_bytes, graphs_of_passes, overlap_bytes
 
 MAX_FILMS = 16
 """The most films that are asked for at a time."""
@@ -21,7 +21,7 @@ class FilmSize:
     """What the bytes of a film depend on.
 
     block: the shape of one block of one film. blocks: length of the film, None for one that fills the window. branches:
-    2 with guidance. align: `seam: align`. dtype: of the activations.
+    2 with guidance. align: `seam: align`. dtype: of the activations. graphs: CUDA graphs of the passes.
     """
 
     model: WanConfig
@@ -31,6 +31,7 @@ class FilmSize:
     branches: int = 1
     align: bool = False
     dtype: torch.dtype = torch.bfloat16
+    graphs: bool = False
 
     def bytes(self, films: int) -> int:
         """Bytes of so many films at once: their K/V with the scratch buffer, and activations; prompts are shared."""
@@ -40,7 +41,10 @@ class FilmSize:
         scratch = self.memory.scratch_bytes(self.model, block, self.blocks, self.dtype)
         overlap = overlap_bytes(self.model, block, window, number) if self.align else 0
         kv = self.memory.bytes(self.model, block, self.blocks, self.branches)
-        return kv + scratch + activation_bytes(self.model, block, number) + overlap
+        graphs = 0
+        if self.graphs:
+            graphs = graphs_of_passes(self.model, block, window, self.branches, align=self.align, number=number)
+        return kv + scratch + activation_bytes(self.model, block, number) + overlap + graphs
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from ..model import WAN22_TI2V_5B, WanConfig
 from ..sampling.seam import OVERLAP
@@ -44,7 +45,12 @@ class VRAMPlan:
         """How many films are sampled at once, in what the card has left beside everything that they share."""
         budget = self.budget
         size = FilmSize(
-            budget.model, budget.memory, budget.block, branches=2 if budget.guidance else 1, align=budget.align
+            budget.model,
+            budget.memory,
+            budget.block,
+            branches=2 if budget.guidance else 1,
+            align=budget.align,
+            graphs=budget.graphs,
         )
         resident = sum(part.bytes for part in budget.parts if part.placement == "resident")
         return films_at_once(self.films, size, max(0, budget.vram - resident + size.bytes(1)))
@@ -81,6 +87,7 @@ def plan_vram(
     align: bool = False,
     films: int = 1,
     recalled: int = 0,
+    graphs: bool = False,
 ) -> VRAMPlan:
     """Plans a film of `size` (height, width) in pixels on a card with `vram_bytes`. Other arguments as in `Budget`.
 
@@ -89,8 +96,9 @@ def plan_vram(
     by 6.5 %. films: wanted at once; the formats are those of one film. Raises ValueError as `Budget` and `check_films`.
     """
     check_films(films)
+    options: dict[str, Any] = {"model": model, "align": align, "recalled": recalled, "graphs": graphs}
     budgets = [
-        Budget(vram_bytes, size, w, kv, window, vae, sequential, guidance, model=model, align=align, recalled=recalled)
+        Budget(vram_bytes, size, w, kv, window, vae, sequential, guidance, **options)
         for w, kv in product(_choices(weights, WEIGHT_BYTES), _choices(kv_format, KV_BY_QUALITY))
     ]
     budget = next((budget for budget in budgets if budget.fits), budgets[-1])
