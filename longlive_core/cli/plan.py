@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split-guidance", action="store_true", dest="split", help=split)
     device = "the card that decodes, from 0, or cpu (0); one beyond those of --gpus only decodes"
     parser.add_argument("--decode-gpu", metavar="INDEX", dest="decoder", help=device)
+    parser.add_argument("--cuda-graphs", action="store_true", help="count what `render --cuda-graphs` holds")
     variants = "say how many of N films with other seeds are sampled at once, see `render --variants` (1)"
     parser.add_argument("--variants", type=int, default=1, metavar="N", help=variants)
     group = parser.add_argument_group("training of a LoRA for LongLive 5B, instead of a film")
@@ -100,6 +101,7 @@ def plan_text(args: argparse.Namespace, recalled: int = 0) -> str:
         ranks=args.cards // 2 if args.split else args.cards,
         decoder=decoder_placement(args.decoder, args.cards),
         split=args.split,
+        graphs=args.cuda_graphs,
     )
     return plan.text()
 

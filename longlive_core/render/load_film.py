@@ -52,7 +52,10 @@ class LoadedFilm:
         ranks = 1
         if self.led is not None:
             branches, ranks = branches // self.led.branches, self.led.ranks
-        size = FilmSize(model.config, sampler.memory, block, blocks, branches, aligns, model.dtype, ranks)
+        graphs = sampler.cuda_graphs and self.led is None and not graph_notes(model, sampler.memory)
+        size = FilmSize(
+            model.config, sampler.memory, block, blocks, branches, aligns, model.dtype, ranks, graphs=graphs
+        )
         return films_at_once(wanted, size, device_memory(model.device))
 
     def with_cast(self, cast: Cast) -> LoadedFilm:

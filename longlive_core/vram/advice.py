@@ -69,6 +69,8 @@ def choose(budget: Planned, options: Sequence[Sequence[Change]]) -> tuple[Advice
 
 def _options(budget: Budget) -> Iterator[list[Change]]:
     """For each setting that can be changed, its changes from mild to strong. Settings with little loss come first."""
+    if budget.graphs:
+        yield [Change("no CUDA graphs", {"graphs": False})]
     if budget.guidance:
         yield [Change("guidance 1", {"guidance": False, "split": False})]
     if budget.align:

@@ -17,6 +17,7 @@ from ..parallel import check_size
 from ..sampling.seam import OVERLAP
 from ..types import BLOCK_FRAMES, LatentShape, PixelShape
 from ..units import plural
+from .graph_budget import decoder_graph_bytes, pass_graph_bytes
 
 Placement = Literal["resident", "swapped", "offloaded", "other card"]
 """resident: on the card during the whole film. swapped: on the card while the model is not. offloaded: in host memory.
@@ -76,6 +77,7 @@ class Budget:
     streamed: number of layers of the model that stay in host memory and are copied to the card in each pass. ranks:
     cards like this one that share each block; the bytes are those of the one with the most. decoder: where the VAE is.
     split: as many cards have the other branch of guidance, see `SplitModel`.
+    graphs: CUDA graphs of passes and decoder, see `graph_budget`.
     Raises ValueError for unknown formats and VAEs, and for impossible sizes, windows and numbers of layers.
     """
 
@@ -94,6 +96,7 @@ class Budget:
     ranks: int = 1
     decoder: Placement = "resident"
     split: bool = False
+    graphs: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("weights", WEIGHT_BYTES), ("kv_format", KV_FORMATS), ("vae", VAES)):
@@ -150,9 +153,23 @@ class Budget:
             Part("VAE streaming state", vae.cache * cells, placement),
             Part("VAE transient", vae.transient * cells, placement),
             Part("text encoder, fp8", TEXT_ENCODER, "offloaded"),
+            *self._graph_parts(branches, placement),
             Part("context, slack, display", CONTEXT + DISPLAY),
         )
         return tuple(part for part in parts if part.bytes)
+
+    def _graph_parts(self, branches: int, placement: Placement) -> tuple[Part, ...]:
+        """What CUDA graphs hold, if there are any.
+
+        Passes with streamed layers or on several cards have none, nor has the tiny VAE.
+        """
+        block, vae, passes, decoder = self.block, VAES[self.vae], 0, 0
+        if self.graphs and not self.streamed and self.ranks == 1 and not self.split:
+            passes = graphs_of_passes(self.model, block, self.window, branches, align=self.align)
+            passes += prompt_bytes(self.model, branches)
+        if self.graphs and self.vae != "tiny":
+            decoder = decoder_graph_bytes(block.height * block.width, vae.cache, vae.transient, BF16_BYTES)
+        return Part("CUDA graphs, passes", passes), Part("CUDA graphs, decoder", decoder, placement)
 
     @property
     def total(self) -> int:
@@ -209,14 +226,17 @@ def weight_scratch_bytes(model: WanConfig, weights: str) -> int:
 def activation_bytes(model: WanConfig, block: LatentShape, number: int = BF16_BYTES, ranks: int = 1) -> int:
     """Peak bytes of activations and latents in a pass over a block.
 
-    The hidden layer of the feed-forward before and after GELU, `LIVE_TENSORS` and `LIVE_LATENTS`. number: bytes of one
-    number of the activations. ranks: that share the tokens; each has all latents.
+    Those of the pass itself, and `LIVE_LATENTS`. number: bytes of one number of the activations. ranks: that share the
+    tokens; each has all latents.
     """
+    return _pass_bytes(model, block, number, ranks) + LIVE_LATENTS * 4 * prod(block.as_tuple())
+
+
+def _pass_bytes(model: WanConfig, block: LatentShape, number: int, ranks: int = 1) -> int:
+    """Peak bytes in a pass: the hidden layer of the feed-forward before and after GELU, and `LIVE_TENSORS`."""
     down, across = model.grid(block.height, block.width)
     frames = block.batch * block.frames
-    activations = number * (2 * model.ffn_dim + LIVE_TENSORS * model.dim)
-    latents = LIVE_LATENTS * 4 * prod(model.patch) * model.channels
-    return frames * (ceil(down * across / ranks) * activations + down * across * latents)
+    return frames * ceil(down * across / ranks) * number * (2 * model.ffn_dim + LIVE_TENSORS * model.dim)
 
 
 def overlap_bytes(model: WanConfig, block: LatentShape, frames: int, number: int = BF16_BYTES, ranks: int = 1) -> int:
@@ -234,3 +254,14 @@ def overlap_bytes(model: WanConfig, block: LatentShape, frames: int, number: int
 def prompt_bytes(model: WanConfig, prompts: int, number: int = BF16_BYTES) -> int:
     """Bytes of the cross-attention K/V of `prompts` prompts. number: bytes of one number."""
     return prompts * model.num_layers * 2 * model.text_len * model.dim * number
+
+
+def graphs_of_passes(
+    model: WanConfig, block: LatentShape, frames: int, branches: int, *, align: bool, number: int = BF16_BYTES
+) -> int:
+    """Bytes that the CUDA graphs of passes hold without their prompts, see `graph_budget`; arguments as above."""
+    pool = _pass_bytes(model, block, number)
+    # The embedded timestep of each latent frame, its projection, and the sum of that with a layer's modulation.
+    pool += number * block.batch * block.frames * (1 + 6 + 6) * model.dim
+    pool += overlap_bytes(model, block, frames, number) if align else 0
+    return pass_graph_bytes(block, number, pool, branches=branches, align=align)

@@ -10,7 +10,7 @@ from ..memory import MemoryConfig
 from ..model import WanConfig
 from ..types import LatentShape
 from ..units import format_bytes, plural
-from .budget import activation_bytes, overlap_bytes
+from .budget import activation_bytes, graphs_of_passes, overlap_bytes
 
 MAX_FILMS = 16
 """The most films that are asked for at a time."""
@@ -22,6 +22,7 @@ class FilmSize:
 
     block: the shape of one block of one film. blocks: length of the film, None for one that fills the window. branches:
     2 with guidance. align: `seam: align`. dtype: of the activations. ranks: that share tokens and heads.
+    graphs: CUDA graphs of the passes.
     """
 
     model: WanConfig
@@ -32,6 +33,7 @@ class FilmSize:
     align: bool = False
     dtype: torch.dtype = torch.bfloat16
     ranks: int = 1
+    graphs: bool = False
 
     def bytes(self, films: int) -> int:
         """Bytes of so many films at once: their K/V with the scratch buffer, and activations; prompts are shared."""
@@ -41,7 +43,10 @@ class FilmSize:
         scratch = self.memory.scratch_bytes(self.model, block, self.blocks, self.dtype, ranks)
         overlap = overlap_bytes(self.model, block, window, number, ranks) if self.align else 0
         kv = self.memory.bytes(self.model, block, self.blocks, self.branches, ranks)
-        return kv + scratch + activation_bytes(self.model, block, number, ranks) + overlap
+        graphs = 0
+        if self.graphs:
+            graphs = graphs_of_passes(self.model, block, window, self.branches, align=self.align, number=number)
+        return kv + scratch + activation_bytes(self.model, block, number, ranks) + overlap + graphs
 
 
 @dataclass(frozen=True, slots=True)

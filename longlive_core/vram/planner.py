@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from ..model import WAN22_TI2V_5B, WanConfig
 from ..sampling.seam import OVERLAP
@@ -50,6 +51,7 @@ class VRAMPlan:
             branches=budget.branches,
             align=budget.align,
             ranks=budget.ranks,
+            graphs=budget.graphs and budget.ranks == 1 and not budget.split,
         )
         resident = sum(part.bytes for part in budget.parts if part.placement == "resident")
         return films_at_once(self.films, size, max(0, budget.vram - resident + size.bytes(1)))
@@ -94,6 +96,7 @@ def plan_vram(
     ranks: int = 1,
     decoder: Placement = "resident",
     split: bool = False,
+    graphs: bool = False,
 ) -> VRAMPlan:
     """Plans a film of `size` (height, width) in pixels on a card with `vram_bytes`. Other arguments as in `Budget`.
 
@@ -102,23 +105,17 @@ def plan_vram(
     by 6.5 %. films: wanted at once; the formats are those of one film. Raises ValueError as `Budget` and `check_films`.
     """
     check_films(films)
+    options: dict[str, Any] = {
+        "model": model,
+        "align": align,
+        "recalled": recalled,
+        "ranks": ranks,
+        "decoder": decoder,
+        "split": split,
+        "graphs": graphs,
+    }
     budgets = [
-        Budget(
-            vram_bytes,
-            size,
-            w,
-            kv,
-            window,
-            vae,
-            sequential,
-            guidance,
-            model=model,
-            align=align,
-            recalled=recalled,
-            ranks=ranks,
-            decoder=decoder,
-            split=split,
-        )
+        Budget(vram_bytes, size, w, kv, window, vae, sequential, guidance, **options)
         for w, kv in product(_choices(weights, WEIGHT_BYTES), _choices(kv_format, KV_BY_QUALITY))
     ]
     budget = next((budget for budget in budgets if budget.fits), budgets[-1])

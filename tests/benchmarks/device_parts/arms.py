@@ -84,6 +84,7 @@ LADDER = (
     Arm("eh", "e + h", weights="fp8", kv="nvfp4"),
     Arm("eg", "e + g", weights="fp8", kv="fp8"),
     Arm("fg", "f + g", weights="nvfp4", kv="fp8"),
+    Arm("ue", "u + FP8 linears: its own path with precision fp8 fast", weights="fp8", attention="host"),
 )
 COMPILED = (
     LADDER[6],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import weakref
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,44 +28,13 @@ from longlive.longlive_core.vram.budget import (
     weight_bytes,
 )
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from .live_bytes import LiveBytes
 
 GIB = 2**30
 LARGE, SMALL = (704, 1280), (480, 832)
 FILM = ("KV", "dequantisation", "activations", "aligned seams", "prompt")  # what a film allocates besides the weights
 TINY = WanConfig(dim=256, ffn_dim=1024, num_heads=2, num_layers=3, freq_dim=32, text_dim=16, text_len=8)
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that are allocated inside; `peak` is the most that were live at one time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._live: dict[int, int] = {}
-        self._now = self.peak = 0
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., object],
-        types: Iterable[type],
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        del types
-        made = func(*args, **(kwargs or {}))
-        before = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in before | set(self._live):
-                storage = tensor.untyped_storage()
-                self._live[storage._cdata] = storage.nbytes()
-                self._now += storage.nbytes()
-                weakref.finalize(storage, self._gone, storage._cdata)
-        self.peak = max(self.peak, self._now)
-        return made
-
-    def _gone(self, key: int) -> None:
-        self._now -= self._live.pop(key)
 
 
 def part(budget: Budget, *names: str) -> int:

@@ -233,8 +233,9 @@ def test_the_command() -> None:
     add_arguments(parser)
     assert plan_text(parser.parse_args(["--vram", "12GB"])) == plan_vram(12 * GIB, LARGE).text()
     words = "--vram 8 --size 480x832 --weights fp8 --kv nvfp4 --window 24 --vae tiny --sequential --guidance"
-    words += " --seam align"
-    plan = plan_vram(8 * GIB, SMALL, "fp8", "nvfp4", 24, "tiny", sequential=True, guidance=True, align=True)
+    words += " --seam align --cuda-graphs"
+    options = {"sequential": True, "guidance": True, "align": True, "graphs": True}
+    plan = plan_vram(8 * GIB, SMALL, "fp8", "nvfp4", 24, "tiny", **options)
     assert plan_text(parser.parse_args(words.split())) == plan.text()
 
 
