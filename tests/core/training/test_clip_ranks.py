@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from longlive.longlive_core.cli.main import main
 from longlive.longlive_core.training.clip_ranks import pieces_of
 from safetensors.torch import load_file
 
+from ..cli.test_ranks import WAIT_SECONDS, ranks_of, wait_until
 from ..cli.test_train_lora import write_clip
 from ..parallel.ranks import run_ranks
 from .clip_work import encoded
@@ -66,6 +68,38 @@ def test_the_command_writes_the_files_of_one_process(root: Path, tmp_path: Path)
         assert torch.equal(load_file(tmp_path / "two" / "cache" / file.name)["latents"], load_file(file)["latents"])
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0 and "encoded" not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.linux
+@pytest.mark.parametrize(
+    ("kill", "code", "says"),
+    [
+        (True, 2, "rank 1 of 2 was ended by SIGKILL; clips that are encoded stay, and the same command goes on"),
+        (False, 130, "stopped; the same command goes on, and encodes no clip again"),
+    ],
+)
+def test_what_is_encoded_stays(root: Path, tmp_path: Path, kill: bool, code: int, says: str) -> None:
+    """After a rank was killed, and after Ctrl-C: whole files are left, and one process goes on with them."""
+    base, clips, cache = save_tiny(tmp_path / "tiny"), tmp_path / "clips", tmp_path / "out" / "cache"
+    clips.mkdir()
+    for number in range(12):
+        write_clip(clips / f"{number:02}.mp4", 64, "a red fox waits")
+    (tmp_path / "longlive").symlink_to(root)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    words = ["train", "lora", str(clips), "--base", str(base), "--rank", "2", "--steps", "1", "--size", "32x32"]
+    words += ["--out", str(tmp_path / "out")]
+    program = [sys.executable, "-m", "longlive.longlive_core.cli", *words, "--encode-gpus", "2"]
+    with subprocess.Popen(program, env=environment, text=True, stdout=-1, stderr=-1) as process:
+        wait_until(lambda: any(cache.glob("*.safetensors")) or process.poll() is not None, WAIT_SECONDS)
+        os.kill(ranks_of(process)[0] if kill else process.pid, signal.SIGKILL if kill else signal.SIGINT)
+        out, errors = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == code and says in out + errors, out + errors
+    kept = {file.name: file.stat().st_mtime_ns for file in cache.iterdir()}
+    assert 0 < len(kept) < 12
+    assert main(words) == 0
+    assert len(list(cache.iterdir())) == 12
+    assert kept == {name: (cache / name).stat().st_mtime_ns for name in kept}
 
 
 def test_a_number_of_processes_that_is_not_possible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
