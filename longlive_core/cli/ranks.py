@@ -56,6 +56,15 @@ def check_count(count: int, devices: int | None = None, option: str = "--gpus") 
         )
 
 
+def check_own_processes(count: int, option: str) -> None:
+    """Raises ValueError for a number of processes that `led_ranks` cannot start, and under torchrun for several."""
+    import torch.distributed as dist
+
+    check_count(count, option=option)
+    if count > 1 and dist.is_available() and dist.is_torchelastic_launched():
+        raise ValueError(f"{option} {count} starts processes itself: start longlive without torchrun, or leave it out")
+
+
 @contextmanager
 def led_ranks(count: int, threads: int | None, stays: str = FILM_STAYS) -> Generator[Leader, None, None]:
     """Starts the other ranks, which follow the leader; when it is left none of them is there any more.

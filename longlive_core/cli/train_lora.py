@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .console import STOPPED, stop_signals
 from .plan import parse_size
-from .ranks import check_count, led_ranks
+from .ranks import check_own_processes, led_ranks
 from .train_run import CORE_LORA_FILE, LORA_FILE, find_device, run_stage, write_loras
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from ..video.clip import ClipStopped
 
     device, settings = find_device(args.device), read_run(args)
-    check_count(args.encode_gpus, option="--encode-gpus")
+    check_own_processes(args.encode_gpus, "--encode-gpus")
     check_peft()
     sets = [read_clip_files(data) for data in (settings.data, settings.prior) if data is not None]
     mini = _load_base(settings)

@@ -102,7 +102,13 @@ def test_what_is_encoded_stays(root: Path, tmp_path: Path, kill: bool, code: int
     assert kept == {name: (cache / name).stat().st_mtime_ns for name in kept}
 
 
-def test_a_number_of_processes_that_is_not_possible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is refused with the option's name before the data are read."""
-    assert main(["train", "lora", str(tmp_path / "no"), "--out", str(tmp_path / "out"), "--encode-gpus", "3"]) == 2
+def test_processes_that_are_not_possible(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that no model can have, and torchrun, are refused with the option's name before the data are read."""
+    words = ["train", "lora", str(tmp_path / "no"), "--out", str(tmp_path / "out"), "--encode-gpus"]
+    assert main([*words, "3"]) == 2
     assert "--encode-gpus 3: the numbers of GPUs allowed are 1, 2, 4, 8" in capsys.readouterr().err
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    assert main([*words, "2"]) == 2
+    assert "--encode-gpus 2 starts processes itself: start longlive without torchrun" in capsys.readouterr().err
