@@ -163,6 +163,8 @@ MUTANTS = (
     Mutant("a checkpoint is written under its own name", "partial = target.with_name(target.name + PARTIAL)", "partial = target", "training_checkpoint"),
     Mutant("ranks divide by the count of all", ".clamp(min=1) / ranks.size", ".clamp(min=1)", "balanced_sp"),
     Mutant("a rank has the first rank's prompts", "batch.prompts[:, blocks]", "batch.prompts[:, : blocks.stop - blocks.start]", "balanced_sp"),
+    Mutant("both groups of ranks have the prompt's branch", "return first if branch.mesh.data.rank == 0 else (pool, layers, *first[2:])", "return first if branch.mesh.data.rank == 0 else (pool, first[1], *first[2:])", "rank_films"),
+    Mutant("a window of a clip keeps its halo", "Share(len(part), (part.shape[1], part.shape[2]), group[piece.clip].shape, piece.drop)", "Share(len(part), (part.shape[1], part.shape[2]), group[piece.clip].shape)", "clip_ranks"),
     Mutant("a gathered flow has the gradient of one rank", "ctx.ranks.size * grads[0].narrow", "grads[0].narrow", "balanced_sp"),
     Mutant("damage is not looked for", "or _digest(path / name) != digest", "", "training_checkpoint"),
     Mutant("one checkpoint too few is kept", "len(older) - self.keep + 1)", "len(older) - self.keep + 2)", "training_checkpoint"),

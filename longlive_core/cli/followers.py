@@ -20,17 +20,19 @@ from .console import BAD_INPUT
 
 GRACE_SECONDS = 3.0
 END_SECONDS = 10.0
+FILM_STAYS = "finished blocks stay in the take, which goes on with any number of GPUs"
 
 
 class Followers:
     """Ranks 1 … count − 1 on this machine, which end with the `with` block. threads: of each on the CPU.
 
-    leader: what they follow, once all have joined.
+    stays: what is kept if one fails, for the message. leader: what they follow, once all have joined.
     """
 
-    def __init__(self, meeting: str, count: int, threads: int | None) -> None:
+    def __init__(self, meeting: str, count: int, threads: int | None, stays: str = FILM_STAYS) -> None:
         context = multiprocessing.get_context("spawn")
         self._count, self._is_ending, self._errors = count, Event(), context.SimpleQueue()
+        self._stays = stays
         self.leader: Leader | None = None
         self._processes = [
             context.Process(target=_follow, args=(rank, meeting, count, threads, self._errors), daemon=True)
@@ -62,7 +64,7 @@ class Followers:
             errors[rank] = error
         codes = [None, *(process.exitcode for process in self._processes)]
         what = first_failure(self._count, errors, codes, failure)
-        return RankError(f"{what}; finished blocks stay in the take, which goes on with any number of GPUs")
+        return RankError(f"{what}; {self._stays}")
 
     def _end_with_them(self) -> None:
         """Ends this process if one of them is gone and it does not notice: a GPU would wait for the other forever."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from ..parallel import SIZES, Leader, Ranks, device_of, follow, joined
+from ..parallel import SIZES, Leader, device_of, follow, joined
 from ..pipeline.decode_device import decode_device
 from ..sampling.split import check_split
-from .followers import Followers
+from .followers import FILM_STAYS, Followers
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -39,10 +40,11 @@ def run_on_ranks(run: Run, args: argparse.Namespace) -> int:
     return run(args) if alone else _run_with_followers(run, args, count)
 
 
-def check_count(count: int, devices: int | None = None) -> None:
+def check_count(count: int, devices: int | None = None, option: str = "--gpus") -> None:
     """Raises ValueError, which names the nearest number, for a number of ranks that no model can have.
 
-    devices: of this machine, by default as many GPUs as it has; 0 for the CPU, which any number shares.
+    devices: of this machine, by default as many GPUs as it has; 0 for the CPU, which any number shares. option: that
+    gives the number.
     """
     devices = torch.cuda.device_count() if devices is None else devices
     allowed = [size for size in SIZES if size <= (devices or max(SIZES))]
@@ -50,20 +52,49 @@ def check_count(count: int, devices: int | None = None) -> None:
         nearest = min(allowed, key=lambda size: (abs(size - count), size))
         has = f", of which this machine has {devices}" if devices else ""
         raise ValueError(
-            f"--gpus {count}: the numbers of GPUs allowed are {', '.join(map(str, SIZES))}{has}; use {nearest}"
+            f"{option} {count}: the numbers of GPUs allowed are {', '.join(map(str, SIZES))}{has}; use {nearest}"
         )
 
 
-def _run_with_followers(run: Run, args: argparse.Namespace, count: int) -> int:
-    """Starts the other ranks and runs the command; at the end none of them is left."""
-    device, threads = device_of(0), args.threads
+def check_own_processes(count: int, option: str) -> None:
+    """Raises ValueError for a number of processes that `led_ranks` cannot start, and under torchrun for several."""
+    import torch.distributed as dist
+
+    check_count(count, option=option)
+    if count > 1 and dist.is_available() and dist.is_torchelastic_launched():
+        raise ValueError(f"{option} {count} starts processes itself: start longlive without torchrun, or leave it out")
+
+
+@contextmanager
+def led_ranks(count: int, threads: int | None, stays: str = FILM_STAYS) -> Generator[Leader, None, None]:
+    """Starts the other ranks, which follow the leader; when it is left none of them is there any more.
+
+    threads: of each on the CPU; None shares them. stays: what is kept after an error, for its message. Raises
+    RankError, which names the rank that failed.
+    """
+    device, before = device_of(0), torch.get_num_threads()
     if threads is None and device == "cpu":
-        threads = max(1, torch.get_num_threads() // count)
+        threads = max(1, before // count)
         torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         meeting = (Path(folder) / "meeting").as_uri()
-        with Followers(meeting, count, threads) as followers, joined(meeting, 0, count, device) as ranks:
-            return _lead(run, args, ranks, followers)
+        with Followers(meeting, count, threads, stays) as followers, joined(meeting, 0, count, device) as ranks:
+            followers.leader = leader = Leader(ranks)
+            try:
+                yield leader
+            except Exception as error:
+                if leader.failure is not None:
+                    raise followers.reason(leader.failure) from error
+                raise
+            finally:
+                torch.set_num_threads(before)
+                followers.expect_end()
+                leader.stop()
+
+
+def _run_with_followers(run: Run, args: argparse.Namespace, count: int) -> int:
+    with led_ranks(count, args.threads) as args.leader:
+        return run(args)
 
 
 def _run_in_torchrun(run: Run, args: argparse.Namespace) -> int:
@@ -79,21 +110,8 @@ def _run_in_torchrun(run: Run, args: argparse.Namespace) -> int:
         if ranks.rank:
             follow(ranks)
             return 0
-        return _lead(run, args, ranks, None)
-
-
-def _lead(run: Run, args: argparse.Namespace, ranks: Ranks, followers: Followers | None) -> int:
-    """Runs the command on rank 0, and lets the others go at its end, also after an error that is not theirs."""
-    args.leader = leader = Leader(ranks)
-    if followers is not None:
-        followers.leader = leader
-    try:
-        return run(args)
-    except Exception as error:
-        if followers is not None and leader.failure is not None:
-            raise followers.reason(leader.failure) from error
-        raise
-    finally:
-        if followers is not None:
-            followers.expect_end()
-        leader.stop()
+        args.leader = leader = Leader(ranks)
+        try:
+            return run(args)
+        finally:
+            leader.stop()  # lets the others go, also after an error that is not theirs

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from .console import STOPPED, stop_signals
 from .plan import parse_size
+from .ranks import check_own_processes, led_ranks
 from .train_run import CORE_LORA_FILE, LORA_FILE, find_device, run_stage, write_loras
 
 if TYPE_CHECKING:
     import torch
 
     from ..mini import Mini
+    from ..parallel import Ranks
     from ..training.clip_cache import EncodedClip
+    from ..training.clip_ranks import LedEncoder, RankEncoder
     from ..training.clip_scan import Scan
     from ..training.settings import LoraRun
 
@@ -62,6 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--offload", "keep AdamW's moments in host memory: less of the card, slower", action="store_true")
     add("--lora", "a LoRA file to train further", type=Path, metavar="FILE")
     add("--cache", "folder of encoded clips (DIR/cache)", type=Path, metavar="DIR")
+    gpus = "encode the clips by N processes, one for each GPU: 1, 2, 4 or 8 (1); training has one"
+    parser.add_argument("--encode-gpus", type=int, default=1, metavar="N", help=gpus)
     out = (
         f"folder of log, loss curves, checkpoints and the LoRA ({LORA_FILE}, and {CORE_LORA_FILE} for core's loader); "
         "a run that is in it already is resumed"
@@ -82,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from ..video.clip import ClipStopped
 
     device, settings = find_device(args.device), read_run(args)
+    check_own_processes(args.encode_gpus, "--encode-gpus")
     check_peft()
     sets = [read_clip_files(data) for data in (settings.data, settings.prior) if data is not None]
     mini = _load_base(settings)
@@ -93,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
             for note in chain.from_iterable(scan.notes for scan in scans):
                 print(f"note: {note}", flush=True)
             check_memory(settings, scans, mini.model, device)
-            clips, *prior = (_encode(settings, scan, mini, args.out, should_stop) for scan in scans)
+            with _encoder(args, settings, scans, mini) as led:
+                clips, *prior = (_encode(settings, scan, mini, args.out, should_stop, led) for scan in scans)
     except ClipStopped:
         print("stopped; the same command goes on, and encodes no clip again")
         return STOPPED
@@ -139,8 +147,40 @@ def _check_start(settings: LoraRun, mini: Mini) -> None:
         load_adapter(empty, "lora", settings.lora)
 
 
+@contextmanager
+def _encoder(
+    args: argparse.Namespace, settings: LoraRun, scans: Sequence[Scan], mini: Mini
+) -> Generator[LedEncoder | None, None, None]:
+    """What encodes clips by `--encode-gpus` processes; None for one, or if no clip is left to encode."""
+    from ..training.clip_cache import all_encoded
+    from ..training.clip_ranks import LedEncoder
+    from ..training.films import encoder_digest
+
+    folder, digest = settings.cache or args.out / "cache", encoder_digest(mini.vae)
+    if args.encode_gpus == 1 or all(all_encoded(scan, digest, folder) for scan in scans):
+        yield None
+        return
+    kind = args.device.partition(":")[0]
+    with led_ranks(args.encode_gpus, None, "clips that are encoded stay, and the same command goes on") as leader:
+        own = mini.vae.to(leader.ranks.device if kind == "cuda" else "cpu")
+        yield LedEncoder(leader, own, load_encoder, settings.base, kind)
+
+
+def load_encoder(ranks: Ranks, base: str, kind: str) -> RankEncoder:
+    """The VAE of a base on another rank. kind: cuda for its GPU, or cpu."""
+    from ..render.load_model import load_model
+    from ..training.clip_ranks import RankEncoder
+
+    return RankEncoder(load_model(base).vae.to(ranks.device if kind == "cuda" else "cpu"))
+
+
 def _encode(
-    settings: LoraRun, scan: Scan, mini: Mini, out: Path, should_stop: Callable[[], bool]
+    settings: LoraRun,
+    scan: Scan,
+    mini: Mini,
+    out: Path,
+    should_stop: Callable[[], bool],
+    led: LedEncoder | None,
 ) -> tuple[EncodedClip, ...]:
     from ..training.clip_cache import encode_videos
     from ..training.films import encoder_digest
@@ -150,7 +190,7 @@ def _encode(
         print(f"note: to the text encoder of LongLive Mini these words are all the same: {', '.join(unknown)}")
     folder, channels = settings.cache or out / "cache", mini.model.config.channels
     log = partial(print, flush=True)
-    return encode_videos(scan, mini.vae, encoder_digest(mini.vae), channels, folder, log, should_stop)
+    return encode_videos(scan, mini.vae, encoder_digest(mini.vae), channels, folder, log, should_stop, led)
 
 
 def _train(

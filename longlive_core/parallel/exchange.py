@@ -89,12 +89,14 @@ def scatter_parts(
             import torch.distributed as dist
 
             for rank, part in enumerate(parts[1:], 1):
-                dist.send(part.contiguous(), group=ranks.group, group_dst=rank)
+                if part.numel():
+                    dist.send(part.contiguous(), group=ranks.group, group_dst=rank)
         return parts[0]
     import torch.distributed as dist
 
     own = like.new_empty(*shapes[ranks.rank])
-    dist.recv(own, group=ranks.group, group_src=0)
+    if own.numel():
+        dist.recv(own, group=ranks.group, group_src=0)
     return own
 
 

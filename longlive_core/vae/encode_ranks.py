@@ -1,8 +1,10 @@
-"""Encoding of a clip that several ranks share: each its own window, all of nearly the same number of video frames."""
+"""Encoding by several ranks: windows of one clip, of nearly the same number of frames, or a clip for each rank."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -11,6 +13,51 @@ from ..parallel import Ranks, all_gather_shares, scatter_parts
 from ..types import TIME_FACTOR, LatentShape, latent_frames
 from .encode_clip import ChunkEncoder, encode_chunks
 from .halo import ENCODER_HALO, balanced_windows
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one rank encodes: `frames` video frames of (height, width) `video`, 0 of them for a rank without work.
+
+    shape: of the latents, for any number of frames. drop: latent frames of the result before the first one to keep.
+    """
+
+    frames: int
+    video: tuple[int, int]
+    shape: LatentShape
+    drop: int = 0
+
+    @property
+    def latents(self) -> LatentShape:
+        """The shape of what is kept."""
+        return self.shape.with_frames(latent_frames(self.frames) - self.drop if self.frames else 0)
+
+
+def encode_shares(
+    parts: Sequence[Tensor] | None,
+    shares: Sequence[Share],
+    vae: ChunkEncoder,
+    ranks: Ranks,
+    on_latent_frame: Callable[[], None] = lambda: None,
+) -> list[Tensor]:
+    """Encodes what each rank has → normalised latents `[1, C, F, h, w]` of all, on every rank, float32 on the CPU.
+
+    parts: `[T, H, W, 3]` uint8 for each rank; only the first rank has them, and sends each rank its own. shares: of all
+    ranks, on every rank. on_latent_frame: called before each latent frame; its exceptions pass through.
+    """
+    own = shares[ranks.rank]
+    sizes = [(share.frames, *share.video, 3) for share in shares]
+    clip = scatter_parts(parts, sizes, torch.empty(0, dtype=torch.uint8), ranks)
+    chunks = (clip[:1], *clip[1:].split(TIME_FACTOR)) if own.frames else ()
+    latents = [
+        torch.empty(own.shape.with_frames(0).as_tuple()),
+        *encode_chunks(chunks, vae, own.shape, on_latent_frame),
+    ]
+    flat = torch.cat([latents[0], *latents[1 + own.drop :]], dim=2).flatten()
+    shapes = [share.latents.as_tuple() for share in shares]
+    counts = [prod(shape) for shape in shapes]
+    gathered = all_gather_shares(flat, ranks, 0, counts).split(counts)
+    return [part.view(shape) for part, shape in zip(gathered, shapes, strict=True)]
 
 
 def encode_on_ranks(
@@ -33,12 +80,7 @@ def encode_on_ranks(
     if count % TIME_FACTOR != 1:
         raise ValueError(f"a clip of {count} frames cannot be encoded: use 1 + {TIME_FACTOR} k frames")
     windows = balanced_windows(latent_frames(count), ranks.size, halo)
-    own = windows[ranks.rank]
-    height, width = shape.pixels.height, shape.pixels.width
     parts = None if frames is None else [frames[slice(*window.video)] for window in windows]
-    sizes = [(window.frames, height, width, 3) for window in windows]
-    clip = scatter_parts(parts, sizes, torch.empty(0, dtype=torch.uint8), ranks)
-    chunks = (clip[:1], *clip[1:].split(TIME_FACTOR))
-    latents = list(encode_chunks(chunks, vae, shape, on_latent_frame))[own.drop :]
-    shares = [window.keep[1] - window.keep[0] for window in windows]
-    return all_gather_shares(torch.cat(latents, dim=2), ranks, 2, shares)
+    size = (shape.pixels.height, shape.pixels.width)
+    shares = [Share(window.frames, size, shape, window.drop) for window in windows]
+    return torch.cat(encode_shares(parts, shares, vae, ranks, on_latent_frame), dim=2)

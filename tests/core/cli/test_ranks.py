@@ -84,6 +84,8 @@ def test_numbers_that_are_not_possible_are_refused(tmp_path: Path, capsys: pytes
     script.write_text(SCRIPT)
     assert main(["render", str(script), "-o", str(tmp_path / "a.mp4"), "--gpus", "3"]) == 2
     assert "--gpus 3: the numbers of GPUs allowed are 1, 2, 4, 8" in capsys.readouterr().err
+    assert main(["render", str(script), "-o", str(tmp_path / "a.mp4"), "--guidance", "2", "--split-guidance"]) == 2
+    assert "1 rank cannot split guidance, whose two branches take half of them each; use" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [script]
     check_count(8, devices=0)
     for count, devices, nearest in ((3, 0, 2), (7, 0, 8), (0, 0, 1), (8, 6, 4), (2, 1, 1)):

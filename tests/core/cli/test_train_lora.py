@@ -105,7 +105,7 @@ def test_clips_are_encoded_once(train: Train, clips: Path, tmp_path: Path, monke
     out = train(clips, "--cache", cache, out="changed")[1]
     assert "encoded 1 clip of 2: a.mp4" in out and "encoded 2 clips of 2: b.mp4" in out
     assert len(list(cache.iterdir())) == 3
-    monkeypatch.setattr(clip_cache, "_encode", None)  # would be called for a clip to encode
+    monkeypatch.setattr(clip_cache, "_save", None)  # would be called for a clip to encode
     assert train(clips, "--cache", cache, out="last")[0] == 0
 
 
@@ -272,8 +272,8 @@ def test_a_stop_while_clips_are_encoded(
     encode, ends = train_lora._encode, list[bool]()
 
     def stopped(*args: object) -> object:
-        *most, _ = args
-        return encode(*most, lambda: any((tmp_path / "out").rglob("a-*.safetensors")))  # type: ignore[arg-type]
+        *most, _, led = args
+        return encode(*most, lambda: any((tmp_path / "out").rglob("a-*.safetensors")), led)  # type: ignore[arg-type]
 
     monkeypatch.setattr(train_lora, "_encode", stopped)
     code, out, _ = train(clips)
