@@ -75,7 +75,9 @@ def _film(take: Take, body: Mapping[str, Any]) -> tuple[ShotScript, dict[str, Se
     others: dict[str, Setting] = {}
     if sources is not None and made_from is not None and sources != made_from:
         others["weights"] = None  # not known, but other than those of the take
-    return script, {"cast": recorded_cast(script), **settings, **others}
+    if (cast := recorded_cast(script)) != known["cast"]:
+        others["cast"] = cast  # a setting that is given, even the same one, may take another pace
+    return script, {**settings, **others}
 
 
 def _choose(take: Take, body: Mapping[str, Any]) -> dict[str, Any]:
