@@ -134,7 +134,8 @@ class SaveCast(io.ComfyNode):
         made, still = block_of(stream, vae, spec)
         origin = f"{stream.title}, shot {shot}, block {block}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Card(name, made.latents, spec.prompt, origin, made_by, still).save(path)
+        # A live script may have changed the prompt since the node began.
+        Card(name, made.latents, made.spec.prompt, origin, made_by, still).save(path)
         picture = still.unsqueeze(0).float() / 255
         text = f"{FOLDER}/{path.name}: @recall={name} in a shot brings it back"
         shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
