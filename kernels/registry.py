@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache, update_wrapper
@@ -125,7 +125,8 @@ class Op(Generic[P, R]):
             return self.eager(*args, **kwargs)
         refusal = self._refusal(tensor, [value for value in args[1:] if isinstance(value, Tensor)])
         if refusal is None:
-            return self.triton_op(*args, **kwargs)
+            with _on(tensor.device):
+                return self.triton_op(*args, **kwargs)
         if choice == "auto":
             return self.eager(*args, **kwargs)
         raise NoBackendError(f"{self.name} cannot run: triton: {refusal}. Use use_backend('auto')")
@@ -165,7 +166,8 @@ class Op(Generic[P, R]):
     def _self_test(self, device: torch.device) -> str | None:
         """How Triton's implementation fails or differs from eager on the sample; None if it agrees."""
         try:
-            results = self._outputs(self.triton_op, device)
+            with _on(device):
+                results = self._outputs(self.triton_op, device)
         except Exception as error:
             return f"{type(error).__name__}: {error}"
         for result, expected in zip(results, self._outputs(self.eager, device), strict=True):
@@ -178,6 +180,11 @@ class Op(Generic[P, R]):
         """The results on the sample in float32, and its tensors after the call, because some ops write in place."""
         args = SAMPLES[self.name](device)
         return [tensor.float() for tensor in _tensors((implementation(*args), args))]
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one: Triton starts kernels there, wherever their tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -15,7 +15,16 @@ from ..longlive_core.script.cast import SUFFIX, CastEntry
 from ..longlive_core.take.cast_file import Card, check_block, check_name, check_replaceable
 from ..longlive_core.types import Block, BlockSpec
 from . import tooltips
-from .cast_files import FOLDER, cast_folder, cast_path, cast_stamps, entry_of, list_casts, made_by_model
+from .cast_files import (
+    FOLDER,
+    cast_folder,
+    cast_path,
+    cast_stamps,
+    check_made_by,
+    entry_of,
+    list_casts,
+    made_by_model,
+)
 from .checks import passed
 from .native_vae import decoder_patcher
 from .run_stream import StreamRun
@@ -119,11 +128,14 @@ class SaveCast(io.ComfyNode):
         path = cast_folder() / f"{name}{SUFFIX}"
         check_replaceable(path)
         spec = check_block(stream.film.plan, shot, block)
+        owner = stream.owner(spec.index)
+        made_by = made_by_model(owner.spec.model, stream.spec.shape)
+        check_made_by(owner.film.store, made_by)
         made, still = block_of(stream, vae, spec)
         origin = f"{stream.title}, shot {shot}, block {block}"
-        made_by = made_by_model(stream.owner(spec.index).spec.model, stream.spec.shape)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Card(name, made.latents, spec.prompt, origin, made_by, still).save(path)
+        # A live script may have changed the prompt since the node began.
+        Card(name, made.latents, made.spec.prompt, origin, made_by, still).save(path)
         picture = still.unsqueeze(0).float() / 255
         text = f"{FOLDER}/{path.name}: @recall={name} in a shot brings it back"
         shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}

@@ -9,6 +9,8 @@ import comfy.model_patcher
 import folder_paths
 from comfy.quant_ops import QuantizedTensor
 
+from ..longlive_core.film.block_store import BlockStore
+from ..longlive_core.film.take_store import TakeStore
 from ..longlive_core.script import ShotScript
 from ..longlive_core.script.cast import ENDING, CastEntry, cast_facts
 from ..longlive_core.take.cast import Cast
@@ -23,8 +25,8 @@ FOLDER = "cast"
 
 
 def cast_folder() -> Path:
-    """The folder of cast files, which need not exist."""
-    return Path(folder_paths.get_input_directory()).resolve() / FOLDER
+    """The folder of cast files, which need not exist and may be a link to another one."""
+    return (Path(folder_paths.get_input_directory()) / FOLDER).resolve()
 
 
 def list_casts() -> list[str]:
@@ -90,6 +92,26 @@ def made_by_model(model: comfy.model_patcher.ModelPatcher, shape: LatentShape) -
         "block_frames": shape.frames,
         TRANSFORMER: _transformer_of(model),
     }
+
+
+def check_made_by(store: BlockStore, made_by: Settings) -> None:
+    """Raises ValueError if the blocks of a film are those of a take that another MODEL made than `made_by`.
+
+    A take whose blocks are all there is played with any MODEL.
+    """
+    if not isinstance(store, TakeStore):
+        return
+    take = store.take
+    if take.settings.get("model") != COMFYUI:
+        raise ValueError(
+            f"{take.folder.name} was made on the command line, and whether this MODEL made it cannot be checked: "
+            f"save the block there, by longlive cast save {take.folder.name} --shot N --block N"
+        )
+    if str(made_by["weights"]) not in str(take.settings.get("weights")):
+        raise ValueError(
+            f"{take.folder.name} was made by another MODEL or with other LoRAs than the one that is connected, and a "
+            "cast file is for films of the same one: connect the MODEL that made it"
+        )
 
 
 def _transformer_of(model: comfy.model_patcher.ModelPatcher) -> str:

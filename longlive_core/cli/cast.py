@@ -18,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     save = subcommands.add_parser("save", help="save a block of a film, for `cast: FILE` in other scripts")
     save.add_argument("take", type=Path, nargs="?", metavar="TAKE", help="the FILM.take of a render")
     save.add_argument("--shot", type=int, metavar="N", help="number of the shot, from 1")
-    save.add_argument("--block", type=int, default=1, metavar="N", help="number of the block in the shot (1)")
+    save.add_argument("--block", type=int, metavar="N", help="number of the block in the shot (1)")
     image = "in place of a TAKE: a picture of the films' size, which stands still for a block (experimental)"
     save.add_argument("--image", type=Path, metavar="FILE.png", help=image)
     save.add_argument("--prompt", metavar="TEXT", help="what the picture shows, with --image")
-    save.add_argument("--model", default="mini", help="the model of the films, as of render, with --image (mini)")
+    save.add_argument("--model", help="the model of the films, as of render, with --image (mini)")
     save.add_argument("--name", help="the name by which @recall=NAME brings it back (the file's)")
     save.add_argument("-o", "--output", type=Path, metavar=f"NAME{SUFFIX}", help="the file to write (named as --name)")
     show = subcommands.add_parser("show", help="show the name, the prompt and the origin of a cast file")
@@ -54,21 +54,23 @@ def _of_take(args: argparse.Namespace, name: str) -> tuple[Card, str]:
 
     if args.take is None or args.shot is None:
         raise ValueError("name the TAKE of a film and one of its shots with --shot, or a picture with --image")
-    if args.prompt is not None:
-        raise ValueError("--prompt is for a picture: a block has the prompt that it was made with; leave it out")
+    if args.prompt is not None or args.model is not None:
+        raise ValueError(
+            "--prompt and --model are for a picture: a block has those that it was made with; leave them out"
+        )
     take = Take.load(args.take)
-    return with_model(take, card_of(take, args.shot, args.block, name))
+    return with_model(take, card_of(take, args.shot, 1 if args.block is None else args.block, name))
 
 
 def _of_image(args: argparse.Namespace, name: str) -> tuple[Card, str]:
     """The card of a picture, and a note. Raises ValueError."""
     from ..render.cast_image import card_of_image
 
-    if args.take is not None or args.shot is not None:
-        raise ValueError("--image makes a cast file of a picture: leave TAKE and --shot out")
+    if args.take is not None or args.shot is not None or args.block is not None:
+        raise ValueError("--image makes a cast file of a picture: leave TAKE, --shot and --block out")
     if not (args.prompt or "").strip():
         raise ValueError('the picture needs a text for its memory: --prompt "a big red ring in front of a navy wall"')
-    card = card_of_image(args.image, name, args.prompt.strip(), args.model)
+    card = card_of_image(args.image, name, args.prompt.strip(), args.model or "mini")
     return card, "note: experimental; models know blocks of films, and this one stands still"
 
 

@@ -69,19 +69,23 @@ def _choose(args: argparse.Namespace) -> int:
 
 
 def _make(args: argparse.Namespace) -> int:
+    from ..film.shot_versions import ShotVersions
     from ..render.rank_versions import FilmScores
     from ..render.versions_job import VersionsJob
 
+    count, take = TAKES if args.takes is None else args.takes, Take.load(args.take)
+    ShotVersions(take, args.shot, count, prompt=args.prompt, mode=args.mode)  # refuses before the film is read
     # Before any work, because it needs the whole film.
-    film = FilmScores.of(Take.load(args.take)) if args.rank else None
-    count = TAKES if args.takes is None else args.takes
+    film = FilmScores.of(take) if args.rank else None
     with job_hooks(args) as (bar, hooks):
         job = VersionsJob(_settings(args), args.shot, count, prompt=args.prompt, mode=args.mode, **hooks)
         for note in job.notes:
             print(f"note: {note}")
         complete = job.run()
-        scores = film.of_versions(job.take, job.vae, job.versions.index, job.made) if film is not None else None
-        job.save_sheet(scores)
+        scores = None
+        if film is not None and complete:  # whoever stops does not wait for versions to be decoded once more
+            scores = film.of_versions(job.take, job.vae, job.versions.index, job.made)
+            job.save_sheet(scores)
         bar.end()
     for line in _lines(job, args.shot, scores):
         print(line)

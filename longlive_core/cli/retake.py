@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shot", type=int, required=True, metavar="N", help="number of the shot, from 1")
     parser.add_argument("--seed", type=int, help="seed of the shot (without --prompt: a seed that it has not had)")
     parser.add_argument("--prompt", metavar="TEXT", help="text of the shot, as in a script (its present text)")
+    parser.add_argument("--versions", metavar="N", help=argparse.SUPPRESS)  # of earlier versions
     modes = "ripple: later shots are made again too; keep: they stay unchanged, spliced (ripple)"
     parser.add_argument("--mode", choices=["ripple", "keep"], default="ripple", help=modes)
     add_output_arguments(parser)
@@ -34,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
     from ..render.job import Job
 
     set_threads(args)
+    if args.versions is not None:
+        made = shlex.join(["longlive", "cover", str(args.take), "--shot", str(args.shot), "--takes", args.versions])
+        raise ValueError(f"--versions is now a command of its own: {made}")
     settings, changed = retake_settings(args)
     with job_hooks(args) as (bar, hooks):
         job = Job(settings, take=changed.take, storyboard=args.preview, **hooks)

@@ -19,6 +19,8 @@ class CudaCapture:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        # PyTorch's own stream for recording is on the GPU that recorded first, and all threads share it.
+        self._stream = torch.cuda.Stream(device)
         self._memory = torch.cuda.graph_pool_handle()
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -27,7 +29,7 @@ class CudaCapture:
         # Other threads go on decoding: what they call is no part of the graph, and must not end it.
         with (
             torch.cuda.device(self._device),
-            torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"),
+            torch.cuda.graph(graph, pool=self._memory, stream=self._stream, capture_error_mode="thread_local"),
         ):
             work()
         return graph.replay

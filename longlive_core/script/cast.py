@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -86,12 +87,12 @@ def name_of_path(path: str) -> str:
 def find_cast(path: str, folder: Path) -> Path:
     """The cast file of a script in this folder: paths are relative to the folder, else to the current one."""
     beside = folder / path
-    return beside if beside.is_file() else Path(path)
+    return beside if isfile(beside) else Path(path)
 
 
 def cast_facts(path: Path) -> dict[str, str]:
     """Reads what a cast file says of its block. Raises ValueError for a file that is missing or none."""
-    if not path.is_file():
+    if not isfile(path):  # of which a name that is too long is no error
         raise ValueError(
             f"the cast file {path} does not exist; check the path, or make it with `longlive cast save` or LongLive "
             "Save Cast"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 import torch
 from longlive import kernels
 from longlive.kernels import OPS, registry, use_backend, warm_up
-from longlive.kernels.registry import NoBackendError, Op, TritonBackend, triton_backend
+from longlive.kernels.registry import Limits, NoBackendError, Op, TritonBackend, triton_backend
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 CPU = torch.device("cpu")
 
@@ -67,6 +69,35 @@ def test_a_cpu_tensor_runs_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "triton_backend", lambda: pytest.fail("Triton is imported"))
     x = torch.randn(2, 3, 8)
     assert torch.equal(kernels.rms_norm(x, torch.ones(8), 1e-6), kernels.rms_norm.eager(x, torch.ones(8), 1e-6))
+
+
+def test_triton_starts_on_the_gpu_of_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel and its self-test run with the GPU of their tensors as the current one, as on a card that decodes."""
+    current, at = ["cuda:0"], list[str]()
+
+    @contextmanager
+    def on(device: torch.device) -> Generator[None, None, None]:
+        current.append(str(device))
+        yield
+        current.pop()
+
+    def kernel(x: Tensor) -> Tensor:
+        at.append(current[-1])
+        return x
+
+    kernel.__name__ = "gelu_tanh"
+    module = ModuleType("triton")
+    vars(module).update(DEVICES=("cuda",), gelu_tanh=kernel)
+    monkeypatch.setattr(registry, "triton_backend", lambda: TritonBackend(module))
+    monkeypatch.setattr(torch.cuda, "device", on)
+    sample = (torch.ones(3),)
+    monkeypatch.setitem(registry.SAMPLES, "gelu_tanh", lambda _device: sample)
+    op, gpu = Op(kernel, Limits()), torch.device("cuda:1")
+    with FakeTensorMode():
+        x = torch.empty(3, device=gpu)
+    # The self-test runs this kernel twice: as Triton's, and as the eager one.
+    assert op.passes_self_test(gpu) and at == ["cuda:1", "cuda:0"]
+    assert op(x) is x and at[2:] == ["cuda:1"]
 
 
 @pytest.mark.usefixtures("no_triton")

@@ -14,6 +14,6 @@ test("each low measure has its reason, with what the shot was compared with", ()
   const fault = (measure, more = {}) => ({ measure, score: 0, shots: [], files: [], cut: true, ...more });
   const faults = [fault("identity", { shots: [1, 4], files: [2] }), fault("cut"), fault("cut", { cut: false })];
   const text = continuityText({ shot: 3, score: 0.125, faults }, words);
-  assert.equal(text, "continuity 0.13: continuity_identity 1, 4, continuity_file 2; continuity_cut ; continuity_no_cut ");
+  assert.equal(text, "continuity 0.13: continuity_identity continuity_shot 1, continuity_shot 4, continuity_file 2; continuity_cut ; continuity_no_cut ");
   assert.equal(continuityText({ shot: 3, score: 1, faults: [] }, words), "continuity 1.00");
 });

@@ -273,3 +273,9 @@ def test_help_is_there(capsys: pytest.CaptureFixture[str], words: list[str]) -> 
         main(words)
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith(" ".join(["usage: longlive", *words[:-1]]))
+
+
+def test_versions_of_a_retake_name_their_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`retake --versions` of earlier versions is refused with the command that does it now."""
+    assert main(["retake", "my film.take", "--shot", "2", "--versions", "4"]) == 2
+    assert "longlive cover 'my film.take' --shot 2 --takes 4" in capsys.readouterr().err

@@ -210,7 +210,9 @@ def test_a_picture_becomes_a_block_that_stands_still(
         ),
         ([*save[:3], "none.png", "-o", "x.safetensors", "--prompt", "a"], "none.png is no picture that can be read"),
         (save, "the picture needs a text for its memory: --prompt"),
-        ([*save, "film.take", "--prompt", "a"], "leave TAKE and --shot out"),
+        ([*save, "film.take", "--prompt", "a"], "leave TAKE, --shot and --block out"),
+        ([*save, "--block", "2", "--prompt", "a"], "leave TAKE, --shot and --block out"),
+        (["cast", "save", "film.take", "--shot", "1", "--model", "mini", "-o", "x.safetensors"], "leave them out"),
         (["cast", "save", "-o", "x.safetensors"], "name the TAKE of a film and one of its shots"),
     ):
         assert main(words) == 2 and why in capsys.readouterr().err

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from longlive.longlive_core.cli import console
 from longlive.longlive_core.cli.main import main
+from longlive.longlive_core.evaluation.film_facts import FilmFacts
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.render.job import RenderSettings
+from longlive.longlive_core.render.rank_versions import FilmScores
 from longlive.longlive_core.render.versions_job import VersionsJob
 from longlive.longlive_core.take import Take, choose
 from longlive.longlive_core.take.lock import TakeLock
@@ -59,8 +63,13 @@ def test_a_stop_keeps_what_is_finished(mini: Mini, take: Take) -> None:
     assert [saved.block_count(0, version) for version in range(len(saved.shots[0].versions))] == [2, 2, 2, 2]
 
 
-def test_the_command_makes_ranks_and_chooses(mini: Mini, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`longlive cover` says how to choose; a chosen version is written, with the later shots, as a straight render."""
+def test_the_command_makes_ranks_and_chooses(
+    mini: Mini, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`longlive cover` says how to choose; a chosen version is written, with the later shots, as a straight render.
+
+    A shot that is not there is refused before the film is read, and one that is stopped is not ranked.
+    """
     mini.save(tmp_path / "model")
     script = tmp_path / "script.txt"
     script.write_text(SCRIPT)
@@ -92,4 +101,10 @@ def test_the_command_makes_ranks_and_chooses(mini: Mini, tmp_path: Path, capsys:
     assert "leave --preview out" in longlive("cover", folder, "--shot", "3", "--preview", code=2)
     take.film.unlink()
     assert "is missing; resume its render" in longlive("cover", folder, "--shot", "3", "--rank", code=2)
+    assert "shot 9" in longlive("cover", folder, "--shot", "9", "--rank", code=2)
+    assert "17 versions" in longlive("cover", folder, "--shot", "3", "--takes", "17", "--rank", code=2)
     assert len(Take.load(folder).shots[2].versions) == 5
+    monkeypatch.setattr(FilmScores, "of", lambda _: FilmScores(FilmFacts({}, {}, frozenset()), ()))
+    monkeypatch.setattr(console, "stop_signals", lambda: nullcontext(lambda: True))
+    printed = longlive("cover", folder, "--shot", "3", "--takes", "2", "--rank", code=130)
+    assert "stopped before 2 versions; the same command with --takes 2 makes the rest" in printed

@@ -82,6 +82,9 @@ def test_a_script_in_a_file_needs_its_cast_files(tmp_path: Path) -> None:
     (tmp_path / "kitchen.cast.safetensors").write_text("what")
     with pytest.raises(ScriptError, match=r"line 2, .*kitchen.cast.safetensors is damaged or no cast file"):
         ShotScript.read(tmp_path / "film.txt")
+    (tmp_path / "film.txt").write_text(f"cast: {'k' * 300}.cast.safetensors\n{SHOTS}")
+    with pytest.raises(ScriptError, match=r"line 1, .*kkk.cast.safetensors does not exist"):
+        ShotScript.read(tmp_path / "film.txt")
 
 
 def test_a_storyboard_and_a_longer_film_recall_the_same_files() -> None:

@@ -34,11 +34,15 @@ export function withContinuity(states, { shots }) {
  */
 export function continuityText({ score, faults }, word) {
   /** @param {import("../takes/routes.mjs").Fault} fault */
-  const others = ({ shots, files }) => [...shots, ...files.map((file) => word("continuity_file", { file }))].join(", ");
+  const others = ({ shots, files }) =>
+    [
+      ...shots.map((shot) => word("continuity_shot", { shot })),
+      ...files.map((file) => word("continuity_file", { file })),
+    ].join(", ");
   /** @param {import("../takes/routes.mjs").Fault} fault */
   const reason = (fault) => {
     const key = fault.measure === "cut" && !fault.cut ? "continuity_no_cut" : REASONS[fault.measure];
-    return word(key ?? fault.measure, { shots: others(fault) });
+    return word(key ?? fault.measure, { others: others(fault) });
   };
   const [first, ...rest] = [word("continuity", { score: score.toFixed(2) }), ...faults.map(reason)];
   return rest.length ? `${first}: ${rest.join("; ")}` : first;
