@@ -58,7 +58,7 @@ class SinkMemory(io.ComfyNode):
                     options=list(KV_FORMATS),
                     default="bf16",
                     tooltip="Number format of the stored keys and values. Relative to bf16, fp8 takes about half the "
-                    "memory, nvfp4 28 %, float32 twice as much.",
+                    "memory, nvfp4 28 %, q2 15 % with the coarsest rounding, float32 twice as much.",
                 ),
                 io.Boolean.Input(
                     "clean_recache",

@@ -68,6 +68,12 @@ MUTANTS = (
     Mutant("a clip's sound begins with its file", "round((time - start) * rate)", "round(time * rate)", "clip_sound"),
     Mutant("the header is written before the index", "key=lambda piece: piece[0] < self.size", "key=lambda piece: piece[0] >= self.size", "finished"),
     Mutant("pictures of a webm are early", " - round(early / self._tick * FINE)", "", "audio"),
+    # memory/, kernels/: 2 bits
+    Mutant("centroids of q2 are fitted to numbers that are not whole", "whole = (residual / step).round_()", "whole = residual / step", "q2_store"),
+    Mutant("a head of q2 takes the step of all heads", "x.abs().amax((1, 3), keepdim=True)", "x.abs().amax((1, 2, 3), keepdim=True).expand(-1, -1, x.shape[2], -1)", "q2_store"),
+    Mutant("channels of q2 have no spread of their own", "channels = spread.to(", "channels = torch.ones_like(spread).to(", "q2_store"),
+    Mutant("q2 takes more than five bytes", "BUDGET = 5 / 32", "BUDGET = 6 / 32", "q2_store"),
+    Mutant("q2 is chosen by the planner", 'KV_BY_QUALITY = ("bf16", "fp8", "nvfp4")', 'KV_BY_QUALITY = ("bf16", "fp8", "nvfp4", "q2")', "planner"),
     # memory/
     Mutant("a sink too many is never evicted", "not self._is_sink(other) and other not", "other > self.sinks and other not", FILM),
     # cast files

@@ -12,7 +12,7 @@ from .budget import WEIGHT_BYTES, Budget
 KV_BY_QUALITY = ("bf16", "fp8", "nvfp4")
 """The KV formats that are chosen and advised, from the best to the smallest."""
 SMALLEST_KV = "q2"
-"""The KV format that is advised after these, and chosen only if it is asked for, because films show its rounding."""
+"""The KV format that is advised after these and never chosen by itself, because its rounding is the coarsest."""
 SMALL_SIZE = (480, 832)
 SMALL_WINDOW = 24
 """The shortest window that holds the sink, one other block and the new block."""

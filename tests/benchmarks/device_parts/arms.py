@@ -81,6 +81,7 @@ LADDER = (
     Arm("f", "d + NVFP4 weights", weights="nvfp4"),
     Arm("fh", "f + h: the least memory", weights="nvfp4", kv="nvfp4", blocks=True),
     Arm("g", "d + KV in FP8", kv="fp8"),
+    Arm("q", "d + KV in q2", kv="q2"),
     Arm("eh", "e + h", weights="fp8", kv="nvfp4"),
     Arm("eg", "e + g", weights="fp8", kv="fp8"),
     Arm("fg", "f + g", weights="nvfp4", kv="fp8"),
