@@ -79,7 +79,7 @@ def test_a_lora_does_to_nvfp4_what_it_does_to_bf16(
     assert len(film_frames(comfy, run)) == plan_of().video_frames
 
 
-@pytest.mark.parametrize("kv_format", ["fp8", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["fp8", "nvfp4", "q2"])
 def test_a_film_with_a_small_memory_is_nearly_the_same(
     comfy: Host, kv_format: str, tell: Callable[[str, str], None]
 ) -> None:

@@ -47,7 +47,7 @@ def model(cuda: torch.device) -> CausalWan:
     return model
 
 
-@pytest.mark.parametrize("kv_format", ["bf16", "fp8", "nvfp4"])
+@pytest.mark.parametrize("kv_format", ["bf16", "fp8", "nvfp4", "q2"])
 def test_peak_memory_matches_the_plan(model: CausalWan, cuda: torch.device, kv_format: str) -> None:
     """The peak of KV cache, scratch buffer, activations and prompts is within the limits of the plan."""
     generate_film(model, kv_format, 1)  # allocates what stays: self-tests, compiled kernels, workspaces of libraries
