@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from ..render.settings import OUTPUT_SETTINGS, RenderSettings
 from ..take import Take, choose
-from ..take.lock import TakeLock
 from ..units import plural
 from .arguments import add_output_arguments, given_settings, unrecorded_settings
 from .console import STOPPED, job_hooks
@@ -57,15 +56,12 @@ def _settings(args: argparse.Namespace) -> RenderSettings:
 def _choose(args: argparse.Namespace) -> int:
     from ..render.job import Job
 
-    settings = _settings(args)
-    with TakeLock(args.take):
-        changed, notes = choose(Take.load(args.take), args.shot, args.choose)
-        changed.save()
-    print(f"shot {args.shot} is version {args.choose}")
-    for note in notes:
-        print(note)
+    changed, notes = choose(Take.load(args.take), args.shot, args.choose)
     with job_hooks(args) as (bar, hooks):
-        return run_job(Job(settings, **hooks), bar, args)
+        job = Job(_settings(args), take=changed, **hooks)
+        for line in (f"shot {args.shot} is version {args.choose}", *notes):
+            print(line)
+        return run_job(job, bar, args)
 
 
 def _make(args: argparse.Namespace) -> int:

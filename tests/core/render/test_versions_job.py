@@ -68,7 +68,8 @@ def test_the_command_makes_ranks_and_chooses(
 ) -> None:
     """`longlive cover` says how to choose; a chosen version is written, with the later shots, as a straight render.
 
-    A shot that is not there is refused before the film is read, and one that is stopped is not ranked.
+    A shot that is not there is refused before the film is read, and one that is stopped is not ranked. Without its model
+    a take keeps its choice.
     """
     mini.save(tmp_path / "model")
     script = tmp_path / "script.txt"
@@ -99,6 +100,10 @@ def test_the_command_makes_ranks_and_chooses(
     for wrong in (["--takes", "2"], ["--rank"], ["--prompt", "a"], ["--mode", "keep"]):
         assert "leave --takes, --rank" in longlive("cover", folder, "--shot", "3", "--choose", "1", *wrong, code=2)
     assert "leave --preview out" in longlive("cover", folder, "--shot", "3", "--preview", code=2)
+    (tmp_path / "model").rename(tmp_path / "gone")
+    longlive("cover", folder, "--shot", "3", "--choose", "1", code=2)
+    (tmp_path / "gone").rename(tmp_path / "model")
+    assert Take.load(folder).shots[2].chosen == 2
     take.film.unlink()
     assert "is missing; resume its render" in longlive("cover", folder, "--shot", "3", "--rank", code=2)
     assert "shot 9" in longlive("cover", folder, "--shot", "9", "--rank", code=2)
