@@ -48,7 +48,7 @@ def headline(result: Result | None) -> str:
     parts = ", ".join(f"{part.name} {part.expected:.0f}" for part in PARTS)
     expected = f"Expected seconds on an H200, an estimate: {parts}; {seconds:.0f} in all, of 540."
     if result is None:
-        return f"**Nothing here has run on a GPU yet**; no session had one. {expected}"
+        return f"**Nothing here has run on a GPU yet**; none was at hand. {expected}"
     facts = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
     toy = " Toy shapes: the times mean nothing." if result["toy"] else ""
     spent = ", ".join(f"{name} {part['seconds']:.0f}" for name, part in result["parts"].items())
