@@ -138,8 +138,8 @@ def whole_like(pool: Pool, filled: int, films: slice = ALL) -> list[Tensor]:
 
 
 def _has_heads(tensor: Tensor) -> bool:
-    """Whether a stored tensor has numbers of each head: not the amax of blocks, nor the empty mean."""
-    return tensor.ndim > 2 and tensor.numel() > 0
+    """Whether a stored tensor has a part for each head: not the amax of blocks, nor a mean that is not there."""
+    return tensor.ndim > 2 and tensor.shape[-2] > 0
 
 
 def _by_heads(tensor: Tensor, shape: PoolShape) -> Tensor:
