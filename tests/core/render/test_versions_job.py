@@ -68,8 +68,8 @@ def test_the_command_makes_ranks_and_chooses(
 ) -> None:
     """`longlive cover` says how to choose; a chosen version is written, with the later shots, as a straight render.
 
-    A shot that is not there is refused before the film is read, and one that is stopped is not ranked. Without its model
-    a take keeps its choice.
+    A shot that is not there is refused before the film is read, and one that is stopped is not ranked. A take whose
+    model is gone keeps its choice.
     """
     mini.save(tmp_path / "model")
     script = tmp_path / "script.txt"
