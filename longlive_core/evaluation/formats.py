@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import torch
 
-from ..memory import MemoryConfig, make_pools
+from ..memory import MemoryConfig, PoolSpec
 from ..mini import LATENT_SIZE, Mini
 from ..model.attention import Attention, default_attention
 from ..model.fp8_gate import AttentionFormat, choose_attention
@@ -73,5 +73,5 @@ def kv_bytes(mini: Mini, storage: Format) -> int:
     """Bytes of the KV cache of a film at the model's size."""
     model, memory = mini.model.config, storage.memory
     shape = memory.pool_shape(model, LatentShape(1, model.channels, BLOCK_FRAMES, *LATENT_SIZE))
-    (pool,) = make_pools(storage.kv, shape, torch.device("cpu"), torch.float32, smoothing=memory.smoothing)
+    (pool,) = PoolSpec(storage.kv, shape, torch.float32, memory.smoothing).make(torch.device("cpu"))
     return sum(tensor.numel() * tensor.element_size() for tensor in pool.tensors(shape.slots))

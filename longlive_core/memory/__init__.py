@@ -3,7 +3,7 @@
 from .block_cache import BlockKVCache
 from .config import DEFAULT_MEMORY, RECALL_POSITIONS, MemoryConfig
 from .film_cache import FilmKVCache
-from .formats import ALL, KV_FORMATS, make_pools
+from .formats import ALL, KV_FORMATS, PoolSpec
 from .pool import PoolShape
 from .pools import Pools
 from .prompts import PromptKV, TextEncoder
@@ -18,10 +18,10 @@ __all__ = [
     "FilmKVCache",
     "MemoryConfig",
     "PoolShape",
+    "PoolSpec",
     "Pools",
     "PromptKV",
     "TextEncoder",
     "Window",
     "WindowState",
-    "make_pools",
 ]

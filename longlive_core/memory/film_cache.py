@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..model import FlowModel, KeyValue
@@ -14,7 +13,7 @@ from ..transfer import to_device
 from ..types import BlockSpec, LatentShape
 from .block_cache import BlockKVCache, RelativeRope
 from .config import MemoryConfig
-from .formats import ALL, Pool
+from .formats import ALL, META, Pool, PoolSpec
 from .pools import OwnPools, Pools
 from .prompts import PromptCache, PromptKV, TextEncoder
 from .window import Move, Window, WindowState
@@ -55,13 +54,19 @@ class FilmKVCache:
         self._model = model
         self._attention = attention
         self._negative = negative
-        self._pool_shape = config.pool_shape(model.config, shape, blocks)
+        self._pool_spec = PoolSpec(
+            config.kv_format,
+            config.pool_shape(model.config, shape, blocks),
+            model.dtype,
+            config.smoothing,
+            count=1 if negative is None else 2,
+        )
         slots = config.window // shape.frames
         self.window = Window(slots, sinks=config.sink // shape.frames, shot_sink=config.pins_shots)
         # Allocated when the first block begins, so that a film that continues another never holds two sets of pools.
         self._allocated: tuple[Pool, ...] | None = None
         # On the meta device nothing is allocated, but a format that cannot hold the model's heads is refused now.
-        self._make_pools(torch.device("meta"))
+        self._pool_spec.make(META)
 
         # A closure over `model`, not a method: a reference cycle would keep gigabytes until a garbage collection.
         def text_kv(text: Tensor) -> Sequence[KeyValue]:
@@ -74,18 +79,8 @@ class FilmKVCache:
     def _pools(self) -> tuple[Pool, ...]:
         """One pool for each branch of guidance."""
         if self._allocated is None:
-            self._allocated = self._make_pools(self._model.device)
+            self._allocated = self._access.make(self._pool_spec, self._model.device)
         return self._allocated
-
-    def _make_pools(self, device: torch.device) -> tuple[Pool, ...]:
-        return self._access.make(
-            self.config.kv_format,
-            self._pool_shape,
-            device,
-            self._model.dtype,
-            smoothing=self.config.smoothing,
-            count=1 if self._negative is None else 2,
-        )
 
     def begin(self, block: BlockSpec) -> None:
         """Assigns a slot to the next block. Does nothing if the block began before and was interrupted."""
@@ -186,9 +181,9 @@ class FilmKVCache:
     def continue_from(self, other: FilmKVCache) -> bool:
         """Takes the pools and the window of another film with the same model and settings, without a copy.
 
-        Returns False and changes nothing if pool shape or negative prompt differ.
+        Returns False and changes nothing if the pools or the negative prompt differ.
         """
-        if (self._pool_shape, self._negative) != (other._pool_shape, other._negative):
+        if (self._pool_spec, self._negative) != (other._pool_spec, other._negative):
             return False
         self._allocated, other._allocated = other._allocated, None
         self.window.restore(other.window.state())

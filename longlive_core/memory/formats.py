@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..model import KeyValue
+from ..parallel import Ranks
 from .centroids import WIDEST
 from .pool import DensePool, PoolShape
 from .q2_store import Q2Store
@@ -31,44 +33,50 @@ ALL = slice(None)
 """Every film of a batch."""
 
 
-def make_pools(
-    kv_format: str,
-    shape: PoolShape,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    smoothing: Smoothing = "none",
-    count: int = 1,
-) -> tuple[Pool, ...]:
-    """Allocates `count` empty pools, one for each branch of guidance. Quantised pools share one scratch buffer.
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """The pools of a film.
 
-    dtype: the dtype that attention computes in. Raises ValueError for an unknown format or a head width that the
-    format cannot hold.
+    dtype: in which attention computes. count: of pools, one for each branch of guidance.
     """
-    storage = KV_FORMATS.get(kv_format)
-    if storage is None:
-        raise ValueError(f"kv_format '{kv_format}' is not available; choose one of {', '.join(KV_FORMATS)}")
-    if isinstance(storage, torch.dtype):
-        return tuple(DensePool(shape, storage, device) for _ in range(count))
-    if shape.head_dim % 16:
-        raise ValueError(
-            f"kv_format '{kv_format}' needs a head width that is a multiple of 16, not {shape.head_dim}; use bf16"
-        )
-    if storage is Q2Store and shape.head_dim > WIDEST:
-        raise ValueError(f"kv_format 'q2' holds heads of at most {WIDEST} channels, not {shape.head_dim}; use nvfp4")
-    scratch = shape.empty(dtype, device)
-    return tuple(QuantizedPool(shape, storage, smoothing, scratch) for _ in range(count))
+
+    kv_format: str
+    shape: PoolShape
+    dtype: torch.dtype
+    smoothing: Smoothing = "none"
+    count: int = 1
+
+    def make(self, device: torch.device) -> tuple[Pool, ...]:
+        """Allocates empty pools; quantised ones share one scratch buffer.
+
+        Raises ValueError for an unknown format or a head width that the format cannot hold.
+        """
+        name, width, storage = self.kv_format, self.shape.head_dim, KV_FORMATS.get(self.kv_format)
+        if storage is None:
+            raise ValueError(f"kv_format '{name}' is not available; choose one of {', '.join(KV_FORMATS)}")
+        if isinstance(storage, torch.dtype):
+            return tuple(DensePool(self.shape, storage, device) for _ in range(self.count))
+        if width % 16:
+            raise ValueError(f"kv_format '{name}' needs a head width that is a multiple of 16, not {width}; use bf16")
+        if storage is Q2Store and width > WIDEST:
+            raise ValueError(f"kv_format 'q2' holds heads of at most {WIDEST} channels, not {width}; use nvfp4")
+        scratch = self.shape.empty(self.dtype, device)
+        return tuple(QuantizedPool(self.shape, storage, self.smoothing, scratch) for _ in range(self.count))
+
+    def for_rank(self, ranks: Ranks) -> PoolSpec:
+        """The pools of one of several ranks, for its share of the heads."""
+        return replace(self, shape=replace(self.shape, ranks=ranks))
 
 
 def as_stored(kv_format: str, kv: KeyValue, smoothing: Smoothing) -> KeyValue:
     """K/V of a block, `[B, L, H, D]`, as a cache of a format returns them, in their dtype and without a gradient.
 
-    Raises ValueError as `make_pools` does.
+    Raises ValueError as `PoolSpec.make` does.
     """
     batch, tokens, heads, width = kv.k.shape
     # A quantised pool returns its newest block as it is, so that the block is stored beside another one.
     shape = PoolShape(layers=1, batch=batch, slots=2, block_tokens=tokens, heads=heads, head_dim=width)
-    (pool,) = make_pools(kv_format, shape, kv.k.device, kv.k.dtype, smoothing=smoothing)
+    (pool,) = PoolSpec(kv_format, shape, kv.k.dtype, smoothing).make(kv.k.device)
     with torch.no_grad():
         for own, given in zip(pool.new_block(0, 0), kv, strict=True):
             own.copy_(given)
@@ -79,8 +87,8 @@ def as_stored(kv_format: str, kv: KeyValue, smoothing: Smoothing) -> KeyValue:
 
 
 def pool_bytes(kv_format: str, shape: PoolShape) -> int:
-    """Bytes of one pool without its scratch buffer. Raises ValueError as `make_pools` does."""
-    (pool,) = make_pools(kv_format, shape, META, torch.bfloat16)
+    """Bytes of one pool without its scratch buffer. Raises ValueError as `PoolSpec.make` does."""
+    (pool,) = PoolSpec(kv_format, shape, torch.bfloat16).make(META)
     return _bytes(pool.tensors(shape.slots))
 
 

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..parallel import Ranks, all_gather
-from .formats import ALL, META, Pool, check_saved, make_pools, restore_pool
+from .formats import ALL, META, Pool, PoolSpec, check_saved, restore_pool
 from .pool import PoolShape
-from .quantized_pool import Smoothing
 
 
 class Pools(Protocol):
     """What a `FilmKVCache` needs of pools."""
 
-    def make(
-        self,
-        kv_format: str,
-        shape: PoolShape,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        smoothing: Smoothing,
-        count: int,
-    ) -> tuple[Pool, ...]:
-        """See `make_pools`."""
+    def make(self, spec: PoolSpec, device: torch.device) -> tuple[Pool, ...]:
+        """See `PoolSpec.make`; device: that of the model."""
         ...
 
     def save(self, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:
@@ -47,7 +37,7 @@ class Pools(Protocol):
 class OwnPools:
     """The pools of one process, which has all heads."""
 
-    make = staticmethod(make_pools)
+    make = staticmethod(PoolSpec.make)
     restore = staticmethod(restore_pool)
 
     def save(self, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:
@@ -65,18 +55,9 @@ class RankPools:
 
     ranks: Ranks
 
-    def make(
-        self,
-        kv_format: str,
-        shape: PoolShape,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        smoothing: Smoothing,
-        count: int,
-    ) -> tuple[Pool, ...]:
-        """See `make_pools`."""
-        return make_pools(kv_format, replace(shape, ranks=self.ranks), device, dtype, smoothing=smoothing, count=count)
+    def make(self, spec: PoolSpec, device: torch.device) -> tuple[Pool, ...]:
+        """See `Pools.make`."""
+        return spec.for_rank(self.ranks).make(device)
 
     def save(self, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:
         """See `Pools.save`."""

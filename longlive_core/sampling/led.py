@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..memory import BlockKVCache, PoolShape, PromptKV
+from ..memory import BlockKVCache, PromptKV
 from ..memory.block_cache import RelativeRope
-from ..memory.formats import Pool, make_pools
+from ..memory.formats import Pool, PoolSpec
 from ..memory.pools import check_whole, restore_own, whole_tensors
-from ..memory.quantized_pool import Smoothing
 from ..model import CausalWan, KeyValue, KVCache, Rope, TextKVCache
 from ..model.attention import Attention
 from ..parallel import Calls, Leader, Ranks, check_size
@@ -86,20 +85,9 @@ class LedModel:
         """See `CausalWan.text_kv`."""
         return self._leader.make(text_kv_of_rank, self._rank, text)
 
-    def make(
-        self,
-        kv_format: str,
-        shape: PoolShape,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        smoothing: Smoothing,
-        count: int,
-    ) -> tuple[Pool, ...]:
-        """See `make_pools`; the pools of this rank, with its share of the heads."""
-        if device.type == "meta":
-            return make_pools(kv_format, shape, device, dtype, smoothing=smoothing, count=count)
-        return self._leader.make(pools_of_rank, kv_format, shape, dtype, smoothing, count)
+    def make(self, spec: PoolSpec, device: torch.device) -> tuple[Pool, ...]:  # noqa: ARG002
+        """See `Pools.make`; the pools of this rank, with its share of the heads."""
+        return self._leader.make(pools_of_rank, spec)
 
     def save(self, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:
         """See `Pools.save`; the heads of all ranks."""
@@ -186,12 +174,9 @@ def text_kv_of_rank(ranks: Ranks, rank: RankModel, text: Tensor) -> PromptLayers
     return PromptLayers(rank.model.text_kv(text.to(ranks.device)))
 
 
-def pools_of_rank(
-    ranks: Ranks, kv_format: str, shape: PoolShape, dtype: torch.dtype, smoothing: Smoothing, count: int
-) -> tuple[Pool, ...]:
-    """`make_pools` on one rank, for its share of the heads."""
-    shape = replace(shape, ranks=ranks)
-    return make_pools(kv_format, shape, torch.device(ranks.device), dtype, smoothing=smoothing, count=count)
+def pools_of_rank(ranks: Ranks, spec: PoolSpec) -> tuple[Pool, ...]:
+    """The pools of one rank, with its share of the heads."""
+    return spec.for_rank(ranks).make(torch.device(ranks.device))
 
 
 def _save(ranks: Ranks, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..memory import PoolShape
-from ..memory.formats import META, Pool, make_pools
-from ..memory.quantized_pool import Smoothing
+from ..memory.formats import META, Pool, PoolSpec
 from ..model import WanConfig
 from ..oom import free_memory
 from ..parallel import Ranks, Remote
@@ -46,21 +44,9 @@ class RemoteModel(LedModel):
         """See `CausalWan.text_kv`; what is returned only names them."""
         return self.remote.make(text_kv_of_rank, self._rank, text, own=PromptLayers())
 
-    def make(
-        self,
-        kv_format: str,
-        shape: PoolShape,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        smoothing: Smoothing,
-        count: int,
-    ) -> tuple[Pool, ...]:
-        """See `make_pools`; what is returned only names them, and has no memory."""
-        named = make_pools(kv_format, shape, META, dtype, smoothing=smoothing, count=count)
-        if device.type == "meta":
-            return named
-        return self.remote.make(pools_of_rank, kv_format, shape, dtype, smoothing, count, own=named)
+    def make(self, spec: PoolSpec, device: torch.device) -> tuple[Pool, ...]:  # noqa: ARG002
+        """See `Pools.make`; what is returned only names them, and has no memory."""
+        return self.remote.make(pools_of_rank, spec, own=spec.make(META))
 
     def rest(self) -> None:
         """Frees what the ranks keep for generations that are gone."""

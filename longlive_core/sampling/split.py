@@ -16,11 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..memory import PoolShape
 from ..memory.film_cache import CallKV
-from ..memory.formats import META, Pool, make_pools
+from ..memory.formats import META, Pool, PoolSpec
 from ..memory.pools import whole_like, whole_tensors
-from ..memory.quantized_pool import Smoothing
 from ..model import CausalWan, KeyValue
 from ..parallel import Leader, Mesh, Ranks, all_gather, all_gather_shares, make_mesh
 from .led import LedModel, RankModel, flow_of_rank, write_kv_of_rank
@@ -82,22 +80,11 @@ class SplitModel(LedModel):
         """See `CausalWan.text_kv`."""
         return self._leader.make(_prompt_of_rank, self._rank, text)
 
-    def make(
-        self,
-        kv_format: str,
-        shape: PoolShape,
-        device: torch.device,
-        dtype: torch.dtype,
-        *,
-        smoothing: Smoothing,
-        count: int,
-    ) -> tuple[Pool, ...]:
-        """See `make_pools`; each rank has memory for the pool of its branch."""
-        if count != BRANCHES:
+    def make(self, spec: PoolSpec, device: torch.device) -> tuple[Pool, ...]:  # noqa: ARG002
+        """See `Pools.make`; each rank has memory for the pool of its branch."""
+        if spec.count != BRANCHES:
             raise ValueError("guidance 1 has one branch, which cannot be split; set another guidance")
-        if device.type == "meta":
-            return make_pools(kv_format, shape, device, dtype, smoothing=smoothing, count=count)
-        return self._leader.make(_pools_of_rank, self._branch, kv_format, shape, dtype, smoothing)
+        return self._leader.make(_pools_of_rank, self._branch, spec)
 
     def save(self, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:
         """See `Pools.save`; the heads of all ranks of the pool's branch."""
@@ -126,14 +113,12 @@ def _prompt_of_rank(ranks: Ranks, rank: RankModel, text: Tensor) -> LazyPrompt:
     return LazyPrompt(rank.model, text.to(ranks.device))
 
 
-def _pools_of_rank(
-    ranks: Ranks, branch: RankBranch, kv_format: str, shape: PoolShape, dtype: torch.dtype, smoothing: Smoothing
-) -> tuple[Pool, ...]:
+def _pools_of_rank(ranks: Ranks, branch: RankBranch, spec: PoolSpec) -> tuple[Pool, ...]:
     """The pool of the own branch, for the own share of the heads, and one without memory that names the other's."""
-    shape = replace(shape, ranks=branch.mesh.sequence)
+    one = replace(spec, count=1).for_rank(branch.mesh.sequence)
     devices = [META] * BRANCHES
     devices[branch.mesh.data.rank] = torch.device(ranks.device)
-    return tuple(pool for at in devices for pool in make_pools(kv_format, shape, at, dtype, smoothing=smoothing))
+    return tuple(pool for device in devices for pool in one.make(device))
 
 
 def _flows(_: Ranks, branch: RankBranch, pool: Pool, layers: Sequence[KeyValue], rank: RankModel, *first: Any) -> Any:  # noqa: ANN401

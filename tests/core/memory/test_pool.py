@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from longlive.longlive_core.memory import KV_FORMATS, MemoryConfig, PoolShape, make_pools
+from longlive.longlive_core.memory import KV_FORMATS, MemoryConfig, PoolShape, PoolSpec
 from longlive.longlive_core.memory.formats import Pool, pool_bytes, restore_pool, scratch_bytes
 from longlive.longlive_core.memory.quantized_pool import Smoothing
 from longlive.longlive_core.model import WAN22_TI2V_5B, KeyValue
@@ -18,7 +18,7 @@ CLOSE = {"float32": 0, "bf16": 3e-3, "fp16": 4e-4, "fp8": 0.03, "nvfp4": 0.11, "
 
 
 def make(kv_format: str, smoothing: Smoothing = "none") -> Pool:
-    return make_pools(kv_format, SHAPE, CPU, torch.float32, smoothing=smoothing)[0]
+    return PoolSpec(kv_format, SHAPE, torch.float32, smoothing).make(CPU)[0]
 
 
 def block(seed: int) -> KeyValue:
@@ -125,7 +125,7 @@ def test_reference_smoothing_changes_the_scratch_and_not_the_store() -> None:
 
 def test_two_branches_share_one_scratch() -> None:
     """The pools of both branches of guidance have one scratch buffer."""
-    one, two = make_pools("nvfp4", SHAPE, CPU, torch.bfloat16, count=2)
+    one, two = PoolSpec("nvfp4", SHAPE, torch.bfloat16, count=2).make(CPU)
     assert one.new_block(0, 0).k.data_ptr() == two.new_block(0, 0).k.data_ptr()
 
 
@@ -146,4 +146,4 @@ def test_unknown_formats_and_odd_heads_are_refused() -> None:
         make("int2")
     odd = PoolShape(layers=1, batch=1, slots=1, block_tokens=4, heads=1, head_dim=24)
     with pytest.raises(ValueError, match="a head width that is a multiple of 16, not 24"):
-        make_pools("nvfp4", odd, CPU, torch.float32)
+        PoolSpec("nvfp4", odd, torch.float32).make(CPU)

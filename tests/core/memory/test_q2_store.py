@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from longlive.longlive_core.memory import MemoryConfig, PoolShape, make_pools
+from longlive.longlive_core.memory import MemoryConfig, PoolShape, PoolSpec
 from longlive.longlive_core.memory.centroids import fit_centroids
 from longlive.longlive_core.memory.formats import pool_bytes
 from longlive.longlive_core.memory.q2_store import head_bytes, layout
@@ -31,7 +31,7 @@ def stored(x: Tensor) -> Tensor:
     """What a q2 pool returns of a block."""
     films, length, heads, width = x.shape
     shape = PoolShape(layers=1, batch=films, slots=2, block_tokens=length, heads=heads, head_dim=width)
-    (pool,) = make_pools("q2", shape, CPU, torch.float32)
+    (pool,) = PoolSpec("q2", shape, torch.float32).make(CPU)
     for part in pool.new_block(0, 0):
         part.copy_(x)
     pool.commit(0, 0, clean=True)
@@ -135,7 +135,7 @@ def test_heads_that_do_not_fit_are_refused() -> None:
     """Heads wider than sums in float32 allow, and of a width that groups do not divide, are refused with a remedy."""
     wide = PoolShape(layers=1, batch=1, slots=1, block_tokens=8, heads=1, head_dim=512)
     with pytest.raises(ValueError, match="kv_format 'q2' holds heads of at most 256 channels, not 512; use nvfp4"):
-        make_pools("q2", wide, CPU, torch.float32)
+        PoolSpec("q2", wide, torch.float32).make(CPU)
     odd = PoolShape(layers=1, batch=1, slots=1, block_tokens=8, heads=1, head_dim=24)
     with pytest.raises(ValueError, match="a head width that is a multiple of 16, not 24"):
-        make_pools("q2", odd, CPU, torch.float32)
+        PoolSpec("q2", odd, torch.float32).make(CPU)

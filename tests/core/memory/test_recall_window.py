@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from longlive.longlive_core.memory import MemoryConfig, PoolShape, Window, make_pools
+from longlive.longlive_core.memory import MemoryConfig, PoolShape, PoolSpec, Window
 from longlive.longlive_core.types import BlockSpec
 
 
@@ -188,7 +188,7 @@ def test_positions_that_do_not_exist_are_refused() -> None:
 def test_a_move_copies_a_slot_to_the_bit(kv_format: str) -> None:
     """In every layer, whatever the format stores; the other slots stay."""
     shape = PoolShape(layers=2, batch=2, slots=3, block_tokens=4, heads=2, head_dim=16)
-    (pool,) = make_pools(kv_format, shape, torch.device("cpu"), torch.float32, smoothing="token")
+    (pool,) = PoolSpec(kv_format, shape, torch.float32, "token").make(torch.device("cpu"))
     for layer in range(2):
         for slot in range(3):
             for new in pool.new_block(layer, slot):

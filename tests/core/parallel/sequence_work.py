@@ -10,7 +10,7 @@ import torch
 from longlive.longlive_core.evaluation.recorded import RecordedRun
 from longlive.longlive_core.evaluation.replay import ReplayResult, load_model, regenerate
 from longlive.longlive_core.film.sampler_settings import SamplerSettings
-from longlive.longlive_core.memory import MemoryConfig, PoolShape, make_pools
+from longlive.longlive_core.memory import MemoryConfig, PoolShape, PoolSpec
 from longlive.longlive_core.memory.pools import check_whole, restore_own, whole_tensors
 from longlive.longlive_core.mini import Mini, load_mini
 from longlive.longlive_core.mini.config import LATENT_SIZE
@@ -98,7 +98,7 @@ def stored(mesh: Mesh, kv: Tensor) -> dict[str, list[Tensor]]:
     shape = PoolShape(1, kv.shape[1], 2, kv.shape[2], kv.shape[3], kv.shape[4], mesh.sequence)
     found = dict[str, list[Tensor]]()
     for name in ("bf16", "fp8", "nvfp4", "q2"):
-        pool, other = make_pools(name, shape, CPU, kv.dtype, smoothing="token", count=2)
+        pool, other = PoolSpec(name, shape, kv.dtype, "token", count=2).make(CPU)
         for slot, block in enumerate(kv):
             for own in pool.new_block(0, slot):
                 own.copy_(block[:, :, mesh.sequence.own(shape.heads)])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from longlive.longlive_core.memory import KV_FORMATS, PoolShape, make_pools
+from longlive.longlive_core.memory import KV_FORMATS, PoolShape, PoolSpec
 from longlive.longlive_core.model import CausalWan, WanConfig
 from longlive.longlive_core.model.linears import quantize_linears
 from longlive.longlive_core.sampling import Generation, NoiseSource, Snapshot, batch_noise, block_noise
@@ -96,7 +96,7 @@ def test_the_first_frames_of_each_film_stay_as_given(tiny: Tiny) -> None:
 def test_scales_of_quantised_memory_are_of_one_film(kv_format: str) -> None:
     """A film a thousand times as large beside it does not change the bits of what a film's K/V are read as."""
     shape = PoolShape(layers=1, batch=2, slots=2, block_tokens=8, heads=2, head_dim=32)
-    (pool,) = make_pools(kv_format, shape, torch.device("cpu"), torch.float32, smoothing="token")
+    (pool,) = PoolSpec(kv_format, shape, torch.float32, "token").make(torch.device("cpu"))
     values = torch.randn(2, 8, 2, 32)
     read = list[Tensor]()
     for factor in (1.0, 1000.0):
