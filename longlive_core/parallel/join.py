@@ -20,7 +20,9 @@ def device_of(local: int) -> str:
     """The device of a rank, by its number on this machine. Raises ValueError for a machine with fewer GPUs."""
     count = torch.cuda.device_count()
     if count and local >= count:
-        raise ValueError(f"rank {local} of this machine has no GPU, of which there are {count}; start {count} or fewer")
+        raise ValueError(
+            f"this machine has GPUs for {count} of its ranks, not for rank {local}; start {count} or fewer"
+        )
     return f"cuda:{local}" if count else "cpu"
 
 

@@ -74,7 +74,7 @@ def _files(entry: Entry, name_of: Callable[[str], str]) -> Iterator[CastEntry]:
         name = in_file if named is None else named["name"]
         if NAME.fullmatch(name) is None:
             remedy = f"write a name of letters, digits, _ and -, as in cast: kitchen={path}"
-            raise entry.source.error(f"'{shorten(name)}', the name of {path}, is no name", remedy)
+            raise entry.source.error(f"'{shorten(name)}', the name of {path}, is not a valid name", remedy)
         yield CastEntry(name, path)
 
 

@@ -171,7 +171,7 @@ class _Editor:
     def _set_name(self, edit: SetName) -> Draft:
         name, text = edit.name.strip(), _one_line(edit.text)
         if name.casefold() == "style":
-            raise ScriptError("'style' is no name", remedy="choose another name, or change the style")
+            raise ScriptError("'style' is not a valid name", remedy="choose another name, or change the style")
         names = {key.casefold(): (key, value) for key, value in self.draft.names}
         written = names.get(name.casefold(), (name, ""))[0]
         names[name.casefold()] = (written, text)

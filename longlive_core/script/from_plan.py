@@ -25,7 +25,7 @@ def script_of(plan: BlockPlan, cast: tuple[CastEntry, ...] = ()) -> ShotScript:
     several prompts or seeds in a shot, repeated white space, a control character, or more than 1,000 shots.
     """
     if any(index < -len(cast) for block in plan.blocks for index in block.recalled):
-        raise ValueError("the film recalls cast files, whose names its blocks do not tell")
+        raise ValueError("the film recalls cast files that its blocks do not name; pass these cast files too")
     script = ShotScript(tuple(_shots(plan, cast)), cast=cast)
     try:
         read = ShotScript.parse(script.format())

@@ -115,7 +115,9 @@ def _parts(source_text: SourceText, token: re.Match[str], example: str) -> list[
 def _name(source_text: SourceText, token: re.Match[str], name: str) -> str:
     if NAME.fullmatch(name) is None:
         remedy = "a name has letters, digits, _ and single -, and begins with a letter"
-        raise source_text.error(f"'{shorten(name)}' in '{shorten(token[0])}' is no name", remedy, token.start())
+        raise source_text.error(
+            f"'{shorten(name)}' in '{shorten(token[0])}' is not a valid name", remedy, token.start()
+        )
     return name
 
 

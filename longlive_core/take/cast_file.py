@@ -116,7 +116,7 @@ def check_block(plan: BlockPlan, shot: int, block: int) -> BlockSpec:
 def check_name(name: str) -> None:
     """Raises ValueError for a name by which no shot can recall a block."""
     if NAME.fullmatch(name) is None:
-        raise ValueError(f"'{name}' is no name: it has letters, digits, _ and single -; give another one")
+        raise ValueError(f"'{name}' is not a valid name: a name has letters, digits, _ and single -; give another one")
 
 
 def check_replaceable(path: Path) -> None:

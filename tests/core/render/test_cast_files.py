@@ -178,7 +178,7 @@ def test_the_command_saves_and_shows(
         (["--block", "3", "--name", "k"], "block 3: shot 1 has 2, numbered from 1"),
         ([], "the block has no name: give --name NAME"),
         (["-o", "kitchen.txt"], "does not end with .safetensors"),
-        (["-o", "1.safetensors"], "'1' is no name"),
+        (["-o", "1.safetensors"], "'1' is not a valid name"),
         (["-o", "model.safetensors"], "it is not replaced, name another file"),
     ):
         assert main([*save, *wrong]) == 2 and why in capsys.readouterr().err

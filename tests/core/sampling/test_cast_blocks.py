@@ -130,5 +130,5 @@ def test_a_cast_file_that_is_not_loaded_is_refused_with_the_plan(tiny: Tiny) -> 
     with pytest.raises(ValueError, match="recalls cast file 2, but 1 of the film's cast files is loaded"):
         settings.check_plan(plan)
     settings.check_plan(recalling(tiny.plan(SHOTS), {3: (-1,)}))
-    with pytest.raises(ValueError, match="the film recalls cast files, whose names its blocks do not tell"):
+    with pytest.raises(ValueError, match="the film recalls cast files that its blocks do not name"):
         script_of(plan)

@@ -64,7 +64,10 @@ def test_other_lines_are_what_they_were(text: str) -> None:
     [
         (SCRIPT.replace("@keep=hero", "@keep=Hall"), r"line 2.*shot 1 keeps 'Hall', which rooms/b.safetensors has"),
         (SCRIPT.replace("hall=", "kitchen="), r"line 1.*'kitchen' is the name of kitchen.cast.safetensors and of"),
-        (SCRIPT.replace("kitchen.cast", "1st.cast"), r"line 1.*'1st', the name of .* is no name.*cast: kitchen=1st"),
+        (
+            SCRIPT.replace("kitchen.cast", "1st.cast"),
+            r"line 1.*'1st', the name of .* is not a valid name.*cast: kitchen=1st",
+        ),
         (SCRIPT.replace("@recall=hall", "@recall=hell"), r"shot 1 recalls 'hell'.*write @recall=hall"),
     ],
 )
@@ -113,5 +116,5 @@ def test_a_script_can_have_files_that_it_does_not_name() -> None:
         ShotScript.parse("cast: hall=b.safetensors\n" + SHOTS, given=given)
     plan = script.plan()
     assert script_of(plan, script.cast).plan().blocks == plan.blocks
-    with pytest.raises(ValueError, match="recalls cast files, whose names its blocks do not tell"):
+    with pytest.raises(ValueError, match="recalls cast files that its blocks do not name"):
         script_of(plan, script.cast[:1])
