@@ -24,6 +24,7 @@ PERIOD_FRAMES = 24  # latent frames in one period of all motion: a film that ski
 AT_START = 0.6  # share of single blocks that are the first of their film; the others follow a cut
 NAMED_LATER = 0.15  # share of later shots whose caption describes the hero
 JUMPS = 0.6  # share of films whose positions jump by periods
+LONGEST_JUMP = 32  # periods: with two jumps, a global sink is as far away as in films of two minutes
 # Blocks that a film may have in a batch, and their shares.
 LENGTHS, LENGTH_SHARES = (3, 4, 5, 6, 7, 8), (0.2, 0.3, 0.2, 0.2, 0.05, 0.05)
 # Sizes of the KV cache in blocks. Four is the engine's default.
@@ -132,11 +133,14 @@ def _captions(film: EncodedFilm, shots: tuple[int, ...], rng: np.random.Generato
 
 
 def random_positions(shots: tuple[int, ...], rng: np.random.Generator) -> Tensor:
-    """RoPE position of each latent frame `[F]`, with random jumps by whole periods, as in a longer film."""
+    """RoPE position of each latent frame `[F]`, with random jumps by whole periods, as in a longer film.
+
+    Short jumps are as common as long ones: the logarithm of their length is uniform.
+    """
     positions = torch.arange(BLOCK_FRAMES * len(shots), dtype=torch.float32)
     positions += SHOT_OFFSET * torch.tensor(shots).repeat_interleave(BLOCK_FRAMES)
     if rng.random() < JUMPS:
         for _ in range(int(rng.integers(1, 3))):
             block = int(rng.integers(1, len(shots)))
-            positions[BLOCK_FRAMES * block :] += PERIOD_FRAMES * int(rng.integers(1, 8))
+            positions[BLOCK_FRAMES * block :] += PERIOD_FRAMES * round((LONGEST_JUMP + 0.5) ** rng.random())
     return positions

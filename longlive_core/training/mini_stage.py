@@ -30,7 +30,10 @@ CONTEXT_NOISE = 0.15  # the highest noise level of the clean blocks that a block
 # the hero: single blocks, films.
 OPENINGS = (0.45, 0.5)
 PARTS = 2  # of a batch: part 0 holds single blocks, part 1 films
-CAST_SHARES = (0.5, 0.65)  # share of batches of each part that hold films of several heroes instead, if there are any
+CAST_SHARES = (0.45, 0.35)  # share of batches of each part that hold films of several heroes instead, if there are any
+# Share of batches of films of one hero in which blocks attend to the model's own predictions of earlier blocks, not to
+# the true ones ("scheduled sampling"). Only the first block, the global sink, is true: the hero is taken from there.
+OWN_CONTEXT = 0.5
 TABLE = TimestepTable.shifted(5.0)
 SAMPLER_SIGMAS = torch.tensor(unipc(4).sigmas[:-1])
 
@@ -109,7 +112,9 @@ class MiniStage:
         if self._noise is not None:
             self._noise.restart(int(np.random.default_rng((self.settings.seed, 3, step, part)).integers(2**62)))
         kv_format = self.settings.kv_format
-        flow, other = mini_loss(self.mini, batch, self.metric, OPENINGS[part % PARTS], rng, kv_format)
+        own = kind == "films" and rng.random() < OWN_CONTEXT
+        opening = OPENINGS[part % PARTS]
+        flow, other = mini_loss(self.mini, batch, self.metric, opening, rng, kv_format, own_context=own)
         # The log shows means over all parts, of which one in PARTS is of this kind.
         figures = {f"{kind} flow": PARTS * flow.item(), f"{kind} counterfactual": PARTS * other.item()}
         return Loss(flow + COUNTERFACTUAL_WEIGHT * other, figures, f"{kind}: {batch.captions[0][0]}")
@@ -134,11 +139,13 @@ def mini_loss(
     opening: float,
     rng: np.random.Generator,
     kv_format: str | None = None,
+    *,
+    own_context: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Weighted squared error of the flow, whose target is noise − clean, and the counterfactual loss.
 
     The cells of the hero count HERO_WEIGHT times. The counterfactual loss is that of the first frames of each shot.
-    metric: `[C, C]`. opening: see `noise_levels`. kv_format: see `teacher_forced_flow`.
+    metric: `[C, C]`. opening: see `noise_levels`. kv_format: see `teacher_forced_flow`. own_context: see OWN_CONTEXT.
     """
     device = mini.model.device
     clean, hero = batch.clean.to(device), batch.hero.to(device)
@@ -152,10 +159,19 @@ def mini_loss(
     noisy = add_noise(clean, noise, levels)
     distinct = list(dict.fromkeys(text for film in batch.captions for text in film))
     prompts = torch.tensor([[distinct.index(text) for text in film] for film in batch.captions], device=device)
-    flow = teacher_forced_flow(
-        mini.model, context, noisy[:, None], (1000 * sigma).floor()[:, None], mini.text(distinct), prompts,
-        batch.positions.to(device), BLOCK_FRAMES, history=batch.history, kv_format=kv_format,
-    )[:, 0]  # fmt: skip
+    text = mini.text(distinct)
+
+    def flow_given(context: Tensor) -> Tensor:
+        return teacher_forced_flow(
+            mini.model, context, noisy[:, None], (1000 * sigma).floor()[:, None], text, prompts,
+            batch.positions.to(device), BLOCK_FRAMES, history=batch.history, kv_format=kv_format,
+        )[:, 0]  # fmt: skip
+
+    if own_context:
+        with torch.no_grad():
+            made = noisy - levels * flow_given(context)
+        context = torch.cat([context[:, :, :BLOCK_FRAMES], made[:, :, BLOCK_FRAMES:]], dim=2)
+    flow = flow_given(context)
     weight = 1 + (HERO_WEIGHT - 1) * (hero > 0.02)[:, None].float()
     error = (weight * (flow - (noise - clean)).square()).mean() / weight.mean()
     first = [
