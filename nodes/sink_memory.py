@@ -69,7 +69,7 @@ class SinkMemory(io.ComfyNode):
                 io.Combo.Input(
                     "recall_position",
                     options=list(RECALL_POSITIONS),
-                    default="original",
+                    default="before_shot",
                     optional=True,
                     advanced=True,
                     tooltip="Where a recalled block stands in time. original: where it is in the film. before_shot: "
@@ -104,7 +104,7 @@ class SinkMemory(io.ComfyNode):
         rope_offset: float,
         kv_format: str,
         clean_recache: bool,
-        recall_position: RecallPosition = "original",
+        recall_position: RecallPosition = "before_shot",
     ) -> io.NodeOutput:
         memory = MemoryConfig(
             window=window,

@@ -49,7 +49,7 @@ def add_setting_arguments(parser: argparse.ArgumentParser) -> None:
     add("--independent-shots", independent, action="store_true")
     add("--rope-offset", "latent frames by which every cut moves the RoPE time forward (8)", type=float)
     recall = (
-        "RoPE position of blocks that @recall brings back: their own in the film, or in front of the shot (original)"
+        "RoPE position of blocks that @recall brings back: their own in the film, or in front of the shot (before_shot)"
     )
     add("--recall-position", recall, choices=RECALL_POSITIONS)
     add("--kv-format", f"format of the KV cache: {', '.join(KV_FORMATS)} (bf16)")

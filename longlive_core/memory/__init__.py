@@ -7,7 +7,7 @@ from .formats import ALL, KV_FORMATS, PoolSpec
 from .pool import PoolShape
 from .pools import Pools
 from .prompts import PromptKV, TextEncoder
-from .window import Window, WindowState
+from .window import Window, WindowState, original_of
 
 __all__ = [
     "ALL",
@@ -24,4 +24,5 @@ __all__ = [
     "TextEncoder",
     "Window",
     "WindowState",
+    "original_of",
 ]

@@ -21,7 +21,8 @@ from .quantized_pool import Smoothing
 RecallPosition = Literal["original", "before_shot"]
 """The RoPE position of a recalled block: its own in the film, or that of the frames before the shot that recalls it.
 
-The block of a cast file has no position in the film: it is always before the shot.
+The block of a cast file has no position in the film: it is always before the shot. With `relative_rope`, positions are
+those in the window, and a recalled block is among them as at its original position.
 """
 RECALL_POSITIONS: tuple[RecallPosition, ...] = get_args(RecallPosition)
 
@@ -50,11 +51,11 @@ class MemoryConfig:
     rope_offset: float = 8.0
     t_scale: float = 1.0
     # Not in the text by which snapshots of the KV cache are compared, unless they are set: older ones do not know them.
-    recall_position: RecallPosition = field(default="original", repr=False)
+    recall_position: RecallPosition = field(default="before_shot", repr=False)
     independent_shots: bool = field(default=False, repr=False)
 
     def __str__(self) -> str:
-        position = "" if self.recall_position == "original" else f", recall_position={self.recall_position}"
+        position = "" if self.recall_position == "before_shot" else f", recall_position={self.recall_position}"
         return f"{self!r}{position}{', independent_shots' * self.independent_shots}"
 
     @property
@@ -81,19 +82,22 @@ class MemoryConfig:
         if self.recall_position not in RECALL_POSITIONS:
             known = ", ".join(RECALL_POSITIONS)
             raise ValueError(f"memory recall_position '{self.recall_position}' is not known; choose one of {known}")
-        if self.relative_rope and self.recall_position != "original":
-            raise ValueError(
-                f"memory recall_position '{self.recall_position}' needs positions in the film, but relative_rope has "
-                "none; use original"
-            )
+
+    @property
+    def recalls_anew(self) -> bool:
+        """Whether a recalled block enters again, at another position, although the window holds it."""
+        return self.recall_position == "before_shot" and not self.relative_rope
 
     def recallable(self, block_frames: int) -> int:
         """The number of recalled blocks that fit beside the sinks and the new block."""
         return (self.window - self.sink) // block_frames - 1 - int(self.pins_shots)
 
     def recalled_by_shot(self, blocks: Iterable[BlockSpec], block_frames: int) -> Iterator[tuple[int, int]]:
-        """Yields each shot (from 0) and how many slots its recalled blocks take; global sinks have theirs already."""
-        sinks = self.sink // block_frames
+        """Yields each shot (from 0) and how many slots its recalled blocks take.
+
+        Global sinks have theirs already, unless their copies enter (`recalls_anew`).
+        """
+        sinks = 0 if self.recalls_anew else self.sink // block_frames
         for shot, specs in groupby(blocks, key=lambda block: block.shot):
             yield shot, len({block for block in next(specs).recalled if not 0 <= block < sinks})
 

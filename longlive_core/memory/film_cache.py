@@ -16,7 +16,7 @@ from .config import MemoryConfig
 from .formats import ALL, META, Pool, PoolSpec
 from .pools import OwnPools, Pools
 from .prompts import PromptCache, PromptKV, TextEncoder
-from .window import Move, Window, WindowState
+from .window import Move, Window, WindowState, copy_of
 
 
 class CallKV(NamedTuple):
@@ -96,7 +96,7 @@ class FilmKVCache:
         Does nothing if the block began before and was interrupted.
         """
         if self.window.current != block.index:
-            self._move(self.window.recall(block.recalled, again=self.config.recall_position == "before_shot"))
+            self._move(self.window.recall(block.recalled, again=self.config.recalls_anew))
 
     def entered(self) -> None:
         """Marks the clean pass of the first block of `window.entering` as done."""
@@ -130,7 +130,12 @@ class FilmKVCache:
     def recall_calls(self, recalled: BlockSpec) -> Iterator[CallKV]:
         """Like `calls`, for the clean pass of the block that enters next. It attends the global sinks and itself."""
         sinks = self.window.held_sinks
-        yield from self._calls(recalled, (*sinks, recalled.index), len(sinks), True, 0)
+        yield from self._calls(recalled, (*sinks, self._entry(recalled)), len(sinks), True, 0)
+
+    def _entry(self, recalled: BlockSpec) -> int:
+        """The number under which the window holds a recalled block: its own, or that of its copy."""
+        index = recalled.index
+        return index if index in self.window.recalled else copy_of(index)
 
     def _calls(
         self, block: BlockSpec, blocks: tuple[int, ...], slot: int, clean: bool, overlap: int
@@ -154,9 +159,9 @@ class FilmKVCache:
 
     def recalled_positions(self, recalled: BlockSpec, cuts: int, block: BlockSpec, cuts_now: int) -> Tensor:
         """Like `positions`, of a block that enters before `block`. cuts, cuts_now: up to the one and the other."""
-        if self.config.recall_position == "original" and recalled.index >= 0:
+        if not self.config.recalls_anew and recalled.index >= 0:
             return self.positions(recalled, cuts)
-        distance = len(self.window.recalled) - self.window.recalled.index(recalled.index)
+        distance = len(self.window.recalled) - self.window.recalled.index(self._entry(recalled))
         start = block.start - distance * recalled.frames
         return self.config.positions(range(start, start + recalled.frames), cuts_now, self._model.device)
 

@@ -13,7 +13,8 @@ stay there as long as the shot lasts:
     shot of 7 recalls 1    0 global   1 recalled 6          3 shot     the block that was in slot 1 moved to slot 2
     block 7                0 global   1 recalled 7 new      3 shot
 
-Blocks of cast files have negative numbers. They are of no shot of this film, and enter anew for every shot.
+Blocks of cast files have negative numbers. They are of no shot of this film, and enter anew for every shot. So do the
+copies of global sinks, where recalled blocks stand in front of the shot: the sink itself stays where it is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+FIRST_COPY = -1_000_000  # the number of the copy of block 0; those of cast files are above it
+
+
+def copy_of(sink: int) -> int:
+    """The number of the copy of a global sink."""
+    return FIRST_COPY - sink
+
+
+def original_of(block: int) -> int:
+    """The block of which this one is a copy, or the block itself."""
+    return FIRST_COPY - block if block <= FIRST_COPY else block
 
 
 class Move(NamedTuple):
@@ -35,7 +48,7 @@ class WindowState:
     """State of a window between two blocks.
 
     blocks: the block in each occupied slot. pin: the shot sink. next: index of the next block. recalled: the recalled
-    blocks of the shot so far, without global sinks.
+    blocks of the shot so far, as `Window.recalled`.
     """
 
     blocks: tuple[int, ...]
@@ -52,8 +65,8 @@ class Window:
     slots: number of blocks that fit, including the new one. sinks: number of blocks at the start of the film that are
     never evicted. shot_sink: whether a cut pins its block. pin: the shot sink, that is, the first block of the newest
     shot whose first clean pass is done, or None. current: the block between `begin` and `end`, or None. recalled: the
-    recalled blocks of the shot, which are not evicted, without global sinks. entering: those of them whose K/V are not
-    in their slot yet. Raises ValueError if no slot is left for a new block.
+    recalled blocks of the shot, which are not evicted: no global sinks, but their copies. entering: those of them whose
+    K/V are not in their slot yet. Raises ValueError if no slot is left for a new block.
     """
 
     def __init__(self, slots: int, *, sinks: int = 1, shot_sink: bool = True) -> None:
@@ -137,16 +150,17 @@ class Window:
         """Makes `blocks` the recalled blocks of the shot that begins next; returns the moves to make at once.
 
         Recalled blocks of the shot before are evicted. A block that is in the window stays in its slot, unless `again`
-        or of a cast file: it then enters once more, but a global sink never does. Called again for the same shot, as
-        after an interrupt, it returns no moves, and `entering` tells what is left to do. Raises RuntimeError within a
-        block and for a block that is not before the next one.
+        or of a cast file: it then enters once more, and of a global sink a copy does. Called again for the same shot,
+        as after an interrupt, it returns no moves, and `entering` tells what is left to do. Raises RuntimeError within
+        a block and for a block that is not before the next one.
         """
         if self.current is not None or not all(block < self._next for block in blocks):
             raise RuntimeError(f"blocks {list(blocks)} cannot be recalled before block {self._next}")
         if self._recalled_for == self._next or not (blocks or self.recalled):
             return ()
         before, self._recalled_for = self.recalled, self._next
-        self.recalled = tuple(dict.fromkeys(block for block in blocks if not self._is_sink(block)))
+        pairs = [(block, self._is_sink(block)) for block in dict.fromkeys(blocks)]
+        self.recalled = tuple(copy_of(block) if sink else block for block, sink in pairs if again or not sink)
         self.entering = tuple(b for b in self.recalled if again or b < 0 or b not in self._blocks)
         gone = {*before} - {*self.recalled, self.pin} | {*self.entering}
         others = [block for block in self._blocks if not self._is_sink(block) and block not in gone]

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..memory import ALL, FilmKVCache, WindowState
+from ..memory import ALL, FilmKVCache, WindowState, original_of
 from ..model import FlowModel
 from ..oom import OutOfMemoryError, retry_on_oom
 from ..transfer import ASYNCHRONOUS, to_device, to_host
@@ -186,7 +186,8 @@ class Generation(Iterator[Block]):
     def _recall(self, block: BlockSpec) -> None:
         """Enters the blocks that the shot of its first block recalls, each by a clean pass over its latents."""
         self._cache.recall(block)
-        for index in self._cache.window.entering:
+        for entering in self._cache.window.entering:
+            index = original_of(entering)
             recalled = self.plan.blocks[index] if index >= 0 else self._cast[index].spec
             latents = self._latents_of(recalled, block)
             retry_on_oom(

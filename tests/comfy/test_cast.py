@@ -136,12 +136,12 @@ def test_a_film_of_the_canvas_is_that_of_the_command_line(host: Host, films: Fil
 def test_a_recalled_block_stands_where_the_widget_says(host: Host, films: Films) -> None:
     """`recall_position` of LongLive Sink Memory is that of the command line; it changes the film."""
     script = "Shot 1 (2 blocks) @keep=hero@2: a ring\nShot 2 (2 blocks): a wall\nShot 3 (1 block) @recall=hero: it\n"
-    prompt = taken(script, "before_shot")
-    prompt[MEMORY]["inputs"]["recall_position"] = "before_shot"
+    prompt = taken(script, "original")
+    prompt[MEMORY]["inputs"]["recall_position"] = "original"
     done(host.run(prompt))
-    done(host.run(taken(script, "original")))
-    expected = job(films.folder, "position", script, MemoryConfig(recall_position="before_shot"))
-    assert alike(take(host, "before_shot"), expected) and not alike(take(host, "original"), expected)
+    done(host.run(taken(script, "before_shot")))
+    expected = job(films.folder, "position", script, MemoryConfig(recall_position="original"))
+    assert alike(take(host, "original"), expected) and not alike(take(host, "before_shot"), expected)
 
 
 def test_chained_files_have_names_of_their_own(host: Host, films: Films) -> None:

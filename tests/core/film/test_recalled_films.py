@@ -135,7 +135,7 @@ def test_a_chosen_version_leaves_no_shot_that_recalls_another(take: Take, record
 
 def test_the_position_is_recorded_only_if_it_is_not_the_usual_one(tiny: Tiny) -> None:
     """A take of an earlier version is one of the same film."""
-    for memory, recorded in ((tiny.memory(), {}), (tiny.memory(recall_position="before_shot"), {"before_shot"})):
+    for memory, recorded in ((tiny.memory(), {}), (tiny.memory(recall_position="original"), {"original"})):
         settings = recorded_only(SamplerSettings(tiny.size, memory).recorded)
         assert {settings[name] for name in settings if name == "recall_position"} == set(recorded)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from longlive.longlive_core.memory import MemoryConfig, PoolShape, PoolSpec, Window
+from longlive.longlive_core.memory.window import copy_of, original_of
 from longlive.longlive_core.types import BlockSpec
 
 
@@ -67,10 +69,12 @@ def test_without_recalls_a_shot_begins_as_before() -> None:
 
 
 def test_a_block_that_is_in_the_window_is_not_entered_again() -> None:
-    """At its original position it stays in its slot; `again` it enters at another one. A global sink never does."""
-    for again, how in ((False, "own"), (True, "entered")):
-        *_, (seen, held) = run(Window(5), {2, 4}, 5, {4: (0, 3)}, again)
-        assert seen == (0, 1, 2, 3, 4) and held[3] == how and held[0] == "own"
+    """At its original position it stays in its slot; `again` it enters at another one, and of a global sink a copy."""
+    *_, (seen, held) = run(Window(5), {2, 4}, 5, {4: (0, 3)})
+    assert seen == (0, 1, 2, 3, 4) and held[3] == held[0] == "own"
+    *_, (seen, held) = run(Window(5), {2, 4}, 5, {4: (0, 3)}, again=True)
+    assert seen == (copy_of(0), 0, 2, 3, 4) and held[3] == held[copy_of(0)] == "entered" and held[0] == "own"
+    assert [original_of(block) for block in seen] == [0, 0, 2, 3, 4] and original_of(-3) == -3
 
 
 def test_each_block_enters_in_the_slot_behind_the_sinks() -> None:
@@ -106,9 +110,11 @@ def test_moves_never_lose_a_block(data: st.DataObject) -> None:
         cut: tuple(data.draw(st.lists(st.integers(0, cut - 1), max_size=fits, unique=True))) for cut in sorted(cuts)
     }
     window, shot = Window(slots, sinks=sinks, shot_sink=shot_sink), 0
-    for block, (seen, _) in enumerate(run(window, cuts, 25, recalls, data.draw(st.booleans()))):
+    again = data.draw(st.booleans())
+    for block, (seen, _) in enumerate(run(window, cuts, 25, recalls, again)):
         shot = block if block in cuts else shot
-        assert {*recalls.get(shot, ()), *range(min(sinks, block)), block} <= set(seen)
+        wanted = {copy_of(other) if again and other < sinks else other for other in recalls.get(shot, ())}
+        assert {*wanted, *range(min(sinks, block)), block} <= set(seen)
         assert len(seen) == len(set(seen)) <= slots
 
 
@@ -155,10 +161,12 @@ def test_cast_blocks_are_held_as_long_as_their_shot(data: st.DataObject) -> None
         cut: tuple(data.draw(st.lists(st.integers(-3, cut - 1), max_size=fits, unique=True))) for cut in (0, *cuts)
     }
     window, shot = Window(sinks + 2 + fits, sinks=sinks), 0
-    for block, (seen, held) in enumerate(run(window, cuts, 14, recalls, data.draw(st.booleans()))):
+    again = data.draw(st.booleans())
+    for block, (seen, held) in enumerate(run(window, cuts, 14, recalls, again)):
         shot = block if block in cuts else shot
-        assert {*recalls[shot], *range(min(sinks, block)), block} <= {*seen}
-        assert {other for other in seen if other < 0} == {other for other in recalls[shot] if other < 0}
+        wanted = {copy_of(other) if again and 0 <= other < sinks else other for other in recalls[shot]}
+        assert {*wanted, *range(min(sinks, block)), block} <= {*seen}
+        assert {other for other in seen if other < 0} == {other for other in wanted if other < 0}
         assert all(held[other] == "entered" for other in seen if other < 0)
 
 
@@ -167,21 +175,23 @@ def spec(index: int, shot: int, recalled: tuple[int, ...] = ()) -> BlockSpec:
 
 
 def test_too_many_are_refused_with_what_fits() -> None:
-    """Each takes a slot beside the sinks and the new block; a recalled global sink takes none."""
+    """Each takes a slot beside the sinks and the new block; at its original position a global sink takes none."""
     blocks = [spec(0, 0), spec(1, 0), spec(2, 0), spec(3, 1, (0, 1, 2))]
+    original = MemoryConfig(recall_position="original")
     with pytest.raises(ValueError, match=r"shot 2 recalls 2 blocks, but 1 fits .*of 32 .*set window to 40 or more"):
-        MemoryConfig().check_recalled(blocks, 8)
+        original.check_recalled(blocks, 8)
+    with pytest.raises(ValueError, match=r"shot 2 recalls 3 blocks, but 2 fit .*of 40 .*set window to 48 or more"):
+        MemoryConfig(window=40).check_recalled(blocks, 8)
     with pytest.raises(ValueError, match=r"but none fit .*set window to 32"):
         MemoryConfig(window=24).check_recalled([spec(0, 0), spec(1, 0), spec(2, 1, (1,)), spec(3, 2, (2,))], 8)
-    MemoryConfig(window=40).check_recalled(blocks, 8)
+    replace(original, window=40).check_recalled(blocks, 8)
+    MemoryConfig(window=40, relative_rope=True).check_recalled(blocks, 8)
     assert MemoryConfig(shot_sink=False).recallable(8) == 2 and MemoryConfig(sink=0).recallable(8) == 3
 
 
 def test_positions_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ValueError, match="recall_position 'later' is not known; choose one of original, before_shot"):
         MemoryConfig(recall_position="later").check(8)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="relative_rope has none"):
-        MemoryConfig(recall_position="before_shot", relative_rope=True).check(8)
 
 
 @pytest.mark.parametrize("kv_format", ["float32", "fp8", "nvfp4", "q2"])

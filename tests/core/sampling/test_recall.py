@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from longlive.longlive_core.memory.window import copy_of
 from longlive.longlive_core.model import CausalWan, WanConfig
 from longlive.longlive_core.oom import OutOfMemoryError
 from longlive.longlive_core.sampling import Generation, Snapshot, batch_noise, block_noise
@@ -22,7 +23,7 @@ SHOTS = "A B |C C |D D |E E |F"
 LONG = "A B |C C |D D |E E E |F F"
 MEMORIES: list[dict[str, Any]] = [
     {},
-    {"recall_position": "before_shot"},
+    {"recall_position": "original"},
     {"relative_rope": True},
     {"shot_clean_recache": True},
     {"kv_format": "fp8"},
@@ -62,7 +63,8 @@ def slot_of(generation: Generation, block: int) -> list[Tensor]:
 def test_the_pass_writes_what_the_blocks_own_pass_wrote(tiny: Tiny, kv_format: str) -> None:
     """Blocks 1 and 2 attended the global sink and themselves: recalled much later they have the same K/V to the bit."""
     plan = recalling(tiny.plan(LONG), {4: (1, 2)})
-    film = tiny.generate("", tiny.memory(window=10, shot_clean_recache=True, kv_format=kv_format), plan=plan)
+    memory = tiny.memory(window=10, shot_clean_recache=True, kv_format=kv_format, recall_position="original")
+    film = tiny.generate("", memory, plan=plan)
     own: dict[int, list[Tensor]] = {}
     for index in range(9):
         next(film)
@@ -89,13 +91,13 @@ def test_only_the_shot_that_recalls_and_later_ones_change(tiny: Tiny, memory: di
 
 
 def test_positions_differ(tiny: Tiny) -> None:
-    """The position of a recalled block changes the film, by default it is the original one."""
+    """The position of a recalled block changes the film, by default it is in front of the shot."""
     plan = recalling(tiny.plan(SHOTS), {3: (2,)})
     default, original, before = (
         tiny.film("", tiny.memory(**change), plan=plan)
         for change in ({}, {"recall_position": "original"}, {"recall_position": "before_shot"})
     )
-    assert torch.equal(default, original) and not torch.equal(original, before)
+    assert torch.equal(default, before) and not torch.equal(original, before)
 
 
 def test_before_the_shot_is_the_gap_that_the_cut_leaves(tiny: Tiny) -> None:
@@ -109,6 +111,30 @@ def test_before_the_shot_is_the_gap_that_the_cut_leaves(tiny: Tiny) -> None:
     own = memory.position(at.start, 3)
     got = [cache.recalled_positions(plan.blocks[index], 0, at, 3).tolist() for index in (4, 2)]
     assert got == [[own - 4, own - 3], [own - 2, own - 1]]
+
+
+@pytest.mark.parametrize("kv_format", ["float32", "nvfp4"])
+def test_a_recalled_global_sink_is_in_both_places(tiny: Tiny, tmp_path: Path, kv_format: str) -> None:
+    """Its copy stands in front of the shot and leaves with it. Where blocks keep their positions, nothing changes."""
+    plan, memory = recalling(tiny.plan(SHOTS), {3: (0,)}), tiny.memory(kv_format=kv_format)
+    plain = tiny.film("", memory, plan=tiny.plan(SHOTS))
+    film = tiny.generate("", memory, plan=plan)
+    blocks = [next(film) for _ in range(6)]
+    film.finish_clean_pass()
+    own = slot_of(film, 0)
+    blocks.append(next(film))
+    assert {0, copy_of(0)} <= {*film._cache.window.blocks}
+    assert all(
+        torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in zip(slot_of(film, 0), own, strict=True)
+    )
+    assert not all(torch.equal(a, b) for a, b in zip(slot_of(film, copy_of(0)), own, strict=True))
+    film.snapshot().save(tmp_path / "state")
+    rest = list(film)
+    assert copy_of(0) not in film._cache.window.blocks
+    again = tiny.generate("", memory, plan=plan, resume=Snapshot.load(tmp_path / "state"))
+    assert torch.equal(joined(again), joined(iter(rest)))
+    assert not torch.equal(blocks[6].latents, plain[:, :, 12:14])
+    assert torch.equal(tiny.film("", replace(memory, recall_position="original"), plan=plan), plain)
 
 
 @pytest.mark.parametrize("memory", MEMORIES, ids=str)
@@ -164,11 +190,11 @@ def test_without_its_latents_a_block_cannot_enter(tiny: Tiny) -> None:
 
 
 def test_a_snapshot_of_another_position_is_refused(tiny: Tiny) -> None:
-    """Snapshots of the original position say nothing of it, as those of films that recall nothing."""
+    """Snapshots of the usual position say nothing of it, as those of films that recall nothing."""
     plan = recalling(tiny.plan(SHOTS), {3: (2,)})
-    films = [tiny.generate("", tiny.memory(recall_position=p), plan=plan) for p in ("original", "before_shot")]
+    films = [tiny.generate("", tiny.memory(recall_position=p), plan=plan) for p in ("before_shot", "original")]
     first, second = (film.snapshot() for film in films)
-    assert "recall" not in str(dict(first.kind)) and "recall_position=before_shot" in second.kind["memory"]
+    assert "recall" not in str(dict(first.kind)) and "recall_position=original" in second.kind["memory"]
     with pytest.raises(ValueError, match="recall_position"):
         films[0].restore(second)
 
