@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from longlive.longlive_core.model.nvfp4_products import NVFP4Settings
 from longlive.longlive_core.script import CUT_PREFIX
 from longlive.longlive_core.training import films as films_module
 from longlive.longlive_core.training import mini as mini_module
+from longlive.longlive_core.training import mini_stage, vae_stage
 from longlive.longlive_core.training import trainer as trainer_module
-from longlive.longlive_core.training import vae_stage
 from longlive.longlive_core.training.captions import SHAPE_WORDS, vocabulary
 from longlive.longlive_core.training.counterfactual import counterfactual_loss, decoder_metric, resemblance
 from longlive.longlive_core.training.films import (
@@ -34,7 +35,15 @@ from longlive.longlive_core.training.films import (
 from longlive.longlive_core.training.gates import gate_film
 from longlive.longlive_core.training.log import TrainingLog
 from longlive.longlive_core.training.mini import Hooks, MiniRun, prepare, train_mini
-from longlive.longlive_core.training.mini_batches import PERIOD_FRAMES, SLOTS, film_batch, random_history, single_batch
+from longlive.longlive_core.training.mini_batches import (
+    PERIOD_FRAMES,
+    SLOTS,
+    Batch,
+    film_batch,
+    random_history,
+    random_positions,
+    single_batch,
+)
 from longlive.longlive_core.training.mini_stage import MiniSettings, MiniStage, mini_loss
 from longlive.longlive_core.training.vae import train_vae
 from longlive.longlive_core.training.workers import ALONE
@@ -138,6 +147,13 @@ def test_film_batches_show_long_shots_and_cost_about_the_same() -> None:
     assert third > 20
 
 
+def test_a_global_sink_is_as_far_away_as_in_films_of_two_minutes() -> None:
+    """In one film of twenty the last block is 700 latent frames behind the first, and in most it is near."""
+    rng = np.random.default_rng(5)
+    last = [float(random_positions((0, 0, 1, 1), rng)[-1]) for _ in range(400)]
+    assert np.quantile(last, 0.95) > 700 and np.median(last) < 200
+
+
 def test_positions_move_forward_and_jump_by_whole_periods() -> None:
     """Positions grow by 1 within a block, and by whole periods plus the offset of a cut between blocks."""
     for step in range(40):
@@ -214,6 +230,57 @@ def test_the_loss_of_a_perfect_model_is_zero(monkeypatch: pytest.MonkeyPatch) ->
     flow, other = mini_loss(mini, batch, torch.eye(48), 1.0, np.random.default_rng(0))
     assert flow < 1e-4
     assert other < 1e-4
+
+
+def test_blocks_may_attend_what_the_model_made_of_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `own_context` all clean blocks but the first, the global sink, are predictions of the model."""
+    mini = Mini.random(0, vocabulary(), TINY_DIT, TINY_VAE)
+    batch = film_batch(random_films(), 8, np.random.default_rng(0))
+    contexts, made = list[torch.Tensor](), list[torch.Tensor]()
+
+    def half(
+        _model: object, context: torch.Tensor, noisy: torch.Tensor, t: torch.Tensor, *_: object, **__: object
+    ) -> torch.Tensor:
+        contexts.append(context)
+        flow = 0.5 * noisy
+        made.append((noisy - t[:, :, None, :, None, None] / 1000 * flow)[:, 0])
+        return flow
+
+    monkeypatch.setattr("longlive.longlive_core.training.mini_stage.teacher_forced_flow", half)
+    for own in (False, True):
+        contexts.clear()
+        mini_loss(mini, batch, torch.eye(48), 1.0, np.random.default_rng(0), own_context=own)
+        torch.testing.assert_close(contexts[-1][:, :, :BLOCK_FRAMES], contexts[0][:, :, :BLOCK_FRAMES])
+    true, own = contexts
+    torch.testing.assert_close(own[:, :, BLOCK_FRAMES:], made[0][:, :, BLOCK_FRAMES:], atol=1e-2, rtol=0)
+    assert not torch.allclose(own[:, :, BLOCK_FRAMES:], true[:, :, BLOCK_FRAMES:], atol=0.1)
+
+
+def test_only_films_of_one_hero_attend_the_models_own_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """About OWN_CONTEXT of the batches of films do, and no other batch."""
+    mini = Mini.random(0, vocabulary(), TINY_DIT, TINY_VAE)
+    stage = MiniStage(mini, random_films(), torch.eye(48), MiniSettings(singles=2, film_blocks=4), casts=random_films())
+    shown: dict[str, list[bool]] = {}
+
+    def loss(*_: object, own_context: bool, **__: object) -> tuple[torch.Tensor, ...]:
+        shown.setdefault(kinds[-1], []).append(own_context)
+        return torch.zeros(()), torch.zeros(())
+
+    kinds = list[str]()
+    for name in ("film_batch", "single_batch", "cast_batch"):
+        real = getattr(mini_stage, name)
+
+        def noted(*arguments: Any, name: str = name, real: Any = real) -> Batch:  # noqa: ANN401
+            kinds.append(name)
+            return real(*arguments) if name != "cast_batch" else single_batch(*arguments)
+
+        monkeypatch.setattr(mini_stage, name, noted)
+    monkeypatch.setattr(mini_stage, "mini_loss", loss)
+    for step in range(60):
+        for part in range(2):
+            stage.loss("model", step, part)
+    assert not any(shown["single_batch"]) and not any(shown["cast_batch"])
+    assert 0.25 < np.mean(shown["film_batch"]) < 0.75
 
 
 @pytest.mark.slow
