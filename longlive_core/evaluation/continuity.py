@@ -56,8 +56,10 @@ class ShotScore:
     @property
     def counted(self) -> dict[Measure | Similarity, float]:
         """The figures that have something to compare and count, in the order of a report."""
-        given = [*self.scores.items(), *([("similarity", self.similarity)] if self.stands_in else [])]
-        return {name: value for name, value in given if value is not None}
+        figures: dict[Measure | Similarity, float | None] = {**self.scores}
+        if self.stands_in:
+            figures["similarity"] = self.similarity
+        return {name: value for name, value in figures.items() if value is not None}
 
     @property
     def score(self) -> float:
@@ -67,8 +69,8 @@ class ShotScore:
     @property
     def worst(self) -> Measure | Similarity | None:
         """The worst measure; None if every one is 1 or has nothing to compare."""
-        known = {name: value for name, value in self.counted.items() if value < 1.0}
-        return min(known, key=lambda name: known[name], default=None)
+        counted = self.counted
+        return min((name for name in counted if counted[name] < 1.0), key=lambda name: counted[name], default=None)
 
 
 def score_film(facts: FilmFacts, plan: BlockPlan, references: Sequence[References]) -> tuple[ShotScore, ...]:
