@@ -140,6 +140,8 @@ MUTANTS = (
     Mutant("the best block of a shot decides", "max(0.0, 1 - max(nearest) / scale)", "max(0.0, 1 - min(nearest) / scale)", "continuity"),
     Mutant("a cut within a shot is none", "== blocks[0].cut and not inside)", "== blocks[0].cut)", "continuity"),
     Mutant("colours of the border are the subject's", "(outside < RARE * everywhere)", "(outside > RARE * everywhere)", "continuity"),
+    Mutant("similarity counts beside identity", 'similarity is not None and scores["identity"] is None and brought_back', "similarity is not None and brought_back", "features"),
+    Mutant("a model with random weights is taken", 'if missing := sorted(info["missing_keys"]):', "if missing := ():", "features"),
     Mutant("the worst version comes first", "key=lambda item: -item[1]", "key=lambda item: item[1]", "versions_job"),
     Mutant("a worse version is put into the film", "best = max(scores,", "best = min(scores,", "remake"),
     Mutant("more shots than --most are made again", "sorted(chosen[:most])", "sorted(chosen)", "remake"),

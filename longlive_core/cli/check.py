@@ -12,6 +12,7 @@ from .run_job import set_threads
 
 if TYPE_CHECKING:
     from ..evaluation.continuity import ShotScore
+    from ..evaluation.features import ImageFeatures
     from ..render.rank_versions import FilmScores
     from ..render.remake import Remade
     from ..take import Take
@@ -26,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--places", default="", metavar="NAME,NAME", help=places)
     subjects = "names that stand for a subject only: the place behind it may change"
     parser.add_argument("--subjects", default="", metavar="NAME,NAME", help=subjects)
+    features = (
+        "a DINOv2, DINOv3 or CLIP vision model of yours: its folder, or its name in the Hugging Face cache; nothing is "
+        "downloaded. The report then has the similarity of each shot with what identity compares it with; needs "
+        "transformers"
+    )
+    parser.add_argument("--features", metavar="FOLDER_OR_NAME", help=features)
+    parser.add_argument("--device", default="cpu", help="device that runs the model of --features, such as cuda (cpu)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     again = "make the worst shots below this score again with new seeds; later shots stay, spliced"
     parser.add_argument("--retake-below", type=float, metavar="SCORE", help=again)
@@ -38,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the report; returns 1 if a shot is below the limit."""
     from ..evaluation.continuity_report import report_data, report_lines
+    from ..evaluation.features import load_features
     from ..evaluation.film_facts import has_detector
     from ..render.remake import check_tries
     from ..take import Take
@@ -47,15 +56,17 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name} {value:g}: scores are from 0 to 1")
     check_tries(args.tries, args.most)
-    film, scores = _check(Take.load(args.take), args)
+    features = None if args.features is None else load_features(args.features, args.device)
+    film, scores = _check(Take.load(args.take), args, features)
     remade, code = list["Remade"](), 0
     if args.retake_below is not None:
         remade, code = _remake(args, film, scores)
         if any(shot.chosen != shot.before for shot in remade) and not code:
-            film, scores = _check(Take.load(args.take), args)
+            film, scores = _check(Take.load(args.take), args, features)
     take = Take.load(args.take)
     if args.json:
-        data = report_data(take.film.name, scores, film.references, args.below, has_detector())
+        name = None if features is None else features.name
+        data = report_data(take.film.name, scores, film.references, args.below, has_detector(), name)
         data["remade"] = [
             {
                 "shot": shot.shot + 1,
@@ -71,13 +82,15 @@ def run(args: argparse.Namespace) -> int:
     return code or (CHECK_FAILED if any(score.score < args.below for score in scores) else 0)
 
 
-def _check(take: Take, args: argparse.Namespace) -> tuple[FilmScores, tuple[ShotScore, ...]]:
+def _check(
+    take: Take, args: argparse.Namespace, features: ImageFeatures | None
+) -> tuple[FilmScores, tuple[ShotScore, ...]]:
     """Reads the film of a take. Raises as `FilmScores.of`."""
     from ..evaluation.continuity import score_film
     from ..render.rank_versions import FilmScores
 
     names = [[name.strip() for name in text.split(",") if name.strip()] for text in (args.places, args.subjects)]
-    film = FilmScores.of(take, names[0], names[1])
+    film = FilmScores.of(take, names[0], names[1], embed=features)
     return film, score_film(film.facts, take.plan, film.references)
 
 

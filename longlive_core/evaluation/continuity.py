@@ -8,6 +8,12 @@ with follows from the script:
     colour     all colours of the shot's first block
     seam       the steps between frames beside each boundary of its blocks
     cut        the script: a cut is found at its start, or not there, and nowhere else
+
+With a vision model (`features.py`) there is a sixth figure, the similarity: the cosine of the embeddings of the shot's
+frames and of those that identity is compared with. It is shown beside the score and stays out of it, since cosines
+have no common scale: how much two scenes with one subject differ depends on the model and on the place, which the model
+sees, too. It enters the score only where identity cannot be read, because no subject stands out by its colours, and the
+script brings a block or a subject back, so that the shot has to look like it.
 """
 
 from __future__ import annotations
@@ -19,12 +25,14 @@ from typing import Final, Literal, get_args
 from ..script import BlockPlan
 from ..types import TIME_FACTOR, BlockSpec
 from .colours import Floats, distance, relit_distance
+from .features import cosine_distance
 from .film_facts import FilmFacts
 from .pixels import CUT_TOLERANCE
 from .references import References
 
 Distance = Callable[[Floats, Floats], float]
 Measure = Literal["identity", "place", "colour", "seam", "cut"]
+Similarity = Literal["similarity"]
 MEASURES: Final[tuple[Measure, ...]] = get_args(Measure)
 
 LIMIT: Final = 0.8  # scores below it are faults; chosen with tests/benchmarks/bench_continuity.py
@@ -35,23 +43,34 @@ SEAM_LEVELS: Final = 1.0  # a seam may step by this many levels more than the fr
 
 @dataclass(frozen=True, slots=True)
 class ShotScore:
-    """The scores of a shot (from 0). A measure that has nothing to compare is None."""
+    """The scores of a shot (from 0). A measure that has nothing to compare is None.
+
+    similarity: by a vision model, None without one. stands_in: whether it counts, in the place of identity.
+    """
 
     shot: int
     scores: Mapping[Measure, float | None]
+    similarity: float | None = None
+    stands_in: bool = False
+
+    @property
+    def counted(self) -> dict[Measure | Similarity, float]:
+        """The figures that have something to compare and count, in the order of a report."""
+        figures: dict[Measure | Similarity, float | None] = {**self.scores}
+        if self.stands_in:
+            figures["similarity"] = self.similarity
+        return {name: value for name, value in figures.items() if value is not None}
 
     @property
     def score(self) -> float:
         """The score of the worst measure."""
-        return min((value for value in self.scores.values() if value is not None), default=1.0)
+        return min(self.counted.values(), default=1.0)
 
     @property
-    def worst(self) -> Measure | None:
+    def worst(self) -> Measure | Similarity | None:
         """The worst measure; None if every one is 1 or has nothing to compare."""
-        known: dict[Measure, float] = {
-            name: value for name, value in self.scores.items() if value is not None and value < 1.0
-        }
-        return min(known, key=lambda name: known[name], default=None)
+        counted = self.counted
+        return min((name for name in counted if counted[name] < 1.0), key=lambda name: counted[name], default=None)
 
 
 def score_film(facts: FilmFacts, plan: BlockPlan, references: Sequence[References]) -> tuple[ShotScore, ...]:
@@ -72,7 +91,11 @@ def score_shot(facts: FilmFacts, plan: BlockPlan, references: References, shot: 
         "seam": min((_seam(facts.steps, block.video_start) for block in blocks[1:]), default=None),
         "cut": _cut(facts.found, plan, blocks),
     }
-    return ShotScore(shot, scores)
+    seen = [facts.features.get(block.index) for block in blocks]
+    similarity = _likeness(seen, [facts.features.get(index) for index in references.identity], 1.0, cosine_distance)
+    brought_back = references.identity != (0,) or 0 in blocks[0].recalled
+    stands_in = similarity is not None and scores["identity"] is None and brought_back
+    return ShotScore(shot, scores, similarity, stands_in)
 
 
 def either_of_recalled(score: ShotScore, plan: BlockPlan) -> ShotScore:

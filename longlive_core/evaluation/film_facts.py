@@ -1,9 +1,9 @@
-"""What a continuity report needs of a film's frames: colours of blocks, steps between frames, and cuts."""
+"""What a continuity report needs of a film's frames: colours of blocks, steps between frames, cuts, and features."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from statistics import median
 from typing import Final
@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 
 from ..types import BlockSpec
-from .colours import BlockColours, Frame, block_colours, small
+from .colours import BlockColours, Floats, Frame, block_colours, small
+from .features import Embed, block_features
 from .pixels import CUT_WIDTH, cut_finder
 
 SAMPLES: Final = 4  # frames of a block whose colours are read
@@ -25,21 +26,29 @@ class FilmFacts:
 
     blocks: by index; a shot is not compared with one that is missing. steps: mean absolute difference in levels of 255
     of a frame, by its index, from the one before. found: cuts that were found, as the indices of the first frames after
-    them.
+    them. features: unit vectors of the blocks by a vision model, if one was given.
     """
 
     blocks: Mapping[int, BlockColours]
     steps: Mapping[int, float]
     found: frozenset[int]
+    features: Mapping[int, Floats] = field(default_factory=dict[int, Floats])
 
-    def with_stills(self, stills: Mapping[int, Frame]) -> FilmFacts:
+    def with_stills(self, stills: Mapping[int, Frame], embed: Embed | None = None) -> FilmFacts:
         """The facts with pictures `[H, W, 3]` of cast files, by the numbers of their blocks: -1, -2, …"""
-        return replace(self, blocks={**self.blocks, **{n: block_colours([still]) for n, still in stills.items()}})
+        colours = {n: block_colours([still]) for n, still in stills.items()}
+        features = {} if embed is None else {n: block_features(embed, [still]) for n, still in stills.items()}
+        return replace(self, blocks={**self.blocks, **colours}, features={**self.features, **features})
 
     def with_part(self, part: FilmFacts) -> FilmFacts:
         """The facts of the film with a part of it replaced."""
         others = {frame for frame in self.found if frame not in part.steps}
-        return FilmFacts({**self.blocks, **part.blocks}, {**self.steps, **part.steps}, part.found | others)
+        return FilmFacts(
+            {**self.blocks, **part.blocks},
+            {**self.steps, **part.steps},
+            part.found | others,
+            {**self.features, **part.features},
+        )
 
 
 def has_detector() -> bool:
@@ -48,23 +57,36 @@ def has_detector() -> bool:
 
 
 def film_facts(
-    frames: Iterable[Frame], blocks: Sequence[BlockSpec], first: int = 0, *, detector: bool | None = None
+    frames: Iterable[Frame],
+    blocks: Sequence[BlockSpec],
+    first: int = 0,
+    *,
+    detector: bool | None = None,
+    embed: Embed | None = None,
 ) -> FilmFacts:
     """Reads the frames `[H, W, 3]` of consecutive blocks one by one.
 
     first: index of the first frame, which may lie a little behind the begin of the first block. detector: find cuts
-    with PySceneDetect too; None: if it is installed. Raises ValueError if there are fewer frames than the blocks have.
+    with PySceneDetect too; None: if it is installed. embed: a vision model for the features; None: there are none.
+    Raises ValueError if there are fewer frames than the blocks have.
     """
     last = blocks[-1].video_start + blocks[-1].video_frames
     find = cut_finder() if (has_detector() if detector is None else detector) else None
     wanted = {frame: block.index for block in blocks for frame in _samples(block)}
-    samples: dict[int, list[Frame]] = {block.index: [] for block in blocks}
+    ends = {max(_samples(block)) for block in blocks}
+    samples = list[Frame]()  # of one block: those of a whole film would fill the memory
+    colours, features = dict[int, BlockColours](), dict[int, Floats]()
     steps, found = dict[int, float](), set[int]()
     previous: Frame | None = None
     index = first - 1
     for index, frame in enumerate(frames, first):
         if index in wanted:
-            samples[wanted[index]].append(frame)
+            samples.append(frame)
+        if index in ends:
+            colours[wanted[index]] = block_colours(samples)
+            if embed is not None:
+                features[wanted[index]] = block_features(embed, samples)
+            samples = []
         if find is not None:
             found.update(first + cut for cut in find(frame))
         shown = small(frame, CUT_WIDTH)
@@ -73,8 +95,7 @@ def film_facts(
         previous = shown
     if index + 1 < last:
         raise ValueError(f"the film has {index + 1} frames, but its plan has {last}; finish it first")
-    colours = {index: block_colours(pictures) for index, pictures in samples.items() if pictures}
-    return FilmFacts(colours, steps, frozenset(found | _jumps(steps)))
+    return FilmFacts(colours, steps, frozenset(found | _jumps(steps)), features)
 
 
 def _samples(block: BlockSpec) -> list[int]:

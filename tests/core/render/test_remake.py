@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from longlive.longlive_core.cli.main import main
+from longlive.longlive_core.evaluation import features as features_module
+from longlive.longlive_core.evaluation.colours import Floats, Frame
 from longlive.longlive_core.evaluation.continuity import ShotScore, score_film
+from longlive.longlive_core.evaluation.features import ImageFeatures
 from longlive.longlive_core.mini import Mini
 from longlive.longlive_core.render.rank_versions import FilmScores
 from longlive.longlive_core.render.remake import Remade, check_tries, remake_shot, shots_to_remake
@@ -53,6 +59,21 @@ def test_a_decoded_version_has_the_score_of_its_film(mini: Mini, take: Take) -> 
     assert decoded == pytest.approx([min(of_file[1], 1), min(of_file[2], 1)], abs=0.1)
 
 
+def test_versions_are_seen_by_the_model_of_the_film(mini: Mini, take: Take) -> None:
+    """A vision model that was given for the film embeds the frames of the blocks of a version, too."""
+    counts = list[int]()
+
+    def embed(frames: Sequence[Frame]) -> Floats:
+        counts.append(len(frames))
+        return np.full((len(frames), 1), 1.0, np.float32)
+
+    film = FilmScores.of(take, embed=embed)
+    assert len(counts) == len(take.plan.blocks) == len(film.facts.features)
+    scores = film.of_versions(take, mini.vae, 1, [0])
+    assert len(counts) == len(take.plan.blocks) + 3  # its block and those beside it
+    assert scores == FilmScores.of(take).of_versions(take, mini.vae, 1, [0])
+
+
 def test_the_worst_shots_are_made_again_and_no_more(take: Take) -> None:
     """Below the limit, at most so many, in the order of the film; never the first one, nor a locked one."""
     scores = [ShotScore(shot, {"cut": value}) for shot, value in enumerate((0.1, 0.5, 0.2, 0.3, 0.9))]
@@ -87,6 +108,36 @@ def test_the_command_reports_and_makes_again(mini: Mini, tmp_path: Path, capsys:
     )
     data = json.loads(printed)
     assert code == 1 and len(data["remade"]) == 1 and len(data["remade"][0]["scores"]) == 2
+    assert "features" not in data and "similarity" not in data["shots"][0]
     shots = Take.load(folder).shots
     assert sum(len(shot.versions) for shot in shots) == len(shots) + 1
     assert longlive("check", folder, "--retake-below", "0.5", "--tries", "99")[0] == 2
+
+
+def test_the_command_takes_a_vision_model(
+    take: Take, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report has its figures and its name, the scores stay; one that cannot be loaded is refused in one line."""
+    given = list[tuple[str, ...]]()
+
+    def load(*words: str) -> ImageFeatures:
+        given.append(words)
+        zeros = torch.zeros(3, 1, 1)
+        return ImageFeatures("tiny", mean_colour, 8, zeros, zeros + 1)
+
+    def mean_colour(pixel_values: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(pooler_output=pixel_values.mean(dim=(2, 3)))
+
+    folder = str(take.folder)
+    main(["check", folder, "--json"])
+    plain = json.loads(capsys.readouterr().out)
+    assert main(["check", folder, "--features", str(tmp_path / "none")]) == 2
+    assert "is no folder and is not in the Hugging Face cache" in capsys.readouterr().err
+    monkeypatch.setattr(features_module, "load_features", load)
+    main(["check", folder, "--json", "--features", "own", "--device", "cpu"])
+    data = json.loads(capsys.readouterr().out)
+    assert given == [("own", "cpu")] and data["features"] == "tiny"
+    assert all(0 < shot["similarity"] <= 1 for shot in data["shots"])
+    assert [shot["scores"] for shot in data["shots"]] == [shot["scores"] for shot in plain["shots"]]
+    main(["check", folder, "--features", "own"])
+    assert capsys.readouterr().out.splitlines()[0].endswith("  similarity")
