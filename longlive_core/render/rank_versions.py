@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
-from ..evaluation.continuity import score_shot
+from ..evaluation.continuity import ShotScore, score_shot
 from ..evaluation.film_facts import FilmFacts, film_facts
 from ..evaluation.references import References, references_of
 from ..evaluation.windows import decode_frames
@@ -16,6 +17,31 @@ from ..take.cast import Cast
 from ..types import TIME_FACTOR
 from ..vae import WanVAE
 from ..video import read_frames
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VersionScore:
+    """The continuity of a version. The order is that of the fields, because one missed cut makes the first one 0.
+
+    score: of the worst measure, cuts included. without_cuts: of the worst other measure. mean: of all measures.
+    """
+
+    score: float
+    without_cuts: float
+    mean: float
+
+    @classmethod
+    def of(cls, own: ShotScore, next_cut: float | None = None) -> VersionScore:
+        """own: of the shot. next_cut: the score of the cut at the end of the shot, if there is one."""
+        cuts = [value for value in (own.scores.get("cut"), next_cut) if value is not None]
+        others = [value for name, value in own.scores.items() if name != "cut" and value is not None]
+        return cls(min((*cuts, *others), default=1.0), min(others, default=1.0), fmean((*cuts, *others) or (1.0,)))
+
+    @property
+    def text(self) -> str:
+        """The score in a few words, with a mark where only cuts make it worse than the other measures."""
+        mark = f" (cuts differ from the script, else {self.without_cuts:.2f})"
+        return f"{self.score:.2f}{mark if self.score < self.without_cuts else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +67,21 @@ class FilmScores:
         stills = {-number: card.still.numpy() for number, card in cards if card.still is not None}
         return cls(film_facts(read_frames(film), take.plan.blocks).with_stills(stills), references)
 
-    def of_versions(self, take: Take, vae: WanVAE, shot: int, versions: Iterable[int]) -> dict[int, float]:
+    def of_versions(self, take: Take, vae: WanVAE, shot: int, versions: Iterable[int]) -> dict[int, VersionScore]:
         """The scores of versions of a shot (from 0), the best one first; decodes each with the blocks beside it."""
         drafts = {version: take.with_shot(shot, replace(take.shots[shot], chosen=version)) for version in versions}
         scores = {version: self._score(draft, vae, shot) for version, draft in drafts.items()}
-        return dict(sorted(scores.items(), key=lambda item: -item[1]))
+        return dict(sorted(scores.items(), key=lambda item: item[1], reverse=True))
 
-    def _score(self, take: Take, vae: WanVAE, shot: int) -> float:
+    def _score(self, take: Take, vae: WanVAE, shot: int) -> VersionScore:
         """The score of a shot of a take, and of the cut after it."""
-        own = take.plan.blocks_of_shots[shot]
-        specs = take.plan.blocks[max(0, own[0].index - 1) : own[-1].index + 2]
-        blocks = [load_block(take.path(spec), spec, take.settings)[0] for spec in specs]
+        blocks = take.plan.blocks_of_shots[shot]
+        specs = take.plan.blocks[max(0, blocks[0].index - 1) : blocks[-1].index + 2]
+        loaded = [load_block(take.path(spec), spec, take.settings)[0] for spec in specs]
         # The decoder makes one frame of the first latent frame that it is given, as if a film began with it.
         first = specs[0].video_start + (TIME_FACTOR - 1) * (specs[0].index > 0)
-        facts = self.facts.with_part(film_facts(decode_frames(vae, blocks), specs, first))
-        scores = [score_shot(facts, take.plan, self.references[shot], shot).score]
-        if shot + 1 < take.plan.shots:
-            scores.append(score_shot(facts, take.plan, self.references[shot + 1], shot + 1).scores["cut"] or 0.0)
-        return min(scores)
+        facts = self.facts.with_part(film_facts(decode_frames(vae, loaded), specs, first))
+        own = score_shot(facts, take.plan, self.references[shot], shot)
+        if shot + 1 == take.plan.shots:
+            return VersionScore.of(own)
+        return VersionScore.of(own, score_shot(facts, take.plan, self.references[shot + 1], shot + 1).scores["cut"])
