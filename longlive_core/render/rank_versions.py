@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 
 from ..evaluation.continuity import ShotScore, score_shot
@@ -53,19 +52,20 @@ class FilmScores:
 
     @classmethod
     def of(
-        cls, take: Take, places: Sequence[str] = (), subjects: Sequence[str] = (), film: Path | None = None
+        cls, take: Take, places: Sequence[str] = (), subjects: Sequence[str] = (), facts: FilmFacts | None = None
     ) -> FilmScores:
-        """Reads the film of a take. places, subjects: see `references_of`. film: its file, where it is elsewhere.
+        """Reads the film of a take. places, subjects: see `references_of`. facts: of the film, where they are known.
 
         Raises FileNotFoundError without the film, and ValueError as `references_of`, `film_facts` and `Cast.of_take`.
         """
         references = references_of(take.script, take.plan, places, subjects)
-        film = film or take.film
-        if not film.exists():
-            raise FileNotFoundError(f"{film}, the film of {take.folder}, is missing; resume its render to write it")
+        if facts is None and not take.film.exists():
+            film = f"{take.film}, the film of {take.folder}"
+            raise FileNotFoundError(f"{film}, is missing; resume its render to write it")
         cards = enumerate(Cast.of_take(take).cards, 1)
         stills = {-number: card.still.numpy() for number, card in cards if card.still is not None}
-        return cls(film_facts(read_frames(film), take.plan.blocks).with_stills(stills), references)
+        facts = facts or film_facts(read_frames(take.film), take.plan.blocks)
+        return cls(facts.with_stills(stills), references)
 
     def of_versions(self, take: Take, vae: WanVAE, shot: int, versions: Iterable[int]) -> dict[int, VersionScore]:
         """The scores of versions of a shot (from 0), the best one first; decodes each with the blocks beside it."""
