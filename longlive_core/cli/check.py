@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
                 "shot": shot.shot + 1,
                 "before": shot.before,
                 "chosen": shot.chosen,
-                "scores": {str(version): round(score, 4) for version, score in shot.scores.items()},
+                "scores": {str(version): round(score.score, 4) for version, score in shot.scores.items()},
             }
             for shot in remade
         ]

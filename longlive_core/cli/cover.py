@@ -16,6 +16,7 @@ from .console import STOPPED, job_hooks
 from .run_job import run_job, set_threads
 
 if TYPE_CHECKING:
+    from ..render.rank_versions import VersionScore
     from ..render.versions_job import VersionsJob
 
 TAKES = 4
@@ -27,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shot", type=int, required=True, metavar="N", help="number of the shot, from 1")
     takes = f"versions to make, with new seeds, and a picture of each, FILM.shotN.png ({TAKES})"
     parser.add_argument("--takes", type=int, metavar="N", help=takes)
-    rank = "order them by their continuity with the film, which has to be complete; see `longlive check`"
+    rank = "order them by continuity with the film, which has to be complete: the worst measure of `longlive check`; "
+    rank += "then the worst one but for cuts, so that a cut that all of them miss leaves an order; then the mean"
     parser.add_argument("--rank", action="store_true", help=rank)
     parser.add_argument("--choose", type=int, metavar="V", help="put version V into the film and write it")
     parser.add_argument("--prompt", metavar="TEXT", help="text of the versions, as in a script (the shot's own)")
@@ -88,13 +90,13 @@ def _make(args: argparse.Namespace) -> int:
     return 0 if complete else STOPPED
 
 
-def _lines(job: VersionsJob, number: int, scores: Mapping[int, float] | None) -> Iterator[str]:
+def _lines(job: VersionsJob, number: int, scores: Mapping[int, VersionScore] | None) -> Iterator[str]:
     """Yields a report: the versions that were made, the best one first, and the command that chooses one."""
     take, folder = job.take, shlex.quote(str(job.take.folder))
     versions = take.shots[number - 1].versions
     for version in job.made if scores is None else scores:
         seed = f"version {version} of shot {number}: seed {versions[version].seed}"
-        yield seed if scores is None else f"{seed}, continuity {scores[version]:.2f}"
+        yield seed if scores is None else f"{seed}, continuity {scores[version].text}"
     missing = len(job.versions.numbers) - len(job.made)
     if missing:
         yield f"stopped before {plural(missing, 'version')}; the same command with --takes {missing} makes the rest"

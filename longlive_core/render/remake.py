@@ -13,7 +13,7 @@ from ..parallel import Leader
 from ..take import Take, choose
 from ..take.lock import TakeLock
 from ..take.take import GIVEN_VIDEO
-from .rank_versions import FilmScores
+from .rank_versions import FilmScores, VersionScore
 from .settings import RenderSettings
 from .versions_job import VersionsJob
 from .write_film import Progress
@@ -30,14 +30,14 @@ class Remade:
     shot: int
     before: int
     chosen: int
-    scores: Mapping[int, float]
+    scores: Mapping[int, VersionScore]
     notes: tuple[str, ...] = ()
     complete: bool = True
 
     @property
     def text(self) -> str:
         """What was done, in one line."""
-        tried = ", ".join(f"version {version} {score:.2f}" for version, score in self.scores.items())
+        tried = ", ".join(f"version {version} {score.text}" for version, score in self.scores.items())
         kept = "is kept" if self.chosen == self.before else "is in the film now"
         end = f"version {self.chosen} {kept}" if self.complete else "stopped, nothing is changed"
         return f"shot {self.shot + 1} made again: {tried}; {end}"

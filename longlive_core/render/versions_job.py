@@ -26,6 +26,7 @@ from ..vae import DecodeStream, WanVAE
 from ..video.contact_sheet import Cell, draw_sheet, thumbnail
 from .load_film import load_film
 from .prepare_take import resume_take
+from .rank_versions import VersionScore
 from .settings import RenderSettings
 from .write_film import Progress
 
@@ -131,7 +132,7 @@ class VersionsJob:
                 self._on_progress(Progress(block.spec, blocks, shots, frames, count * shot, seconds))
             yield block
 
-    def save_sheet(self, scores: Mapping[int, float] | None = None) -> None:
+    def save_sheet(self, scores: Mapping[int, VersionScore] | None = None) -> None:
         """Writes the sheet of the versions that have a picture.
 
         scores: of versions, which come in their order, behind the one in the film and before those without.
@@ -143,7 +144,7 @@ class VersionsJob:
             seed = shot.versions[number].seed
             title = f"Version {number}{' (in the film)' if number == shot.chosen else ''}, "
             title += "the film's seed" if seed is None else f"seed {seed}"
-            title += f", continuity {scores[number]:.2f}" if scores is not None and number in scores else ""
+            title += f", continuity {scores[number].text}" if scores is not None and number in scores else ""
             cells.append(Cell(thumbnail(self._pictures[number]), title, shot.versions[number].text))
         if cells:
             draw_sheet(cells).save(self.sheet_path)

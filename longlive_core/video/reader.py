@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -50,29 +51,32 @@ def read_video(path: Path | str) -> Tensor:
     return torch.empty((0, height, width, 3), dtype=torch.uint8)
 
 
-def read_frames(path: Path | str) -> Iterator[NDArray[np.uint8]]:
+def read_frames(path: Path | str, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
     """Yields the complete frames of a film, `[H, W, 3]` uint8, for films that are larger than memory.
 
-    `path` is a file, or a folder of numbered pictures.
+    `path` is a file, or a folder of numbered pictures. start, stop: of the frames; another start than 0 is a key frame
+    of a film that `VideoWriter` wrote, see `PacketSource`. What is before it is not decoded.
     """
     path = Path(path)
     if path.is_dir():
-        for picture in numbered_pictures(path):
+        for picture in islice(numbered_pictures(path), start, stop):
             with Image.open(picture) as image:
                 yield np.asarray(image.convert("RGB"))
         return
     with open_truncated(path) as container:
-        for frame in _frames(container, container.streams.video[0]):
+        for frame in _frames(container, container.streams.video[0], start, stop):
             bt709 = frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, interpolation=ACCURATE_RGB)
             yield cast("NDArray[np.uint8]", bt709.to_ndarray())
 
 
-def _frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _frames(container: InputContainer, stream: VideoStream, start: int, stop: int | None) -> Iterator[VideoFrame]:
     with suppress(InvalidDataError):
-        for packet in container.demux(stream):
-            if packet.is_corrupt:  # the truncated end of a film: decoding it would corrupt the frames before it
+        for number, packet in enumerate(container.demux(stream)):
+            # The truncated end of a film is corrupt: decoding it would corrupt the frames before it.
+            if packet.is_corrupt or number == stop:
                 break
-            yield from stream.decode(packet)
+            if number >= start:
+                yield from stream.decode(packet)
     with suppress(InvalidDataError, EndOfFileError):  # flush the decoder after the break; a complete film is flushed
         yield from stream.decode(None)
 

@@ -3,7 +3,7 @@
     GET  /longlive/takes?workflow=…&node=…                    {"takes": […], "bytes", "limit", "keep", …}
     GET  /longlive/takes/<name>                               {"name", "script", "shots": [{"versions": […]}], …}
     GET  /longlive/takes/<name>/workflow                      {"workflow"}
-    GET  /longlive/takes/<name>/continuity                    {"limit", "shots": [{"shot", "score", "faults"}]}
+    GET  /longlive/takes/<name>/continuity                    {"limit", "shots": [{"shot", "score", …}], "waiting"}
     GET  /longlive/takes/<name>/timeline                      the edit as an .otio file beside the film
     GET  /longlive/takes/<name>/shots/<n>/versions/<v>/still  a JPEG of at most 256 pixels
     POST /longlive/takes/<name>/choose                        {"shot", "version"} -> {"take", "notes"}
@@ -88,10 +88,14 @@ async def workflow_route(request: web.Request) -> web.Response:
 
 
 async def continuity_route(one: asyncio.Lock, request: web.Request) -> web.Response:
-    """Returns what the shots of a film score, worked out when it is asked for; one film at a time."""
+    """Returns what the shots of a film score, worked out when it is asked for; one film at a time.
+
+    While prompts wait or are executed, it is what was worked out before, or `waiting`.
+    """
     name = requested_name(request)
     async with one:
-        return web.json_response(await asyncio.to_thread(lambda: continuity(view_of(name, load_take(name)))))
+        report = await asyncio.to_thread(lambda: continuity(view_of(name, load_take(name)), _is_busy))
+    return web.json_response(report)
 
 
 async def timeline_route(request: web.Request) -> web.Response:
@@ -135,6 +139,10 @@ def _guarded(
         return await route(request)
 
     return guarded
+
+
+def _is_busy() -> bool:
+    return PromptServer.instance.prompt_queue.get_tasks_remaining() > 0
 
 
 def _list(workflow: str | None, node: str | None, user: str) -> dict[str, Any]:

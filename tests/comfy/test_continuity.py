@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -40,7 +41,12 @@ def film(seed: int) -> Prompt:
 
 
 def report(host: Host, take: str) -> Json:
-    return host.get(address(take) + "/continuity")
+    """The report, as soon as the host has put its prompt away, which it does after it says that it is over."""
+    for _ in range(100):
+        if not (found := host.get(address(take) + "/continuity")).get("waiting"):
+            break
+        time.sleep(0.1)
+    return found
 
 
 def test_the_report_is_of_the_film_as_it_is(studio: Host) -> None:

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { continuityText, withContinuity } from "../../web/js/strip/continuity.mjs";
+import { continuityText, whenMeasured, withContinuity } from "../../web/js/strip/continuity.mjs";
 
 const words = (key, values = {}) => [key, ...Object.values(values)].join(" ");
 const report = { limit: 0.8, shots: [1, 2].map((shot) => ({ shot, score: shot / 4, faults: [] })) };
@@ -16,4 +16,16 @@ test("each low measure has its reason, with what the shot was compared with", ()
   const text = continuityText({ shot: 3, score: 0.125, faults }, words);
   assert.equal(text, "continuity 0.13: continuity_identity continuity_shot 1, continuity_shot 4, continuity_file 2; continuity_cut ; continuity_no_cut ");
   assert.equal(continuityText({ shot: 3, score: 1, faults: [] }, words), "continuity 1.00");
+});
+
+test("a report is asked for until the server has measured the film, and no more once it is not wanted", async () => {
+  const answers = [{ waiting: true, shots: [] }, { waiting: true, shots: [] }, report];
+  let [asked, paused] = [0, 0];
+  const read = async () => answers[asked++];
+  const pause = async () => void paused++;
+  assert.equal(await whenMeasured(read, () => true, pause), report);
+  assert.deepEqual([asked, paused], [3, 2]);
+  [asked, paused] = [0, 0];
+  assert.equal(await whenMeasured(read, () => paused === 0, pause), undefined);
+  assert.deepEqual([asked, paused], [1, 1]);
 });

@@ -1,8 +1,7 @@
 // Says why a run fails, where the front-end does not: muted shots before a run, the message of an error in it.
+import { BYPASSED, MUTED } from "./graph.mjs";
 import { api, app, notify, word } from "./host.mjs";
 
-const MUTED = 2;
-const BYPASSED = 4;
 const FILM_INPUTS = ["stream", "state"];
 // The front-end cuts its message of an error after three lines; one of ours has the remedy at its end.
 const STYLE = `[data-testid="error-overlay-messages"] p { -webkit-line-clamp: 12; }`;

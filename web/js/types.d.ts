@@ -24,6 +24,7 @@ export interface Slot {
 export interface Link {
   origin_id: number;
   target_id: number;
+  target_slot: number;
 }
 
 export interface Graph {

@@ -16,7 +16,7 @@ from longlive.longlive_core.evaluation.colours import Floats, Frame
 from longlive.longlive_core.evaluation.continuity import ShotScore, score_film
 from longlive.longlive_core.evaluation.features import ImageFeatures
 from longlive.longlive_core.mini import Mini
-from longlive.longlive_core.render.rank_versions import FilmScores
+from longlive.longlive_core.render.rank_versions import FilmScores, VersionScore
 from longlive.longlive_core.render.remake import Remade, check_tries, remake_shot, shots_to_remake
 from longlive.longlive_core.render.settings import RenderSettings
 from longlive.longlive_core.take import Take, lock_shot
@@ -26,15 +26,32 @@ from ..takes import SCRIPT
 pytestmark = pytest.mark.slow
 
 
-def remade(take: Take, mini: Mini, scores: Mapping[int, float], monkeypatch: pytest.MonkeyPatch) -> Remade:
+def remade(take: Take, mini: Mini, scores: Mapping[int, VersionScore], monkeypatch: pytest.MonkeyPatch) -> Remade:
     """Shot 3 of a take made again twice, where its versions have these scores."""
     monkeypatch.setattr(FilmScores, "_score", lambda _, draft, *__: scores[draft.shots[2].chosen])
     return remake_shot(RenderSettings.resumed(take.folder), FilmScores.of(take), 2, 2, mini=mini)
 
 
+def scored(*scores: float) -> Mapping[int, VersionScore]:
+    """Scores of the versions 0, 1, … whose cuts are those of the script."""
+    return {version: VersionScore.of(ShotScore(2, {"colour": score})) for version, score in enumerate(scores)}
+
+
+def test_versions_have_an_order_where_all_miss_a_cut() -> None:
+    """The worst measure decides, then the worst one but for cuts, then the mean; the missed cut is marked."""
+    values = ((1, 0.3, 0.9), (0, 0.9, 0.8), (0, 0.9, 0.7), (0, 0.6, 1.0))
+    shots = [ShotScore(2, {"cut": cut, "colour": colour, "seam": seam}) for cut, colour, seam in values]
+    scores = [VersionScore.of(shot) for shot in shots]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) == 4
+    marked = "0.00 (cuts differ from the script, else 0.80)"
+    assert [score.text for score in scores[:2]] == ["0.30", marked]
+    assert VersionScore.of(shots[0], next_cut=0.0).text == "0.00 (cuts differ from the script, else 0.30)"
+    assert VersionScore.of(ShotScore(2, {"cut": None})).text == "1.00"
+
+
 def test_the_best_version_is_chosen(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of so many new ones with seeds that the shot has not had; the later shots keep their versions."""
-    done = remade(take, mini, {0: 0.3, 1: 0.4, 2: 0.9}, monkeypatch)
+    done = remade(take, mini, scored(0.3, 0.4, 0.9), monkeypatch)
     saved = Take.load(take.folder)
     assert done.chosen == saved.shots[2].chosen == 2 and len(saved.shots[2].versions) == 3
     assert [shot.chosen for shot in saved.shots] == [0, 0, 2, 0, 0]
@@ -45,7 +62,7 @@ def test_the_best_version_is_chosen(mini: Mini, take: Take, monkeypatch: pytest.
 
 def test_the_film_stays_where_no_version_is_better(mini: Mini, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
     """An equal one is not better; the versions stay in the take."""
-    done = remade(take, mini, {0: 0.3, 1: 0.3, 2: 0.2}, monkeypatch)
+    done = remade(take, mini, scored(0.3, 0.3, 0.2), monkeypatch)
     saved = Take.load(take.folder)
     assert done.chosen == saved.shots[2].chosen == 0 and len(saved.shots[2].versions) == 3
     assert done.text.endswith("version 0 is kept")
@@ -55,7 +72,7 @@ def test_a_decoded_version_has_the_score_of_its_film(mini: Mini, take: Take) -> 
     """Decoded with the blocks beside it, the version in the film differs from the file by the encoding only."""
     film = FilmScores.of(take)
     of_file = [score.score for score in score_film(film.facts, take.plan, film.references)]
-    decoded = [film.of_versions(take, mini.vae, shot, [0])[0] for shot in (1, 2)]
+    decoded = [film.of_versions(take, mini.vae, shot, [0])[0].score for shot in (1, 2)]
     assert decoded == pytest.approx([min(of_file[1], 1), min(of_file[2], 1)], abs=0.1)
 
 

@@ -1,14 +1,14 @@
 // The cast files that are wired to a script, as the server reads them: [file, name in the script or ""].
+import { BYPASSED, MUTED } from "../graph.mjs";
 
 /** @typedef {import("../types").Node} Node */
 
 const CAST = "LongLiveCast";
 const SAVE = "LongLiveSaveCast";
-const MUTED = 2;
-const BYPASSED = 4;
 
 /**
- * The files in the order of a chain of LongLive Cast; a bypassed one passes on those before it.
+ * The files in the order of a chain of LongLive Cast; a bypassed one passes on those before it, and nothing comes from
+ * a bypassed LongLive Save Cast.
  *
  * @param {Node} node with an input `cast`
  * @param {Set<Node>} [seen]
@@ -19,10 +19,11 @@ export function castOf(node, seen = new Set()) {
   const origin = link == null ? null : node.graph?.getNodeById(node.graph.links[link]?.origin_id ?? -1);
   if (!origin || seen.has(origin) || origin.mode === MUTED) return [];
   seen.add(origin);
+  const before = castOf(origin, seen);
+  if (origin.mode === BYPASSED) return before;
   const name = String(valueOf(origin, "name") ?? "").trim();
   if (origin.comfyClass === SAVE) return [[`${name}.cast.safetensors`, name]];
-  const before = castOf(origin, seen);
-  if (origin.comfyClass !== CAST || origin.mode === BYPASSED) return before;
+  if (origin.comfyClass !== CAST) return before;
   return [...before, [String(valueOf(origin, "cast_name") ?? ""), name]];
 }
 

@@ -27,6 +27,23 @@ export function withContinuity(states, { shots }) {
 }
 
 /**
+ * Asks for a report until there is one: the server measures no film while it makes others.
+ *
+ * @param {() => Promise<import("../takes/routes.mjs").Continuity>} read
+ * @param {() => boolean} isWanted
+ * @param {() => Promise<unknown>} pause before it is asked again
+ * @returns {Promise<import("../takes/routes.mjs").Continuity | undefined>} undefined once it is not wanted
+ */
+export async function whenMeasured(read, isWanted, pause) {
+  let report = await read();
+  while (report.waiting && isWanted()) {
+    await pause();
+    if (isWanted()) report = await read();
+  }
+  return isWanted() ? report : undefined;
+}
+
+/**
  * The score in words, with the reason of each low measure.
  *
  * @param {ShotScore} score

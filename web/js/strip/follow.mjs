@@ -6,7 +6,7 @@ import { isRunning } from "../store.mjs";
 import { sendScript } from "../live.mjs";
 import { acceptShot, lockShot, readContinuity, readTakeOfFilm } from "../takes/routes.mjs";
 import { makeFilm } from "./board.mjs";
-import { withContinuity } from "./continuity.mjs";
+import { whenMeasured, withContinuity } from "./continuity.mjs";
 import { BoardFollower } from "./follow_board.mjs";
 import { settingsOf, sourcesOf } from "./sources.mjs";
 import { VersionsFollower } from "./follow_versions.mjs";
@@ -18,6 +18,8 @@ import { statesOfFilm, statesOfTake, stillsOf } from "./shot_states.mjs";
 /** Events of the host after which takes may have changed, or the graph and with it what a run would make. */
 const CHANGES = ["execution_success", "execution_interrupted", "execution_error", "reconnected", "graphChanged"];
 const PAUSE_MS = 300;
+/** While the server makes films, it is asked this often whether it has measured one. */
+const MEASURE_MS = 5000;
 
 /** @type {Set<FilmFollower>} */
 const followers = new Set();
@@ -197,9 +199,11 @@ export class FilmFollower {
     this.strip.film.setStates(states);
     if (this.#scores.of === of || !take.film || !take.complete) return;
     this.#scores = { of };
-    readContinuity(take.name).then(
+    const isWanted = () => !this.#disposed && this.#scores.of === of;
+    const pause = () => new Promise((resolve) => setTimeout(resolve, MEASURE_MS));
+    whenMeasured(() => readContinuity(take.name), isWanted, pause).then(
       (report) => {
-        if (this.#disposed || this.#scores.of !== of) return;
+        if (!report) return;
         this.#scores = { of, report };
         if (report.shots.length) this.update();
       },

@@ -79,7 +79,7 @@ export const readTakeOfFilm = (making) => request(`${PATH}/changes`, making);
 /**
  * @typedef {{ measure: string, score: number, shots: number[], files: number[], cut: boolean }} Fault
  * @typedef {{ shot: number, score: number, faults: Fault[] }} ShotScore
- * @typedef {{ limit: number, shots: ShotScore[] }} Continuity
+ * @typedef {{ limit: number, shots: ShotScore[], waiting?: boolean }} Continuity waiting: for other films to be made
  */
 
 /** What the shots of a take's film score; no shots where there is no such film. @param {string} name @returns {Promise<Continuity>} */
