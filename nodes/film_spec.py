@@ -105,7 +105,7 @@ class FilmSpec:
         _ = self.bytes
         self.settings.check_plan(self.plan)
         if self.sharing is not None:
-            self.sharing.check(self.model, self.shape)
+            self.sharing.check(self.model, self.shape, self.settings.guidance)
         widths = {embedding.shape[-1] for embedding in self.embeddings.values()}
         if width := next(iter(widths - {self.config.text_dim}), None):
             raise ValueError(

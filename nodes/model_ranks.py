@@ -14,7 +14,7 @@ from ..longlive_core.film.run_generation import StoppedError
 from ..longlive_core.model import WanConfig
 from ..longlive_core.parallel import CalledOffError, RankError, RankProcesses, Remote
 from ..longlive_core.render.shared_model import SharedModel, load_shared
-from ..longlive_core.sampling import RemoteModel
+from ..longlive_core.sampling import RemoteModel, RemoteSplitModel
 
 
 class ModelRanks:
@@ -40,13 +40,19 @@ class ModelRanks:
         return self._stand_in
 
     def model(
-        self, shared: SharedModel, gpus: int, config: WanConfig, should_stop: Callable[[], bool] | None
+        self,
+        shared: SharedModel,
+        gpus: int,
+        config: WanConfig,
+        should_stop: Callable[[], bool] | None,
+        *,
+        split_guidance: bool = False,
     ) -> RemoteModel:
-        """The model, of processes that are started if there are none with it.
+        """The model, of processes that are started if there are none with it. split_guidance: see `SplitModel`.
 
         Raises RankError if one of them cannot load it, and StoppedError after a stop, which ends them.
         """
-        wanted = (shared, shared.stamp, gpus)
+        wanted = (shared, shared.stamp, gpus, split_guidance)
         with self._lock:
             if self._model is not None and self._of == wanted and self._model.remote.processes.check():
                 return self._model
@@ -54,8 +60,9 @@ class ModelRanks:
             device = comfy.model_management.get_torch_device().type
             threads = max(1, torch.get_num_threads() // gpus) if device == "cpu" else None
             self._processes = RankProcesses(gpus, device, threads)
+            kind = RemoteSplitModel if split_guidance else RemoteModel
             try:
-                self._model = RemoteModel(
+                self._model = kind(
                     Remote(self._processes), config, shared.dtype, load_shared, shared, should_stop=should_stop
                 )
             except CalledOffError as error:

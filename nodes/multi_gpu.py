@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..longlive_core.parallel import SIZES
+from ..longlive_core.sampling.split import BRANCHES
 from .model import as_causal
 from .routes.ranks import ranks
 from .shared_model import Sharing, share
@@ -39,14 +40,23 @@ class MultiGPU(io.ComfyNode):
                     default=default_gpus(),
                     tooltip="How many GPUs share a film; fewer where the machine has fewer. off: the GPU of ComfyUI.",
                 ),
+                io.Boolean.Input(
+                    "split_guidance",
+                    default=False,
+                    optional=True,
+                    tooltip="For films with guidance: one half of the GPUs has the branch of the prompt, the other "
+                    "half that of the negative prompt, so that each stores half of the K/V.",
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The model, for LongLive Streaming Sampler.")],
         )
 
     @classmethod
-    def execute(cls, model: comfy.model_patcher.ModelPatcher, gpus: str) -> io.NodeOutput:
+    def execute(cls, model: comfy.model_patcher.ModelPatcher, gpus: str, split_guidance: bool = False) -> io.NodeOutput:
         count, text = (1, "off: the GPU of ComfyUI makes the film") if gpus == OFF else usable(int(gpus))
-        changed = share(as_causal(model), None if count == 1 else Sharing(count, ranks()))
+        check_split(split_guidance, count, text)
+        text += "; each half has a branch of guidance" if split_guidance else ""
+        changed = share(as_causal(model), None if count == 1 else Sharing(count, ranks(), split_guidance))
         return io.NodeOutput(changed, ui=ui.PreviewText(text))
 
 
@@ -54,6 +64,15 @@ def default_gpus() -> str:
     """The most GPUs that this machine has and a film can use; off for one, and on the CPU."""
     device = comfy.model_management.get_torch_device().type
     return OFF if device == "cpu" or (count := usable(max(SIZES))[0]) == 1 else str(count)
+
+
+def check_split(split_guidance: bool, count: int, why: str) -> None:
+    """Raises ValueError where the branches of guidance cannot take half of so many GPUs each. why: there is but one."""
+    if split_guidance and count % BRANCHES:
+        raise ValueError(
+            f"split_guidance gives each of two branches half of the GPUs, but {count} makes the film ({why}): set gpus "
+            "to 2, 4 or 8 where the machine has as many, or turn split_guidance off"
+        )
 
 
 def usable(wanted: int) -> tuple[int, str]:

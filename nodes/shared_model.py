@@ -14,6 +14,7 @@ from ..longlive_core.mini import MINI_DIT
 from ..longlive_core.parallel import check_size
 from ..longlive_core.render.shared_model import SharedLora, SharedModel
 from ..longlive_core.sampling import RemoteModel
+from ..longlive_core.sampling.split import BRANCHES
 from ..longlive_core.types import LatentShape
 from .attention import attention_format
 from .fp8_model import is_fp8_fast
@@ -35,20 +36,28 @@ class AppliedLoras:
 
 @dataclass(frozen=True)
 class Sharing:
-    """How a MODEL is shared: by so many processes, one a GPU."""
+    """How a MODEL is shared: by so many processes, one a GPU. split_guidance: half of them have a branch each."""
 
     gpus: int
     ranks: ModelRanks
+    split_guidance: bool = False
 
     def model(self, model: comfy.model_patcher.ModelPatcher, should_stop: Callable[[], bool] | None) -> RemoteModel:
         """The model of the processes; see `ModelRanks.model`."""
-        return self.ranks.model(shared_model(model), self.gpus, model.model.diffusion_model.config, should_stop)
+        shared, config = shared_model(model), model.model.diffusion_model.config
+        return self.ranks.model(shared, self.gpus, config, should_stop, split_guidance=self.split_guidance)
 
-    def check(self, model: comfy.model_patcher.ModelPatcher, shape: LatentShape) -> None:
-        """Raises ValueError if so many processes cannot share the MODEL, or films of this size."""
+    def check(self, model: comfy.model_patcher.ModelPatcher, shape: LatentShape, guidance: float) -> None:
+        """Raises ValueError if so many processes cannot share the MODEL, or films of this size and guidance."""
+        if self.split_guidance and guidance == 1.0:
+            raise ValueError(
+                "guidance 1 has one branch, which split_guidance of LongLive Multi-GPU cannot split: set another "
+                "guidance, or turn split_guidance off"
+            )
         shared_model(model)
         config = model.model.diffusion_model.config
-        check_size(self.gpus, config.num_heads, prod(config.grid(shape.height, shape.width)))
+        of_branch = self.gpus // BRANCHES if self.split_guidance else self.gpus
+        check_size(of_branch, config.num_heads, prod(config.grid(shape.height, shape.width)))
 
 
 def share(model: comfy.model_patcher.ModelPatcher, sharing: Sharing | None) -> comfy.model_patcher.ModelPatcher:

@@ -4,7 +4,7 @@ from .generate import generate
 from .generation import Generation, KnownLatents, Step
 from .led import LedModel, RankModel
 from .noise import MAX_SEED, NoiseSource, batch_noise, block_noise
-from .remote_model import RemoteModel
+from .remote_model import RemoteModel, RemoteSplitModel
 from .seam import SEAMS, Seam
 from .snapshot import Snapshot
 from .split import SplitModel
@@ -18,6 +18,7 @@ __all__ = [
     "NoiseSource",
     "RankModel",
     "RemoteModel",
+    "RemoteSplitModel",
     "Seam",
     "Snapshot",
     "SplitModel",

@@ -13,6 +13,7 @@ from ..model import WanConfig
 from ..oom import free_memory
 from ..parallel import Ranks, Remote
 from .led import LedModel, PromptLayers, RankModel, pools_of_rank, text_kv_of_rank
+from .split import BRANCHES, SplitModel, branch_of_rank, check_branches, pools_of_branch, prompt_of_rank
 
 
 class _Named:
@@ -51,6 +52,28 @@ class RemoteModel(LedModel):
     def rest(self) -> None:
         """Frees what the ranks keep for generations that are gone."""
         self.remote.call(_rest)
+
+
+class RemoteSplitModel(RemoteModel, SplitModel):
+    """`RemoteModel` whose ranks, an even number, are two groups, one for each branch of guidance; see `SplitModel`."""
+
+    branches = BRANCHES
+
+    def __init__(self, remote: Remote, *arguments: Any, should_stop: Callable[[], bool] | None = None) -> None:  # noqa: ANN401
+        super().__init__(remote, *arguments, should_stop=should_stop)
+        named: Any = _Named()
+        self._branch = remote.make(branch_of_rank, own=named)
+
+    def text_kv(self, text: Tensor) -> PromptLayers:
+        """See `SplitModel.text_kv`; what is returned only names them."""
+        named: Any = PromptLayers()
+        self.remote.make(prompt_of_rank, self._rank, text, own=named)
+        return named
+
+    def make(self, spec: PoolSpec, device: torch.device) -> tuple[Pool, ...]:  # noqa: ARG002
+        """See `SplitModel.make`; what is returned only names them, and has no memory."""
+        check_branches(spec)
+        return self.remote.make(pools_of_branch, self._branch, spec, own=spec.make(META))
 
 
 def _rest(_: Ranks) -> None:

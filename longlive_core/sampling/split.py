@@ -66,7 +66,7 @@ class SplitModel(LedModel):
     ) -> None:
         check_split(leader.ranks.size)
         super().__init__(leader, size, own, load, *arguments)
-        self._branch = leader.make(_branch_of_rank)
+        self._branch = leader.make(branch_of_rank)
 
     def flows(self, x: Tensor, t: Tensor, calls: Sequence[CallKV], positions: Tensor) -> list[Tensor]:
         """The flow of each branch; see `flows_of`."""
@@ -78,13 +78,12 @@ class SplitModel(LedModel):
 
     def text_kv(self, text: Tensor) -> Any:  # noqa: ANN401
         """See `CausalWan.text_kv`."""
-        return self._leader.make(_prompt_of_rank, self._rank, text)
+        return self._leader.make(prompt_of_rank, self._rank, text)
 
     def make(self, spec: PoolSpec, device: torch.device) -> tuple[Pool, ...]:  # noqa: ARG002
         """See `Pools.make`; each rank has memory for the pool of its branch."""
-        if spec.count != BRANCHES:
-            raise ValueError("guidance 1 has one branch, which cannot be split; set another guidance")
-        return self._leader.make(_pools_of_rank, self._branch, spec)
+        check_branches(spec)
+        return self._leader.make(pools_of_branch, self._branch, spec)
 
     def save(self, pool: Pool, filled: int, films: slice) -> tuple[Tensor, ...]:
         """See `Pools.save`; the heads of all ranks of the pool's branch."""
@@ -105,15 +104,23 @@ def check_split(count: int) -> None:
         )
 
 
-def _branch_of_rank(ranks: Ranks) -> RankBranch:
+def check_branches(spec: PoolSpec) -> None:
+    """Raises ValueError for the pools of a film without guidance."""
+    if spec.count != BRANCHES:
+        raise ValueError("guidance 1 has one branch, which cannot be split; set another guidance")
+
+
+def branch_of_rank(ranks: Ranks) -> RankBranch:
+    """The place of a rank."""
     return RankBranch(make_mesh(ranks.size // BRANCHES, ranks.device))
 
 
-def _prompt_of_rank(ranks: Ranks, rank: RankModel, text: Tensor) -> LazyPrompt:
+def prompt_of_rank(ranks: Ranks, rank: RankModel, text: Tensor) -> LazyPrompt:
+    """The K/V of a prompt on a rank, which computes them if it attends it."""
     return LazyPrompt(rank.model, text.to(ranks.device))
 
 
-def _pools_of_rank(ranks: Ranks, branch: RankBranch, spec: PoolSpec) -> tuple[Pool, ...]:
+def pools_of_branch(ranks: Ranks, branch: RankBranch, spec: PoolSpec) -> tuple[Pool, ...]:
     """The pool of the own branch, for the own share of the heads, and one without memory that names the other's."""
     one = replace(spec, count=1).for_rank(branch.mesh.sequence)
     devices = [META] * BRANCHES

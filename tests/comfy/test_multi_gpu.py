@@ -34,10 +34,10 @@ def host(start: Start) -> Iterator[Host]:
         yield own
 
 
-def shared(prompt: Prompt, model: str = MINI) -> Prompt:
-    """The prompt, whose sampler has the MODEL of a node through LongLive Multi-GPU."""
+def shared(prompt: Prompt, model: str = MINI, **more: object) -> Prompt:
+    """The prompt, whose sampler has the MODEL of a node through LongLive Multi-GPU. more: inputs of that node."""
     sampler = {**prompt[SAMPLER], "inputs": {**prompt[SAMPLER]["inputs"], "model": [SHARE, 0]}}
-    return {**prompt, SHARE: node("LongLiveMultiGPU", model=[model, 0], gpus="2"), SAMPLER: sampler}
+    return {**prompt, SHARE: node("LongLiveMultiGPU", model=[model, 0], gpus="2", **more), SAMPLER: sampler}
 
 
 def children(pid: int) -> list[int]:
@@ -118,6 +118,18 @@ def test_settings_of_a_shared_film(host: Host, settings: dict[str, object]) -> N
     alone, together = host.run(prompt, PATIENCE), host.run(shared(prompt), PATIENCE)
     assert alone.ok and together.ok, together.error
     assert torch.equal(latents(host, alone), latents(host, together))
+
+
+def test_split_guidance(host: Host) -> None:
+    """A process for each branch: the film is that of one process, to the bit; one without guidance is refused."""
+    alone = host.run(latent(seed=8, guidance=2.0), PATIENCE)
+    split = host.run(shared(latent(seed=8, guidance=2.0), split_guidance=True), PATIENCE)
+    assert alone.ok and split.ok, split.error
+    assert torch.equal(latents(host, alone), latents(host, split))
+    assert split.outputs[SHARE]["text"][0].endswith("; each half has a branch of guidance")
+    refused = host.run(shared(latent(seed=8), split_guidance=True), PATIENCE)
+    assert refused.error is not None and refused.error["node_id"] == SAMPLER
+    assert "set another guidance, or turn split_guidance off" in refused.error["exception_message"]
 
 
 @pytest.mark.parametrize("mode", ["merge", "bypass"])

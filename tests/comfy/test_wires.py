@@ -144,7 +144,10 @@ def graphs() -> dict[str, tuple[str, Prompt]]:
         "LongLiveTrainLora": ("40", {**mini, "40": train}),
         "LongLiveMultiGPU": (
             "9",
-            {**film(SHORT, **SMALL, model=["9", 0]), "9": node("LongLiveMultiGPU", model=[MINI, 0], gpus="off")},
+            {
+                **film(SHORT, **SMALL, model=["9", 0]),
+                "9": node("LongLiveMultiGPU", model=[MINI, 0], gpus="off", split_guidance=False),
+            },
         ),
         "LongLiveShotScript": (SHOTS, whole),
         "LongLiveEncodeShots": ("3", whole),
@@ -281,6 +284,7 @@ def test_every_widget_can_be_wired(host: Host, kind: str) -> None:
         ("LongLiveTrainLora", "data", "../x", ["../x", "input folder"]),
         ("LongLiveTrainLora", "output_name", "a/b", ["output_name", "a/b", "without folders"]),
         ("LongLiveMultiGPU", "gpus", "3", ["gpus", "3", "off"]),
+        ("LongLiveMultiGPU", "split_guidance", True, ["split_guidance", "1 makes the film", "2, 4 or 8"]),
         ("LongLiveModelLoader", "precision", "int4", ["precision", "int4", "bf16"]),
     ],
 )

@@ -97,7 +97,7 @@ WIDGETS = {
     "LongLiveStoryboard": [],
     "LongLiveRetake": ["shot", "seed", "control_after_generate", "prompt", "mode"],
     "LongLiveShotVersions": ["shot", "versions"],
-    "LongLiveMultiGPU": ["gpus"],
+    "LongLiveMultiGPU": ["gpus", "split_guidance"],
     "LongLiveCast": ["cast_name", "name"],
     "LongLiveSaveCast": ["shot", "block", "name"],
 }

@@ -15,7 +15,7 @@ from longlive.longlive_core.mini import Mini, load_mini
 from longlive.longlive_core.model.linears import linear_layers, takes_fp8
 from longlive.longlive_core.parallel import ALONE, RankProcesses, Remote
 from longlive.longlive_core.render.shared_model import SharedModel, load_shared
-from longlive.longlive_core.sampling import Generation, RemoteModel, generate
+from longlive.longlive_core.sampling import Generation, RemoteModel, RemoteSplitModel, generate
 from longlive.longlive_core.script import ShotScript
 from safetensors.torch import save_file
 
@@ -44,9 +44,18 @@ def remote(mini: Mini) -> Iterator[RemoteModel]:
     assert processes.pids == []
 
 
-@pytest.mark.parametrize("settings", FILMS, ids=["plain", "guided", "relative"])
-def test_a_film_is_that_of_one_process(mini: Mini, remote: RemoteModel, settings: dict[str, Any]) -> None:
-    """To the bit, also when one process goes on with the K/V of the others in its middle, and they with its."""
+@pytest.fixture(scope="module")
+def split(mini: Mini) -> Iterator[RemoteSplitModel]:
+    """LongLive Mini in two processes, one for each branch of guidance."""
+    processes = RankProcesses(2, threads=1)
+    shared = SharedModel(None, torch.float32, mini.model.config.text_len)
+    yield RemoteSplitModel(Remote(processes), mini.model.config, torch.float32, load_shared, shared)
+    processes.end("the tests are over")
+    assert processes.pids == []
+
+
+def check_film(mini: Mini, remote: RemoteModel, settings: dict[str, Any]) -> None:
+    """A film is that of one process, also where one goes on in its middle, and where they go on then."""
 
     def begin(model: RemoteModel | None) -> Generation:
         rest: dict[str, Any] = {"size": (8, 8), "steps": 2, "seed": 1, "pools": model, **settings}
@@ -63,6 +72,19 @@ def test_a_film_is_that_of_one_process(mini: Mini, remote: RemoteModel, settings
     assert all(torch.equal(one, other) for one, other in zip(whole, there, strict=True))
     del run
     remote.rest()
+
+
+@pytest.mark.parametrize("settings", FILMS, ids=["plain", "guided", "relative"])
+def test_a_film_is_that_of_one_process(mini: Mini, remote: RemoteModel, settings: dict[str, Any]) -> None:
+    """To the bit, also when one process goes on with the K/V of the others in its middle, and they with its."""
+    check_film(mini, remote, settings)
+
+
+def test_a_process_for_each_branch_of_guidance(mini: Mini, split: RemoteSplitModel) -> None:
+    """The film is that of one process, to the bit; one without guidance is refused."""
+    check_film(mini, split, FILMS[1])
+    with pytest.raises(ValueError, match="guidance 1 has one branch"):
+        next(generate(split, PLAN, mini.encode_text, size=(8, 8), steps=2, seed=1, pools=split, **FILMS[0]))
 
 
 def test_ranks_multiply_in_fp8_where_comfyui_does(mini: Mini, tmp_path: Path) -> None:
