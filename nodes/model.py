@@ -15,7 +15,7 @@ import comfy.supported_models_base
 import comfy.utils
 import torch
 from comfy.ldm.wan.model import WanModel
-from comfy.patcher_extension import merge_nested_dicts
+from comfy.patcher_extension import CallbacksMP, merge_nested_dicts
 from torch import Tensor
 
 from ..longlive_core.model import CausalWan, KeyValue, KVCache, TextKVCache, WanConfig
@@ -28,6 +28,7 @@ from .attention import attention_format, usual_attention
 from .device_lock import DeviceLock
 from .fp8_model import check_patches, host_fp8_layers
 from .lora_beside import add_beside, loras_beside, moved_beside
+from .patched_parameters import patch_parameters
 
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
@@ -136,6 +137,7 @@ def make_patcher(
         host_fp8_layers(model.diffusion_model, fp8_layers, model.get_dtype_inference())
     patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
     model.load_model_weights(dict(state), "", assign=patcher.is_dynamic())
+    patcher.add_callback(CallbacksMP.ON_LOAD, patch_parameters)
     return patcher
 
 

@@ -70,8 +70,7 @@ class HostedVAE:
     def _wan(self, latents: Tensor, state: list[Any] | None) -> tuple[Tensor, list[Any]]:
         """Decodes like the host's `WanVAE.decode`, but returns the feature cache between pieces."""
         first = state is None
-        # A copy, so that the given state stays valid for a retry.
-        cache = [None] * wan22.count_conv3d(self._model.decoder) if state is None else list(state)
+        cache = [None] * wan22.count_conv3d(self._model.decoder) if state is None else state
         pieces: list[Tensor] = []
         for frame in self._model.conv2(latents).split(1, dim=2):
             pieces.append(self._model.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=first))

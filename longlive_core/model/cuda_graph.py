@@ -10,7 +10,7 @@ Capture = Callable[[Callable[[], None]], Callable[[], None]]
 """Records what a function does on the device, and returns a function that does it again, with the same tensors.
 
 What the function reads on the host, such as a Python number, is what it was when it was recorded. The function has run
-once before, and need not have run when it is recorded.
+once before; recording it changes no tensor.
 """
 
 

@@ -37,8 +37,9 @@ class Downsample(nn.Module):
         if self.time_conv is None:
             return x
         past = cache.past()
+        padded = x if past is None else torch.cat([past, x], dim=1)
         cache.store(x[:, -1:])
-        return x if past is None else self.time_conv.convolve(torch.cat([past, x], dim=1), stride=2)
+        return x if past is None else self.time_conv.convolve(padded, stride=2)
 
 
 class DownStage(nn.Module):

@@ -18,6 +18,11 @@ from ..transfer import HostCopy, to_host
 class ChunkDecoder(Protocol):
     """A VAE that decodes a film chunk by chunk. Its state is passed in and out, None at the start. See `WanVAE`."""
 
+    @property
+    def reach(self) -> int:
+        """How many earlier latent frames the pixels of a latent frame depend on."""
+        ...
+
     def to_vae_space(self, latents: Tensor) -> Tensor:
         """Latents of the transformer → those of VAE space, on the VAE's device and in its dtype; `[1, C, F, h, w]`.
 
@@ -26,7 +31,10 @@ class ChunkDecoder(Protocol):
         ...
 
     def decode_chunk(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:  # noqa: ANN401 (its type depends on the VAE)
-        """Decodes the next latents `[1, C, t, h, w]` → (video `[1, 3, T, H, W]` in [−1, 1], state)."""
+        """Decodes the next latents `[1, C, t, h, w]` → (video `[1, 3, T, H, W]` in [−1, 1], state).
+
+        The given state is used up, also by a call that fails, so that there need not be two of them at a time.
+        """
         ...
 
 
@@ -66,6 +74,8 @@ class DecodeStream:
     def reset(self) -> None:
         """Drops state and frames. The next latent frame is the first one of a film."""
         self.state: Any = None
+        # What a lost state is made of again; 14 MB at 704x1280, where a copy of the state would take 3.2 GB.
+        self._recent: deque[Tensor] = deque(maxlen=self.vae.reach)
         self._fed = 0
         self._copies: deque[HostCopy] = deque()
 
@@ -89,14 +99,23 @@ class DecodeStream:
                 if self.on_latent_frame is not None:
                     self.on_latent_frame()
                 work, what = partial(self._decode, frame), f"decoding latent frame {self._fed}"
-                copy, self.state = retry_on_oom(work, self._free, what)
-                self._copies.append(copy)
+                self._copies.append(retry_on_oom(work, self._free, what))
+                self._recent.append(frame)
                 self._fed += 1
 
-    def _decode(self, frame: Tensor) -> tuple[HostCopy, Any]:
-        """Decodes a latent frame `[1, C, 1, h, w]` → (video frames, next state) without changing the stream."""
-        video, state = self.vae.decode_chunk(frame, self.state)
-        return to_host(to_uint8(video)), state
+    def _decode(self, frame: Tensor) -> HostCopy:
+        """Decodes a latent frame `[1, C, 1, h, w]` → video frames. It may be called again after an error.
+
+        The VAE has used up the state then, and what it depends on is decoded again, with the same bits.
+        """
+        state, self.state = self.state, None
+        if state is None:
+            for earlier in self._recent:
+                _, state = self.vae.decode_chunk(earlier, state)
+        video, state = self.vae.decode_chunk(frame, state)
+        copy = to_host(to_uint8(video))
+        self.state = state
+        return copy
 
     def take(self) -> Tensor | None:
         """Removes and returns the video frames of the oldest latent frame, or None if there are none.

@@ -33,6 +33,11 @@ class WanVAE(nn.Module):
         self.decoder = Decoder(config)
         self._statistics_at: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
+    @property
+    def reach(self) -> int:
+        """See `ChunkDecoder`."""
+        return self.config.decoder_reach
+
     @classmethod
     def of_decoder(cls, weights: Mapping[str, Tensor]) -> WanVAE:
         """Makes a VAE that only decodes, of the weights of a whole one by Wan's names, which are not copied.
@@ -57,7 +62,7 @@ class WanVAE(nn.Module):
         """Encodes the next frames `[B, 3, T, H, W]` → (latents `[B, C, t, h, w]`, state).
 
         T is 1 in the first chunk of a clip and a multiple of 4 in later ones. Frames always pass four at a time, so the
-        latents do not depend on the size of the chunks.
+        latents do not depend on the size of the chunks. Tensors of the given state become those of the next one.
         """
         moments, state = _in_chunks(self._encode, to_device(video, self.conv1.weight.device), 4, state)
         return moments.chunk(2, dim=1)[0], state

@@ -42,18 +42,24 @@ LIVE_LATENTS = 10
 
 @dataclass(frozen=True, slots=True)
 class DecoderBytes:
-    """A VAE in bf16: bytes of its weights and, per latent cell, of its streaming state and of decoding one frame."""
+    """A VAE in bf16: bytes of its weights and, per latent cell, of its streaming state and beside it.
+
+    first: beside the state while the first latent frame of a film is decoded. transient: while a later one is, with the
+    latents that a stream keeps.
+    """
 
     weights: int
     cache: int
+    first: int
     transient: int
 
 
-# Traced with ComfyUI 0.33's decoders: Wan2.2's, the same with a quarter of the decoder's channels, and taew2_2.
+# Traced with our decoder for Wan2.2's, and for the same with a quarter of its channels, and with ComfyUI's taew2_2.
+# ComfyUI's own decoder for Wan2.2's, which an AMD card runs there, takes 131,072 bytes more a cell.
 VAES = {
-    "full": DecoderBytes(weights=1_409_377_336, cache=913_600, transient=1_048_768),
-    "light": DecoderBytes(weights=369_210_040, cache=228_544, transient=262_336),
-    "tiny": DecoderBytes(weights=22_836_216, cache=768, transient=56_928),
+    "full": DecoderBytes(weights=1_409_377_336, cache=913_600, first=196_704, transient=921_536),
+    "light": DecoderBytes(weights=369_210_040, cache=228_544, first=49_248, transient=233_408),
+    "tiny": DecoderBytes(weights=22_836_216, cache=10_752, first=67_584, transient=77_152),
 }
 
 
@@ -168,7 +174,7 @@ class Budget:
             passes = graphs_of_passes(self.model, block, self.window, branches, align=self.align)
             passes += prompt_bytes(self.model, branches)
         if self.graphs and self.vae != "tiny":
-            decoder = decoder_graph_bytes(block.height * block.width, vae.cache, vae.transient, BF16_BYTES)
+            decoder = decoder_graph_bytes(block.height * block.width, vae.cache, vae.first)
         return Part("CUDA graphs, passes", passes), Part("CUDA graphs, decoder", decoder, placement)
 
     @property

@@ -5,7 +5,8 @@ writes its results at addresses that stay:
 
     passes     the intermediates of one pass, whichever is largest; for each branch of guidance and each kind of pass
                (step, clean pass, step with a frame in front) its latents, and the flow of a step; a prompt a branch
-    decoder    the intermediates of one latent frame with the state after it, two states, and the video of both graphs
+    decoder    a state, beside which the next film begins with one of its own; the intermediates of a latent frame
+               are those that the plan has without graphs
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from math import prod
 
 from ..sampling.seam import OVERLAP
-from ..types import SPACE_FACTOR, TIME_FACTOR, LatentShape
+from ..types import LatentShape
 
 # Timesteps and positions of a latent frame, 8 bytes each at most.
 TIMES = 16
@@ -30,11 +31,9 @@ def pass_graph_bytes(block: LatentShape, number: int, pool: int, *, branches: in
     return pool + branches * latents
 
 
-def decoder_graph_bytes(cells: int, cache: int, transient: int, number: int) -> int:
-    """Bytes of the two graphs of a decoder.
+def decoder_graph_bytes(cells: int, cache: int, first: int) -> int:
+    """Bytes of the graph of a decoder.
 
-    cells: of a latent frame. cache, transient: bytes of the state and of decoding a latent frame, for each cell.
-    number: bytes of one number of the video.
+    cells: of a latent frame. cache, first: bytes of the state, and beside it for a first latent frame, for each cell.
     """
-    video = 3 * TIME_FACTOR * SPACE_FACTOR**2 * number
-    return cells * (3 * cache + transient + 2 * video)
+    return cells * (cache + first)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from longlive.longlive_core.vram.budget import VAES
 
 from .graphs import in_host
 from .host import ROOT
@@ -127,3 +128,54 @@ print(json.dumps([list(native.shape), error, levels, shared, len(ours.state_dict
     shape, error, levels, shared, weights, spread = shown(code)
     assert shape == [1, 3, 13, 48, 32] and shared == weights > 100
     assert error < 1e-5 and levels <= 1 and spread > 0.01
+
+
+def test_a_decoder_of_the_host_has_one_state() -> None:
+    """Its Wan 2.2 VAE replaces what its layers remember one by one, and a latent frame that failed is decoded again."""
+    code = """
+config = {"dim": 8, "dec_dim": 8, "z_dim": 48, "dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]}
+vae = hosted(random_weights(wan22.WanVAE(**config)))
+states, latents = [], torch.randn(1, 48, 4, 3, 2)
+last = vae._model.decoder.head[-1]
+plain, broken, work = DecodeStream(vae), DecodeStream(vae), last.forward
+for frame in latents.split(1, dim=2):
+    plain.feed(frame)
+    states.append(plain.state)
+
+def fail(*arguments, **options):
+    raise KeyboardInterrupt
+
+broken.feed(latents[:, :, :2])
+last.forward = fail
+try:
+    broken.feed(latents[:, :, 2:])
+except KeyboardInterrupt:
+    last.forward = work
+broken.feed(latents[:, :, 2:])
+same = torch.equal(torch.cat(plain.flush()), torch.cat(broken.flush()))
+print(json.dumps([all(state is states[0] for state in states), same]))
+"""
+    assert shown(code) == [True, True]
+
+
+def test_the_tiny_decoder_takes_what_is_planned() -> None:
+    """To the byte, traced on the meta device: its state, and beside it, with the latents that a stream keeps."""
+    code = """
+from longlive.longlive_core.vram.budget import VAES
+from longlive.nodes.tiny_decoder import TINY_REACH, decode_tiny
+sys.path.append(str(root / "tests" / "core" / "vram"))
+from live_bytes import LiveBytes
+
+own, cells, state = VAES["tiny"], 4 * 6, None
+with torch.device("meta"), torch.inference_mode():
+    model = TAEHV(latent_channels=48).bfloat16()
+    latent = torch.empty(1, 48, 1, 4, 6, dtype=torch.bfloat16)
+    with LiveBytes() as live:
+        for _ in range(3):
+            state = decode_tiny(model, latent, state)[1]
+kept = (TINY_REACH + 1) * latent.nbytes
+weights = sum(value.nbytes for value in model.parameters())
+print(json.dumps([weights == own.weights, live.now == cells * own.cache, live.peak + kept - cells * own.cache]))
+"""
+    weights, state, beside = shown(code)
+    assert weights and state and beside == 24 * VAES["tiny"].transient

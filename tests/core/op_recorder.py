@@ -18,14 +18,25 @@ class Recorded(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._ops: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+        self._before: list[tuple[Tensor, Tensor]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         kwargs, name = kwargs or {}, func.name().partition(".")[0].removeprefix("aten::")
         if name in READS:
             raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
+        given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
+        for argument in func._schema.arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write and argument.name in given:
+                self._before.append((given[argument.name], given[argument.name].clone()))
         results = func(*args, **kwargs)
         self._ops.append((func, args, kwargs, results))
         return results
+
+    def undo(self) -> None:
+        """Gives tensors back what they held before the function ran: a CUDA graph is recorded without running."""
+        for tensor, value in reversed(self._before):
+            tensor.copy_(value)
+        self._before.clear()
 
     def replay(self) -> None:
         """Runs the ops in their order. A result is written to where it was, unless it shares memory with arguments."""
@@ -44,8 +55,11 @@ class Recorder:
 
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
         recorded = Recorded()
-        with recorded:
-            work()
+        try:
+            with recorded:
+                work()
+        finally:
+            recorded.undo()
         self.captured += 1
 
         def replay() -> None:

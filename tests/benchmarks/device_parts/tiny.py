@@ -38,6 +38,8 @@ class MemoryBlock(nn.Module):
 class TinyDecoder(nn.Module):
     """A `ChunkDecoder`."""
 
+    reach = 8
+
     def __init__(self, channels: int = 48) -> None:
         super().__init__()
         self.enter, self.leave = conv(channels, WIDTHS[0]), conv(WIDTHS[3], 12)

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 import torch
 from longlive.longlive_core.vae import DecodeStream, State, VAEConfig, WanVAE
+from longlive.longlive_core.vae import stream as vae_stream
+from longlive.longlive_core.vae.graphed_decoder import GraphedDecoder
 from longlive.longlive_core.vae.layers import CausalConv3d, ConvCache, ResidualBlock
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..op_recorder import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +139,60 @@ def test_a_cancelled_stream_goes_on_where_it_stopped(vae: WanVAE, latents: Tenso
     plain = DecodeStream(vae)
     plain.feed(latents)
     assert torch.equal(frames, torch.cat(plain.flush()))
+
+
+@pytest.mark.parametrize("bad", [0, 3])
+@pytest.mark.parametrize(("place", "graphs"), [("decoder", False), ("frames", False), ("frames", True)])
+def test_a_latent_frame_that_failed_is_decoded_again(
+    vae: WanVAE, latents: Tensor, bad: int, place: str, graphs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory in the last layer, when all others have changed the state, or after it; then a cancel there.
+
+    The film is the same to the bit.
+    """
+    errors = list[BaseException]()
+    stream = DecodeStream(GraphedDecoder(vae, Recorder()) if graphs else vae, free=lambda: None)
+    owner, name = (vae.decoder.head, "forward") if place == "decoder" else (vae_stream, "to_uint8")
+    work, pieces = getattr(owner, name), list[Tensor]()
+
+    def breaking(*args: Any) -> Any:  # noqa: ANN401
+        made = work(*args)
+        if errors:
+            raise errors.pop()
+        return made
+
+    monkeypatch.setattr(owner, name, breaking)
+    for index, frame in enumerate(latents.split(1, dim=2)):
+        if index == bad:
+            errors.append(torch.OutOfMemoryError("CUDA out of memory"))
+        if index == bad + 1:
+            errors.append(KeyboardInterrupt())
+            with pytest.raises(KeyboardInterrupt):
+                stream.feed(frame)
+        stream.feed(frame)
+        assert not errors
+        pieces += stream.flush()
+    plain = DecodeStream(vae)
+    plain.feed(latents)
+    assert torch.equal(torch.cat(pieces), torch.cat(plain.flush()))
+
+
+def test_a_state_that_was_lost_is_that_of_the_whole_film(latents: Tensor) -> None:
+    """It is made of the latent frames that pixels depend on, and no more of them are kept."""
+    torch.manual_seed(0)
+    vae = WanVAE(VAEConfig(dim=4, dec_dim=4, num_res_blocks=1, mean=(0.0,) * 48, std=(1.0,) * 48))
+    vae.eval().requires_grad_(False)
+    film = latents[:, :, :1, :1, :1].repeat(1, 1, vae.reach + 4, 1, 1) * torch.randn(vae.reach + 4).view(-1, 1, 1)
+    plain, broken = DecodeStream(vae), DecodeStream(vae)
+    for stream in (plain, broken):
+        stream.feed(film[:, :, :-2])
+        stream.flush()
+    broken.state = None
+    frames = []
+    for stream in (plain, broken):
+        stream.feed(film[:, :, -2:])
+        frames.append(torch.cat(stream.flush()))
+    assert torch.equal(*frames)
 
 
 def test_normalising_is_undone_by_denormalising(vae: WanVAE, latents: Tensor) -> None:

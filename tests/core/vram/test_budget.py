@@ -16,7 +16,7 @@ from longlive.longlive_core.sampling.generate import generate
 from longlive.longlive_core.sampling.seam import SEAMS, Seam
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.types import BlockSpec
-from longlive.longlive_core.vae import VAEConfig, WanVAE
+from longlive.longlive_core.vae import DecodeStream
 from longlive.longlive_core.vram.budget import (
     CONTEXT,
     DISPLAY,
@@ -29,6 +29,7 @@ from longlive.longlive_core.vram.budget import (
 )
 from torch import Tensor
 
+from .card_decoder import CELLS, decoder, latents
 from .live_bytes import LiveBytes
 
 GIB = 2**30
@@ -67,15 +68,22 @@ def test_quantised_weights_are_the_layers(weights: Any) -> None:  # noqa: ANN401
 
 
 @pytest.mark.parametrize(("name", "width"), [("full", 256), ("light", 64)])
-def test_a_vae_is_the_decoder_s(name: str, width: int) -> None:
-    """Weights and streaming state are those of Wan2.2's VAE; the light VAE has a quarter of its decoder's width."""
-    with torch.device("meta"):
-        vae = WanVAE(VAEConfig(dec_dim=width)).to(torch.bfloat16).requires_grad_(False)
-        latents = torch.empty(1, 48, 1, 4, 6, dtype=torch.bfloat16)
-        with torch.no_grad():
-            state = vae.decode_chunk(latents, vae.decode_chunk(latents, None)[1])[1]
-    assert VAES[name].weights == 2 * sum(p.numel() for p in vae.parameters())
-    assert VAES[name].cache * 24 == sum(t.numel() * t.element_size() for t in state)
+def test_a_vae_takes_what_is_planned(name: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the byte: weights, and the peak of a film's first latent frame and of a later one, with one state.
+
+    The VAE is Wan2.2's; the light one has a quarter of its decoder's width.
+    """
+    vae, own = decoder(width, monkeypatch), VAES[name]
+    assert own.weights == 2 * sum(p.numel() for p in vae.parameters())
+    with LiveBytes() as live:
+        stream = DecodeStream(vae)
+        for index in range(vae.reach + 2):
+            stream.feed(latents())
+            if index == 0:
+                assert live.peak == CELLS * (own.cache + own.first) + latents().nbytes
+            stream.flush()
+    assert sum(tensor.nbytes for tensor in stream.state) == CELLS * own.cache
+    assert live.peak == CELLS * (own.cache + own.transient)
 
 
 @pytest.mark.slow

@@ -48,16 +48,7 @@ TABLE = [
     Row(12, SMALL, "nvfp4", "fp8", "full", True),
     Row(12, SMALL, "fp8", "fp8", "full", True, ours=False, why="its sum is the one with NVFP4 weights"),
     Row(16, LARGE, "fp8", "fp8", "light", True),
-    Row(
-        16,
-        LARGE,
-        "nvfp4",
-        "nvfp4",
-        "full",
-        True,
-        ours=False,
-        why="marginal there, 0.12 GB too much here",
-    ),
+    Row(16, LARGE, "nvfp4", "nvfp4", "full", True),
     Row(16, SMALL, "bf16", "bf16", "tiny", True),
     Row(24, LARGE, "fp8", "fp8", "full", True),
     Row(24, LARGE, "bf16", "fp8", "tiny", True),
@@ -69,7 +60,7 @@ TABLE = [
 
 @pytest.mark.parametrize("row", TABLE, ids=str)
 def test_the_recorded_table(row: Row) -> None:
-    """The verdicts on cards from 8 to 32 GB are those of the table, except two that are marked."""
+    """The verdicts on cards from 8 to 32 GB are those of the table, except one that is marked."""
     plan = plan_vram(
         row.card * GIB, row.size, row.weights, row.kv, row.window, row.vae, sequential=row.sequential
     )  # fmt: skip
@@ -78,9 +69,9 @@ def test_the_recorded_table(row: Row) -> None:
 
 
 def test_the_marginal_card() -> None:
-    """16 GB with everything in NVFP4 and the full VAE is a matter of a fifth of a GB."""
+    """16 GB with everything in NVFP4 and the full VAE is a matter of a third of a GB."""
     plan = plan_vram(16 * GIB, LARGE, "nvfp4", "nvfp4")
-    assert abs(plan.budget.total - 16 * GIB) < 2e8
+    assert 0 < 16 * GIB - plan.budget.total < 4e8
 
 
 def test_formats_are_the_best_that_fit() -> None:
@@ -136,7 +127,7 @@ def test_two_bits_are_advised_and_not_chosen() -> None:
 
 def test_layers_in_host_memory() -> None:
     """As few layers as possible stay in host memory; their bytes are listed, but not counted on the card."""
-    plan = plan_vram(16 * GIB, LARGE, "nvfp4", "nvfp4")
+    plan = plan_vram(15 * GIB, LARGE, "nvfp4", "nvfp4")
     (change,) = (advice.change for advice in plan.advice if "host memory" in advice.change)
     layers = int(change.split()[0])
     assert replace(plan.budget, streamed=layers).fits
@@ -178,7 +169,7 @@ def test_the_text_adds_up() -> None:
     resident = sum(float(amount) for amount, where in rows if where == "resident")
     (total,) = (float(amount) for amount, where in rows if where == "of")
     assert resident == pytest.approx(total, abs=0.01 * len(rows))
-    assert f"{(plan.budget.total - 12 * GIB) / 1e9:.2f} GB too much; without changes it needs a card of 20 GB." in text
+    assert f"{(plan.budget.total - 12 * GIB) / 1e9:.2f} GB too much; without changes it needs a card of 16 GB." in text
     assert all(f"  {advice.change} " in text for advice in plan.advice)
     assert max(map(len, text.splitlines())) <= 79
     assert "It fits, with" in plan_vram(12 * GIB, LARGE, vae="tiny").text()
@@ -245,15 +236,15 @@ def test_several_cards() -> None:
     add_arguments(parser)
 
     def text(words: str) -> str:
-        return plan_text(parser.parse_args(["--vram", "24GB", "--weights", "bf16", "--kv", "bf16", *words.split()]))
+        return plan_text(parser.parse_args(["--vram", "20GB", "--weights", "bf16", "--kv", "bf16", *words.split()]))
 
-    plan = plan_vram(24 * GIB, LARGE, "bf16", "bf16", ranks=2, decoder="other card")
+    plan = plan_vram(20 * GIB, LARGE, "bf16", "bf16", ranks=2, decoder="other card")
     assert text("--gpus 2 --decode-gpu 2") == plan.text()
-    assert "a card of 24 GB, one of 2 that share each block" in plan.text() and "other card" in plan.text()
+    assert "a card of 20 GB, one of 2 that share each block" in plan.text() and "other card" in plan.text()
     assert text("--gpus 2 --decode-gpu 1") == text("--gpus 2 --decode-gpu 0") == text("--gpus 2")
     assert "offloaded" in text("--gpus 2 --decode-gpu cpu").partition("VAE")[2].partition("text encoder")[0]
-    assert plan.budget.fits and not plan_vram(24 * GIB, LARGE, "bf16", "bf16", ranks=2).budget.fits
-    split = plan_vram(24 * GIB, LARGE, "bf16", "bf16", ranks=2, guidance=True, split=True)
+    assert plan.budget.fits and not plan_vram(20 * GIB, LARGE, "bf16", "bf16", ranks=2).budget.fits
+    split = plan_vram(20 * GIB, LARGE, "bf16", "bf16", ranks=2, guidance=True, split=True)
     assert text("--gpus 4 --guidance --split-guidance") == split.text()
     assert "one of 2 that share each block, and for each branch of guidance" in split.text()
     with pytest.raises(ValueError, match="1 rank cannot split guidance"):
