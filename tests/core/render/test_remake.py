@@ -39,10 +39,10 @@ def scored(*scores: float) -> Mapping[int, VersionScore]:
 
 def test_versions_have_an_order_where_all_miss_a_cut() -> None:
     """The worst measure decides, then the worst one but for cuts, then the mean; the missed cut is marked."""
-    values = ((1, 0.3, 0.9), (0, 0.9, 0.8), (0, 0.9, 0.7), (0, 0.6, 1.0))
+    values = ((1, 0.3, 0.9), (0, 0.9, 0.8), (0, 0.8, 0.8), (0, 0.9, 0.7), (0, 0.65, 1.0))
     shots = [ShotScore(2, {"cut": cut, "colour": colour, "seam": seam}) for cut, colour, seam in values]
     scores = [VersionScore.of(shot) for shot in shots]
-    assert scores == sorted(scores, reverse=True) and len(set(scores)) == 4
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) == 5
     marked = "0.00 (cuts differ from the script, else 0.80)"
     assert [score.text for score in scores[:2]] == ["0.30", marked]
     assert VersionScore.of(shots[0], next_cut=0.0).text == "0.00 (cuts differ from the script, else 0.30)"
