@@ -8,7 +8,6 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..longlive_core.parallel import SIZES
-from ..longlive_core.sampling.split import BRANCHES
 from .model import as_causal
 from .routes.ranks import ranks
 from .shared_model import Sharing, share
@@ -54,8 +53,9 @@ class MultiGPU(io.ComfyNode):
     @classmethod
     def execute(cls, model: comfy.model_patcher.ModelPatcher, gpus: str, split_guidance: bool = False) -> io.NodeOutput:
         count, text = (1, "off: the GPU of ComfyUI makes the film") if gpus == OFF else usable(int(gpus))
-        check_split(split_guidance, count, text)
-        text += "; each half has a branch of guidance" if split_guidance else ""
+        if split_guidance:
+            check_split(gpus)
+            text += "; each half has a branch of guidance" if count > 1 else ", with both branches of guidance"
         changed = share(as_causal(model), None if count == 1 else Sharing(count, ranks(), split_guidance))
         return io.NodeOutput(changed, ui=ui.PreviewText(text))
 
@@ -66,12 +66,12 @@ def default_gpus() -> str:
     return OFF if device == "cpu" or (count := usable(max(SIZES))[0]) == 1 else str(count)
 
 
-def check_split(split_guidance: bool, count: int, why: str) -> None:
-    """Raises ValueError where the branches of guidance cannot take half of so many GPUs each. why: there is but one."""
-    if split_guidance and count % BRANCHES:
+def check_split(gpus: str) -> None:
+    """Raises ValueError where the branches of guidance cannot take half of the chosen GPUs each."""
+    if gpus == OFF:
         raise ValueError(
-            f"split_guidance gives each of two branches half of the GPUs, but {count} makes the film ({why}): set gpus "
-            "to 2, 4 or 8 where the machine has as many, or turn split_guidance off"
+            "split_guidance gives each of two branches half of the GPUs, but gpus is off: set gpus to 2, 4 or 8, or "
+            "turn split_guidance off"
         )
 
 

@@ -15,7 +15,8 @@ def patch_parameters(patcher: comfy.model_patcher.ModelPatcher, device: torch.de
     """
     own = dict(patcher.model.named_parameters())
     for key in patcher.patches.keys() & own.keys():
-        if hasattr(patcher.model.get_submodule(key.rpartition(".")[0]), "comfy_cast_weights"):
+        module = patcher.model.get_submodule(key.rpartition(".")[0])
+        if hasattr(module, "comfy_cast_weights"):
             continue
         original = patcher.backup.get(key)
         if original is not None:
@@ -24,3 +25,6 @@ def patch_parameters(patcher: comfy.model_patcher.ModelPatcher, device: torch.de
             # A host that has changed it already gets the same result.
             comfy.utils.set_attr_param(patcher.model, key, original.weight)
         patcher.patch_weight_to_device(key, device_to=device)
+        if not patcher.is_dynamic():
+            # Else a host that loads more of the MODEL later changes it once more; `unpatch_model` takes it away.
+            module.comfy_patched_weights = True

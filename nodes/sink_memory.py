@@ -104,7 +104,7 @@ class SinkMemory(io.ComfyNode):
         rope_offset: float,
         kv_format: str,
         clean_recache: bool,
-        recall_position: RecallPosition = "before_shot",
+        recall_position: RecallPosition = "original",  # of workflows that were saved before there was the widget
     ) -> io.NodeOutput:
         memory = MemoryConfig(
             window=window,

@@ -11,6 +11,7 @@ from typing import Any
 from .workflow_graph import Graph, graph_of, nodes_of, origins_of
 
 SCRIPT = "LongLiveShotScript"
+RANKS = "LongLiveMultiGPU"  # a film is the same on any number of GPUs
 # What a front-end does with a seed after a run; web/js/strip/sources.mjs has them too.
 AFTER_RUN = ("fixed", "increment", "decrement", "randomize")
 
@@ -33,7 +34,8 @@ def sources_of(workflow: Graph, node: str) -> Sources:
             if origin in seen or origin not in nodes or nodes[origin].get("type") == SCRIPT:
                 continue
             seen.add(origin)
-            yield [nodes[origin].get("type"), nodes[origin].get("mode") or 0, _values(nodes[origin])]
+            if nodes[origin].get("type") != RANKS:
+                yield [nodes[origin].get("type"), nodes[origin].get("mode") or 0, _values(nodes[origin])]
             yield from before(origin)
 
     return list(before(own))

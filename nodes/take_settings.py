@@ -166,6 +166,7 @@ def _number(settings: Settings, name: str, usual: float) -> float:
 
 def _sampler(settings: Settings, size: tuple[int, int]) -> SamplerSettings:
     """The settings that a take's film is sampled with. size: (height, width) in latent cells."""
+    settings = with_unrecorded(settings)
     names = [name for name in MEMORY_SETTINGS if name in settings and not _varies(settings[name])]
     return SamplerSettings(
         size,
@@ -174,7 +175,7 @@ def _sampler(settings: Settings, size: tuple[int, int]) -> SamplerSettings:
         int(_number(settings, "steps", 4)),
         _number(settings, "guidance", 1.0),
         str(settings.get("negative") or ""),
-        seam="align" if with_unrecorded(settings)["seam"] == "align" else "plain",
+        seam="align" if settings["seam"] == "align" else "plain",
     )
 
 

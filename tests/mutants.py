@@ -77,7 +77,7 @@ MUTANTS = (
     # memory/
     Mutant("a sink too many is never evicted", "not self._is_sink(other) and other not", "other > self.sinks and other not", FILM),
     # cast files
-    Mutant("a cast block has a position of its own", '== "original" and recalled.index >= 0:', '== "original":', "cast_blocks"),
+    Mutant("a cast block has a position of its own", "recalls_anew and recalled.index >= 0:", "recalls_anew:", "cast_blocks"),
     Mutant("a cast block stays in its slot", "again or b < 0 or b not in", "again or b not in", "recall_window"),
     Mutant("a cast block enters behind sinks that are not there", "Move(len(self.held_sinks)", "Move(self.sinks", "recall_window"),
     Mutant("a short film has no slot for its cast", "len(plan.blocks) + len(cast)", "len(plan.blocks)", "cast_blocks"),
@@ -142,7 +142,7 @@ MUTANTS = (
     Mutant("colours of the border are the subject's", "(outside < RARE * everywhere)", "(outside > RARE * everywhere)", "continuity"),
     Mutant("similarity counts beside identity", 'similarity is not None and scores["identity"] is None and brought_back', "similarity is not None and brought_back", "features"),
     Mutant("a model with random weights is taken", 'if missing := sorted(info["missing_keys"]):', "if missing := ():", "features"),
-    Mutant("the worst version comes first", "key=lambda item: -item[1]", "key=lambda item: item[1]", "versions_job"),
+    Mutant("the worst version comes first", "key=lambda item: item[1], reverse=True", "key=lambda item: item[1]", "versions_job"),
     Mutant("a worse version is put into the film", "best = max(scores,", "best = min(scores,", "remake"),
     Mutant("more shots than --most are made again", "sorted(chosen[:most])", "sorted(chosen)", "remake"),
     # training/

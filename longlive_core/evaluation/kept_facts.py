@@ -1,7 +1,8 @@
 """Facts of the blocks of a film's file that are kept, so that after a retake only what changed is measured.
 
 A block is measured again if its encoded frames or those of a block beside it are others: what is a cut depends on the
-frames around it. Each block has an encoder of its own, so that equal blocks are equal bytes in every film.
+frames around it. Each block has an encoder of its own, so that equal blocks are equal bytes in every film. In pictures
+that flash, PySceneDetect may look further back than a block, and then find other cuts than in the whole film.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ RecallPosition = Literal["original", "before_shot"]
 """The RoPE position of a recalled block: its own in the film, or that of the frames before the shot that recalls it.
 
 The block of a cast file has no position in the film: it is always before the shot. With `relative_rope`, positions are
-those in the window, and a recalled block is among them as at its original position.
+those in the window, and a recalled block is among them as at its original position. In front of the shot there is the
+gap of a cut (`rope_offset`), which one block fills; further ones, and one without a cut, share the time of the blocks
+before.
 """
 RECALL_POSITIONS: tuple[RecallPosition, ...] = get_args(RecallPosition)
 
@@ -55,7 +57,7 @@ class MemoryConfig:
     independent_shots: bool = field(default=False, repr=False)
 
     def __str__(self) -> str:
-        position = "" if self.recall_position == "before_shot" else f", recall_position={self.recall_position}"
+        position = "" if self.recall_position == "original" else f", recall_position={self.recall_position}"
         return f"{self!r}{position}{', independent_shots' * self.independent_shots}"
 
     @property
@@ -115,8 +117,13 @@ class MemoryConfig:
                 raise ValueError(
                     f"shot {shot + 1} recalls {plural(count, 'block')}, but {fits if fits > 0 else 'none'} "
                     f"{'fits' if fits == 1 else 'fit'} beside the sinks in a window of {self.window} latent frames; "
-                    f"recall fewer, or set window to {needed} or more"
+                    f"recall fewer, or set window to {needed} or more{self._without_sinks}"
                 )
+
+    @property
+    def _without_sinks(self) -> str:
+        copied = self.recalls_anew and self.sink > 0
+        return "; at recall_position original the film's first block takes no slot of its own" if copied else ""
 
     def bytes(
         self, model: WanConfig, block: LatentShape, blocks: int | None = None, branches: int = 1, ranks: int = 1

@@ -18,7 +18,7 @@ Settings = Mapping[str, Setting]
 UNRECORDED: Settings = {
     "seam": "plain",
     "attention": "usual",
-    "recall_position": "before_shot",
+    "recall_position": "original",
     "independent_shots": False,
     "cast": "",
 }

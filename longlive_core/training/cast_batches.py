@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..memory import Window
+from ..memory import Window, original_of
 from ..script import CUT_PREFIX
 from ..types import BLOCK_FRAMES
 from .captions import caption
@@ -50,7 +50,8 @@ def segments(shots: Sequence[int], recalled: Mapping[int, int], window: Window) 
             window.recall([recalled[shot]] if shot in recalled else (), again=True)
             while window.entering:
                 entering = window.entering[0]
-                made.append(Segment(entering, tuple(row[sink] for sink in window.held_sinks), block))
+                sinks = tuple(row[sink] for sink in window.held_sinks)
+                made.append(Segment(original_of(entering), sinks, block))
                 row[entering] = len(made) - 1
                 window.entered()
         window.begin(block)

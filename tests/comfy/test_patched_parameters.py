@@ -77,6 +77,10 @@ for kind in (patchers.ModelPatcher, Dynamic):
         states.append(changed_by(values(one), before))
     left_out.patch_parameters(model, cpu)
     states.append(changed_by(values(model), before))
+    again = ours.with_lora(host.make_patcher(mini.config, dict(mini.state_dict())), lora, 0.5)[0]
+    for memory in (1, 10**9):  # first only a part of it fits, then the rest
+        again.load(cpu, lowvram_model_memory=memory)
+        states.append(changed_by(values(again), before))
     result[kind.__name__] = states
     comfy.model_management.current_loaded_models.clear()
 print(json.dumps(result))
@@ -98,4 +102,4 @@ def test_norms_and_modulations_are_changed_once(tmp_path: Path) -> None:
     with_lora, without = [0.1] * len(NAMES), [0.0] * len(NAMES)
     assert list(states) == ["ModelPatcher", "Dynamic"]
     for kind, found in states.items():
-        assert found == [with_lora, with_lora, without, with_lora, with_lora], kind
+        assert found == [with_lora, with_lora, without, *[with_lora] * 4], kind

@@ -284,7 +284,7 @@ def test_every_widget_can_be_wired(host: Host, kind: str) -> None:
         ("LongLiveTrainLora", "data", "../x", ["../x", "input folder"]),
         ("LongLiveTrainLora", "output_name", "a/b", ["output_name", "a/b", "without folders"]),
         ("LongLiveMultiGPU", "gpus", "3", ["gpus", "3", "off"]),
-        ("LongLiveMultiGPU", "split_guidance", True, ["split_guidance", "1 makes the film", "2, 4 or 8"]),
+        ("LongLiveMultiGPU", "split_guidance", True, ["split_guidance", "gpus is off", "2, 4 or 8"]),
         ("LongLiveModelLoader", "precision", "int4", ["precision", "int4", "bf16"]),
     ],
 )

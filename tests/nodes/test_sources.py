@@ -31,6 +31,17 @@ def test_the_nodes_that_lead_to_a_sampler() -> None:
     assert sources.sources_of(workflow(), "8") == []
 
 
+def test_the_number_of_gpus_is_no_source() -> None:
+    """What leads to LongLive Multi-GPU counts, and its widgets do not: a film goes on with any of them."""
+    alone, shared = workflow(), workflow()
+    shared["nodes"].append(
+        {"id": 6, "type": "LongLiveMultiGPU", "widgets_values": ["2", True], "inputs": [{"link": 1}]}
+    )
+    shared["nodes"][3]["inputs"][0]["link"] = 6
+    shared["links"].append([6, 6, 0, 4, 0, "MODEL"])
+    assert sources.sources_of(shared, "4") == sources.sources_of(alone, "4")
+
+
 def test_inside_a_subgraph() -> None:
     """The path of ids leads to the graph that is looked at."""
     inner = {"id": "x", **workflow()}

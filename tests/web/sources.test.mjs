@@ -37,3 +37,12 @@ test("the sources are the nodes that lead to the sampler, each once and without 
   });
   assert.deepEqual(sourcesOf(nodes[4]), [["Loader", 0, ["a.safetensors"]], ["Encode", 0, [""]]]);
 });
+
+test("the number of GPUs is no source, and what leads to it is", () => {
+  const nodes = graph({
+    1: ["Loader", ["a.safetensors", null]],
+    2: ["LongLiveMultiGPU", ["2", true], [1]],
+    4: ["Sampler", [1, "fixed"], [2]],
+  });
+  assert.deepEqual(sourcesOf(nodes[4]), [["Loader", 0, ["a.safetensors"]]]);
+});

@@ -93,14 +93,15 @@ def test_a_missing_block_is_made_again(tiny: Tiny, take: Take, recorder: Samplin
 
 
 def test_takes_without_the_words_record_nothing_of_them(take: Take, recorder: SamplingRecorder, tmp_path: Path) -> None:
-    """Blocks and take.json are those of earlier versions; a block of a shot that recalls says what."""
+    """Blocks are those of earlier versions, a setting names the position, and blocks of a shot that recalls say what."""
     made(take, recorder)
     records = [read_record(take.path(spec))[0].get("recalled") for spec in take.plan.blocks]
     assert records == [None] * 5 + [[2]] * 3
     plain = new_take(tmp_path / "plain.take", PLAIN)
     made(plain, recorder, snapshots=True)
     for path in plain.folder.rglob("*.*"):
-        assert b"recall" not in path.read_bytes() and b"keep" not in path.read_bytes()
+        text = path.read_bytes().replace(b"recall_position=before_shot", b"")
+        assert b"recall" not in text and b"keep" not in text
 
 
 @pytest.mark.parametrize("mode", ["ripple", "keep"])
@@ -133,9 +134,9 @@ def test_a_chosen_version_leaves_no_shot_that_recalls_another(take: Take, record
     assert made(changed, recorder) == [5, 6, 7]
 
 
-def test_the_position_is_recorded_only_if_it_is_not_the_usual_one(tiny: Tiny) -> None:
-    """A take of an earlier version is one of the same film."""
-    for memory, recorded in ((tiny.memory(), {}), (tiny.memory(recall_position="original"), {"original"})):
+def test_the_original_position_is_not_recorded(tiny: Tiny) -> None:
+    """A take that records none has the original one, as those of versions that knew no other."""
+    for memory, recorded in ((tiny.memory(), {"before_shot"}), (tiny.memory(recall_position="original"), set())):
         settings = recorded_only(SamplerSettings(tiny.size, memory).recorded)
         assert {settings[name] for name in settings if name == "recall_position"} == set(recorded)
 

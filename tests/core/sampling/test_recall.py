@@ -190,11 +190,11 @@ def test_without_its_latents_a_block_cannot_enter(tiny: Tiny) -> None:
 
 
 def test_a_snapshot_of_another_position_is_refused(tiny: Tiny) -> None:
-    """Snapshots of the usual position say nothing of it, as those of films that recall nothing."""
+    """Snapshots of the original position say nothing of it, as those of versions that knew no other."""
     plan = recalling(tiny.plan(SHOTS), {3: (2,)})
-    films = [tiny.generate("", tiny.memory(recall_position=p), plan=plan) for p in ("before_shot", "original")]
+    films = [tiny.generate("", tiny.memory(recall_position=p), plan=plan) for p in ("original", "before_shot")]
     first, second = (film.snapshot() for film in films)
-    assert "recall" not in str(dict(first.kind)) and "recall_position=original" in second.kind["memory"]
+    assert "recall" not in str(dict(first.kind)) and "recall_position=before_shot" in second.kind["memory"]
     with pytest.raises(ValueError, match="recall_position"):
         films[0].restore(second)
 

@@ -119,6 +119,12 @@ def test_what_a_caption_leaves_out_is_in_the_block_right_before() -> None:
     assert unnamed > 60 and bare > 15 and recalled > 40
 
 
+def test_a_recalled_global_sink_is_a_segment_of_its_own() -> None:
+    """Its copy stands in front of the shot beside the sink itself, as where films are made."""
+    made = segments((0, 1, 2), {2: 0}, Window(4))
+    assert [(s.block, s.history, s.before) for s in made[2:]] == [(0, (0,), 2), (2, (2, 0, 1), None)]
+
+
 def test_batches_depend_on_the_random_generator_alone() -> None:
     """Two calls give the same batch, to the bit, with as many blocks as fit, and the other shapes of its shots."""
     films = random_films(30, CAST_FILMS)

@@ -3,6 +3,7 @@
 /** @typedef {import("../types").Node} Node */
 
 const SCRIPT = "LongLiveShotScript";
+const RANKS = "LongLiveMultiGPU"; // a film is the same on any number of GPUs
 /** What the front-end does with a seed after a run: AFTER_RUN of nodes/sources.py. */
 const AFTER_RUN = ["fixed", "increment", "decrement", "randomize"];
 /** Widgets of the sampler that are settings of a take by the same name. */
@@ -42,6 +43,7 @@ export function sourcesOf(sampler) {
       const origin = link == null ? null : node.graph?.getNodeById(links?.[link]?.origin_id ?? -1);
       if (!origin || seen.has(origin) || origin.type === SCRIPT) return [];
       seen.add(origin);
+      if (origin.type === RANKS) return before(origin);
       return [[origin.type, origin.mode ?? 0, valuesOf(origin)], ...before(origin)];
     });
   return before(sampler);
