@@ -93,7 +93,7 @@ def test_a_missing_block_is_made_again(tiny: Tiny, take: Take, recorder: Samplin
 
 
 def test_takes_without_the_words_record_nothing_of_them(take: Take, recorder: SamplingRecorder, tmp_path: Path) -> None:
-    """Blocks are those of earlier versions, a setting names the position, and blocks of a shot that recalls say what."""
+    """Blocks are those of earlier versions, a setting names the position; blocks of a shot that recalls say what."""
     made(take, recorder)
     records = [read_record(take.path(spec))[0].get("recalled") for spec in take.plan.blocks]
     assert records == [None] * 5 + [[2]] * 3
