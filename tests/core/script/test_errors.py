@@ -100,7 +100,7 @@ def test_hostile_texts_cost_no_time(script: str) -> None:
     begin = time.process_time()
     with suppress(ScriptError):
         ShotScript.parse(script)
-    assert time.process_time() - begin < 5
+    assert time.process_time() - begin < 20  # in proportion to the square it is minutes
 
 
 def test_a_huge_text_is_refused_at_once() -> None:
