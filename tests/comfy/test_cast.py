@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 import pytest
 import torch
 from longlive.longlive_core.cli.main import main
-from longlive.longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
+from longlive.longlive_core.memory import DEFAULT_MEMORY, RECALL_POSITIONS, MemoryConfig
 from longlive.longlive_core.mini import load_mini
 from longlive.longlive_core.render.job import Job, RenderSettings
 from longlive.longlive_core.take import Take
@@ -134,14 +134,17 @@ def test_a_film_of_the_canvas_is_that_of_the_command_line(host: Host, films: Fil
 
 
 def test_a_recalled_block_stands_where_the_widget_says(host: Host, films: Films) -> None:
-    """`recall_position` of LongLive Sink Memory is that of the command line; it changes the film."""
+    """`recall_position` of LongLive Sink Memory is that of the command line, and original where a graph has none."""
     script = "Shot 1 (2 blocks) @keep=hero@2: a ring\nShot 2 (2 blocks): a wall\nShot 3 (1 block) @recall=hero: it\n"
-    prompt = taken(script, "original")
-    prompt[MEMORY]["inputs"]["recall_position"] = "original"
+    prompt = taken(script, "before_shot")
+    prompt[MEMORY]["inputs"]["recall_position"] = "before_shot"
     done(host.run(prompt))
-    done(host.run(taken(script, "before_shot")))
-    expected = job(films.folder, "position", script, MemoryConfig(recall_position="original"))
-    assert alike(take(host, "original"), expected) and not alike(take(host, "before_shot"), expected)
+    done(host.run(taken(script, "original")))
+    for position in RECALL_POSITIONS:
+        expected = job(films.folder, position, script, MemoryConfig(recall_position=position))
+        assert [alike(take(host, other), expected) for other in RECALL_POSITIONS] == [
+            other == position for other in RECALL_POSITIONS
+        ]
 
 
 def test_chained_files_have_names_of_their_own(host: Host, films: Films) -> None:

@@ -59,7 +59,10 @@ def values(patcher):
         module = patcher.model.diffusion_model.get_submodule(owner)
         change = getattr(module, f"{own}_lowvram_function", None)
         value = getattr(module, own)
-        found.append((value if change is None else change(value.clone())).clone())
+        value = value if change is None else change(value.clone())
+        for late in getattr(module, f"{own}_function", []):  # of a layer that does not fit, when it is run
+            value = late(value.clone())
+        found.append(value.clone())
     return found
 
 def changed_by(made, before):
