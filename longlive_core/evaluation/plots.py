@@ -42,7 +42,7 @@ def plot_adherence(results: Sequence[ArmResult]) -> Image.Image | None:
     canvas = Canvas(380, "Share of looks that show what was asked for", [name for name, _, _ in series])
     axes = Axes(58, 98, 885, 340, (0, len(ATTRIBUTES)), (0, 100))
     canvas.grid(axes, PER_CENT, ".0f", "% of looks")
-    _bars(canvas, axes, ATTRIBUTES, [[share(films, a, part) for a in ATTRIBUTES] for _, films, part in series])
+    bars(canvas, axes, ATTRIBUTES, [[share(films, a, part) for a in ATTRIBUTES] for _, films, part in series])
     for place, name in enumerate(ATTRIBUTES):
         if name in IDENTITY:
             level = 100 * CHANCE[name]
@@ -139,7 +139,7 @@ def _lines(canvas: Canvas, axes: Axes, lines: Mapping[str, Points]) -> None:
             canvas.dot(point, colour)
 
 
-def _bars(canvas: Canvas, axes: Axes, groups: Sequence[str], series: Sequence[Sequence[Estimate]]) -> None:
+def bars(canvas: Canvas, axes: Axes, groups: Sequence[str], series: Sequence[Sequence[Estimate]]) -> None:
     """Draws one group of bars per unit of x, in %, with its name below, values in the bars and their intervals."""
     width = 0.8 / len(series)
     for place, group in enumerate(groups):

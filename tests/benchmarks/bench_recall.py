@@ -18,7 +18,7 @@ patterns.
 `--cost` makes films of 200 blocks in shots of four that recall 0 to 4 blocks, two sets of them by turns, 64x64 pixels,
 a window of 8 blocks: median CPU seconds of a block, early and late, and of the first block of a shot, bytes of K/V,
 and the growth of the process from block 50 to 199. `recall_0.png` has a row for each film: the kept shot, then, for
-each gap, both positions and none.
+each gap, both positions and none. `recall_plot.png` has the default position beside none.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from longlive.longlive_core.evaluation.bootstrap import estimate
 from longlive.longlive_core.evaluation.measures import look_at
+from longlive.longlive_core.evaluation.plots import PER_CENT, bars
 from longlive.longlive_core.evaluation.windows import Frames, Window, decode_windows
 from longlive.longlive_core.memory import DEFAULT_MEMORY, MemoryConfig
 from longlive.longlive_core.memory.config import RECALL_POSITIONS
@@ -45,6 +46,7 @@ from longlive.longlive_core.sampling import Generation, Snapshot, generate
 from longlive.longlive_core.script import BlockPlan
 from longlive.longlive_core.training import captions, world
 from longlive.longlive_core.types import BLOCK_FRAMES, Block, BlockSpec, LatentShape
+from longlive.longlive_core.video.canvas import Axes, Canvas
 from PIL import Image
 from process_memory import memory_mb
 
@@ -216,6 +218,24 @@ def table(right: dict[tuple[str, str], list[float]]) -> Iterator[str]:
         yield f"| {row} | {' | '.join(cells)} |"
 
 
+def plot(right: dict[tuple[str, str], list[float]]) -> Image.Image:
+    """Bars of the colour and the shape of the kept hero with their intervals: the shot after, then each gap."""
+    series = {
+        f"{name}, {text}": [
+            estimate([(look, 1) for look in right[row, name]])
+            for row in ("the shot after its first", *(f"{arm}, {gap} away" for gap in GAPS))
+        ]
+        for text, arm in (("recalled", ARMS[1]), ("not recalled", ARMS[2]))
+        for name in ("colour", "shape")
+    }
+    canvas = Canvas(380, "The kept hero, recalled before the shot or not", list(series))
+    groups = ("shot after", *(f"{gap} away" for gap in GAPS))
+    axes = Axes(58, 98, 885, 340, (0, len(groups)), (0, 100))
+    canvas.grid(axes, PER_CENT, ".0f", "% of films")
+    bars(canvas, axes, groups, list(series.values()))
+    return canvas.image()
+
+
 def cost(mini: Mini) -> Iterator[str]:
     """A line for each number of recalled blocks."""
     yield (
@@ -281,9 +301,11 @@ def main() -> None:
             bench.run(index)
             # After every film, so that a run may be ended at any time, and others be added to it.
             Image.fromarray(np.concatenate(bench.rows)).save(args.out / f"recall_{args.first}.png")
-            looks = [[row, name, hits] for (row, name), hits in bench.right.items()]
-            (args.out / f"looks_{args.first}.json").write_text(json.dumps(looks))
-    print("\n".join(table(read_looks(args.out))))
+            hits = [[row, name, looks] for (row, name), looks in bench.right.items()]
+            (args.out / f"looks_{args.first}.json").write_text(json.dumps(hits))
+    looks = read_looks(args.out)
+    plot(looks).save(args.out / "recall_plot.png")
+    print("\n".join(table(looks)))
 
 
 if __name__ == "__main__":
