@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from ..memory import KV_FORMATS, RECALL_POSITIONS, MemoryConfig
+from ..memory import DEFAULT_MEMORY, KV_FORMATS, RECALL_POSITIONS, MemoryConfig
 from ..pipeline.decode_device import CPU
 from ..sampling import SEAMS
 from ..sampling.split import check_split
@@ -28,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", choices=list(WEIGHT_BYTES), help="format of the weights (the best that fits)")
     parser.add_argument("--kv", choices=list(KV_FORMATS), help="format of the KV cache (the best that fits)")
     parser.add_argument("--window", type=int, default=32, help="latent frames in the KV cache, with the sinks (32)")
+    usual = DEFAULT_MEMORY.recall_position
     position = "where blocks that @recall brings back stand in time, see `render --recall-position` (before_shot)"
-    parser.add_argument("--recall-position", choices=RECALL_POSITIONS, default="before_shot", help=position)
+    parser.add_argument("--recall-position", choices=RECALL_POSITIONS, default=usual, help=position)
     parser.add_argument("--vae", choices=list(VAES), default="full", help="full: Wan 2.2's; tiny: taew2_2 (full)")
     parser.add_argument("--sequential", action="store_true", help="decode after sampling, with the model unloaded")
     parser.add_argument("--guidance", action="store_true", help="plan for a guidance other than 1")

@@ -21,10 +21,10 @@ from .quantized_pool import Smoothing
 RecallPosition = Literal["original", "before_shot"]
 """The RoPE position of a recalled block: its own in the film, or that of the frames before the shot that recalls it.
 
-The block of a cast file has no position in the film: it is always before the shot. With `relative_rope`, positions are
-those in the window, and a recalled block is among them as at its original position. In front of the shot there is the
-gap of a cut (`rope_offset`), which one block fills; further ones, and one without a cut, share the time of the blocks
-before.
+The block of a cast file has no position in the film: it is always before the shot. `relative_rope` numbers the blocks
+of the window instead, so that both values mean the same. A cut leaves a gap of `rope_offset` frames, which one recalled
+block fills. Where a shot recalls more, or continues without a cut, recalled blocks have the positions of the blocks
+before the shot, too.
 """
 RECALL_POSITIONS: tuple[RecallPosition, ...] = get_args(RecallPosition)
 
@@ -52,7 +52,8 @@ class MemoryConfig:
     relative_rope: bool = False
     rope_offset: float = 8.0
     t_scale: float = 1.0
-    # Not in the text by which snapshots of the KV cache are compared, unless they are set: older ones do not know them.
+    # `__str__`, by which snapshots of the KV cache are compared, names them only where they differ from what snapshots
+    # had that do not know them: `original` and False.
     recall_position: RecallPosition = field(default="before_shot", repr=False)
     independent_shots: bool = field(default=False, repr=False)
 
@@ -105,7 +106,8 @@ class MemoryConfig:
 
     def check_recalled(self, blocks: Iterable[BlockSpec], block_frames: int) -> None:
         """Raises ValueError if a shot of these blocks recalls more than fit, or any with independent shots."""
-        fits = self.recallable(block_frames)
+        blocks, fits = tuple(blocks), self.recallable(block_frames)
+        fewer = dict(replace(self, recall_position="original").recalled_by_shot(blocks, block_frames))
         for shot, count in self.recalled_by_shot(blocks, block_frames):
             if count and self.independent_shots:
                 raise ValueError(
@@ -114,16 +116,12 @@ class MemoryConfig:
                 )
             if count > max(0, fits):
                 needed = self.window + (count - fits) * block_frames
+                sinks = "; at recall_position original the film's first block takes no slot of its own"
                 raise ValueError(
                     f"shot {shot + 1} recalls {plural(count, 'block')}, but {fits if fits > 0 else 'none'} "
                     f"{'fits' if fits == 1 else 'fit'} beside the sinks in a window of {self.window} latent frames; "
-                    f"recall fewer, or set window to {needed} or more{self._without_sinks}"
+                    f"recall fewer, or set window to {needed} or more{sinks if fewer[shot] < count else ''}"
                 )
-
-    @property
-    def _without_sinks(self) -> str:
-        copied = self.recalls_anew and self.sink > 0
-        return "; at recall_position original the film's first block takes no slot of its own" if copied else ""
 
     def bytes(
         self, model: WanConfig, block: LatentShape, blocks: int | None = None, branches: int = 1, ranks: int = 1

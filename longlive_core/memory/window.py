@@ -159,8 +159,8 @@ class Window:
         if self._recalled_for == self._next or not (blocks or self.recalled):
             return ()
         before, self._recalled_for = self.recalled, self._next
-        pairs = [(block, self._is_sink(block)) for block in dict.fromkeys(blocks)]
-        self.recalled = tuple(copy_of(block) if sink else block for block, sink in pairs if again or not sink)
+        wanted = dict.fromkeys(block for block in blocks if again or not self._is_sink(block))
+        self.recalled = tuple(copy_of(block) if self._is_sink(block) else block for block in wanted)
         self.entering = tuple(b for b in self.recalled if again or b < 0 or b not in self._blocks)
         gone = {*before} - {*self.recalled, self.pin} | {*self.entering}
         others = [block for block in self._blocks if not self._is_sink(block) and block not in gone]

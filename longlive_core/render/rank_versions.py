@@ -71,8 +71,8 @@ class FilmScores:
         """
         references = references_of(take.script, take.plan, places, subjects)
         if facts is None and not take.film.exists():
-            film = f"{take.film}, the film of {take.folder}"
-            raise FileNotFoundError(f"{film}, is missing; resume its render to write it")
+            missing = f"{take.film}, the film of {take.folder}, is missing"
+            raise FileNotFoundError(f"{missing}; resume its render to write it")
         cards = enumerate(Cast.of_take(take).cards, 1)
         stills = {-number: card.still.numpy() for number, card in cards if card.still is not None}
         facts = facts or film_facts(read_frames(take.film), take.plan.blocks, embed=embed)

@@ -175,14 +175,20 @@ def spec(index: int, shot: int, recalled: tuple[int, ...] = ()) -> BlockSpec:
 
 
 def test_too_many_are_refused_with_what_fits() -> None:
-    """Each takes a slot beside the sinks and the new block; at its original position a global sink takes none."""
+    """Each takes a slot beside the sinks and the new block; at its original position a global sink takes none.
+
+    The message says so where it would help.
+    """
     blocks = [spec(0, 0), spec(1, 0), spec(2, 0), spec(3, 1, (0, 1, 2))]
     original = MemoryConfig(recall_position="original")
-    with pytest.raises(ValueError, match=r"shot 2 recalls 2 blocks, but 1 fits .*of 32 .*set window to 40 or more"):
+    with pytest.raises(ValueError, match=r"shot 2 recalls 2 blocks, but 1 fits .*of 32 .*set window to 40 or more$"):
         original.check_recalled(blocks, 8)
-    with pytest.raises(ValueError, match=r"shot 2 recalls 3 blocks, but 2 fit .*of 40 .*set window to 48 or more"):
+    with pytest.raises(
+        ValueError,
+        match=r"shot 2 recalls 3 blocks, but 2 fit .*of 40 .*set window to 48 or more; at recall_position original",
+    ):
         MemoryConfig(window=40).check_recalled(blocks, 8)
-    with pytest.raises(ValueError, match=r"but none fit .*set window to 32"):
+    with pytest.raises(ValueError, match=r"but none fit .*set window to 32 or more$"):
         MemoryConfig(window=24).check_recalled([spec(0, 0), spec(1, 0), spec(2, 1, (1,)), spec(3, 2, (2,))], 8)
     replace(original, window=40).check_recalled(blocks, 8)
     MemoryConfig(window=40, relative_rope=True).check_recalled(blocks, 8)

@@ -34,24 +34,25 @@ def mini() -> Mini:
     return load_mini()
 
 
+def in_two_processes(mini: Mini, kind: type[RemoteModel]) -> Iterator[RemoteModel]:
+    """LongLive Mini in two processes, which end with the tests."""
+    processes = RankProcesses(2, threads=1)
+    shared = SharedModel(None, torch.float32, mini.model.config.text_len)
+    yield kind(Remote(processes), mini.model.config, torch.float32, load_shared, shared)
+    processes.end("the tests are over")
+    assert processes.pids == []
+
+
 @pytest.fixture(scope="module")
 def remote(mini: Mini) -> Iterator[RemoteModel]:
-    """LongLive Mini in two processes."""
-    processes = RankProcesses(2, threads=1)
-    shared = SharedModel(None, torch.float32, mini.model.config.text_len)
-    yield RemoteModel(Remote(processes), mini.model.config, torch.float32, load_shared, shared)
-    processes.end("the tests are over")
-    assert processes.pids == []
+    """Two processes that share each block."""
+    yield from in_two_processes(mini, RemoteModel)
 
 
 @pytest.fixture(scope="module")
-def split(mini: Mini) -> Iterator[RemoteSplitModel]:
-    """LongLive Mini in two processes, one for each branch of guidance."""
-    processes = RankProcesses(2, threads=1)
-    shared = SharedModel(None, torch.float32, mini.model.config.text_len)
-    yield RemoteSplitModel(Remote(processes), mini.model.config, torch.float32, load_shared, shared)
-    processes.end("the tests are over")
-    assert processes.pids == []
+def split(mini: Mini) -> Iterator[RemoteModel]:
+    """Two processes, one for each branch of guidance."""
+    yield from in_two_processes(mini, RemoteSplitModel)
 
 
 def check_film(mini: Mini, remote: RemoteModel, settings: dict[str, Any]) -> None:
@@ -80,7 +81,7 @@ def test_a_film_is_that_of_one_process(mini: Mini, remote: RemoteModel, settings
     check_film(mini, remote, settings)
 
 
-def test_a_process_for_each_branch_of_guidance(mini: Mini, split: RemoteSplitModel) -> None:
+def test_a_process_for_each_branch_of_guidance(mini: Mini, split: RemoteModel) -> None:
     """The film is that of one process, to the bit; one without guidance is refused."""
     check_film(mini, split, FILMS[1])
     with pytest.raises(ValueError, match="guidance 1 has one branch"):
