@@ -176,7 +176,7 @@ def add_product(h: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _may_change(h: Tensor, x: Tensor) -> bool:
-    """Whether a sum may be written into h: not in training, which needs gradients and mixes dtypes."""
+    """Whether h may be overwritten with what is made of x: not in training, which needs gradients and mixes dtypes."""
     return h.dtype == x.dtype and not (h.requires_grad or x.requires_grad)
 
 
